@@ -1,0 +1,270 @@
+"""A tree of slides -> what to do with each: its job, or the outcome it has already."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsisum_cli.compress import Job, Options
+from wsisum_cli.container import SUFFIX
+from wsisum_cli.dicom import read_header
+from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.features import find_features
+from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.slide import SLIDE_SUFFIXES
+from wsisum_cli.source import Source, companion, find_source, sha256_of
+from wsisum_cli.summary import FORMAT_VERSION, open_summary
+from wsisum_cli.verify import is_whole
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a manifest says of one slide."""
+
+    mpp: float | None = None
+    mask: Path | None = None
+    name: str | None = None
+
+
+@dataclass
+class Manifest:
+    """Rows of a manifest by slide: a path within the archive, or a file name."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
+
+    def entry(self, relative: Path) -> Entry:
+        for key in (relative.as_posix(), relative.name):
+            if key in self.entries:
+                self.unused.discard(key)
+                return self.entries[key]
+        return Entry()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All slides of an archive in the order of their paths."""
+
+    jobs: list[tuple[str, Job]]  # path within the archive, and what to do
+    outcomes: list[Outcome]  # of what needs no work
+    other_files: int  # in the archive that do not look like slides
+    unused: list[str]  # rows of the manifest that name no slide
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as far as it decides what is to be done."""
+
+    source: Path
+    output: Path
+    options: Options
+    encoder_sha256: str
+    mpp: float | None = None
+    features: Path | None = None
+    force: bool = False
+
+
+def read_manifest(path: Path) -> Manifest:
+    """CSV with the columns slide, mpp, mask, name; all but the first may be missing or empty.
+
+    A mask's path is relative to the manifest. Raises UsageError.
+    """
+    entries: dict[str, Entry] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            known = {"slide", "mpp", "mask", "name"}
+            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
+                found = ", ".join(reader.fieldnames or ()) or "none"
+                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
+            for row in reader:
+                entries[row["slide"].strip()] = manifest_entry(row, path, reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
+    return Manifest(entries, set(entries))
+
+
+def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entry:
+    values = {key: (value or "").strip() for key, value in row.items() if key}
+    mask = path.parent / values["mask"] if values.get("mask") else None
+    if mask is not None and not mask.is_file():
+        raise UsageError(f"{path.name}, line {line}: there is no mask {values['mask']}")
+    name = values.get("name") or None
+    if name and ("/" in name or "\\" in name):
+        raise UsageError(f"{path.name}, line {line}: the name {name!r} is a path; give a plain name")
+    try:
+        mpp = float(values["mpp"]) if values.get("mpp") else None
+    except ValueError as error:
+        raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number") from error
+    return Entry(mpp, mask, name)
+
+
+def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
+    """`known` are the outcomes of the last run by path, which spare hashing slides that have not changed.
+
+    Raises UsageError when there is nothing at the source.
+    """
+    sources, outcomes, other_files = find_slides(request.source, request.output)
+    if not sources and not outcomes:
+        raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
+    jobs: list[tuple[str, Job]] = []
+    root = request.source if request.source.is_dir() else request.source.parent
+    for relative, job in make_jobs(request, manifest, root, sources):
+        done = None if request.force else up_to_date(request, relative, job, known.get(relative))
+        if done is None:
+            jobs.append((relative, job))
+        else:
+            outcomes.append(done)
+    outcomes.sort(key=lambda outcome: outcome.source)
+    return Plan(jobs, outcomes, other_files, sorted(manifest.unused))
+
+
+def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
+    """Slides below `source`, outcomes of what looks like slides and is not, and the number of other files."""
+    if source.is_file():
+        return [find_source(source)], [], 0
+    if not source.is_dir():
+        raise UsageError(f"{source}: no such file or folder")
+    sources: list[Source] = []
+    outcomes: list[Outcome] = []
+    other_files = 0
+    for folder, names in walk(source, output, outcomes):
+        slides = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
+        other_files += len(names) - len(slides)
+        series = [path for path in slides if path.suffix.lower() == ".dcm"]
+        sources += [find_source(path) for path in slides if path not in series]
+        found, parts = group_series(series, source)
+        sources += found
+        outcomes += parts
+    return sorted(sources, key=lambda found: found.path), outcomes, other_files
+
+
+def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their file names, sorted; follows links to folders once, leaves out hidden names and `output`.
+
+    Folders that hold an MRXS's pixels, and those that cannot be listed, become outcomes.
+    """
+
+    def note(error: OSError) -> None:
+        name = Path(error.filename or "").relative_to(root).as_posix()
+        outcomes.append(
+            Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})")
+        )
+
+    seen = {output.resolve()}
+    for name, folders, files in os.walk(root, onerror=note, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        companions = {c.name: file for file in files if (c := companion(folder / file))}
+        for inside in sorted(companions.keys() & set(folders)):
+            relative = (folder / inside).relative_to(root).as_posix()
+            message = f"holds the pixels of {companions[inside]}"
+            outcomes.append(Outcome(relative + "/", SKIPPED, "companion folder", message))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in companions)
+        yield folder, sorted(file for file in files if not file.startswith("."))
+
+
+def group_series(paths: list[Path], root: Path) -> tuple[list[Source], list[Outcome]]:
+    """DICOM files of one folder: one slide a series, its other levels counted in; labels left to the reader."""
+    series: dict[str, list[Path]] = {}
+    for path in paths:
+        header = read_header(path)
+        alone = header.associated is not None or header.series is None
+        series.setdefault(str(path) if alone else str(header.series), []).append(path)
+    sources = [find_source(first, tuple(others)) for first, *others in series.values()]
+    parts = [
+        Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
+        for first, *others in series.values()
+        for path in others
+    ]
+    return sources, parts
+
+
+def make_jobs(
+    request: Request, manifest: Manifest, root: Path, sources: list[Source]
+) -> Iterator[tuple[str, Job]]:
+    """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
+    stems = Counter(output_stem(source.path.relative_to(root)) for source in sources)
+    for source in sources:
+        relative = source.path.relative_to(root)
+        entry = manifest.entry(relative)
+        stem = output_stem(relative)
+        name = relative.with_name(entry.name) if entry.name else (relative if stems[stem] > 1 else stem)
+        output = request.output / name.with_name(name.name + SUFFIX)
+        yield (
+            relative.as_posix(),
+            Job(
+                source,
+                output,
+                entry.name or relative.name,
+                entry.mpp or request.mpp,
+                entry.mask,
+                request.features,
+            ),
+        )
+
+
+def output_stem(relative: Path) -> Path:
+    stem = relative.with_suffix("")
+    return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
+
+
+def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
+    """The outcome of a slide whose summary is whole and what this run would make; None when it is to be made."""
+    if not job.output.is_file():
+        return None
+    try:
+        with open_summary(job.output) as summary:
+            attributes = summary.attributes
+        same = is_same(request, job, attributes, known) and is_whole(job.output)
+    except (WsisumError, OSError, KeyError, TypeError):
+        return None  # damaged, or none of ours: it is made again
+    if not same:
+        return None
+    return Outcome(
+        relative,
+        SKIPPED,
+        UP_TO_DATE,
+        summary=job.output.relative_to(request.output).as_posix(),
+        bytes_in=attributes["source"]["bytes"],
+        bytes_out=job.output.stat().st_size,
+        patches=attributes["patches"],
+        tissue_patches=attributes["tissue_patches"],
+        pixels=attributes["pixels"]["mode"],
+        provider=attributes["provider"],
+        coverage=attributes["quality"]["coverage"],
+        broken_tiles=attributes["broken_tiles"]["count"],
+        modified=job.source.modified,
+    )
+
+
+def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
+    """Whether a summary was made from this source, with these models and options; cheap comparisons first."""
+    source = attributes["source"]
+    wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
+    if (
+        attributes["format_version"] != FORMAT_VERSION
+        or attributes["options"] != wanted
+        or source["name"] != job.name
+        or source["bytes"] != job.source.bytes
+        or (source["mpp_source"] == "given" and source["mpp"] != job.mpp)
+    ):
+        return False
+    given = attributes["features"]["origin"] == "given"
+    if job.features is not None:
+        path = find_features(job.features, job.source.path)
+        if not given or attributes["features"]["sha256"] != sha256_of(path):
+            return False
+    elif given or attributes["encoder"]["sha256"] != request.encoder_sha256:
+        return False
+    if known is not None and known.modified == job.source.modified and known.bytes_in == job.source.bytes:
+        return True
+    return bool(source["sha256"] == job.source.sha256)

@@ -1,0 +1,391 @@
+"""One slide through every stage, in order. The file to read first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli import jpeg
+from wsisum_cli.container import writing_aside
+from wsisum_cli.damage import Damage
+from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SlideError, SummaryError
+from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
+from wsisum_cli.grid import MAX_PULL, Grid, lay_grid, pull
+from wsisum_cli.inference import Encoder
+from wsisum_cli.overview import blank_glass
+from wsisum_cli.patch import Reading, plan_reading, read_patches
+from wsisum_cli.pyramid import Pyramid
+from wsisum_cli.sampling import Candidates, sample_candidates
+from wsisum_cli.selection import Quality, Selection, keep_count, measure, pick, weigh
+from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
+from wsisum_cli.source import Source, sha256_of
+from wsisum_cli.summary import (
+    DISCLAIMER,
+    FORMAT_VERSION,
+    Draft,
+    Kept,
+    SourceTiles,
+    TissueMap,
+    reference_of,
+    write_summary,
+)
+from wsisum_cli.tissue import find_tissue, is_brightfield, read_mask
+from wsisum_cli.verify import cosines, verify_summary
+
+#: Libraries whose versions can change a summary's bytes.
+VERSIONED = (
+    "wsisum",
+    "numpy",
+    "scikit-learn",
+    "opencv-python-headless",
+    "simplejpeg",
+    "imagecodecs",
+    "zarr",
+    "numcodecs",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for. All of it decides the bytes of a summary, and is recorded there."""
+
+    keep: int | None = None  # None: one tissue patch in eight, 8 to 64
+    selector: str = "facility"
+    seed: int = 0
+    candidates: int = 500
+    clusters: int = 50
+    pixels: str = "auto"  # auto, source or jpeg
+    quality: int = jpeg.QUALITY
+    patch_size_level0: int | None = None  # of given features whose file does not say
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide to summarize."""
+
+    source: Source
+    output: Path
+    name: str  # what the summary calls the slide
+    mpp: float | None = None  # where the file does not state it
+    mask: Path | None = None
+    features: Path | None = None  # folder of existing features
+
+
+@dataclass
+class Written:
+    """What became of a slide that was summarized."""
+
+    bytes_in: int
+    bytes_out: int
+    patches: int
+    tissue_patches: int
+    pixels: str
+    provider: str
+    quality: Quality
+    broken_tiles: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the stages work with."""
+
+    encoder: Encoder
+    threads: int = 1
+    stage: Stage = lambda name: None  # hears the name of each stage as it begins
+    progress: Progress = lambda done, total: None  # hears how many patches are encoded
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """All patches of tissue: where they lie, what the encoder makes of them."""
+
+    grid: Grid
+    features: np.ndarray  # (N, D) float32
+    given: GivenFeatures | None  # None when they were computed here
+
+
+def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
+    """Summarize one slide into `job.output`, which holds a verified summary afterwards or is left as it was.
+
+    Raises SlideError or one of its children, ModelError when the encoder fails, SummaryError when the file
+    written does not verify, OSError when the file system fails.
+    """
+    clock = Clock(tools.stage)
+    damage = Damage()
+    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+        digest = hashing.submit(lambda: job.source.sha256)
+        with clock("tissue"):
+            overview = read_overview(slide, damage, tools.threads)
+            mask = tissue_mask(slide, overview, job.mask)
+        with clock("features"):
+            tissue = tissue_features(slide, overview, mask, job, options, tools, damage)
+        with clock("selection"):
+            candidates, rows = pick_patches(tissue, options)
+        with clock("pixels"):
+            pixels = kept_pixels(slide, tissue.grid, rows, options, damage, tools.threads)
+            tissue, loss = as_stored(tissue, rows, pixels, tools.encoder)
+            selection = weigh(tissue.features, rows)
+        with clock("hash"):
+            digest.result()
+        quality = measure(tissue.features, selection)
+        stored = {**describe_pixels(pixels, options), **loss}
+        attributes = {
+            **describe(slide, job, options, tissue, damage, tools.encoder),
+            "pixels": stored,
+            "patches": len(rows),
+            "quality": rounded(quality),
+        }
+        draft = Draft(
+            attributes,
+            blank_glass(overview.pixels, mask),
+            overview.mpp,
+            kept_patches(tissue, candidates, selection),
+            pixels,
+            TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster),
+            reference_of(tissue.features),
+            slide.pyramid.icc_profile,
+        )
+    with clock("write"):
+        write_verified(job.output, draft, tools.encoder)
+    return Written(
+        bytes_in=job.source.bytes,
+        bytes_out=job.output.stat().st_size,
+        patches=len(rows),
+        tissue_patches=len(tissue.features),
+        pixels=stored["mode"],
+        provider=attributes["provider"],
+        quality=quality,
+        broken_tiles=damage.count,
+        seconds=clock.seconds,
+    )
+
+
+class Clock:
+    """Seconds of each stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage = stage
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._stage(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
+    """(H, W) bool in the overview's frame. Raises NotASlideError, MaskError."""
+    if given is not None:
+        return read_mask(given, overview.pixels.shape[:2], overview.downsample)
+    if not is_brightfield(overview.pixels):
+        raise NotASlideError(
+            f"{slide.name}: the image is mostly dark, as fluorescence is; only brightfield slides can be summarized",
+            "not brightfield RGB",
+        )
+    return find_tissue(overview.pixels, overview.mpp)
+
+
+def tissue_features(
+    slide: Slide,
+    overview: Overview,
+    mask: np.ndarray,
+    job: Job,
+    options: Options,
+    tools: Tools,
+    damage: Damage,
+) -> Tissue:
+    """Existing features where a folder is given, else those of a grid laid over the tissue."""
+    if job.features is not None:
+        path = find_features(job.features, job.source.path)
+        given = read_features(path, slide, options.patch_size_level0)
+        size, card = given.patch_size_level0, tools.encoder.card
+        reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
+        return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
+    grid = choose_grid(slide, overview, mask, options, tools.encoder)
+    if not len(grid.coords):
+        raise NoTissueError(
+            f"{slide.name}: no tissue found; where there is some, give its mask in --manifest"
+        )
+    features, rows = encode_patches(
+        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress
+    )
+    return Tissue(replace(grid, coords=grid.coords[rows]), features, None)
+
+
+def choose_grid(
+    slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder
+) -> Grid:
+    """Aligned to the tiles where those may be copied."""
+
+    def lay(align: bool) -> Grid:
+        return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align)
+
+    free = lay(align=False)
+    copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
+    return lay(align=True) if copied else free
+
+
+def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarray]:
+    """The candidates, and the (K,) rows of the tissue that are kept."""
+    keep = keep_count(len(tissue.features), options.keep)
+    candidates = sample_candidates(
+        tissue.features, max(options.candidates, keep), options.clusters, options.seed
+    )
+    rows = pick(tissue.features, tissue.grid.coords, candidates, keep, options.selector, options.seed)
+    return candidates, rows
+
+
+def kept_pixels(
+    slide: Slide, grid: Grid, rows: np.ndarray, options: Options, damage: Damage, threads: int
+) -> SourceTiles | list[bytes]:
+    """The source's tiles that cover the kept patches, or one new JPEG stream a patch. Raises SlideError."""
+    kept = grid.coords[rows]
+    copyable = slide.pyramid.copies_jpeg(grid.reading.level)
+    if options.pixels == "source" and not copyable:
+        raise SlideError(
+            f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
+            "no JPEG tiles",
+        )
+    cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
+    if copyable and (options.pixels == "source" or (options.pixels == "auto" and cheap)):
+        return copy_tiles(slide.pyramid, grid.reading, kept)
+    streams: dict[int, bytes] = {}
+    for found, patches in read_patches(slide.pyramid, kept, grid.reading, damage, threads):
+        for row, patch in zip(found.tolist(), patches, strict=True):
+            streams[row] = jpeg.encode(patch, options.quality)
+    if len(streams) < len(kept):
+        raise BrokenSlideError(
+            f"{slide.name}: a patch of the given features cannot be read; fetch the file again"
+        )
+    return [streams[row] for row in range(len(kept))]
+
+
+def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTiles:
+    """Every tile that the kept patches touch, once, row by row of tiles."""
+    level = pyramid.levels[reading.level]
+    touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
+    tiles = [
+        (tile, encoded)
+        for tile in sorted(touched, key=lambda at: (at[1], at[0]))
+        if (encoded := pyramid.encoded_tile(reading.level, *tile)) is not None
+    ]
+    return SourceTiles(
+        positions=np.array([tile for tile, _ in tiles], np.int32).reshape(-1, 2),
+        spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
+        streams=[encoded.stream for _, encoded in tiles],
+        side=(level.tile_height, level.tile_width),
+    )
+
+
+def as_stored(
+    tissue: Tissue, rows: np.ndarray, pixels: SourceTiles | list[bytes], encoder: Encoder
+) -> tuple[Tissue, dict[str, float]]:
+    """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
+
+    Only new JPEG streams change them; by how much is returned for the record. Existing features stay.
+    """
+    if isinstance(pixels, SourceTiles) or tissue.given is not None:
+        return tissue, {}
+    stored = encoder(np.stack([jpeg.decode(stream) for stream in pixels]))
+    features = tissue.features.copy()
+    features[rows] = stored
+    cosine = cosines(tissue.features[rows], stored)
+    loss = {
+        "feature_cosine_mean": round(float(cosine.mean()), 6),
+        "feature_cosine_min": round(float(cosine.min()), 6),
+    }
+    return replace(tissue, features=features), loss
+
+
+def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -> Kept:
+    rows = selection.rows
+    return Kept(tissue.grid.coords[rows], tissue.features[rows], selection.weights, candidates.cluster[rows])
+
+
+def write_verified(path: Path, draft: Draft, encoder: Encoder) -> None:
+    """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_aside(path) as aside:
+        write_summary(aside, draft)
+        bad = [
+            finding
+            for finding in verify_summary(aside, lambda card: encoder).findings
+            if finding.severity != "info"
+        ]
+        if bad:
+            raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
+
+
+def describe(
+    slide: Slide, job: Job, options: Options, tissue: Tissue, damage: Damage, encoder: Encoder
+) -> dict[str, Any]:
+    """Provenance: all that is needed to make the summary again, and nothing that names a patient or a path."""
+    given, grid = tissue.given, tissue.grid
+    width, height = slide.size
+    features: dict[str, Any] = {"origin": "computed"}
+    if given is not None:
+        features = {
+            "origin": "given",
+            "encoder": given.encoder,
+            "file": given.file,
+            "sha256": given.sha256,
+            "left_out": given.left_out,
+        }
+    return {
+        "format_version": FORMAT_VERSION,
+        "disclaimer": DISCLAIMER,
+        "source": {
+            "name": slide.name,
+            "bytes": job.source.bytes,
+            "files": len(job.source.files),
+            "sha256": job.source.sha256,
+            "vendor": slide.pyramid.vendor,
+            "scanner": slide.pyramid.scanner,
+            "reader": slide.pyramid.reader,
+            "width": width,
+            "height": height,
+            "mpp": slide.mpp,
+            "mpp_source": slide.mpp_source,
+        },
+        "tissue_patches": len(tissue.features),
+        "patch": {
+            "patch_size": grid.reading.patch_size,
+            "patch_size_level0": grid.patch_size_level0,
+            "mpp": slide.mpp * grid.patch_size_level0 / grid.reading.patch_size,
+            "aligned": grid.aligned,
+            "reading": grid.reading.as_dict(),
+        },
+        "encoder": encoder.card.as_dict() if given is None else {"name": given.encoder},
+        "provider": encoder.provider if given is None else "none",
+        "features": features,
+        "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
+        "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
+        "versions": {name: version(name) for name in VERSIONED},
+    }
+
+
+def describe_pixels(pixels: SourceTiles | list[bytes], options: Options) -> dict[str, Any]:
+    if isinstance(pixels, SourceTiles):
+        return {"mode": "source", "tiles": len(pixels.streams)}
+    return {"mode": "jpeg", "quality": options.quality, "subsampling": "4:4:4"}
+
+
+def rounded(quality: Quality) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in asdict(quality).items()}

@@ -1,0 +1,102 @@
+"""The exception tree. Each error names the file, what was expected, what was found and what to do.
+
+WsisumError
+├── SlideError              one slide cannot be summarized; its outcome is `failed`
+│   ├── NotASlideError      the file is no whole-slide image; its outcome is `skipped`
+│   ├── MppError            no pixel size, or an implausible one
+│   ├── TileError           one tile cannot be read or decoded
+│   ├── BrokenSlideError    too many tiles cannot be read
+│   ├── FeaturesError       existing features do not belong to the slide
+│   ├── MaskError           a given mask cannot be used
+│   └── NoTissueError       nothing to summarize; its outcome is `skipped`
+├── SummaryError            a summary slide cannot be read
+├── ModelError              an ONNX file cannot serve as a model
+├── DeviceError             the device asked for is not active
+└── UsageError              the command could not start
+"""
+
+from __future__ import annotations
+
+
+class WsisumError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    #: A few stable words for reports and scripts, where the class's own do not say enough.
+    reason = "error"
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class SlideError(WsisumError):
+    """One slide cannot be summarized."""
+
+    reason = "unreadable"
+
+
+class NotASlideError(SlideError):
+    """The file is no brightfield whole-slide image; `reason` says what it is instead."""
+
+    reason = "not a slide"
+
+
+class MppError(SlideError, ValueError):
+    """The pixel size is missing, implausible, or not what the encoder needs."""
+
+    reason = "no pixel size"
+
+
+class TileError(SlideError, OSError):
+    """One tile cannot be read or decoded."""
+
+    reason = "broken tile"
+
+
+class BrokenSlideError(SlideError, OSError):
+    """More tiles are broken than a summary may leave out."""
+
+    reason = "broken tiles"
+
+
+class FeaturesError(SlideError, ValueError):
+    """Existing features do not belong to the slide."""
+
+    reason = "features do not fit"
+
+
+class MaskError(SlideError, ValueError):
+    """A given mask cannot be used."""
+
+    reason = "mask does not fit"
+
+
+class NoTissueError(SlideError):
+    """There is no tissue to summarize."""
+
+    reason = "no tissue"
+
+
+class SummaryError(WsisumError, OSError):
+    """A summary slide cannot be read."""
+
+    reason = "unreadable summary"
+
+
+class ModelError(WsisumError, ValueError):
+    """An ONNX file cannot serve as a model."""
+
+    reason = "unusable model"
+
+
+class DeviceError(WsisumError, RuntimeError):
+    """The device asked for is not active."""
+
+    reason = "device not active"
+
+
+class UsageError(WsisumError, ValueError):
+    """The command could not start."""
+
+    reason = "could not start"

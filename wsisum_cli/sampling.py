@@ -1,0 +1,200 @@
+"""Features of all tissue patches -> candidates: a clustered sample that the selection looks at.
+
+WSISum (Medical Image Analysis 110:103970, 2026) clusters the patches of a slide into 50 groups by k-means
+and draws 500 of them, each cluster giving in proportion to its size. Two things differ here: patches are
+compared by cosine, as everywhere in this package, and a slide of fewer than 500 patches gives them all
+once, where the reference repeats patches until there are 500.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import FeaturesError
+
+Features = npt.NDArray[np.floating]
+Rows = npt.NDArray[np.int64]
+
+#: k-means on this many principal components is faster than on all, and no worse.
+COMPONENTS = 64
+#: The principal components are found on at most this many patches.
+COMPONENTS_SAMPLE = 5_000
+#: k-means is started this often; the tightest clustering wins.
+STARTS = 3
+#: Patches worked on at once, so that a large slide needs no second copy of its features.
+BLOCK = 4_096
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The clustered sample of the tissue patches.
+
+    `rows` (M,) int64: ascending rows of N, none twice.
+    `cluster` (N,) int16: the cluster of every tissue patch, 0 the largest; of equal ones the earlier first.
+    """
+
+    rows: Rows
+    cluster: npt.NDArray[np.int16]
+
+
+def sample_candidates(features: Features, count: int = 500, clusters: int = 50, seed: int = 0) -> Candidates:
+    """Draw `count` of the N patches, from each cluster in proportion to its size; all when N <= `count`.
+
+    `features` is (N, D). Raises ValueError when it is empty or not finite, or a number is below 1.
+    """
+    _at_least_one("candidates", count)
+    cluster = cluster_features(features, clusters, seed)
+    return Candidates(np.sort(draw_by_cluster(cluster, count, seed)), cluster)
+
+
+def cluster_features(features: Features, clusters: int = 50, seed: int = 0) -> npt.NDArray[np.int16]:
+    """Label each of the N patches with its cluster: (N,) int16, 0 the largest, ties by first patch.
+
+    There are fewer than `clusters` when fewer patches differ. The labels depend on `seed`, not on threads.
+    """
+    _at_least_one("clusters", clusters)
+    features = checked(features)
+    clusters = min(clusters, np.iinfo(np.int16).max, _distinct_rows(features, clusters))
+    if clusters == 1:
+        return np.zeros(len(features), np.int16)
+    return _by_falling_size(_kmeans(features, clusters, seed))
+
+
+def allocate(sizes: npt.ArrayLike, count: int) -> Rows:
+    """Share `count` out over clusters of the given `sizes`, in proportion, by largest remainder.
+
+    The shares add up to `count`, or to all there is; none exceeds its cluster. Where `count` suffices,
+    every cluster that is not empty gets one at least. Ties go to the earlier cluster.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    if count < 0 or (sizes < 0).any():
+        raise ValueError(f"count and sizes must not be negative: found {count} and {sizes.tolist()}")
+    left = min(count, int(sizes.sum()))
+    share = np.zeros_like(sizes)
+    if left >= np.count_nonzero(sizes):
+        # A cluster owed less than one gets one; the others then share what is left, which may owe
+        # another of them less than one.
+        while (small := (sizes > 0) & (sizes * left < sizes.sum())).any():
+            share, sizes, left = share + small, np.where(small, 0, sizes), left - int(small.sum())
+    return share + _largest_remainder(sizes, left)
+
+
+def draw_by_cluster(cluster: npt.NDArray[np.integer], count: int, seed: int) -> Rows:
+    """Draw `count` rows, or all there are, each cluster giving its proportional share; largest share first.
+
+    `cluster` (N,) has the labels 0..k-1. No row comes twice.
+    """
+    keys = np.random.default_rng(seed).random(len(cluster))
+    share = allocate(np.bincount(cluster), count)
+    drawn = []
+    for label, wanted in enumerate(share):
+        members = np.flatnonzero(cluster == label)
+        drawn.append(members[np.argsort(keys[members], kind="stable")[:wanted]])
+    return np.concatenate(drawn).astype(np.int64)
+
+
+def checked(features: Features) -> npt.NDArray[np.float32]:
+    """`features` as float32 (N, D); raises FeaturesError, a ValueError, when empty or not finite."""
+    features = np.asarray(features)
+    if features.ndim != 2 or 0 in features.shape:
+        raise FeaturesError(f"expected features (N, D) of at least one patch, found shape {features.shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        features = features.astype(np.float32, copy=False)
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise FeaturesError(
+            f"features of row {broken[0]} are not finite ({len(broken)} such of {len(features)} rows); "
+            "encode the slide again"
+        )
+    return features
+
+
+def unit_rows(features: Features) -> npt.NDArray[np.float64]:
+    """Rows scaled to length 1 in float64; a zero row stays zero, so that its cosine with all is 0."""
+    rows = features.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: npt.NDArray[np.float64] = rows / np.where(lengths > 0, lengths, 1)
+    return scaled
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Slices that cover 0..count in order, `BLOCK` at a time."""
+    return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep the numerical libraries to one thread: sums then have one order, and results one value.
+
+    The limit holds for the whole process, so only one thread of ours may set and lift it at a time.
+    Libraries loaded inside are not limited: import them before.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with _ONE_AT_A_TIME, threadpool_limits(limits=1):
+        yield
+
+
+def _kmeans(features: npt.NDArray[np.float32], clusters: int, seed: int) -> npt.NDArray[np.int32]:
+    import warnings
+
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with one_thread(), warnings.catch_warnings():
+        # Patches that differ by rounding alone may leave clusters empty; those are dropped afterwards.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        points = _principal_components(features, seed)
+        labels: npt.NDArray[np.int32] = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(points)
+    return labels
+
+
+def _principal_components(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+    from sklearn.utils.extmath import randomized_svd
+
+    if min(features.shape) <= COMPONENTS:
+        return unit_rows(features).astype(np.float32)
+    sample = np.random.default_rng(seed).permutation(len(features))[:COMPONENTS_SAMPLE]
+    rows = unit_rows(features[np.sort(sample)])
+    _, _, axes = randomized_svd(rows - rows.mean(axis=0), COMPONENTS, n_iter=2, random_state=seed)
+    points = np.concatenate([unit_rows(features[block]) @ axes.T for block in blocks(len(features))])
+    # Rounded, so that equal patches stay equal whatever the order of summation.
+    return np.asarray(np.rint(points * 2**20) / 2**20, np.float32)
+
+
+def _distinct_rows(features: npt.NDArray[np.float32], enough: int) -> int:
+    """Count distinct rows, and stop at `enough`."""
+    seen: set[bytes] = set()
+    for row in features:
+        seen.add((row + np.float32(0)).tobytes())  # adding 0 makes -0 and 0 the same
+        if len(seen) == enough:
+            break
+    return len(seen)
+
+
+def _by_falling_size(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
+    _, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(sizes), np.int16)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return rank[inverse]
+
+
+def _largest_remainder(sizes: Rows, count: int) -> Rows:
+    total = max(int(sizes.sum()), 1)
+    share, remainder = np.divmod(sizes * count, total)  # whole numbers: no rounding to break ties
+    over = count - int(share.sum())
+    share[np.argsort(-remainder, kind="stable")[:over]] += 1
+    return np.asarray(share, np.int64)
+
+
+def _at_least_one(what: str, number: int) -> None:
+    if number < 1:
+        raise ValueError(f"{what} must be at least 1, found {number}")

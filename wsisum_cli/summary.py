@@ -1,0 +1,406 @@
+"""The summary slide: one slide's patches, features, weights and provenance in one file. See docs/format.md.
+
+The door for other programs:
+
+    from wsisum_cli.summary import open_summary
+
+    with open_summary("B12.ozx") as summary:
+        summary.patches[0], summary.features, summary.coords, summary.weights, summary.embedding
+        summary.provenance["source"]["sha256"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from wsisum_cli import jpeg
+from wsisum_cli.container import SUFFIX, Member, read_member, read_members, write_container
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.overview import is_finer, portable_image
+from wsisum_cli.patch import Reading, Tile, cut_patch
+
+__all__ = ["FORMAT_VERSION", "SUFFIX", "Summary", "open_summary", "write_summary"]
+
+FORMAT_VERSION = "1.0"
+DISCLAIMER = (
+    "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
+    "again from it. It is not for diagnosis."
+)
+OVERVIEW_QUALITY = 85
+REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
+GROUPS = ("patches", "tissue", "reference")
+PORTABLE = "0"  # path of the image that OME-Zarr viewers show
+ICC_PROFILE = "icc_profile"
+#: arrays that only summaries of source pixels hold, and what takes their place otherwise
+TILES, PIXELS = "patches/tiles", "patches/pixels"
+
+
+@dataclass(frozen=True)
+class SourceTiles:
+    """The scanner's own tiles that cover the kept patches."""
+
+    positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
+    spliced: np.ndarray  # (T,) int32 bytes behind each stream's SOI marker that the source did not have
+    streams: list[bytes]  # T complete JPEG streams
+    side: tuple[int, int]  # height, width of a tile
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept patches in the selector's order of picking."""
+
+    coords: np.ndarray  # (K, 2) int32 level-0 px
+    features: np.ndarray  # (K, D)
+    weights: np.ndarray  # (K,) share of the tissue, sums to 1
+    cluster: np.ndarray  # (K,) int16
+
+
+@dataclass(frozen=True)
+class TissueMap:
+    """Every tissue patch of the slide, kept or not."""
+
+    coords: np.ndarray  # (N, 2) int32 level-0 px
+    representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
+    similarity: np.ndarray  # (N,) float16 cosine to that patch
+    cluster: np.ndarray  # (N,) int16
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is remembered of the features of all tissue patches."""
+
+    mean: np.ndarray  # (D,) float32
+    components: np.ndarray  # (R, D) float16 principal directions
+    variances: np.ndarray  # (R,) float32 along them
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All that goes into a summary."""
+
+    attributes: Mapping[str, Any]  # as docs/format.md lists them, without `members`
+    overview: np.ndarray  # (H, W, 3) uint8
+    overview_mpp: float
+    kept: Kept
+    pixels: SourceTiles | list[bytes]  # list: one JPEG stream for each patch
+    tissue: TissueMap
+    reference: Reference
+    icc_profile: bytes | None  # of the source
+
+
+def reference_of(features: np.ndarray) -> Reference:
+    """Mean and a covariance sketch of (N, D) features; signs of the directions are fixed."""
+    from threadpoolctl import threadpool_limits
+
+    values = np.asarray(features, np.float64)
+    mean = values.mean(axis=0)
+    with threadpool_limits(1):  # sums in another order would change the last bits
+        covariance = np.cov(values, rowvar=False, bias=True).reshape(len(mean), len(mean))
+        variances, directions = np.linalg.eigh(covariance)
+    top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
+    components = directions[:, top].T
+    components *= np.where(components[np.arange(len(top)), np.abs(components).argmax(axis=1)] < 0, -1, 1)[
+        :, None
+    ]
+    return Reference(
+        mean.astype(np.float32),
+        components.astype(np.float16),
+        np.maximum(variances[top], 0).astype(np.float32),
+    )
+
+
+def as_half(features: np.ndarray) -> np.ndarray:
+    """float16, or float32 where a value would overflow."""
+    largest = float(np.abs(features).max(initial=0))
+    return features.astype(np.float16 if largest < np.finfo(np.float16).max else np.float32)
+
+
+def write_summary(path: Path, draft: Draft) -> None:
+    """Write `draft` to `path`. The same draft gives the same bytes."""
+    files = encode_files(draft)
+    members = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in sorted(files.items())
+    }
+    attributes = {**draft.attributes, "members": members}
+    files["zarr.json"] = encode_root(attributes, draft)
+    write_container(path, files)
+
+
+def encode_files(draft: Draft) -> dict[str, bytes]:
+    """Every member but the root's metadata."""
+    from wsisum_cli.arrays import encode_array, encode_groups, encode_jpegs
+
+    kept, tissue, reference = draft.kept, draft.tissue, draft.reference
+    portable = np.moveaxis(portable_image(draft.overview), 2, 0)
+    files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
+    files |= encode_array(PORTABLE, portable, ["c", "y", "x"], fill=255)
+    if is_finer(draft.overview):
+        stream = jpeg.encode(draft.overview, OVERVIEW_QUALITY)
+        height, width = draft.overview.shape[:2]
+        files |= encode_jpegs("overview/pixels", [stream], (height, width))
+    files |= encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
+    files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
+    files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
+    files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
+    if isinstance(draft.pixels, SourceTiles):
+        files |= encode_jpegs(TILES, draft.pixels.streams, draft.pixels.side)
+        files |= encode_array("patches/tile_positions", draft.pixels.positions, ["tile", "column_row"])
+        files |= encode_array("patches/tile_spliced", draft.pixels.spliced, ["tile"])
+    else:
+        side = draft.attributes["patch"]["patch_size"]
+        files |= encode_jpegs(PIXELS, draft.pixels, (side, side))
+    files |= encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
+    files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
+    files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
+    files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    files |= encode_array("reference/mean", reference.mean, ["feature"])
+    files |= encode_array("reference/components", reference.components, ["component", "feature"])
+    files |= encode_array("reference/variances", reference.variances, ["component"])
+    if draft.icc_profile is not None:
+        files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
+    return files
+
+
+def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:
+    """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
+    shrink = max(1.0, max(draft.overview.shape[:2]) / max(portable_image(draft.overview).shape[:2]))
+    pixel = draft.overview_mpp * shrink
+    space = {"type": "space", "unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
+    scale = {"type": "scale", "scale": [1.0, pixel, pixel]}
+    dataset = {"path": PORTABLE, "coordinateTransformations": [scale]}
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    channels = [
+        {"label": label, "color": color, "active": True, "window": window}
+        for label, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+    ]
+    ome = {
+        "version": "0.5",
+        "multiscales": [{"name": attributes["source"]["name"], "axes": axes, "datasets": [dataset]}],
+        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+    }
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
+    return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()
+
+
+def open_summary(path: str | Path) -> Summary:
+    """Open a summary slide: a path, or any URL that fsspec knows (`s3://bucket/B12.ozx`, `https://...`).
+
+    Nothing but the list of members and the attributes is read until it is asked for. Raises SummaryError when
+    the file is missing, or is no summary slide.
+    """
+    name = str(path).rsplit("/", 1)[-1]
+    try:
+        file = open_anywhere(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise SummaryError(f"{name}: cannot be opened ({error})") from error
+    try:
+        return Summary(file, name)
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_anywhere(path: str | Path) -> IO[bytes]:
+    if "://" not in str(path):
+        return open(path, "rb")
+    import fsspec
+
+    opened: IO[bytes] = fsspec.open(str(path), "rb").open()
+    return opened
+
+
+class Summary:
+    """An open summary slide. Arrays are read when first asked for, patches one by one.
+
+    Properties raise SummaryError when what they need is missing or damaged.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self.name = name
+        self.file = file
+        self.listed: list[Member] = read_members(file, name)
+        self.members = {member.name: member for member in self.listed}
+        self.attributes = self._attributes()
+
+    def __enter__(self) -> Summary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one member."""
+        if name not in self.members:
+            raise SummaryError(
+                f"{self.name}: member {name} is missing; the file is not a whole summary slide"
+            )
+        return read_member(self.file, self.members[name])
+
+    def _attributes(self) -> dict[str, Any]:
+        try:
+            root = json.loads(self.read("zarr.json"))
+            attributes: dict[str, Any] = root["attributes"]["wsisum"]
+            version = str(attributes["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SummaryError(
+                f"{self.name}: no summary slide: its zarr.json has no wsisum attributes"
+            ) from error
+        if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+            raise SummaryError(
+                f"{self.name}: format version {version}, this program reads {FORMAT_VERSION}; update wsisum"
+            )
+        return attributes
+
+    def array(self, name: str) -> np.ndarray:
+        """One array of the hierarchy by its path. Raises SummaryError."""
+        from wsisum_cli.arrays import decode_array
+
+        files = {member: self.read(member) for member in self.members if member.startswith(f"{name}/")}
+        try:
+            return decode_array(name, files)
+        except ValueError as error:
+            raise SummaryError(f"{self.name}: {error}") from error
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Source, patch geometry, models, options, versions and quality; see docs/format.md."""
+        return {name: value for name, value in self.attributes.items() if name != "members"}
+
+    @cached_property
+    def coords(self) -> np.ndarray:
+        """(K, 2) int32 x, y of the kept patches' upper left corners, level-0 px."""
+        return self.array("patches/coords")
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(K, D) float16 as the encoder gave them (float32 where float16 would overflow)."""
+        return self.array("patches/features")
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """(K,) float64 share of the tissue that each kept patch stands for; sums to 1."""
+        return self.array("patches/weights")
+
+    @cached_property
+    def cluster(self) -> np.ndarray:
+        """(K,) int16 cluster of each kept patch."""
+        return self.array("patches/cluster")
+
+    @cached_property
+    def embedding(self) -> np.ndarray:
+        """(D,) float32 slide embedding: the mean of the features of all tissue patches."""
+        return self.array("reference/mean")
+
+    @cached_property
+    def tissue(self) -> TissueMap:
+        """Every tissue patch of the slide and the kept patch that stands for it."""
+        names = ("coords", "representative", "similarity", "cluster")
+        return TissueMap(*(self.array(f"tissue/{name}") for name in names))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Statistics of the features of all tissue patches."""
+        names = ("mean", "components", "variances")
+        return Reference(*(self.array(f"reference/{name}") for name in names))
+
+    @cached_property
+    def icc_profile(self) -> bytes | None:
+        """The source's colour profile, to which the patches' pixels belong; None where it has none."""
+        return self.array(ICC_PROFILE).tobytes() if f"{ICC_PROFILE}/zarr.json" in self.members else None
+
+    @cached_property
+    def patches(self) -> Patches:
+        """Pixels of the kept patches: a sequence of (P, P, 3) uint8 RGB, decoded one by one."""
+        return SourcePatches(self) if self.attributes["pixels"]["mode"] == "source" else Patches(self, PIXELS)
+
+    @cached_property
+    def overview(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, the finest overview in the file."""
+        if "overview/pixels/zarr.json" in self.members:
+            return np.asarray(self.array("overview/pixels")[0])
+        return np.moveaxis(self.array(PORTABLE), 0, 2)
+
+
+class Patches(Sequence[np.ndarray]):
+    """JPEG streams of one shard, read and decoded one by one."""
+
+    def __init__(self, summary: Summary, array: str) -> None:
+        from wsisum_cli.arrays import shard_index_size, unpack_shard_index
+
+        self._summary = summary
+        name = f"{array}/c/0/0/0/0"
+        try:
+            count = int(json.loads(summary.read(f"{array}/zarr.json"))["shape"][0])
+            self._shard = summary.members[name]
+            size = shard_index_size(count)
+            self._index = unpack_shard_index(read_member(summary.file, self._shard, self._shard.size - size))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise SummaryError(f"{summary.name}: the shard {name} cannot be read ({error})") from error
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        return self._patch(int(row) % len(self))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
+    def stream(self, row: int) -> bytes:
+        """The complete JPEG stream of one chunk."""
+        offset, size = self._index[row]
+        if offset + size > self._shard.size:
+            raise SummaryError(f"{self._summary.name}: chunk {row} leads out of its shard")
+        return read_member(self._summary.file, self._shard, offset, size)
+
+    def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
+        try:
+            return jpeg.decode(self.stream(row), shrink)
+        except ValueError as error:
+            raise SummaryError(
+                f"{self._summary.name}: chunk {row} of {self._shard.name} is damaged ({error})"
+            ) from error
+
+    def _patch(self, row: int) -> np.ndarray:
+        return self.decoded(row)
+
+
+class SourcePatches(Patches):
+    """Patches put together from the scanner's own tiles, exactly as the encoder saw them."""
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(summary, TILES)
+        try:
+            self.reading = Reading(**summary.attributes["patch"]["reading"])
+        except (KeyError, TypeError) as error:
+            raise SummaryError(f"{summary.name}: the attributes do not say how patches are read") from error
+        positions = summary.array("patches/tile_positions")
+        self._rows: dict[Tile, int] = {(int(c), int(r)): i for i, (c, r) in enumerate(positions)}
+
+    def __len__(self) -> int:
+        return len(self._summary.coords)
+
+    def _patch(self, row: int) -> np.ndarray:
+        x, y = self._summary.coords[row].tolist()
+        return cut_patch(self.reading, x, y, self._tile)
+
+    def _tile(self, tile: Tile) -> np.ndarray | None:
+        """None for tiles that the source does not store either."""
+        return self.decoded(self._rows[tile], self.reading.shrink) if tile in self._rows else None

@@ -1,0 +1,369 @@
+"""Overview -> tissue mask: arrays in, arrays out.
+
+Tissue is told from glass by colour, not by darkness. In optical density relative to the glass a shadow, a
+seam, vignetting, dust and black ink add the same to all three channels; a stain never does. So a pixel is
+stained where the densities of its channels differ, and the darker it is the more they must.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisum_cli.errors import MaskError
+
+Mask = NDArray[np.bool_]
+Image = NDArray[np.uint8]
+
+WORK_MPP = 8.0  # finer overviews are reduced to this: cells do not matter here
+
+# Grey levels.
+WHITE = 254  # what scanners and stitchers write where they scanned nothing
+BLACK = 16
+DEFAULT_GLASS = 243
+DIMMEST_GLASS = 160
+FLAT = 6  # within 80 µm; pale tissue has 10 and more
+
+# Optical densities in thousandths.
+STAIN = 18  # fat septa reach about 25, a scanner's glare around dense tissue 15
+INK = 300
+NAVY_INK = 700  # haematoxylin may look like it, but without any gap is paler
+DENSEST = 1500  # more is noise, and 20 times as much still fits into 16 bits
+DARK = 300
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_ASPECT_ERROR = 0.02
+SUBPIXEL_BITS = 4
+
+# Sizes.
+MIN_GLASS = 0.002  # of the overview
+MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
+GAP_UM = 32.0  # half the width of the gaps that are closed
+WINDOW_UM = 136.0
+MIN_SHARE = 0.28  # of the window: a net of fat reaches 0.35, a hair 0.25
+THREAD_UM = 32.0  # half the width of a hair
+HOLE_MM2 = 0.02
+CRUMB_MM2 = 0.008
+STROKE_UM = 64.0  # half the width of the thinnest pen stroke
+EDGE_UM = 24.0
+HAZE_UM = 1500.0  # how far from a stroke its ink may have spread
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the colours alone say, each (H, W) bool."""
+
+    stained: Mask
+    ink: Mask  # the hue of red, green or blue ink, however faint
+    stroke: Mask  # the same, strong
+    dark: Mask  # without a colour, but not black
+    void: Mask
+
+
+def find_tissue(overview: Image, mpp: float) -> Mask:
+    """Find tissue in an (H, W, 3) uint8 RGB overview of `mpp` µm per px (2 to 60).
+
+    Returns (H, W) bool, True = tissue; all False where there is none. Glass, stitching gaps and seams, black
+    borders, ink, pen strokes, dust, hairs and crumbs below 0.008 mm² are left out; lumens and fat cells below
+    0.02 mm² are filled.
+    """
+    import cv2
+
+    height, width = overview.shape[:2]
+    if height == 0 or width == 0:
+        return np.zeros((height, width), bool)
+    factor = min(1.0, mpp / WORK_MPP)
+    if factor < 1:
+        size = _scaled(overview.shape, factor)
+        overview = _u8(cv2.resize(overview, size, interpolation=cv2.INTER_AREA))
+    mask = _find_tissue(overview, mpp / factor)
+    return _u8(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+
+
+def is_brightfield(overview: Image) -> bool:
+    """Whether an (H, W, 3) uint8 RGB overview shows a stained slide in transmitted light.
+
+    False for fluorescence and other dark-field images and for grey photographs; empty glass is brightfield.
+    """
+    pixels = overview.reshape(-1, 3)
+    pixels = np.sort(pixels[:: max(1, len(pixels) // 1_000_000)], axis=1)
+    lit = pixels[pixels[:, 2] > 2 * BLACK]  # what is black may be a border
+    if len(lit) < 0.01 * len(pixels):
+        return False
+    # Fluorescence lights few pixels, and those in one channel; black borders leave bright glass and tissue.
+    if np.median(lit[:, 1]) < (80 if len(lit) > len(pixels) / 2 else 150):
+        return False
+    coloured = np.mean(lit[:, 2] - lit[:, 0] > 2)
+    return bool(coloured > 0.001 or np.mean(lit[:, 2] < 128) < 0.02)
+
+
+def read_mask(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
+    """Read a mask of tissue, made elsewhere, into the frame of an overview of `shape` (H, W): (H, W) bool.
+
+    A PNG covers the whole slide at any size; what is neither black nor transparent is tissue. GeoJSON holds
+    polygons in level-0 px, of which an overview px spans `downsample`; what lies in one, outside its holes,
+    is tissue. Raises MaskError where the file is neither, does not fit, or marks nothing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MaskError(f"{path}: the mask cannot be read: {error.strerror}; check the path.") from error
+    if data.startswith(PNG_SIGNATURE):
+        mask = _read_png(path, data, shape)
+    elif path.suffix.lower() in (".json", ".geojson") or data.lstrip()[:1] in (b"{", b"["):
+        mask = _read_geojson(path, data, shape, downsample)
+    else:
+        raise MaskError(
+            f"{path}: expected a mask as PNG or GeoJSON, found neither; export it as one of them."
+        )
+    if not mask.any():
+        raise MaskError(
+            f"{path}: expected marked tissue, found none inside the slide; "
+            "mark it with non-zero pixels (PNG) or with polygons in level-0 pixels (GeoJSON)."
+        )
+    return mask
+
+
+def _find_tissue(image: Image, mpp: float) -> Image:
+    """The mask of an overview at its working resolution, (H, W) uint8, 1 = tissue."""
+    import cv2
+
+    smooth = _u8(cv2.GaussianBlur(image, (0, 0), 1.0))
+    colours = _colours(smooth, _glass(smooth))
+    barred = _pens(colours, mpp) | colours.void
+    mask = _u8(colours.stained & ~barred)
+    mask = _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp)))
+    mask[barred] = 0
+    mask = _without_sparse(mask, mpp)
+    mask = _without_holes(mask, colours.dark & ~barred, mpp)
+    return _without_crumbs(mask, mpp)
+
+
+def _u8(array: Any) -> Image:
+    return np.asarray(array, np.uint8)
+
+
+def _scaled(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    """The width and height of an image of `shape` (H, W, ...) at a smaller scale."""
+    return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
+
+
+def _disc(radius_um: float, mpp: float) -> Image:
+    import cv2
+
+    side = 2 * round(radius_um / mpp) + 1
+    return _u8(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+
+
+def _glass(smooth: Image) -> NDArray[np.float64]:
+    """The colour (3,) of clear glass: the brightest of the common colours of what is bright, flat and grey.
+
+    Pure white does not count while there is any other glass: it is what stitchers fill gaps with.
+    """
+    import cv2
+
+    half = _u8(cv2.resize(smooth, _scaled(smooth.shape, 0.5), interpolation=cv2.INTER_AREA))
+    red, green, blue = (_u8(channel) for channel in cv2.split(half))
+    square = np.ones((5, 5), np.uint8)
+    flat = _u8(cv2.subtract(cv2.dilate(green, square), cv2.erode(green, square))) <= FLAT
+    lowest, highest = cv2.min(red, blue), cv2.max(cv2.max(red, green), blue)
+    # Lamps and cameras tint glass a little pink or blue, and more towards yellow.
+    grey = (cv2.subtract(lowest, green) <= 8) & (cv2.subtract(highest, red) <= 12)
+    grey &= cv2.subtract(highest, blue) <= 24
+    white = _u8(cv2.min(lowest, green)) >= WHITE
+    flat &= ~white & (green >= DIMMEST_GLASS)
+    for which, share in ((flat & grey, MIN_GLASS), (white, MIN_GLASS), (flat, MIN_TINTED)):
+        if np.count_nonzero(which) > share * which.size:
+            return _brightest_common(half[which])
+    return np.full(3, DEFAULT_GLASS, np.float64)
+
+
+def _brightest_common(pixels: Image) -> NDArray[np.float64]:
+    """The median of the brightest common shade in (N, 3) pixels."""
+    counts = np.convolve(np.bincount(pixels[:, 1], minlength=256), np.ones(5), mode="same")
+    top = int(np.flatnonzero(counts >= 0.2 * counts.max())[-1])
+    near = np.abs(pixels[:, 1].astype(np.int16) - top) <= 5
+    return np.asarray(np.median(pixels[near], axis=0), np.float64)
+
+
+def _colours(smooth: Image, glass: NDArray[np.float64]) -> _Colours:
+    # In bands, because densities take eight times the memory of the overview.
+    bands = [_band(smooth[top : top + 256], glass) for top in range(0, len(smooth), 256)]
+    return _Colours(*(np.concatenate(masks) for masks in zip(*bands, strict=True)))
+
+
+def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, Mask, Mask]:
+    """The fields of `_Colours` for some rows, from their densities over the glass (none where brighter)."""
+    levels = np.arange(256) + 1.0
+    table = np.clip(1000 * np.log10((glass + 1)[:, None] / levels), 0, DENSEST).astype(np.int16)
+    channels = [smooth[..., c] for c in range(3)]
+    red, green, blue = (density[channel] for density, channel in zip(table, channels, strict=True))
+    void = np.maximum(np.maximum(channels[0], channels[1]), channels[2]) < BLACK
+    low = np.minimum(np.minimum(red, green), blue)
+    high = np.maximum(np.maximum(red, green), blue)
+    # Over its lowest density haematoxylin's highest is 1.4 more, DAB's 1.9, black ink's up to 0.3.
+    stained = high - low > np.maximum(STAIN, 3 * low // 8)
+    # Stains let green through least, or no more than red (haematoxylin) or blue (DAB). Black ink has no hue,
+    # and needs no search.
+    green_ink = 20 * green < 17 * np.minimum(red, blue)
+    green_ink |= (10 * green < 11 * blue) & (10 * red > 13 * green)
+    red_ink = (6 * red < green) & (3 * blue > 2 * green)
+    blue_ink = (2 * red > 3 * np.maximum(green, blue)) | ((10 * red > 11 * green) & (red > 5 * blue))
+    ink = stained & (green_ink | red_ink | blue_ink)
+    navy = blue_ink & ~green_ink & (4 * blue > red)
+    stroke = ink & (high > np.where(navy, NAVY_INK, INK))
+    return stained, ink, stroke, (low > DARK) & ~stained, void
+
+
+def _pens(colours: _Colours, mpp: float) -> Mask:
+    """Solid strokes of ink, and what has their hue and lies near them."""
+    import cv2
+
+    strokes = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
+    if not strokes.any():
+        return np.zeros(strokes.shape, bool)
+    side = 2 * round(HAZE_UM / mpp) + 1
+    near = _u8(cv2.dilate(strokes, np.ones((side, side), np.uint8)))
+    return _u8(cv2.dilate(_u8(colours.ink) & near, _disc(EDGE_UM, mpp))) > 0
+
+
+def _without_sparse(mask: Image, mpp: float) -> Image:
+    """Leave out what has little else around it: threads and specks, but not the net of fat."""
+    import cv2
+
+    side = 2 * round(WINDOW_UM / mpp / 2) + 1
+    share = _u8(cv2.blur(mask * np.uint8(255), (side, side), borderType=cv2.BORDER_REFLECT))
+    return mask & _u8(share > 255 * MIN_SHARE)
+
+
+def _without_holes(mask: Image, dark: Mask, mpp: float) -> Image:
+    """Fill lumens, and pigment and folds too dark to show a colour."""
+    import cv2
+
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    left, top, width, height, area = stats.T
+    filled = area <= HOLE_MM2 * 1e6 / mpp**2
+    filled |= np.bincount(labels[dark], minlength=count) > area / 2
+    filled &= (left > 0) & (left + width < mask.shape[1]) & (top > 0) & (top + height < mask.shape[0])
+    filled[0] = True  # the mask itself
+    return _u8(filled[labels])
+
+
+def _without_crumbs(mask: Image, mpp: float) -> Image:
+    """Leave out pieces that are small, or nowhere wider than a hair."""
+    import cv2
+
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    cores = _u8(cv2.erode(mask, _disc(THREAD_UM, mpp))) > 0
+    kept = stats[:, cv2.CC_STAT_AREA] >= CRUMB_MM2 * 1e6 / mpp**2
+    kept &= np.bincount(labels[cores], minlength=count) > 0
+    kept[0] = False  # the background
+    return _u8(kept[labels])
+
+
+def _read_png(path: Path, data: bytes, shape: tuple[int, int]) -> Mask:
+    import cv2
+
+    marked = _marked(_decode_png(path, data))
+    (height, width), (rows, columns) = shape, marked.shape
+    if abs(columns * height / (rows * width) - 1) > MAX_ASPECT_ERROR:
+        raise MaskError(
+            f"{path}: expected a mask with the slide's aspect ratio, {width / height:.3f} (within 2 %), "
+            f"found {columns / rows:.3f} ({columns} x {rows} px); export it of the whole slide, not turned."
+        )
+    shrinks = rows > height or columns > width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    return _u8(cv2.resize(_u8(marked) * np.uint8(255), (width, height), interpolation=method)) > 127
+
+
+def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
+    """The pixels of a PNG, (H, W) or (H, W, 3 or 4)."""
+    import cv2
+
+    pixels = None
+    if b"IEND" in data[-64:]:  # a cut file would be decoded as far as it goes
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise MaskError(
+                f"{path}: the PNG cannot be decoded ({error.err}); export a smaller one."
+            ) from error
+    if pixels is None:
+        raise MaskError(f"{path}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
+    return np.asarray(pixels)
+
+
+def _marked(pixels: NDArray[Any]) -> Mask:
+    if pixels.ndim == 2:
+        return np.asarray(pixels > 0)
+    coloured = (pixels[..., :3] > 0).any(axis=2)
+    if pixels.shape[2] < 4:
+        return np.asarray(coloured)
+    opaque = pixels[..., 3] > 0
+    marked = coloured & opaque
+    # Black drawn on nothing is a mask as well; black everywhere is not.
+    return np.asarray(marked if marked.any() or opaque.all() else opaque)
+
+
+def _read_geojson(path: Path, data: bytes, shape: tuple[int, int], downsample: float) -> Mask:
+    mask = np.zeros(shape, np.uint8)
+    found = 0
+    try:
+        for polygon in _polygons(json.loads(data.decode("utf-8-sig"))):
+            # Overview px are counted from their centres.
+            _draw(mask, [np.array([p[:2] for p in ring], float) / downsample - 0.5 for ring in polygon])
+            found += 1
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MaskError(
+            f"{path}: expected GeoJSON with polygons in level-0 pixels, found something else ({error}); "
+            "export the annotations again, as a FeatureCollection."
+        ) from error
+    if not found:
+        raise MaskError(
+            f"{path}: expected a Polygon or MultiPolygon, found none; "
+            "draw the tissue as areas, not as points or lines."
+        )
+    return mask > 0
+
+
+def _polygons(node: Any) -> Iterator[list[Any]]:
+    """Every polygon below a GeoJSON node: an outer ring, then its holes."""
+    if node is None:  # a feature may lack a geometry
+        return
+    if isinstance(node, list):
+        parts = node
+    elif node["type"] == "FeatureCollection":
+        parts = node["features"]
+    elif node["type"] == "GeometryCollection":
+        parts = node["geometries"]
+    elif node["type"] == "Feature":
+        parts = [node["geometry"]]
+    else:
+        parts = []
+        polygons = {"Polygon": [node.get("coordinates")], "MultiPolygon": node.get("coordinates")}
+        yield from filter(None, polygons.get(node["type"], []))
+    for part in parts:
+        yield from _polygons(part)
+
+
+def _draw(mask: Image, rings: list[NDArray[np.float64]]) -> None:
+    """Fill a polygon into the mask, touching no more than it covers; each ring is (N, 2) x, y in mask px."""
+    import cv2
+
+    if any(ring.ndim != 2 or len(ring) < 3 or not (np.abs(ring) < 1e7).all() for ring in rings):
+        raise ValueError("a ring of fewer than three points, or too far out")
+    corner, end = np.floor(rings[0].min(axis=0)), np.ceil(rings[0].max(axis=0)) + 1
+    left, top = np.clip(corner, 0, mask.shape[::-1]).astype(int)
+    right, bottom = np.clip(end, 0, mask.shape[::-1]).astype(int)
+    if left >= right or top >= bottom:
+        return
+    canvas = np.zeros((bottom - top, right - left), np.uint8)
+    scaled = [np.rint((ring - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32) for ring in rings]
+    cv2.fillPoly(canvas, scaled, [1], shift=SUBPIXEL_BITS)
+    mask[top:bottom, left:right] |= canvas
