@@ -71,9 +71,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], wavelength: f
     """Noise without structure finer than `wavelength` px, of mean 0 and standard deviation about 1."""
     rows, cols = (int(np.ceil(side / wavelength)) + 3 for side in shape)
     knots = rng.standard_normal((rows, cols)).astype(np.float32)
-    big = cv2.resize(
-        knots, (int(cols * wavelength) + 1, int(rows * wavelength) + 1), interpolation=cv2.INTER_CUBIC
-    )
+    big = cv2.resize(knots, (int(cols * wavelength) + 1, int(rows * wavelength) + 1), interpolation=cv2.INTER_CUBIC)
     start = int(wavelength)
     return 1.4 * big[start : start + shape[0], start : start + shape[1]]
 
@@ -107,9 +105,7 @@ def jittered_points(
     return kept if len(kept) else np.array([[shape[1] / 2, shape[0] / 2]])
 
 
-def fibres(
-    rng: np.random.Generator, shape: tuple[int, int], wavelength: float, waviness: float
-) -> tuple[Plane, Plane]:
+def fibres(rng: np.random.Generator, shape: tuple[int, int], wavelength: float, waviness: float) -> tuple[Plane, Plane]:
     """Bundles of wavy fibres in -1..1, and their direction in radians, px by px."""
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
@@ -120,9 +116,7 @@ def fibres(
     return strands, np.arctan2(slope_x, -slope_y)
 
 
-def nuclei_at(
-    points: NDArray[np.float64], angle: NDArray[np.floating[Any]], name: str
-) -> NDArray[np.float64]:
+def nuclei_at(points: NDArray[np.float64], angle: NDArray[np.floating[Any]], name: str) -> NDArray[np.float64]:
     """(n, 4) nuclei from points in coarse px."""
     row = np.full(len(points), NUCLEUS_ROW[name], float)
     return np.column_stack([points * COARSE, np.broadcast_to(angle, row.shape), row])

@@ -84,9 +84,7 @@ def write_model(
     return path
 
 
-def write_one_node(
-    path: Path, kind: str, dtype: int, shape: tuple[Any, ...], output: tuple[Any, ...]
-) -> Path:
+def write_one_node(path: Path, kind: str, dtype: int, shape: tuple[Any, ...], output: tuple[Any, ...]) -> Path:
     node = helper.make_node(kind, ["pixels"], ["features"])
     pixels = helper.make_tensor_value_info("pixels", dtype, shape)
     features = helper.make_tensor_value_info("features", dtype, output)

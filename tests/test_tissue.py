@@ -152,9 +152,7 @@ def test_a_net_of_fat_is_tissue_and_its_cells_are_filled():
 
 
 def test_a_wide_lumen_stays_out_and_a_small_one_is_filled():
-    tissue = (
-        TISSUE & ~ellipse(TISSUE.shape, (150, 190), (40, 30)) & ~ellipse(TISSUE.shape, (270, 220), (7, 7))
-    )
+    tissue = TISSUE & ~ellipse(TISSUE.shape, (150, 190), (40, 30)) & ~ellipse(TISSUE.shape, (270, 220), (7, 7))
     mask = find_tissue(scanned(stain(glass(), tissue, HE)), 8.0)
     assert not mask[180:200, 140:160].any()
     assert mask[210:230, 260:280].all()
@@ -448,8 +446,7 @@ def png(colour_type, palette, depth=8):
     pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     chunks = [(b"IHDR", header), *palette, (b"IDAT", pixels), (b"IEND", b"")]
     written = b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + written
 

@@ -265,9 +265,7 @@ def _directory(fields: Iterable[Field], stream_at: int, at: int, following: bool
         low.append(struct.pack("<HHI", field.tag, field.kind, count) + value.ljust(4, b"\0"))
         high.append(struct.pack("<I", top))
     end = at + size + len(outside)
-    return b"".join(
-        [struct.pack("<H", len(entries)), *low, struct.pack("<Q", end if following else 0), *high, outside]
-    )
+    return b"".join([struct.pack("<H", len(entries)), *low, struct.pack("<Q", end if following else 0), *high, outside])
 
 
 def _ndpi_pages(image: Image, mpp: float) -> list[NdpiPage]:
@@ -382,9 +380,7 @@ def write_philips(path: Path, image: Image, mpp: float = MPP, tile: int = 512, s
     pixels: dict[str, Any] = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for index, level in enumerate(levels):
-            streams = [
-                b"" if sparse and each.std((0, 1)).max() < 3 else jpeg(each) for each in tiles(level, tile)
-            ]
+            streams = [b"" if sparse and each.std((0, 1)).max() < 3 else jpeg(each) for each in tiles(level, tile)]
             tiff.write(
                 iter(streams),
                 shape=level.shape,

@@ -152,9 +152,7 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
 
     def note(error: OSError) -> None:
         name = Path(error.filename or "").relative_to(root).as_posix()
-        outcomes.append(
-            Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})")
-        )
+        outcomes.append(Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})"))
 
     seen = {output.resolve()}
     for name, folders, files in os.walk(root, onerror=note, followlinks=True):
@@ -188,9 +186,7 @@ def group_series(paths: list[Path], root: Path) -> tuple[list[Source], list[Outc
     return sources, parts
 
 
-def make_jobs(
-    request: Request, manifest: Manifest, root: Path, sources: list[Source]
-) -> Iterator[tuple[str, Job]]:
+def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
     """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
     stems = Counter(output_stem(source.path.relative_to(root)) for source in sources)
     for source in sources:
@@ -242,6 +238,7 @@ def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None)
         provider=attributes["provider"],
         coverage=attributes["quality"]["coverage"],
         broken_tiles=attributes["broken_tiles"]["count"],
+        sha256=attributes["source"]["sha256"],
         modified=job.source.modified,
     )
 
@@ -265,6 +262,6 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
             return False
     elif given or attributes["encoder"]["sha256"] != request.encoder_sha256:
         return False
-    if known is not None and known.modified == job.source.modified and known.bytes_in == job.source.bytes:
+    if known is not None and (known.sha256, known.modified) == (source["sha256"], job.source.modified):
         return True
     return bool(source["sha256"] == job.source.sha256)

@@ -220,18 +220,14 @@ def tissue_features(
         return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
     grid = choose_grid(slide, overview, mask, options, tools.encoder)
     if not len(grid.coords):
-        raise NoTissueError(
-            f"{slide.name}: no tissue found; where there is some, give its mask in --manifest"
-        )
+        raise NoTissueError(f"{slide.name}: no tissue found; where there is some, give its mask in --manifest")
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress
     )
     return Tissue(replace(grid, coords=grid.coords[rows]), features, None)
 
 
-def choose_grid(
-    slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder
-) -> Grid:
+def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
     """Aligned to the tiles where those may be copied."""
 
     def lay(align: bool) -> Grid:
@@ -245,9 +241,7 @@ def choose_grid(
 def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarray]:
     """The candidates, and the (K,) rows of the tissue that are kept."""
     keep = keep_count(len(tissue.features), options.keep)
-    candidates = sample_candidates(
-        tissue.features, max(options.candidates, keep), options.clusters, options.seed
-    )
+    candidates = sample_candidates(tissue.features, max(options.candidates, keep), options.clusters, options.seed)
     rows = pick(tissue.features, tissue.grid.coords, candidates, keep, options.selector, options.seed)
     return candidates, rows
 
@@ -271,9 +265,7 @@ def kept_pixels(
         for row, patch in zip(found.tolist(), patches, strict=True):
             streams[row] = jpeg.encode(patch, options.quality)
     if len(streams) < len(kept):
-        raise BrokenSlideError(
-            f"{slide.name}: a patch of the given features cannot be read; fetch the file again"
-        )
+        raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
     return [streams[row] for row in range(len(kept))]
 
 
@@ -325,9 +317,7 @@ def write_verified(path: Path, draft: Draft, encoder: Encoder) -> None:
     with writing_aside(path) as aside:
         write_summary(aside, draft)
         bad = [
-            finding
-            for finding in verify_summary(aside, lambda card: encoder).findings
-            if finding.severity != "info"
+            finding for finding in verify_summary(aside, lambda card: encoder).findings if finding.severity != "info"
         ]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")

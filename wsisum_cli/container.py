@@ -159,14 +159,10 @@ def read_members(file: IO[bytes], name: str) -> list[Member]:
             found = archive.infolist()
     # zipfile meets a damaged directory with several exceptions, among them NotImplementedError.
     except Exception as error:
-        raise SummaryError(
-            f"{name}: not a readable ZIP file ({error}); it is damaged or cut short"
-        ) from error
+        raise SummaryError(f"{name}: not a readable ZIP file ({error}); it is damaged or cut short") from error
     for info in found:
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise SummaryError(
-                f"{name}: member {info.filename!r} is compressed; summary slides store members"
-            )
+            raise SummaryError(f"{name}: member {info.filename!r} is compressed; summary slides store members")
         if not is_plain_name(info.filename):
             raise SummaryError(f"{name}: member name {info.filename!r} leads out of the archive")
     return [Member(info.filename, info.header_offset, info.file_size, info.CRC) for info in found]

@@ -21,9 +21,7 @@ def read_header(path: Path) -> DicomHeader:
     with open(path, "rb") as file:
         head = file.read(HEADER)
     flavours = (element(head, IMAGE_TYPE) or "").lower().split("\\")
-    return DicomHeader(
-        element(head, SERIES_UID), next((name for name in ASSOCIATED if name in flavours), None)
-    )
+    return DicomHeader(element(head, SERIES_UID), next((name for name in ASSOCIATED if name in flavours), None))
 
 
 def element(head: bytes, tag: bytes) -> str | None:

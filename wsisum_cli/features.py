@@ -62,16 +62,12 @@ def encode_patches(
             progress(int(found.sum()), len(coords))
     damage.check(pyramid.path.name)
     if not found.any():
-        raise BrokenSlideError(
-            f"{pyramid.path.name}: not one patch of tissue can be read; fetch the file again"
-        )
+        raise BrokenSlideError(f"{pyramid.path.name}: not one patch of tissue can be read; fetch the file again")
     rows = np.flatnonzero(found)
     return features[rows], rows
 
 
-def in_batches(
-    blocks: Iterator[tuple[np.ndarray, np.ndarray]], size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def in_batches(blocks: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Regroup (rows, pixels) blocks of any length into batches of `size`, the last one shorter."""
     rows: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
@@ -129,15 +125,11 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         coords = coords / slide.mpp
     size = stated_patch_size(attributes, slide.mpp) or patch_size_level0
     if size is None:
-        raise FeaturesError(
-            f"{path.name}: the file does not state the size of its patches; pass --patch-size-level0"
-        )
+        raise FeaturesError(f"{path.name}: the file does not state the size of its patches; pass --patch-size-level0")
     inside = lie_inside(coords, size, slide, path)
     kept = inside if original is None else inside & original
     if not kept.any():
-        raise FeaturesError(
-            f"{path.name}: no patch lies wholly inside the slide; is it another slide's file?"
-        )
+        raise FeaturesError(f"{path.name}: no patch lies wholly inside the slide; is it another slide's file?")
     return GivenFeatures(
         features[kept],
         np.rint(coords[kept]).astype(np.int32),

@@ -65,9 +65,7 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
         return np.asarray(simplejpeg.decode_jpeg(stream))
     height, width, *_ = simplejpeg.decode_jpeg_header(stream)
     # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
-    small = simplejpeg.decode_jpeg(
-        stream, min_height=height // shrink, min_width=width // shrink, min_factor=shrink
-    )
+    small = simplejpeg.decode_jpeg(stream, min_height=height // shrink, min_width=width // shrink, min_factor=shrink)
     return np.asarray(small)
 
 
@@ -75,7 +73,5 @@ def encode(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
     """(H, W, 3) uint8 RGB as JPEG without chroma subsampling, which would cost 10 dB on H&E."""
     import imagecodecs
 
-    encoded = imagecodecs.jpeg8_encode(
-        np.ascontiguousarray(pixels), level=quality, subsampling="444", optimize=True
-    )
+    encoded = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=quality, subsampling="444", optimize=True)
     return bytes(encoded)

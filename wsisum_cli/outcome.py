@@ -29,6 +29,7 @@ class Outcome:
     provider: str | None = None  # that ran the encoder
     coverage: float | None = None
     broken_tiles: int | None = None
+    sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again
     traceback: str = ""  # of errors nobody foresaw
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage

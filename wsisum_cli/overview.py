@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PORTABLE_SIDE = (
-    512  # px; lossless pixels cost ten times those of the JPEG overview, so the portable image is small
-)
+PORTABLE_SIDE = 512  # px; lossless pixels cost ten times those of the JPEG overview, so the portable image is small
 GLASS = 255
 MIN_GLASS = 190  # darker pixels beside the tissue are dust, ink or debris: kept, so that a viewer sees them
 TISSUE_MARGIN = 5  # px around tissue that are left as scanned

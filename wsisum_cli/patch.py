@@ -17,9 +17,7 @@ from wsisum_cli.pyramid import Level, Pyramid, choose_scale
 
 GLASS = 255
 BLOCK = 4  # patches a side that one thread reads together
-CACHE_BYTES = (
-    192 << 20
-)  # decoded tiles held for later patches; past it the oldest is decoded again when needed
+CACHE_BYTES = 192 << 20  # decoded tiles held for later patches; past it the oldest is decoded again when needed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,9 +55,7 @@ class Reading:
         return asdict(self)
 
 
-def plan_reading(
-    levels: Sequence[Level], patch_size_level0: int, patch_size: int, tolerance: float
-) -> Reading:
+def plan_reading(levels: Sequence[Level], patch_size_level0: int, patch_size: int, tolerance: float) -> Reading:
     """The cheapest way to read patches that is at most `tolerance` coarser than the encoder asks for."""
     index, shrink, scale = choose_scale(tuple(levels), patch_size_level0 / patch_size, tolerance)
     level = levels[index]

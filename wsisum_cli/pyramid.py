@@ -85,9 +85,7 @@ def downsample(width0: int, height0: int, width: int, height: int) -> float:
     return ratio
 
 
-def choose_scale(
-    levels: tuple[Level, ...], read_scale: float, tolerance: float = 0.0
-) -> tuple[int, int, float]:
+def choose_scale(levels: tuple[Level, ...], read_scale: float, tolerance: float = 0.0) -> tuple[int, int, float]:
     """The cheapest way to read pixels of about `read_scale` level-0 px a side.
 
     Returns level, shrink and the scale reached (level-0 px per px read), which is at most

@@ -99,8 +99,7 @@ def read_ome(tif: TiffFile, page: TiffPage) -> Found:
     for node in root.iter():
         if node.tag.endswith("}Pixels") and (node.get("SizeX"), node.get("SizeY")) == size:
             mpp = tuple(
-                float(node.attrib[f"PhysicalSize{axis}"])
-                * MICROMETRES[node.get(f"PhysicalSize{axis}Unit", "µm")]
+                float(node.attrib[f"PhysicalSize{axis}"]) * MICROMETRES[node.get(f"PhysicalSize{axis}Unit", "µm")]
                 for axis in "XY"
             )
             return (mpp[0], mpp[1]), "OME PhysicalSize", None

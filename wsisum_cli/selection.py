@@ -84,9 +84,7 @@ def keep_count(tissue_patches: int, keep: int | None) -> int:
     if tissue_patches < 1 or (keep is not None and keep < 1):
         raise ValueError(f"nothing to keep: {tissue_patches} tissue patches, {keep} asked for")
     if keep is None:
-        one_in_eight = (
-            tissue_patches + ONE_IN // 2
-        ) // ONE_IN  # the half rounds up: 500 gives the paper's 63
+        one_in_eight = (tissue_patches + ONE_IN // 2) // ONE_IN  # the half rounds up: 500 gives the paper's 63
         keep = min(max(one_in_eight, FEWEST), MOST)
     return min(keep, tissue_patches)
 

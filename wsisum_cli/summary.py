@@ -107,9 +107,7 @@ def reference_of(features: np.ndarray) -> Reference:
         variances, directions = np.linalg.eigh(covariance)
     top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
     components = directions[:, top].T
-    components *= np.where(components[np.arange(len(top)), np.abs(components).argmax(axis=1)] < 0, -1, 1)[
-        :, None
-    ]
+    components *= np.where(components[np.arange(len(top)), np.abs(components).argmax(axis=1)] < 0, -1, 1)[:, None]
     return Reference(
         mean.astype(np.float32),
         components.astype(np.float16),
@@ -127,8 +125,7 @@ def write_summary(path: Path, draft: Draft) -> None:
     """Write `draft` to `path`. The same draft gives the same bytes."""
     files = encode_files(draft)
     members = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in sorted(files.items())
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
     }
     attributes = {**draft.attributes, "members": members}
     files["zarr.json"] = encode_root(attributes, draft)
@@ -244,9 +241,7 @@ class Summary:
     def read(self, name: str) -> bytes:
         """All bytes of one member."""
         if name not in self.members:
-            raise SummaryError(
-                f"{self.name}: member {name} is missing; the file is not a whole summary slide"
-            )
+            raise SummaryError(f"{self.name}: member {name} is missing; the file is not a whole summary slide")
         return read_member(self.file, self.members[name])
 
     def _attributes(self) -> dict[str, Any]:
@@ -255,9 +250,7 @@ class Summary:
             attributes: dict[str, Any] = root["attributes"]["wsisum"]
             version = str(attributes["format_version"])
         except (ValueError, KeyError, TypeError) as error:
-            raise SummaryError(
-                f"{self.name}: no summary slide: its zarr.json has no wsisum attributes"
-            ) from error
+            raise SummaryError(f"{self.name}: no summary slide: its zarr.json has no wsisum attributes") from error
         if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
             raise SummaryError(
                 f"{self.name}: format version {version}, this program reads {FORMAT_VERSION}; update wsisum"

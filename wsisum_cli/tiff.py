@@ -45,9 +45,7 @@ class TiffPyramid(Pyramid):
             raise NeedsOpenSlideError(f"not a TIFF file: {error}") from error
         # tifffile meets damaged files with any exception there is; all of them mean one thing.
         except Exception as error:
-            raise SlideError(
-                f"{path.name}: damaged TIFF structure ({error}); fetch the file again"
-            ) from error
+            raise SlideError(f"{path.name}: damaged TIFF structure ({error}); fetch the file again") from error
         try:
             self._open()
         except BaseException:

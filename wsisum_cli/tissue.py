@@ -119,9 +119,7 @@ def read_mask(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
     elif path.suffix.lower() in (".json", ".geojson") or data.lstrip()[:1] in (b"{", b"["):
         mask = _read_geojson(path, data, shape, downsample)
     else:
-        raise MaskError(
-            f"{path}: expected a mask as PNG or GeoJSON, found neither; export it as one of them."
-        )
+        raise MaskError(f"{path}: expected a mask as PNG or GeoJSON, found neither; export it as one of them.")
     if not mask.any():
         raise MaskError(
             f"{path}: expected marked tissue, found none inside the slide; "
@@ -291,9 +289,7 @@ def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
-            raise MaskError(
-                f"{path}: the PNG cannot be decoded ({error.err}); export a smaller one."
-            ) from error
+            raise MaskError(f"{path}: the PNG cannot be decoded ({error.err}); export a smaller one.") from error
     if pixels is None:
         raise MaskError(f"{path}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
     return np.asarray(pixels)
@@ -326,8 +322,7 @@ def _read_geojson(path: Path, data: bytes, shape: tuple[int, int], downsample: f
         ) from error
     if not found:
         raise MaskError(
-            f"{path}: expected a Polygon or MultiPolygon, found none; "
-            "draw the tissue as areas, not as points or lines."
+            f"{path}: expected a Polygon or MultiPolygon, found none; draw the tissue as areas, not as points or lines."
         )
     return mask > 0
 

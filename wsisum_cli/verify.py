@@ -169,9 +169,7 @@ def structure(summary: Summary) -> Generator[Finding, None, set[str]]:
             yield Finding("missing-member", f"{name} is not in the file", name)
         elif found.size != size:
             damaged.add(name)
-            yield Finding(
-                "member-size", f"{name} has another size than listed", name, str(size), str(found.size)
-            )
+            yield Finding("member-size", f"{name} has another size than listed", name, str(size), str(found.size))
     for name in summary.members.keys() - listed.keys() - {ROOT}:
         yield Finding("unlisted-member", f"{name} was not written with the summary", name)
     root = summary.members[ROOT]
@@ -295,17 +293,11 @@ class Content:
         weights, stand_in = self.summary.weights, self.summary.tissue.representative
         total = float(weights.sum())
         if not np.isfinite(weights).all() or (weights < 0).any() or abs(total - 1) > 1e-9:
-            yield Finding(
-                "weights", "weights are not shares that add up", "patches/weights", "1", f"{total:g}"
-            )
+            yield Finding("weights", "weights are not shares that add up", "patches/weights", "1", f"{total:g}")
         elif stand_in.min() < 0 or stand_in.max() >= len(weights):
-            yield Finding(
-                "weights", "tissue is assigned to a patch that is not kept", "tissue/representative"
-            )
+            yield Finding("weights", "tissue is assigned to a patch that is not kept", "tissue/representative")
         elif not np.allclose(weights, np.bincount(stand_in, minlength=len(weights)) / len(stand_in)):
-            yield Finding(
-                "weights", "weights are not the shares of tissue the map assigns", "patches/weights"
-            )
+            yield Finding("weights", "weights are not the shares of tissue the map assigns", "patches/weights")
 
     def quality(self, measured: dict[str, float]) -> Iterator[Finding]:
         """Coverage from the tissue map, the weighted mean from features and reference."""
@@ -347,11 +339,7 @@ class Content:
         encoder = find_encoder(card)
         stored = self.summary.features
         if encoder is None or encoder.card.dims != stored.shape[1]:
-            owner = (
-                f"whose features of {card['name']} were given"
-                if origin == "given"
-                else f"made by {card['name']}"
-            )
+            owner = f"whose features of {card['name']} were given" if origin == "given" else f"made by {card['name']}"
             yield Finding("features-not-recomputed", f"a summary {owner}; pass that model as --encoder")
             return
         now = encoder(np.stack(pixels))
@@ -378,9 +366,7 @@ def compare_quality(recorded: dict[str, Any], now: dict[str, float], by: str) ->
     for name, value in now.items():
         if not abs(float(recorded[name]) - value) <= QUALITY_TOLERANCE:
             found = f"{value:.4f}"
-            yield Finding(
-                "quality-differs", f"{name} by {by} is not as recorded", ROOT, str(recorded[name]), found
-            )
+            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(recorded[name]), found)
 
 
 def against_source(

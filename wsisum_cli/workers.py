@@ -112,9 +112,7 @@ def run_jobs(
                 elif kind == "died":
                     del team[worker.pipe]
                     if worker.source is None:
-                        raise UsageError(
-                            "a worker process died while it loaded the models; see the lines above"
-                        )
+                        raise UsageError("a worker process died while it loaded the models; see the lines above")
                     yield worker.obituary()
                     worker.stop()
                     if waiting:
@@ -196,6 +194,7 @@ def summarize(source: str, job: Job, setup: Setup, encoder: Encoder, reporter: R
         provider=figures.provider,
         coverage=round(figures.quality.coverage, 4),
         broken_tiles=figures.broken_tiles,
+        sha256=job.source.sha256,
         modified=modified,
         seconds=figures.seconds,
     )
