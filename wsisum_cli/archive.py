@@ -16,7 +16,7 @@ from wsisum_cli.dicom import read_header
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features import find_features
 from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
-from wsisum_cli.slide import SLIDE_SUFFIXES
+from wsisum_cli.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
 from wsisum_cli.source import Source, companion, find_source, sha256_of
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
 from wsisum_cli.verify import is_whole
@@ -101,6 +101,9 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
         mpp = float(values["mpp"]) if values.get("mpp") else None
     except ValueError as error:
         raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number") from error
+    low, high = PLAUSIBLE_MPP
+    if mpp is not None and not low <= mpp <= high:
+        raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
     return Entry(mpp, mask, name)
 
 
@@ -189,12 +192,16 @@ def group_series(paths: list[Path], root: Path) -> tuple[list[Source], list[Outc
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
     """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
     stems = Counter(output_stem(source.path.relative_to(root)) for source in sources)
+    taken: dict[Path, str] = {}
     for source in sources:
         relative = source.path.relative_to(root)
         entry = manifest.entry(relative)
         stem = output_stem(relative)
         name = relative.with_name(entry.name) if entry.name else (relative if stems[stem] > 1 else stem)
         output = request.output / name.with_name(name.name + SUFFIX)
+        if output in taken:
+            raise UsageError(f"{taken[output]} and {relative} would share one summary; name them apart in --manifest")
+        taken[output] = relative.as_posix()
         yield (
             relative.as_posix(),
             Job(
@@ -265,3 +272,22 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
     if known is not None and (known.sha256, known.modified) == (source["sha256"], job.source.modified):
         return True
     return bool(source["sha256"] == job.source.sha256)
+
+
+def find_slide_of(summary: str | Path, source: Path) -> Path:
+    """The slide that a summary was made from: `source` if it is a file, else that of its name or size below it.
+
+    Where none fits, a path that is not there: verification says so.
+    """
+    if source.is_file():
+        return source
+    try:
+        with open_summary(summary) as opened:
+            wanted = opened.attributes["source"]
+            name, size = str(wanted["name"]), wanted["bytes"]
+    except (WsisumError, KeyError, TypeError):
+        return source / "unknown"
+    sources, _, _ = find_slides(source, source / "no output here")
+    fitting = [found for found in sources if found.bytes == size]
+    named = [found for found in fitting if found.path.name == name]
+    return next((found.path for found in named or fitting), source / name)

@@ -128,10 +128,10 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
     clock = Clock(tools.stage)
     damage = Damage()
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
-        digest = hashing.submit(lambda: job.source.sha256)
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = tissue_mask(slide, overview, job.mask)
+        digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
         with clock("features"):
             tissue = tissue_features(slide, overview, mask, job, options, tools, damage)
         with clock("selection"):

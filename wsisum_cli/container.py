@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,9 @@ DATE = 1 << 5 | 1  # 1980-01-01, the earliest that ZIP can say
 IN_ZIP64 = 0xFFFFFFFF
 REGULAR_FILE = 0o100644 << 16
 UTF8_NAMES = 1 << 11
+ENCRYPTED = 1 << 0
+LOCAL_HEADER = 30  # bytes at least
+MAX_INFLATED = 256 << 20  # bytes of a member that somebody compressed; summaries store theirs
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,8 @@ class Member:
     offset: int  # of its local header, bytes
     size: int
     crc: int
-
-    @property
-    def start(self) -> int:
-        """Offset of its first data byte."""
-        return self.offset + len(local_header(self))
+    start: int  # of its first stored byte
+    packed: int  # bytes stored; `size` unless somebody's ZIP tool compressed it
 
 
 def member_order(name: str) -> tuple[Any, ...]:
@@ -98,30 +99,19 @@ def container_parts(contents: Mapping[str, bytes]) -> list[bytes]:
     offset = 0
     for name in sorted(contents, key=member_order):
         data = contents[name]
-        member = Member(name, offset, len(data), zlib.crc32(data))
-        header = local_header(member)
+        header = local_header(name, len(data), zlib.crc32(data))
+        start = offset + len(header)
+        members.append(Member(name, offset, len(data), zlib.crc32(data), start, len(data)))
         parts += [header, data]
-        members.append(member)
-        offset += len(header) + len(data)
+        offset = start + len(data)
     return [*parts, tail(members, offset)]
 
 
-def local_header(member: Member) -> bytes:
-    name = member.name.encode()
-    sizes = struct.pack("<HHQQ", 1, 16, member.size, member.size)
-    fields = (
-        VERSION_NEEDED,
-        UTF8_NAMES,
-        0,
-        0,
-        DATE,
-        member.crc,
-        IN_ZIP64,
-        IN_ZIP64,
-        len(name),
-        len(sizes),
-    )
-    return b"PK\3\4" + struct.pack("<HHHHHIIIHH", *fields) + name + sizes
+def local_header(name: str, size: int, crc: int) -> bytes:
+    sizes = struct.pack("<HHQQ", 1, 16, size, size)
+    flags = (VERSION_NEEDED, UTF8_NAMES, 0, 0, DATE)
+    lengths = (IN_ZIP64, IN_ZIP64, len(name.encode()), len(sizes))
+    return b"PK\3\4" + struct.pack("<HHHHHIIIHH", *flags, crc, *lengths) + name.encode() + sizes
 
 
 def central_header(member: Member) -> bytes:
@@ -150,22 +140,58 @@ def tail(members: Sequence[Member], offset: int) -> bytes:
 
 
 def read_members(file: IO[bytes], name: str) -> list[Member]:
-    """What the central directory lists. Raises SummaryError when `file` is no ZIP, or not one of plain files.
+    """What the central directory lists, folders left out. `name` is how messages call the file.
 
-    `name` is how messages call the file.
+    Raises SummaryError when `file` is no ZIP, or when a member cannot be what it claims: named out of the
+    archive, encrypted, larger than the file can hold, overlapping its neighbour. Nothing is allocated for those.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            found = archive.infolist()
+            found, directory = archive.infolist(), archive.start_dir
     # zipfile meets a damaged directory with several exceptions, among them NotImplementedError.
     except Exception as error:
         raise SummaryError(f"{name}: not a readable ZIP file ({error}); it is damaged or cut short") from error
+    ends = record_ends([info.header_offset for info in found], directory)
     for info in found:
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise SummaryError(f"{name}: member {info.filename!r} is compressed; summary slides store members")
-        if not is_plain_name(info.filename):
-            raise SummaryError(f"{name}: member name {info.filename!r} leads out of the archive")
-    return [Member(info.filename, info.header_offset, info.file_size, info.CRC) for info in found]
+        wrong = what_is_wrong(info, ends[info.header_offset])
+        if wrong:
+            raise SummaryError(f"{name}: member {info.orig_filename!r} {wrong}; do not unpack this file")
+    return [
+        Member(
+            info.orig_filename,
+            info.header_offset,
+            info.file_size,
+            info.CRC,
+            ends[info.header_offset] - info.compress_size,
+            info.compress_size,
+        )
+        for info in found
+        if not info.orig_filename.endswith("/")
+    ]
+
+
+def record_ends(offsets: Sequence[int], directory: int) -> dict[int, int]:
+    """Offset of each local header -> where the next one, or the central directory, begins.
+
+    Members end there, so damage to one local header does not move the data of its member.
+    """
+    edges = [*sorted(set(offsets)), directory]
+    return dict(pairwise(edges))
+
+
+def what_is_wrong(info: zipfile.ZipInfo, end: int) -> str | None:
+    """Why a member must not be read, None when it may."""
+    if not is_plain_name(info.orig_filename.removesuffix("/")):
+        return "leads out of the archive"
+    if info.flag_bits & ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is encrypted, or compressed in a way this program does not read"
+    if info.header_offset + LOCAL_HEADER + info.compress_size > end:
+        return f"claims {info.compress_size} bytes where there are fewer"
+    if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
+        return f"claims {info.file_size} bytes, of which {info.compress_size} are stored"
+    if info.file_size > max(info.compress_size, MAX_INFLATED):
+        return f"claims to inflate to {info.file_size} bytes"
+    return None
 
 
 def is_plain_name(name: str) -> bool:
@@ -176,9 +202,20 @@ def is_plain_name(name: str) -> bool:
 
 
 def read_member(file: IO[bytes], member: Member, start: int = 0, size: int | None = None) -> bytes:
-    """`size` bytes of a member from `start`, all of it when None. Does not look at checksums."""
-    file.seek(member.start + start)
-    return file.read(member.size - start if size is None else size)
+    """`size` bytes of a member from `start`, all of it when None; fewer where it ends before.
+
+    Does not look at checksums. Raises SummaryError when a compressed member cannot be inflated.
+    """
+    stop = member.size if size is None else min(start + size, member.size)
+    if member.packed == member.size:
+        file.seek(member.start + start)
+        return file.read(max(0, stop - start))
+    file.seek(member.start)
+    try:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(member.packed), member.size)
+    except zlib.error as error:
+        raise SummaryError(f"member {member.name} cannot be inflated ({error})") from error
+    return data[start:stop]
 
 
 def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
@@ -186,21 +223,20 @@ def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
 
     Compares every byte that is not a member's data with what the members' names, sizes and checksums call for.
     """
-    file.seek(0, os.SEEK_END)
-    size = file.tell()
-    offset = 0
     names = [member.name for member in members]
     if len(set(names)) < len(names):
         return "a member is listed twice"
     if names != sorted(names, key=member_order):
         return "members are out of order"
+    offset = 0
     for member in members:
-        header = local_header(member)
+        header = local_header(member.name, member.size, member.crc)
         file.seek(offset)
         if member.offset != offset or file.read(len(header)) != header:
             return f"the header of {member.name} differs"
         offset += len(header) + member.size
     expected = tail(members, offset)
+    size = file.seek(0, os.SEEK_END)
     if size != offset + len(expected):
         return f"the file has {size} bytes, its members call for {offset + len(expected)}"
     file.seek(offset)

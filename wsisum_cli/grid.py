@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError
-from wsisum_cli.inference import Card
+from wsisum_cli.card import Card
 from wsisum_cli.patch import Reading, plan_reading
 from wsisum_cli.pyramid import Level
 

@@ -1,8 +1,4 @@
-"""ONNX sessions, cards, providers; onnxruntime lives here and nowhere else.
-
-A model describes itself: its *card* is a JSON object under the key `wsisum.card` of the ONNX file's
-metadata. Models made elsewhere may give the fields as metadata keys of their own instead.
-"""
+"""ONNX sessions and providers: patches in, features out; onnxruntime lives here and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,62 +6,24 @@ import contextlib
 import ctypes.util
 import hashlib
 import io
-import json
-import math
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisum_cli.card import REMEDY, Card, Fields, parse_card, read_fields
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
 
-T = TypeVar("T")
-
-CARD_KEY = "wsisum.card"
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 DEVICES = ("auto", "cuda", "cpu")
+CPU_BATCH, CUDA_BATCH = 16, 128  # what fits a core's cache; what keeps a GPU busy
 
 _FATAL = 4  # onnxruntime's log level: what goes wrong arrives as an exception, so stderr stays clean
-_REMEDY = f"correct it in the file's metadata, as a JSON object under {CARD_KEY!r}"
-_CARD_KEYS = (
-    *("name", "version", "kind", "patch_size", "mpp", "mpp_tolerance", "mean", "std", "dims"),
-    *("licence", "license", "description"),
-)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What an encoder says of itself."""
-
-    name: str
-    version: str
-    #: Always "encoder": patches in, one vector each out.
-    kind: str
-    #: Side of a patch in px, as the encoder sees it.
-    patch_size: int
-    #: µm per px of such a patch.
-    mpp: float
-    #: How far a patch may be from `mpp`, relative: 0.1 is a tenth more or less.
-    mpp_tolerance: float
-    #: Of R, G, B scaled to 0..1. Ignored when the graph takes uint8, for it then normalises by itself.
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    #: Length D of a feature vector.
-    dims: int
-    licence: str
-    description: str
-    #: Of the ONNX file; weights it keeps in other files are not covered.
-    sha256: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, JSON-able."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
 
 class Encoder(Protocol):
@@ -177,135 +135,7 @@ def _read_output(session: Any, source: str) -> _Output:
     return _Output(output.name, _fixed(output.shape[1]) if output.shape else None)
 
 
-# ------------------------------------------------------------------------------------------------ the card
-
-
-def _number(value: Any) -> float:
-    """A finite number, also where metadata gives it as text."""
-    if isinstance(value, bool):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _between(low: float, high: float) -> Callable[[Any], float]:
-    """A parser of numbers from `low` to `high`, both included."""
-
-    def parse(value: Any) -> float:
-        number = _number(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _positive(high: float) -> Callable[[Any], float]:
-    """A parser of numbers above 0, up to `high`."""
-    return _between(math.ulp(0.0), high)
-
-
-def _count(value: Any) -> int:
-    number = _positive(65536)(value)
-    if number != int(number):
-        raise ValueError
-    return int(number)
-
-
-def _mean(value: Any) -> tuple[float, float, float]:
-    return _triple(value, _between(0, 1))
-
-
-def _std(value: Any) -> tuple[float, float, float]:
-    return _triple(value, _positive(1))
-
-
-def _triple(value: Any, parse: Callable[[Any], float]) -> tuple[float, float, float]:
-    if isinstance(value, str):
-        value = value.strip(" []()").split(",")
-    if not isinstance(value, list):
-        raise TypeError
-    red, green, blue = (parse(number) for number in value)
-    return red, green, blue
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value.strip()
-
-
-def _text(value: Any) -> str:
-    return _word(value) if value != "" else ""
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """The raw fields of a card, and the file they were read from."""
-
-    source: str
-    values: Mapping[str, Any]
-
-    def take(self, key: str, expected: str, parse: Callable[[Any], T], default: T | None = None) -> T:
-        """One field; `expected` says in words what `parse` accepts. None as default: it must be there."""
-        if key not in self.values:
-            if default is None:
-                raise ModelError(f"{self.source}: the card lacks {key!r}, {expected}; {_REMEDY}")
-            return default
-        try:
-            return parse(self.values[key])
-        except (TypeError, ValueError, OverflowError):
-            raise self.wrong(key, expected, repr(self.values[key])) from None
-
-    def wrong(self, key: str, expected: str, found: str) -> ModelError:
-        found = found if len(found) <= 80 else found[:77] + "..."
-        return ModelError(f"{self.source}: card field {key!r}: expected {expected}, found {found}; {_REMEDY}")
-
-
-def _read_fields(metadata: Mapping[str, str], source: str) -> _Fields:
-    """The fields of `wsisum.card`, or else the metadata keys named like its fields."""
-    fields: Any = {key: metadata[key] for key in _CARD_KEYS if key in metadata}
-    if CARD_KEY in metadata:
-        try:
-            fields = json.loads(metadata[CARD_KEY])
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{source}: {CARD_KEY!r} is no JSON ({error}); {_REMEDY}") from None
-    if not isinstance(fields, dict):
-        raise ModelError(f"{source}: {CARD_KEY!r}: expected a JSON object, found {fields!r:.40}; {_REMEDY}")
-    if not fields:
-        raise ModelError(
-            f"{source}: expected a card, found none of its fields; write one into the file's metadata, as a "
-            f"JSON object under {CARD_KEY!r} with patch_size, mpp, mean, std, dims, licence"
-        )
-    if "licence" not in fields and "license" in fields:
-        fields["licence"] = fields["license"]
-    return _Fields(source, fields)
-
-
-def _parse_card(fields: _Fields, takes_uint8: bool, sha256: str) -> Card:
-    take = fields.take
-    kind = take("kind", '"encoder"', _word, "encoder")
-    if kind != "encoder":
-        raise fields.wrong("kind", '"encoder"', repr(kind))
-    return Card(
-        name=take("name", "a word", _word, Path(fields.source).stem),
-        version=take("version", "a word", _word, "unknown"),
-        kind=kind,
-        patch_size=take("patch_size", "a whole number of px", _count),
-        mpp=take("mpp", "µm per px, above 0 and up to 100", _positive(100)),
-        mpp_tolerance=take("mpp_tolerance", "a share from 0 to 0.5", _between(0, 0.5), 0.1),
-        mean=take("mean", "3 numbers from 0 to 1", _mean, (0.0, 0.0, 0.0) if takes_uint8 else None),
-        std=take("std", "3 numbers above 0, up to 1", _std, (1.0, 1.0, 1.0) if takes_uint8 else None),
-        dims=take("dims", "a whole number", _count),
-        licence=take("licence", "a licence, best as its SPDX name", _word),
-        description=take("description", "text", _text, ""),
-        sha256=sha256,
-    )
-
-
-def _check_agreement(card: Card, fields: _Fields, graph_input: _Input, graph_output: _Output) -> None:
+def _check_agreement(card: Card, fields: Fields, graph_input: _Input, graph_output: _Output) -> None:
     for side in graph_input.sides:
         if side not in (None, card.patch_size):
             raise fields.wrong("patch_size", f"the {side} px that the graph takes", str(card.patch_size))
@@ -366,7 +196,7 @@ class OnnxEncoder:
             raise self._error(f"cannot be run ({_brief(error)}); {remedy}") from error
         expected = (self.batch_size, self.card.dims)
         if features.shape != expected:
-            raise self._error(f"expected features {expected}, found {features.shape}; {_REMEDY}")
+            raise self._error(f"expected features {expected}, found {features.shape}; {REMEDY}")
         return np.asarray(features[: len(pixels)])
 
     def _prepare(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
@@ -398,8 +228,8 @@ def _sha256(path: Path) -> str:
 def _describe(session: Any, path: Path, batch_size: int) -> OnnxEncoder:
     """Read card and graph of a session; the graph's own batch size wins where it is fixed."""
     graph_input, graph_output = _read_input(session, path.name), _read_output(session, path.name)
-    fields = _read_fields(session.get_modelmeta().custom_metadata_map, path.name)
-    card = _parse_card(fields, graph_input.dtype == np.uint8, _sha256(path))
+    fields = read_fields(session.get_modelmeta().custom_metadata_map, path.name)
+    card = parse_card(fields, graph_input.dtype == np.uint8, _sha256(path))
     _check_agreement(card, fields, graph_input, graph_output)
     return OnnxEncoder(
         card=card,
@@ -414,21 +244,22 @@ def _describe(session: Any, path: Path, batch_size: int) -> OnnxEncoder:
 # -------------------------------------------------------------------------------------- sessions, providers
 
 
-def load_encoder(name_or_path: str | Path, device: str = "auto", batch_size: int = 32) -> Encoder:
+def load_encoder(name_or_path: str | Path, device: str = "auto", batch_size: int | None = None) -> Encoder:
     """Load a shipped model by its name, or any ONNX file with a card by its path.
 
-    `device` is "cpu", "cuda", or "auto": CUDA where it truly becomes active, else the CPU.
+    `device` is "cpu", "cuda", or "auto": CUDA where it truly becomes active, else the CPU. `batch_size` None
+    means what suits the device.
 
     Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active,
     UsageError for another device or a batch of less than one.
     """
     if device not in DEVICES:
         raise UsageError(f"device: expected one of {', '.join(DEVICES)}, found {device!r}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size: expected at least 1, found {batch_size}")
     path = find_model(name_or_path)
     if device == "cuda" or (device == "auto" and nvidia_driver_found()):
-        encoder, findings = _load_on_cuda(path, batch_size)
+        encoder, findings = _load_on_cuda(path, batch_size or CUDA_BATCH)
         if encoder is not None:
             return encoder
         if device == "cuda":
@@ -436,7 +267,7 @@ def load_encoder(name_or_path: str | Path, device: str = "auto", batch_size: int
                 f"CUDA was asked for and is not active: {findings}; install the NVIDIA driver and "
                 "the libraries (pip install 'onnxruntime-gpu[cuda,cudnn]'), or use the CPU (--device cpu)"
             )
-    encoder = _describe(_open_session(path, [CPU]), path, batch_size)
+    encoder = _describe(_open_session(path, [CPU]), path, batch_size or CPU_BATCH)
     encoder.try_once()
     return encoder
 

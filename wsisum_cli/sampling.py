@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .errors import FeaturesError
+from wsisum_cli.errors import FeaturesError
 
 Features = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]

@@ -1,0 +1,43 @@
+# The two commands that do all the set-up: make demo, make test. Both need Python 3.11 to 3.13 and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# make demo ARCHIVE=DIR runs on real slides; OPTIONS goes to `wsisum compress`, say OPTIONS="--mpp 0.25".
+ARCHIVE ?=
+OPTIONS ?=
+DEMO := demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/ready
+	@mkdir -p $(DEMO)
+ifeq ($(ARCHIVE),)
+	$(BIN)/python tests/draw.py $(DEMO)/archive
+	@echo; echo "Two of the slides fail on purpose: one states no pixel size, one is corrupt."
+endif
+	$(BIN)/wsisum compress $(or $(ARCHIVE),$(DEMO)/archive) -o $(DEMO)/summaries $(OPTIONS) || test $$? -eq 1
+	@summary=$$(find $(DEMO)/summaries -name '*.ozx' | sort | head -n 1); \
+	test -n "$$summary" || { echo "no summary was written; see the lines above"; exit 1; }; \
+	echo; echo "wsisum inspect $$summary"; $(BIN)/wsisum inspect "$$summary" --image $(DEMO)/picture.png
+	@echo
+	$(BIN)/wsisum verify $(DEMO)/summaries --source $(or $(ARCHIVE),$(DEMO)/archive)
+	@echo; echo "Summaries and report: $(DEMO)/summaries   Picture: $(DEMO)/picture.png"
+
+test: $(VENV)/ready
+	$(BIN)/pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "wsisum needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) -V); say make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO)

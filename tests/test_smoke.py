@@ -1,0 +1,104 @@
+"""The main job, through the command as installed, on a small drawn archive."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from draw import draw_archive
+
+from wsisum_cli.summary import open_summary
+
+FAILING = {"lung/resections/lung-1.tiff": "no pixel size", "lung/biopsies/lung-2-broken.svs": "broken tiles"}
+
+
+def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    draw_archive(folder, size=(3600, 3000))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(archive: Path) -> Path:
+    folder = archive.parent / "summaries"
+    done = wsisum("compress", archive, "-o", folder)
+    assert done.returncode == 1, done.stderr
+    return folder
+
+
+def test_every_slide_has_an_outcome_and_bad_ones_do_not_stop_the_rest(output: Path):
+    report = json.loads((output / "report.json").read_text())
+    assert report["counts"] == {"written": 3, "skipped": 0, "failed": 2}
+    failed = {row["source"]: row["reason"] for row in report["slides"] if row["status"] == "failed"}
+    assert failed == FAILING
+    hint = next(row["message"] for row in report["slides"] if row["reason"] == "no pixel size")
+    assert hint.startswith("lung-1.tiff: ")
+    assert "--mpp" in hint
+
+
+def test_the_tree_is_mirrored_and_nothing_is_left_aside(output: Path):
+    files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
+    assert files == ["breast/breast-1.ozx", "colon/colon-1.ozx", "report.csv", "report.json", "stomach/stomach-1.ozx"]
+
+
+def test_the_table_has_a_row_a_slide(output: Path):
+    with open(output / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    written = [row for row in rows if row["status"] == "written"]
+    assert all(float(row["ratio"]) > 1 and float(row["seconds_features"]) > 0 for row in written)
+
+
+def test_a_second_run_skips_what_is_up_to_date(archive: Path, output: Path):
+    before = {path: path.read_bytes() for path in output.rglob("*.ozx")}
+    again = wsisum("compress", archive, "-o", output, "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout)["counts"] == {"written": 0, "skipped": 3, "failed": 2}
+    assert {path: path.read_bytes() for path in output.rglob("*.ozx")} == before
+
+
+def test_another_folder_gets_the_same_bytes(archive: Path, output: Path, tmp_path: Path):
+    wsisum("compress", archive / "stomach", "-o", tmp_path, "--workers", 2)
+    assert (tmp_path / "stomach-1.ozx").read_bytes() == (output / "stomach/stomach-1.ozx").read_bytes()
+
+
+def test_summaries_verify_without_and_with_their_source(archive: Path, output: Path):
+    for extra in ([], ["--quick"], ["--source", archive]):
+        done = wsisum("verify", output, "--json", *extra)
+        assert done.returncode == 0, done.stdout
+        results = json.loads(done.stdout)
+        assert len(results) == 3
+        assert all(result["ok"] and not result["findings"] for result in results)
+
+
+def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    done = wsisum("inspect", output / "stomach/stomach-1.ozx", "--json", "--image", picture)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert {"format_version", "bytes", "ratio", "patches", "tissue_patches", "patch_size_level0", "provider"} <= set(facts)
+    assert {"name", "bytes", "sha256", "mpp"} <= set(facts["source"])
+    assert {"coverage", "coverage_p05", "coverage_min", "weighted_cosine"} <= set(facts["quality"])
+    assert facts["pixels"] in ("source", "jpeg")
+    assert facts["encoder"]["name"] == "texture"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_public_door(output: Path):
+    with open_summary(output / "breast/breast-1.ozx") as summary:
+        count = len(summary.patches)
+        assert summary.patches[0].shape == (256, 256, 3)
+        assert summary.features.shape[0] == summary.coords.shape[0] == len(summary.weights) == count
+        assert summary.weights.sum() == pytest.approx(1)
+        assert summary.embedding.shape == summary.features.shape[1:]
+        assert summary.provenance["source"]["name"] == "breast-1.svs"

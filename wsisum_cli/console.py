@@ -1,0 +1,242 @@
+"""What a person reads in the terminal: progress, tables, pictures. rich lives here."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from wsisum_cli.archive import Plan
+from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
+from wsisum_cli.run import Listener
+from wsisum_cli.verify import Verification
+from wsisum_cli.workers import Event
+
+COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
+SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
+PICTURE_COLUMNS = 64
+WIDE = 220
+
+
+def output() -> Console:
+    """Results go to stdout."""
+    return made_wide(Console(highlight=False))
+
+
+def messages() -> Console:
+    """All else goes to stderr."""
+    return made_wide(Console(stderr=True, highlight=False, soft_wrap=True))
+
+
+def made_wide(console: Console) -> Console:
+    """A pipe or a file has no width at which lines would have to break."""
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+def size(count: float | None) -> str:
+    """Bytes as people say them, in powers of 1000."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextmanager
+def listening(console: Console) -> Iterator[Listener]:
+    """Bars in a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        yield Lines(console).listener()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bars(progress).listener()
+
+
+class Lines:
+    """One line a slide when it is done, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total = self._done = 0
+
+    def listener(self) -> Listener:
+        return Listener(planned=self.planned, outcome=self.outcome)
+
+    def planned(self, plan: Plan) -> None:
+        self._total = len(plan.jobs)
+        self._console.print(plan_line(plan))
+
+    def outcome(self, outcome: Outcome) -> None:
+        self._done += 1
+        self._console.print(f"[{self._done}/{self._total}] " + outcome_line(outcome), markup=False)
+
+
+class Bars:
+    """One bar for the archive, one for each slide at work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._archive: TaskID | None = None
+        self._slides: dict[str, TaskID] = {}
+
+    def listener(self) -> Listener:
+        return Listener(self.planned, self.event, self.outcome)
+
+    def planned(self, plan: Plan) -> None:
+        self._progress.console.print(plan_line(plan))
+        self._archive = self._progress.add_task("slides", total=len(plan.jobs), rate="")
+
+    def event(self, event: Event) -> None:
+        if event.source not in self._slides:
+            self._slides[event.source] = self._progress.add_task("", total=None, rate="")
+        task = self._slides[event.source]
+        description = f"  {escape(event.source)} {event.stage}"
+        if event.total:
+            self._progress.update(task, description=description, completed=event.done, total=event.total)
+            speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
+            self._progress.update(task, rate=f"{speed:.0f} patches/s" if speed else "")
+        else:
+            self._progress.update(task, description=description)
+
+    def outcome(self, outcome: Outcome) -> None:
+        task = self._slides.pop(outcome.source, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        if self._archive is not None:
+            self._progress.advance(self._archive)
+        self._progress.console.print(outcome_line(outcome), markup=False, style=COLOURS.get(outcome.status, ""))
+
+
+def plan_line(plan: Plan) -> str:
+    done = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
+    parts = [f"{len(plan.jobs)} slides to summarize", f"{done} up to date"]
+    passed = len(plan.outcomes) - done
+    if passed:
+        parts.append(f"{passed} passed over")
+    if plan.other_files:
+        parts.append(f"{plan.other_files} other files")
+    return ", ".join(parts)
+
+
+def outcome_line(outcome: Outcome) -> str:
+    if outcome.status == WRITTEN:
+        ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
+        seconds = sum(outcome.seconds.values())
+        broken = f", {outcome.broken_tiles} broken tiles left out" if outcome.broken_tiles else ""
+        figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}"
+        kept = f"{outcome.patches} of {outcome.tissue_patches} patches"
+        return f"{outcome.source}: written, {kept}, {figures}"
+    return f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". ")
+
+
+def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """The table at the end of a run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("slide", overflow="fold")
+    table.add_column("outcome", no_wrap=True)
+    for name in ("in", "out", "ratio", "patches", "coverage"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.source):
+        what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
+        table.add_row(
+            escape(outcome.source),
+            Text(what, COLOURS.get(outcome.status, "")),
+            size(outcome.bytes_in),
+            size(outcome.bytes_out),
+            f"{outcome.ratio:.1f}" if outcome.ratio else "",
+            f"{outcome.patches}/{outcome.tissue_patches}" if outcome.patches else "",
+            f"{outcome.coverage:.3f}" if outcome.coverage is not None else "",
+        )
+    console.print(table)
+    console.print(total_line(outcomes))
+
+
+def total_line(outcomes: Sequence[Outcome]) -> str:
+    counts = Counter(outcome.status for outcome in outcomes)
+    text = f"{len(outcomes)} slides: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    there = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
+    if there:
+        before = sum(outcome.bytes_in or 0 for outcome in there)
+        after = sum(outcome.bytes_out or 0 for outcome in there)
+        text += f"; {size(before)} -> {size(after)}, {before / after:.1f} times smaller"
+    return text
+
+
+def print_summary(console: Console, facts: dict[str, Any]) -> None:
+    """`facts` as `inspect --json` has them."""
+    source, quality = facts["source"], facts["quality"]
+    lines = {
+        "slide": f"{source['name']}, {source['width']} x {source['height']} px at {source['mpp']:.4g} µm "
+        f"({source['mpp_source']}), {source['vendor']}",
+        "sha256": source["sha256"],
+        "size": f"{size(source['bytes'])} -> {size(facts['bytes'])}, {facts['ratio']:.1f} times smaller",
+        "patches": f"{facts['patches']} of {facts['tissue_patches']}, {facts['patch_size_level0']} level-0 px each, "
+        f"{facts['pixels']} pixels",
+        "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
+        "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
+        f"least {quality['coverage_min']:.4f}",
+        "mean cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
+        "note": facts["disclaimer"],
+    }
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in lines.items():
+        grid.add_row(Text(name, "bold"), escape(value))
+    console.print(grid)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("patch", "x", "y", "weight", "cluster"):
+        table.add_column(name, justify="right")
+    for patch in facts["kept"]:
+        cells = (patch["number"], patch["x"], patch["y"], f"{patch['weight']:.1%}", patch["cluster"])
+        table.add_row(*map(str, cells))
+    console.print(table)
+
+
+def shows_pictures(console: Console) -> bool:
+    return console.is_terminal and console.color_system == "truecolor"
+
+
+def print_picture(console: Console, cells: Sequence[Sequence[tuple[Any, Any]]]) -> None:
+    """Rows of (upper colour, lower colour), two pixels a character."""
+    for row in cells:
+        line = Text()
+        for upper, lower in row:
+            line.append("▀", Style.parse(f"rgb({','.join(map(str, upper))}) on rgb({','.join(map(str, lower))})"))
+        console.print(line, soft_wrap=True)
+
+
+def print_verifications(console: Console, results: Sequence[Verification]) -> None:
+    for result in results:
+        verdict = Text("ok", "green") if result.ok else Text("not ok", "red")
+        console.print(Text.assemble(result.name, ": ", verdict, f" ({result.tier})"))
+        for finding in result.findings:
+            member = f" [{finding.member}]" if finding.member else ""
+            found = f"; expected {finding.expected}, found {finding.found}" if finding.expected is not None else ""
+            line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
+            console.print(Text(line, SEVERITIES[finding.severity]))
+    bad = sum(not result.ok for result in results)
+    if len(results) > 1:
+        console.print(f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok")
+
+
+def warn(message: str) -> None:
+    print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - this is the place that prints

@@ -1,0 +1,45 @@
+"""What a person, or a script, wants to know of a summary."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.summary import Summary
+
+
+def facts(summary: Summary) -> dict[str, Any]:
+    """Its attributes with the list of members left out, its own size and the ratio to the source's added.
+
+    The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`.
+    """
+    size = summary.file.seek(0, os.SEEK_END)
+    try:
+        return {
+            **summary.provenance,
+            "pixels": summary.attributes["pixels"]["mode"],
+            "pixel_storage": summary.attributes["pixels"],
+            "patch_size_level0": summary.attributes["patch"]["patch_size_level0"],
+            "bytes": size,
+            "ratio": round(summary.attributes["source"]["bytes"] / size, 2),
+        }
+    except (KeyError, TypeError) as error:
+        raise SummaryError(f"{summary.name}: its attributes lack {error}; run wsisum verify on it") from error
+
+
+def kept_patches(summary: Summary) -> list[dict[str, Any]]:
+    """The kept patches, heaviest first: number from 1, x, y in level-0 px, weight, cluster."""
+    order = np.argsort(-summary.weights, kind="stable")
+    return [
+        {
+            "number": number,
+            "x": int(summary.coords[row, 0]),
+            "y": int(summary.coords[row, 1]),
+            "weight": round(float(summary.weights[row]), 6),
+            "cluster": int(summary.cluster[row]),
+        }
+        for number, row in enumerate(order.tolist(), 1)
+    ]

@@ -1,0 +1,82 @@
+"""One run over an archive: plan, work, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsisum_cli import __version__
+from wsisum_cli.archive import Manifest, Plan, Request, plan_archive
+from wsisum_cli.compress import Job
+from wsisum_cli.errors import UsageError
+from wsisum_cli.outcome import Outcome, outcome_of
+from wsisum_cli.report import read_outcomes, write_report
+from wsisum_cli.slide import open_slide
+from wsisum_cli.workers import Event, Setup, run_jobs
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to hear how a run goes. By default nobody does."""
+
+    planned: Callable[[Plan], None] = lambda plan: None
+    event: Callable[[Event], None] = lambda event: None
+    outcome: Callable[[Outcome], None] = lambda outcome: None
+
+
+@dataclass
+class Run:
+    """A run and what came of it so far."""
+
+    request: Request
+    setup: Setup
+    workers: int = 1
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def go(self, manifest: Manifest, listener: Listener) -> None:
+        """Summarize all that needs it. Whatever ends the run, the report says what was done by then.
+
+        Raises UsageError when nothing can be started.
+        """
+        began = datetime.now(UTC)
+        plan = plan_archive(self.request, manifest, read_outcomes(self.request.output))
+        make_folder(self.request.output)
+        listener.planned(plan)
+        self.outcomes += plan.outcomes
+        try:
+            for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event):
+                self.outcomes.append(outcome)
+                listener.outcome(outcome)
+        finally:
+            write_report(self.request.output, self.outcomes, self.facts(began))
+
+    def facts(self, began: datetime) -> dict[str, Any]:
+        """What holds for the whole run; clock times stand here and in no summary."""
+        return {
+            "wsisum": __version__,
+            "started": began.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "options": self.request.options.as_dict(),
+            "encoder_sha256": self.request.encoder_sha256,
+            "device": self.setup.device,
+            "workers": self.workers,
+        }
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: the output folder cannot be made ({error.strerror})") from error
+
+
+def foresee(source: str, job: Job) -> Outcome:
+    """What a run would do with a slide, as far as its header tells."""
+    try:
+        with open_slide(job.source.path, job.mpp, job.name):
+            return Outcome(source, "would write", summary=job.output.name, bytes_in=job.source.bytes)
+    except Exception as error:  # noqa: BLE001 - whatever a reader raises is this slide's outcome
+        return outcome_of(error, source)
