@@ -15,7 +15,20 @@ PACKAGE = Path(wsisum_cli.__file__).parent
 
 #: Modules from the bottom up: each may import only those above it in this list.
 ORDER = [
-    *("errors", "card", "pyramid", "jpeg", "dicom", "scanner", "damage", "tiff", "vendor", "slide", "tissue", "inference"),
+    *(
+        "errors",
+        "card",
+        "pyramid",
+        "jpeg",
+        "dicom",
+        "scanner",
+        "damage",
+        "tiff",
+        "vendor",
+        "slide",
+        "tissue",
+        "inference",
+    ),
     *("patch", "grid", "source", "features", "sampling", "selection", "container", "arrays", "overview", "summary"),
     *("verify", "compress", "picture", "inspection", "outcome", "workers", "archive", "report", "run", "console"),
     *("cli", "__main__"),

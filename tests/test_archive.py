@@ -93,7 +93,11 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "label.dcm").write_bytes(dicom("1.2", "LABEL"))
     sources, outcomes, _ = find_slides(tmp_path, tmp_path / "out")
-    assert [[file.name for file in source.files] for source in sources] == [["1.dcm", "2.dcm"], ["3.dcm"], ["label.dcm"]]
+    assert [[file.name for file in source.files] for source in sources] == [
+        ["1.dcm", "2.dcm"],
+        ["3.dcm"],
+        ["label.dcm"],
+    ]
     assert [(o.source, o.reason) for o in outcomes] == [("2.dcm", "part of a slide")]
 
 

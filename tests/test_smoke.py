@@ -86,7 +86,9 @@ def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
     done = wsisum("inspect", output / "stomach/stomach-1.ozx", "--json", "--image", picture)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert {"format_version", "bytes", "ratio", "patches", "tissue_patches", "patch_size_level0", "provider"} <= set(facts)
+    assert {"format_version", "bytes", "ratio", "patches", "tissue_patches", "patch_size_level0", "provider"} <= set(
+        facts
+    )
     assert {"name", "bytes", "sha256", "mpp"} <= set(facts["source"])
     assert {"coverage", "coverage_p05", "coverage_min", "weighted_cosine"} <= set(facts["quality"])
     assert facts["pixels"] in ("source", "jpeg")

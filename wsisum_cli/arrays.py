@@ -6,6 +6,7 @@ Importing this module registers the codec `imagecodecs_jpeg` with zarr-python wh
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any, ClassVar, Self
 import google_crc32c
 import numpy as np
 import zarr
+from numcodecs import blosc  # type: ignore[import-untyped]
 from zarr.abc.codec import ArrayBytesCodec
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON
@@ -25,6 +27,10 @@ from zarr.storage import MemoryStore
 from wsisum_cli import jpeg
 
 JPEG_CODEC = "imagecodecs_jpeg"
+MAX_BYTES = 2**31 - 1  # of an array that is no image; Blosc's own limit
+SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # no summary holds more bytes that are compressed further
+TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES}
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,13 @@ class JpegCodec(ArrayBytesCodec):
 
 
 def register() -> None:
+    """Leave the name to imagecodecs where that has taken it: its codec reads the same files."""
     try:
         get_codec_class(JPEG_CODEC)
-    except KeyError:
+    except (KeyError, ValueError):  # which of the two depends on zarr's version
         register_codec(JPEG_CODEC, JpegCodec)
+        # Should imagecodecs come later, zarr would warn that it has to choose.
+        zarr.config.set({f"codecs.{JPEG_CODEC}": f"{JpegCodec.__module__}.{JpegCodec.__qualname__}"})
 
 
 register()
@@ -92,18 +101,23 @@ def compact(text: bytes) -> bytes:
 
 
 def encode_array(name: str, values: np.ndarray, dimensions: Sequence[str], fill: int = 0) -> dict[str, bytes]:
-    """The files of an array in one chunk, compressed without loss."""
+    """The files of an array in one chunk, compressed without loss.
+
+    The chunk is one block of Blosc's, for several may be written in any order by several threads.
+    """
     files: dict[str, Buffer] = {}
+    shuffle = BloscShuffle.shuffle
     array = zarr.create_array(
         MemoryStore(files),
         name=name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=tuple(max(1, side) for side in values.shape),
-        compressors=BloscCodec(cname="zstd", clevel=9, shuffle=BloscShuffle.shuffle),
+        compressors=BloscCodec(cname="zstd", clevel=9, shuffle=shuffle, blocksize=max(values.nbytes, 1)),
         fill_value=fill,
         dimension_names=list(dimensions),
         zarr_format=3,
+        config={"write_empty_chunks": True},
     )
     array[...] = values
     return to_bytes(files)
@@ -120,12 +134,24 @@ def encode_jpegs(name: str, streams: Sequence[bytes], side: tuple[int, int]) -> 
         shards=(len(streams), *side, 3),
         chunks=(1, *side, 3),
         serializer=JpegCodec(),
-        compressors=None,
+        compressors=Crc32cCodec(),
         fill_value=255,
         dimension_names=["patch", "y", "x", "c"],
         zarr_format=3,
     )
-    return {**to_bytes(files), f"{name}/c/0/0/0/0": pack_shard(streams)}
+    return {**to_bytes(files), f"{name}/c/0/0/0/0": pack_shard([stream + checksum(stream) for stream in streams])}
+
+
+def checksum(data: bytes) -> bytes:
+    """What Zarr's codec crc32c puts behind data."""
+    return struct.pack("<I", google_crc32c.value(data))
+
+
+def checked(data: bytes) -> bytes:
+    """The data without the checksum behind it. Raises ValueError when it does not fit."""
+    if len(data) < 4 or checksum(data[:-4]) != data[-4:]:
+        raise ValueError("its checksum does not fit")
+    return data[:-4]
 
 
 def pack_shard(chunks: Sequence[bytes]) -> bytes:
@@ -133,7 +159,7 @@ def pack_shard(chunks: Sequence[bytes]) -> bytes:
     ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.uint64)
     sizes = np.array([len(chunk) for chunk in chunks], np.uint64)
     index = np.stack([ends - sizes, sizes], axis=1).astype("<u8").tobytes()
-    return b"".join([*chunks, index, struct.pack("<I", google_crc32c.value(index))])
+    return b"".join([*chunks, index, checksum(index)])
 
 
 def shard_index_size(chunks: int) -> int:
@@ -142,23 +168,60 @@ def shard_index_size(chunks: int) -> int:
 
 def unpack_shard_index(index: bytes) -> list[tuple[int, int]]:
     """Offset and size of each chunk. Raises ValueError when the index fails its checksum."""
-    entries, checksum = index[:-4], index[-4:]
-    if struct.pack("<I", google_crc32c.value(entries)) != checksum:
-        raise ValueError("the shard index fails its checksum")
-    return [(int(offset), int(size)) for offset, size in np.frombuffer(entries, "<u8").reshape(-1, 2)]
+    return [(int(offset), int(size)) for offset, size in np.frombuffer(checked(index), "<u8").reshape(-1, 2)]
 
 
-def decode_array(name: str, files: Mapping[str, bytes]) -> np.ndarray:
-    """The array `name` out of its files (zarr.json and chunks by their paths in the hierarchy).
+@dataclass(frozen=True)
+class Layout:
+    """What an array's zarr.json says, as far as a reader needs it."""
 
-    Raises ValueError for files that do not make an array.
-    """
-    prototype = zarr.core.buffer.default_buffer_prototype()
-    stored = {path: prototype.buffer.from_bytes(data) for path, data in files.items()}
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    codecs: tuple[str, ...]  # names; of the inner chunks where the array is a shard
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_layout(metadata: bytes) -> Layout:
+    """Raises ValueError when `metadata` is no array of one chunk, or one of more than `MAX_BYTES`."""
     try:
-        array = zarr.open_array(MemoryStore(stored), path=name, mode="r")
-        values: Any = array[...]
-    # zarr and its codecs meet damaged files with exceptions of many kinds.
-    except Exception as error:
-        raise ValueError(f"{name} cannot be decoded ({error})") from error
-    return np.asarray(values)
+        found = json.loads(metadata)
+        shape = tuple(found["shape"])
+        chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
+        codecs = found["codecs"]
+        inner = [codecs[0]["configuration"]["chunk_shape"]] if codecs[0]["name"] == "sharding_indexed" else []
+        codecs = codecs[0]["configuration"]["codecs"] if inner else codecs
+        layout = Layout(shape, DTYPES[found["data_type"]], tuple(str(codec["name"]) for codec in codecs))
+        endian = [codec.get("configuration", {}).get("endian") for codec in codecs if codec["name"] == "bytes"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its zarr.json is not that of an array ({type(error).__name__}: {error})") from error
+    if found.get("zarr_format") != 3 or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("its zarr.json is not that of a Zarr v3 array")
+    if chunk != tuple(max(1, side) for side in shape) or inner not in ([], [[1, *shape[1:]]]):
+        raise ValueError("it is not stored as this format stores arrays, in one chunk or shard")
+    swapped = any(order != "little" for order in endian) and layout.dtype.itemsize > 1
+    if swapped or (layout.bytes > MAX_BYTES and not inner):
+        raise ValueError(f"it is not little-endian, or larger than {MAX_BYTES} bytes")
+    return layout
+
+
+def decode_array(metadata: bytes, chunk: bytes) -> np.ndarray:
+    """An array in one chunk. Raises ValueError for anything else; allocates nothing before it has checked.
+
+    zarr-python reads the same files; it would first make room for whatever a damaged shape calls for.
+    """
+    layout = read_layout(metadata)
+    if layout.codecs != ("bytes", "blosc"):
+        raise ValueError(f"it is encoded with {', '.join(layout.codecs)}, expected bytes, blosc")
+    sizes = struct.unpack("<III", chunk[4:16]) if len(chunk) >= 16 else ()
+    if not sizes or sizes[0] != layout.bytes or sizes[2] != len(chunk):
+        raise ValueError("its chunk has another size than its shape calls for")
+    if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * len(chunk)):
+        raise ValueError(f"its chunk of {len(chunk)} bytes claims to hold {layout.bytes}")
+    try:
+        data = blosc.decompress(chunk)
+    except RuntimeError as error:  # what numcodecs makes of every fault
+        raise ValueError(f"its chunk cannot be decompressed ({error})") from error
+    return np.frombuffer(data, layout.dtype).reshape(layout.shape).copy()  # writable, unlike the buffer

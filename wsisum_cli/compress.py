@@ -119,60 +119,51 @@ class Tissue:
     given: GivenFeatures | None  # None when they were computed here
 
 
+Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
+
+
 def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
     """Summarize one slide into `job.output`, which holds a verified summary afterwards or is left as it was.
 
     Raises SlideError or one of its children, ModelError when the encoder fails, SummaryError when the file
     written does not verify, OSError when the file system fails.
     """
-    clock = Clock(tools.stage)
-    damage = Damage()
+    clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = tissue_mask(slide, overview, job.mask)
         digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
         with clock("features"):
-            tissue = tissue_features(slide, overview, mask, job, options, tools, damage)
+            if job.features is None:
+                grid = choose_grid(slide, overview, mask, options, encoder)
+                tissue = encode_tissue(slide, grid, tools, damage)
+            else:
+                tissue = given_tissue(slide, find_features(job.features, job.source.path), options, encoder)
         with clock("selection"):
             candidates, rows = pick_patches(tissue, options)
         with clock("pixels"):
             pixels = kept_pixels(slide, tissue.grid, rows, options, damage, tools.threads)
-            tissue, loss = as_stored(tissue, rows, pixels, tools.encoder)
+            tissue, loss = as_stored(tissue, rows, pixels, encoder)
             selection = weigh(tissue.features, rows)
+            quality = measure(tissue.features, selection)
         with clock("hash"):
             digest.result()
-        quality = measure(tissue.features, selection)
         stored = {**describe_pixels(pixels, options), **loss}
-        attributes = {
-            **describe(slide, job, options, tissue, damage, tools.encoder),
-            "pixels": stored,
-            "patches": len(rows),
-            "quality": rounded(quality),
-        }
+        made = describe(slide, job, options, tissue, damage, encoder)
         draft = Draft(
-            attributes,
-            blank_glass(overview.pixels, mask),
-            overview.mpp,
-            kept_patches(tissue, candidates, selection),
-            pixels,
-            TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster),
-            reference_of(tissue.features),
-            slide.pyramid.icc_profile,
+            attributes={**made, "pixels": stored, "patches": len(rows), "quality": rounded(quality)},
+            overview=blank_glass(overview.pixels, mask),
+            overview_mpp=overview.mpp,
+            kept=kept_patches(tissue, candidates, selection),
+            pixels=pixels,
+            tissue=tissue_map(tissue, candidates, selection),
+            reference=reference_of(tissue.features),
+            icc_profile=slide.pyramid.icc_profile,
         )
     with clock("write"):
-        write_verified(job.output, draft, tools.encoder)
-    return Written(
-        bytes_in=job.source.bytes,
-        bytes_out=job.output.stat().st_size,
-        patches=len(rows),
-        tissue_patches=len(tissue.features),
-        pixels=stored["mode"],
-        provider=attributes["provider"],
-        quality=quality,
-        broken_tiles=damage.count,
-        seconds=clock.seconds,
-    )
+        write_verified(job.output, draft, encoder)
+    return written(job, draft, quality, clock.seconds)
 
 
 class Clock:
@@ -202,25 +193,18 @@ def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndar
     return find_tissue(overview.pixels, overview.mpp)
 
 
-def tissue_features(
-    slide: Slide,
-    overview: Overview,
-    mask: np.ndarray,
-    job: Job,
-    options: Options,
-    tools: Tools,
-    damage: Damage,
-) -> Tissue:
-    """Existing features where a folder is given, else those of a grid laid over the tissue."""
-    if job.features is not None:
-        path = find_features(job.features, job.source.path)
-        given = read_features(path, slide, options.patch_size_level0)
-        size, card = given.patch_size_level0, tools.encoder.card
-        reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
-        return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
-    grid = choose_grid(slide, overview, mask, options, tools.encoder)
+def given_tissue(slide: Slide, path: Path, options: Options, encoder: Encoder) -> Tissue:
+    """The patches and features that somebody else's file holds. Raises FeaturesError."""
+    given = read_features(path, slide, options.patch_size_level0)
+    size, card = given.patch_size_level0, encoder.card
+    reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
+    return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
+
+
+def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage) -> Tissue:
+    """The patches of the grid that can be read. Raises NoTissueError, BrokenSlideError."""
     if not len(grid.coords):
-        raise NoTissueError(f"{slide.name}: no tissue found; where there is some, give its mask in --manifest")
+        raise NoTissueError(f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask")
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress
     )
@@ -231,7 +215,7 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     """Aligned to the tiles where those may be copied."""
 
     def lay(align: bool) -> Grid:
-        return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align)
+        return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align, slide.name)
 
     free = lay(align=False)
     copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
@@ -246,10 +230,8 @@ def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarr
     return candidates, rows
 
 
-def kept_pixels(
-    slide: Slide, grid: Grid, rows: np.ndarray, options: Options, damage: Damage, threads: int
-) -> SourceTiles | list[bytes]:
-    """The source's tiles that cover the kept patches, or one new JPEG stream a patch. Raises SlideError."""
+def kept_pixels(slide: Slide, grid: Grid, rows: np.ndarray, options: Options, damage: Damage, threads: int) -> Pixels:
+    """Copied where that may be done and is cheap, else encoded anew. Raises SlideError."""
     kept = grid.coords[rows]
     copyable = slide.pyramid.copies_jpeg(grid.reading.level)
     if options.pixels == "source" and not copyable:
@@ -260,17 +242,24 @@ def kept_pixels(
     cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
     if copyable and (options.pixels == "source" or (options.pixels == "auto" and cheap)):
         return copy_tiles(slide.pyramid, grid.reading, kept)
+    return encode_kept(slide, grid.reading, kept, options.quality, damage, threads)
+
+
+def encode_kept(
+    slide: Slide, reading: Reading, kept: np.ndarray, quality: int, damage: Damage, threads: int
+) -> list[bytes]:
+    """One new JPEG stream a patch. Raises BrokenSlideError."""
     streams: dict[int, bytes] = {}
-    for found, patches in read_patches(slide.pyramid, kept, grid.reading, damage, threads):
+    for found, patches in read_patches(slide.pyramid, kept, reading, damage, threads):
         for row, patch in zip(found.tolist(), patches, strict=True):
-            streams[row] = jpeg.encode(patch, options.quality)
+            streams[row] = jpeg.encode(patch, quality)
     if len(streams) < len(kept):
         raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
     return [streams[row] for row in range(len(kept))]
 
 
 def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTiles:
-    """Every tile that the kept patches touch, once, row by row of tiles."""
+    """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
     level = pyramid.levels[reading.level]
     touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
     tiles = [
@@ -278,6 +267,8 @@ def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTi
         for tile in sorted(touched, key=lambda at: (at[1], at[0]))
         if (encoded := pyramid.encoded_tile(reading.level, *tile)) is not None
     ]
+    for tile, _ in tiles:
+        pyramid.tile(reading.level, *tile, reading.shrink)  # given features may lie where nothing can be decoded
     return SourceTiles(
         positions=np.array([tile for tile, _ in tiles], np.int32).reshape(-1, 2),
         spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
@@ -286,16 +277,15 @@ def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTi
     )
 
 
-def as_stored(
-    tissue: Tissue, rows: np.ndarray, pixels: SourceTiles | list[bytes], encoder: Encoder
-) -> tuple[Tissue, dict[str, float]]:
+def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder) -> tuple[Tissue, dict[str, float]]:
     """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
 
     Only new JPEG streams change them; by how much is returned for the record. Existing features stay.
     """
     if isinstance(pixels, SourceTiles) or tissue.given is not None:
         return tissue, {}
-    stored = encoder(np.stack([jpeg.decode(stream) for stream in pixels]))
+    batches = (pixels[start : start + encoder.batch_size] for start in range(0, len(pixels), encoder.batch_size))
+    stored = np.concatenate([encoder(np.stack([jpeg.decode(stream) for stream in batch])) for batch in batches])
     features = tissue.features.copy()
     features[rows] = stored
     cosine = cosines(tissue.features[rows], stored)
@@ -311,16 +301,37 @@ def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -
     return Kept(tissue.grid.coords[rows], tissue.features[rows], selection.weights, candidates.cluster[rows])
 
 
+def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
+    return TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster)
+
+
 def write_verified(path: Path, draft: Draft, encoder: Encoder) -> None:
     """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
+
+    def find_encoder(card: dict[str, Any]) -> Encoder | None:
+        return encoder if card.get("sha256") == encoder.card.sha256 else None  # given features are another's
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_summary(aside, draft)
-        bad = [
-            finding for finding in verify_summary(aside, lambda card: encoder).findings if finding.severity != "info"
-        ]
+        bad = [finding for finding in verify_summary(aside, find_encoder).findings if finding.severity != "info"]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
+
+
+def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float]) -> Written:
+    attributes = draft.attributes
+    return Written(
+        bytes_in=attributes["source"]["bytes"],
+        bytes_out=job.output.stat().st_size,
+        patches=attributes["patches"],
+        tissue_patches=attributes["tissue_patches"],
+        pixels=attributes["pixels"]["mode"],
+        provider=attributes["provider"],
+        quality=quality,
+        broken_tiles=attributes["broken_tiles"]["count"],
+        seconds=seconds,
+    )
 
 
 def describe(
@@ -328,32 +339,10 @@ def describe(
 ) -> dict[str, Any]:
     """Provenance: all that is needed to make the summary again, and nothing that names a patient or a path."""
     given, grid = tissue.given, tissue.grid
-    width, height = slide.size
-    features: dict[str, Any] = {"origin": "computed"}
-    if given is not None:
-        features = {
-            "origin": "given",
-            "encoder": given.encoder,
-            "file": given.file,
-            "sha256": given.sha256,
-            "left_out": given.left_out,
-        }
     return {
         "format_version": FORMAT_VERSION,
         "disclaimer": DISCLAIMER,
-        "source": {
-            "name": slide.name,
-            "bytes": job.source.bytes,
-            "files": len(job.source.files),
-            "sha256": job.source.sha256,
-            "vendor": slide.pyramid.vendor,
-            "scanner": slide.pyramid.scanner,
-            "reader": slide.pyramid.reader,
-            "width": width,
-            "height": height,
-            "mpp": slide.mpp,
-            "mpp_source": slide.mpp_source,
-        },
+        "source": describe_source(slide, job.source),
         "tissue_patches": len(tissue.features),
         "patch": {
             "patch_size": grid.reading.patch_size,
@@ -364,14 +353,38 @@ def describe(
         },
         "encoder": encoder.card.as_dict() if given is None else {"name": given.encoder},
         "provider": encoder.provider if given is None else "none",
-        "features": features,
+        "features": describe_features(given),
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
         "versions": {name: version(name) for name in VERSIONED},
     }
 
 
-def describe_pixels(pixels: SourceTiles | list[bytes], options: Options) -> dict[str, Any]:
+def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
+    width, height = slide.size
+    return {
+        "name": slide.name,
+        "bytes": source.bytes,
+        "files": len(source.files),
+        "sha256": source.sha256,
+        "vendor": slide.pyramid.vendor,
+        "scanner": slide.pyramid.scanner,
+        "reader": slide.pyramid.reader,
+        "width": width,
+        "height": height,
+        "mpp": slide.mpp,
+        "mpp_source": slide.mpp_source,
+    }
+
+
+def describe_features(given: GivenFeatures | None) -> dict[str, Any]:
+    """A given file is known by its content alone: its name is the slide's, which a manifest may hide."""
+    if given is None:
+        return {"origin": "computed"}
+    return {"origin": "given", "encoder": given.encoder, "sha256": given.sha256, "left_out": given.left_out}
+
+
+def describe_pixels(pixels: Pixels, options: Options) -> dict[str, Any]:
     if isinstance(pixels, SourceTiles):
         return {"mode": "source", "tiles": len(pixels.streams)}
     return {"mode": "jpeg", "quality": options.quality, "subsampling": "4:4:4"}

@@ -46,7 +46,7 @@ class Member:
     size: int
     crc: int
     start: int  # of its first stored byte
-    packed: int  # bytes stored; `size` unless somebody's ZIP tool compressed it
+    deflated: int | None = None  # bytes that it takes where somebody's ZIP tool compressed it, None where stored
 
 
 def member_order(name: str) -> tuple[Any, ...]:
@@ -101,7 +101,7 @@ def container_parts(contents: Mapping[str, bytes]) -> list[bytes]:
         data = contents[name]
         header = local_header(name, len(data), zlib.crc32(data))
         start = offset + len(header)
-        members.append(Member(name, offset, len(data), zlib.crc32(data), start, len(data)))
+        members.append(Member(name, offset, len(data), zlib.crc32(data), start))
         parts += [header, data]
         offset = start + len(data)
     return [*parts, tail(members, offset)]
@@ -163,7 +163,7 @@ def read_members(file: IO[bytes], name: str) -> list[Member]:
             info.file_size,
             info.CRC,
             ends[info.header_offset] - info.compress_size,
-            info.compress_size,
+            info.compress_size if info.compress_type == zipfile.ZIP_DEFLATED else None,
         )
         for info in found
         if not info.orig_filename.endswith("/")
@@ -207,12 +207,12 @@ def read_member(file: IO[bytes], member: Member, start: int = 0, size: int | Non
     Does not look at checksums. Raises SummaryError when a compressed member cannot be inflated.
     """
     stop = member.size if size is None else min(start + size, member.size)
-    if member.packed == member.size:
+    if member.deflated is None:
         file.seek(member.start + start)
         return file.read(max(0, stop - start))
     file.seek(member.start)
     try:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(member.packed), member.size)
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(member.deflated), max(1, member.size))
     except zlib.error as error:
         raise SummaryError(f"member {member.name} cannot be inflated ({error})") from error
     return data[start:stop]

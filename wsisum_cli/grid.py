@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsisum_cli.errors import MppError, NotASlideError
 from wsisum_cli.card import Card
+from wsisum_cli.errors import MppError, NotASlideError
 from wsisum_cli.patch import Reading, plan_reading
 from wsisum_cli.pyramid import Level
 
 MIN_TISSUE = 0.25  # share of a patch
 #: Area of the tiles a patch touches over its own, past which copying tiles costs more than it keeps.
 MAX_PULL = 2.5
+ROUNDING = 1e-9  # limits that are met exactly must not fail for the last bit of a float
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,23 @@ class Grid:
 
 
 def lay_grid(
-    levels: Sequence[Level], mpp: float, mask: np.ndarray, mask_downsample: float, card: Card, align: bool
+    levels: Sequence[Level],
+    mpp: float,
+    mask: np.ndarray,
+    mask_downsample: float,
+    card: Card,
+    align: bool,
+    name: str = "the slide",
 ) -> Grid:
     """Lay non-overlapping patches of `card.patch_size` px at `card.mpp` over the tissue.
 
     `mpp` is that of level 0; `mask` is (H, W) bool, one px for `mask_downsample` level-0 px a side. Patches lie
     wholly inside level 0; one is kept if `MIN_TISSUE` of it is tissue. With `align` the patch side may change
     by `card.mpp_tolerance` so that patches end where tiles end. Raises MppError when the slide is coarser than
-    the encoder asks for, NotASlideError when it holds no whole patch. Finding no tissue gives no coords.
+    the encoder asks for, NotASlideError when it holds no whole patch; both call the slide by its `name`. Finding
+    no tissue gives no coords.
     """
-    side = exact_side(mpp, card)
+    side = exact_side(mpp, card, name)
     size = round(side)
     if align:
         size = aligned_size(levels, side, card) or size
@@ -45,7 +53,7 @@ def lay_grid(
     columns, rows = width // size, height // size
     if not columns or not rows:
         raise NotASlideError(
-            f"{width} x {height} px are too small: one patch of {card.name} takes {size} px at {mpp:g} µm",
+            f"{name}: {width} x {height} px are too small: one patch of {card.name} takes {size} px at {mpp:g} µm",
             "too small",
         )
     share = tissue_share(mask, mask_downsample, size, columns, rows)
@@ -55,11 +63,12 @@ def lay_grid(
     return Grid(coords, size, reading, is_aligned(levels, reading, size))
 
 
-def exact_side(mpp: float, card: Card) -> float:
-    """The side of a patch in level-0 px, not rounded."""
-    if mpp > card.mpp * (1 + card.mpp_tolerance):
+def exact_side(mpp: float, card: Card, name: str = "the slide") -> float:
+    """The side of a patch in level-0 px, not rounded. Raises MppError."""
+    coarsest = card.mpp * (1 + card.mpp_tolerance)
+    if mpp > coarsest + ROUNDING:
         raise MppError(
-            f"the slide's finest level has {mpp:g} µm per px, {card.name} needs {card.mpp:g} or finer; "
+            f"{name}: its finest level has {mpp:g} µm per px, {card.name} needs {coarsest:g} or finer; "
             "use an encoder for that magnification",
             "too coarse for the encoder",
         )
@@ -67,19 +76,24 @@ def exact_side(mpp: float, card: Card) -> float:
 
 
 def aligned_size(levels: Sequence[Level], side: float, card: Card) -> int | None:
-    """The side nearest to `side` at which patches and tiles end together, None when it is out of tolerance."""
+    """The side nearest to `side` at which patches and tiles end together.
+
+    None when it is out of tolerance, or wider than the slide.
+    """
     level = levels[plan_reading(levels, round(side), card.patch_size, card.mpp_tolerance).level]
     tile = level.tile_width * level.downsample
     if level.tile_width != level.tile_height or not tile.is_integer():
         return None
     many = max(1, round(side / tile)) * tile
     parts = tile / max(1, round(tile / side))
-    sizes = [int(size) for size in (many, parts) if size.is_integer()]
+    room = min(levels[0].width, levels[0].height)
+    sizes = [int(size) for size in (many, parts) if size.is_integer() and size <= room]
     best = min(sizes, key=lambda size: abs(size - side), default=None)
-    return best if best is not None and abs(best / side - 1) <= card.mpp_tolerance else None
+    return best if best is not None and abs(best / side - 1) <= card.mpp_tolerance + ROUNDING else None
 
 
 def is_aligned(levels: Sequence[Level], reading: Reading, size: int) -> bool:
+    """Whether patches of `size` level-0 px, laid from the corner, hold whole tiles or lie within one."""
     level = levels[reading.level]
     tiles = (level.tile_width * level.downsample, level.tile_height * level.downsample)
     return all(size % tile == 0 or tile % size == 0 for tile in tiles)
@@ -98,14 +112,17 @@ def tissue_share(mask: np.ndarray, mask_downsample: float, size: int, columns: i
     """(rows, columns) share of each patch that is tissue; mask px at the border of a patch count in part."""
     x_edges = np.arange(columns + 1) * (size / mask_downsample)
     y_edges = np.arange(rows + 1) * (size / mask_downsample)
-    by_row = sum_between(mask.astype(np.float64), y_edges)
+    by_row = sum_between(mask, y_edges)
     by_patch = sum_between(by_row.T, x_edges).T
     return np.asarray(by_patch / (size / mask_downsample) ** 2)
 
 
 def sum_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Sums of (H, W) `values` along the first axis between fractional row positions: (len(edges) - 1, W)."""
-    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    # Counts of mask px are exact in float32, which halves the memory that a large mask takes.
+    exact = np.float32 if values.dtype == bool else np.float64
+    total = np.zeros((len(values) + 1, values.shape[1]), exact)
+    np.cumsum(values, axis=0, dtype=exact, out=total[1:])
     edges = np.clip(edges, 0, len(values))
     below = np.floor(edges).astype(int)
     above = np.minimum(below + 1, len(values))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsisum_cli.pyramid import EncodedTile
+from wsisum_cli.pyramid import MAX_TILE_PIXELS, EncodedTile
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 #: Adobe's APP14 marker with transform 0: three components are RGB, not YCbCr.
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+#: A JFIF marker: three components are YCbCr.
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+FRAMES = (0xC0, 0xC1, 0xC2)  # markers that name the components: baseline, extended, progressive
+#: What libjpeg says of bytes between the last px and the end marker. Some encoders leave them; nothing is lost.
+PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
 
 
@@ -29,9 +34,27 @@ def header_markers(stream: bytes) -> dict[int, bytes]:
     return found
 
 
-def is_rgb_copyable(stream: bytes) -> bool:
-    """Whether an APP14 marker would be believed: decoders trust a JFIF marker more, and that means YCbCr."""
-    return 0xE0 not in header_markers(stream)
+def is_rgb(stream: bytes) -> bool:
+    """Whether decoders take three components for RGB: by its JFIF marker, Adobe's, then the components' names."""
+    markers = header_markers(stream)
+    if markers.get(0xE0, b"").startswith(b"JFIF\0"):
+        return False
+    adobe = markers.get(0xEE, b"")
+    if adobe.startswith(b"Adobe") and len(adobe) >= 12:
+        return adobe[11] == 0
+    frame = next((markers[code] for code in FRAMES if code in markers), b"")
+    return frame[6:15:3] == b"RGB"
+
+
+def redeclared(stream: bytes, rgb: bool) -> bytes:
+    """The stream with its colour marks replaced: the TIFF around it is right about colour where they disagree."""
+    rest, at = b"", 2
+    while stream[at : at + 1] == b"\xff" and stream[at + 1] in (*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE):
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] not in (0xE0, 0xEE):
+            rest += stream[at:end]
+        at = end
+    return SOI + (ADOBE_RGB if rgb else JFIF) + rest + stream[at:]
 
 
 def complete(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
@@ -61,12 +84,19 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     """
     import simplejpeg
 
-    if shrink == 1:
-        return np.asarray(simplejpeg.decode_jpeg(stream))
+    limits = {}
     height, width, *_ = simplejpeg.decode_jpeg_header(stream)
-    # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
-    small = simplejpeg.decode_jpeg(stream, min_height=height // shrink, min_width=width // shrink, min_factor=shrink)
-    return np.asarray(small)
+    if height * width > MAX_TILE_PIXELS:
+        raise ValueError(f"{width} x {height} px are no tile")
+    if shrink > 1:
+        # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
+        limits = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(stream, **limits))
+    except ValueError as error:
+        if PADDED not in str(error):
+            raise
+    return np.asarray(simplejpeg.decode_jpeg(stream, strict=False, **limits))
 
 
 def encode(pixels: np.ndarray, quality: int = QUALITY) -> bytes:

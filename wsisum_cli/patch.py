@@ -47,8 +47,9 @@ class Reading:
     def tiles(self, x: int, y: int) -> list[Tile]:
         """The tiles that the patch at level-0 (x, y) touches, row by row."""
         left, upper = self.corner(x, y)
-        columns = range(left // self.tile_width, (left + self.side - 1) // self.tile_width + 1)
-        rows = range(upper // self.tile_height, (upper + self.side - 1) // self.tile_height + 1)
+        right, lower = min(left + self.side, self.width), min(upper + self.side, self.height)
+        columns = range(left // self.tile_width, (right - 1) // self.tile_width + 1)
+        rows = range(upper // self.tile_height, (lower - 1) // self.tile_height + 1)
         return [(column, row) for row in rows for column in columns]
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-PAPER: Colour = (255, 255, 255)
 INK: Colour = (28, 30, 34)
 GREY: Colour = (104, 108, 116)
 HAIRLINE: Colour = (208, 210, 214)
@@ -34,7 +34,7 @@ WHITE: Colour = (255, 255, 255)
 #: From light to heavy. Its lightness rises throughout, and no stain of the field has these hues.
 RAMP = np.array([(24, 78, 160), (0, 134, 168), (24, 176, 112), (150, 208, 48), (255, 226, 32)], float)
 
-MARGIN, GAP, ROW_GAP = 80, 18, 20  # px
+MARGIN, GAP, GUTTER, ROW_GAP = 80, 18, 56, 20  # px
 HEADER, HEADING, FOOTER = 144, 46, 64  # px high: title, the line over each panel, the last line
 TOP = HEADER + HEADING
 PAD = 28  # px of white around the overview, into which numbers may run
@@ -44,11 +44,9 @@ MIN_PANEL, MAX_PANEL = 420, 0.62  # px; share of the page's width
 MAX_MAP = 2000  # px high
 MAX_ZOOM, SMALL_MAP = 8, 480  # an overview is enlarged eightfold, or more where it stays smaller than this
 STACKED = 2.5  # an overview this many times as wide as high may have the whole width
-MIN_BOX = 10  # px
-HALO = 3  # px around numbers
-DIRECTIONS, DISTANCES = 16, (0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in their heights
-SMOOTH = 4  # supersampling of slanted lines
-DPI = 300
+MIN_BOX, HALO = 10, 3  # px; of the dark rim around numbers
+DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in their heights
+SMOOTH, DPI = 4, 300  # supersampling of slanted lines; said in the file
 NOTICE = "A selection of the slide's patches, not the slide. Not for diagnosis."
 
 
@@ -70,7 +68,7 @@ class Facts:
 
     name: str
     details: str
-    size: tuple[int, int]  # width, height of level 0
+    size: tuple[float, float]  # width, height of level 0
     mpp: float
     side: float  # of a patch, level-0 px
 
@@ -83,14 +81,15 @@ class Plan:
     count: int
     columns: int
     panel_columns: int
-    flows: bool  # whether patches go on beneath the overview
+    panel_width: int  # px
+    flows: bool  # whether patches that find no room beside the overview go on beneath it
     thumb: int
     map_size: tuple[int, int]  # px of the scaled overview
 
     @property
     def caption(self) -> int:
         """Font size under the patches."""
-        return min(21, max(12, round(self.thumb / 9.5)))
+        return min(22, max(14, round(self.thumb / 8.5)))
 
     @property
     def cell_height(self) -> int:
@@ -99,59 +98,45 @@ class Plan:
     @property
     def panel(self) -> tuple[int, int, int, int]:
         """Left, upper, right, lower of the framed overview."""
-        right = MARGIN + self.panel_columns * (self.thumb + GAP) - GAP
-        return MARGIN, TOP, right, TOP + self.map_size[1] + 2 * PAD
+        return MARGIN, TOP, MARGIN + self.panel_width, TOP + self.map_size[1] + 2 * PAD
 
     @property
-    def beside_columns(self) -> int:
-        return self.columns - self.panel_columns
-
-    @property
-    def beside_rows(self) -> int:
-        if not self.beside_columns:
-            return 0
-        needed = math.ceil(self.count / self.beside_columns)
-        return min(needed, max(1, round(self._panel_height / self.cell_height))) if self.flows else needed
+    def beside(self) -> tuple[int, int]:
+        """Columns and rows of patches beside the overview; the rest of the patches go on beneath."""
+        columns = self.columns - self.panel_columns
+        needed = math.ceil(self.count / columns) if columns else 0
+        level = round((self.panel[3] + LEGEND - TOP) / self.cell_height)
+        return columns, min(needed, max(1, level)) if self.flows else needed
 
     @property
     def beneath(self) -> int:
-        """How many patches flow on beneath the overview."""
-        return max(0, self.count - self.beside_columns * self.beside_rows)
+        """The page's px at which the patches beneath the overview begin."""
+        columns, rows = self.beside
+        return max(self.panel[3] + LEGEND, TOP + rows * self.cell_height) + (0 if columns else HEADING)
 
     @property
     def height(self) -> int:
-        rows = math.ceil(self.beneath / self.columns)
-        return (self._beneath_top if rows else self._upper_part) + rows * self.cell_height + FOOTER
+        more = max(0, self.count - math.prod(self.beside))
+        return self.beneath + math.ceil(more / self.columns) * self.cell_height + FOOTER
 
     @property
     def score(self) -> float:
-        """How well the page is used: full, no taller than wide, and all patches beside the overview."""
-        used = self.map_size[0] * self.map_size[1] + self.count * self.thumb**2
-        full = used / (self.width * self.height)
-        return full - 0.1 * (self.beneath > 0) - 0.3 * max(0.0, self.height / self.width - 0.9)
+        """How well the page is used: full, the overview large, lying, and all patches beside the overview."""
+        page = self.width * self.height
+        overview, patches = self.map_size[0] * self.map_size[1] / page, self.count * self.thumb**2 / page
+        tall = max(0.0, self.height / self.width - 0.75)
+        return patches + overview + min(overview, 0.4) - 0.15 * self.flows - 0.4 * tall
 
     def cell(self, index: int) -> tuple[int, int]:
         """Upper left px of patch `index`."""
-        beside = self.beside_columns * self.beside_rows
-        if index < beside:
-            row, column = divmod(index, self.beside_columns)
+        columns, rows = self.beside
+        if index < columns * rows:
+            row, column = divmod(index, columns)
             column, top = column + self.panel_columns, TOP
         else:
-            row, column = divmod(index - beside, self.columns)
-            top = self._beneath_top
+            row, column = divmod(index - columns * rows, self.columns)
+            top = self.beneath
         return MARGIN + column * (self.thumb + GAP), top + row * self.cell_height
-
-    @property
-    def _panel_height(self) -> int:
-        return self.map_size[1] + 2 * PAD + LEGEND
-
-    @property
-    def _upper_part(self) -> int:
-        return TOP + max(self._panel_height, self.beside_rows * self.cell_height)
-
-    @property
-    def _beneath_top(self) -> int:
-        return self._upper_part + (0 if self.beside_columns else HEADING)
 
 
 def draw_summary(summary: Summary) -> np.ndarray:
@@ -161,10 +146,9 @@ def draw_summary(summary: Summary) -> np.ndarray:
     """
     from PIL import Image
 
-    facts, entries = facts_of(summary), rank(summary)
-    overview = summary.overview
+    facts, entries, overview = facts_of(summary), rank(summary), summary.overview
     plan = arrange(len(entries), (overview.shape[1], overview.shape[0]))
-    page = Image.new("RGB", (plan.width, plan.height), PAPER)
+    page = Image.new("RGB", (plan.width, plan.height), WHITE)
     draw_words(page, plan, facts)
     draw_overview(page, plan, facts, entries, overview)
     draw_legend(page, plan, facts, entries)
@@ -176,13 +160,12 @@ def facts_of(summary: Summary) -> Facts:
     attributes = summary.attributes
     try:
         source, patch = attributes["source"], attributes["patch"]
-        return Facts(
-            name=printable(str(source["name"])),
-            details=printable("   ·   ".join(details(summary, attributes))),
-            size=(max(1, int(source["width"])), max(1, int(source["height"]))),
-            mpp=float(source["mpp"]),
-            side=float(patch["patch_size_level0"]),
-        )
+        sizes = (source["width"], source["height"], source["mpp"], patch["patch_size_level0"])
+        width, height, mpp, side = map(float, sizes)
+        if not all(0 < value < math.inf for value in (width, height, mpp, side)):
+            raise ValueError(f"sizes {sizes}")
+        words = "   ·   ".join(details(summary, attributes))
+        return Facts(plain(str(source["name"])), words, (width, height), mpp, side)
     except (KeyError, TypeError, ValueError) as error:
         raise SummaryError(f"{summary.name}: the attributes lack what the picture shows ({error})") from error
 
@@ -190,39 +173,29 @@ def facts_of(summary: Summary) -> Facts:
 def details(summary: Summary, attributes: dict[str, Any]) -> Iterator[str]:
     yield f"{len(summary.weights):,} of {attributes['tissue_patches']:,} tissue patches"
     yield f"coverage {attributes['quality']['coverage']:.3f}"
-    before, after = attributes["source"].get("bytes"), file_size(summary)
+    before, after = attributes["source"].get("bytes"), summary.file.seek(0, os.SEEK_END)
     if before and after:
-        yield f"{megabytes(after)} instead of {megabytes(before)} ({before / after:.1f}×)"
+        yield f"{after / 1e6:,.1f} MB instead of {before / 1e6:,.1f} MB (ratio {before / after:,.1f})"
     encoder = attributes["encoder"]
-    yield " ".join(["encoder", *(str(encoder[key]) for key in ("name", "version") if encoder.get(key))])
+    yield plain(" ".join(["encoder", *(str(encoder[key]) for key in ("name", "version") if encoder.get(key))]))
 
 
-def file_size(summary: Summary) -> int:
-    at = summary.file.tell()
-    size = summary.file.seek(0, os.SEEK_END)
-    summary.file.seek(at)
-    return size
-
-
-def megabytes(size: int) -> str:
-    for unit, step in (("GB", 1e9), ("MB", 1e6)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
-
-
-def printable(text: str) -> str:
-    """`text` on one line."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+def plain(text: str) -> str:
+    """`text` in ASCII, as Pillow's own font has little else: accents are dropped, other letters become `?`."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in kept)
 
 
 def rank(summary: Summary) -> list[Entry]:
-    """The kept patches, heaviest first; the selector's order decides between equals."""
-    weights = np.nan_to_num(np.asarray(summary.weights, float))
+    """The kept patches, heaviest first; the selector's order decides between equals. Raises SummaryError."""
+    weights = np.asarray(summary.weights, float)
+    if not 0 < len(weights) == len(summary.coords) == len(summary.patches) or not np.isfinite(weights).all():
+        raise SummaryError(f"{summary.name}: patches, coords and weights do not belong together; verify the file")
     colours = colours_of(weights)
     order = np.argsort(-weights, kind="stable").tolist()
-    coords = summary.coords.tolist()
-    return [Entry(i + 1, row, *coords[row], float(weights[row]), colours[row]) for i, row in enumerate(order)]
+    coords, shares = summary.coords.tolist(), weights.tolist()
+    return [Entry(i, row, coords[row][0], coords[row][1], shares[row], colours[row]) for i, row in enumerate(order, 1)]
 
 
 def colours_of(weights: np.ndarray) -> list[Colour]:
@@ -250,18 +223,18 @@ def plans(width: int, count: int, overview: tuple[int, int]) -> Iterator[Plan]:
     for columns in range(3, (content + GAP) // (MIN_THUMB + GAP) + 1):
         thumb = (content + GAP) // columns - GAP
         for taken in range(1, columns + 1):
-            panel = taken * (thumb + GAP) - GAP
+            panel = taken * (thumb + GAP) - (GAP if taken == columns else GUTTER)
             beside = MIN_PANEL <= panel <= MAX_PANEL * content
             stacked = taken == columns and overview[0] >= STACKED * overview[1]
             if thumb <= MAX_THUMB and (beside or stacked):
                 for flows in (False, True):
-                    yield Plan(width, count, columns, taken, flows, thumb, fit_map(overview, panel - 2 * PAD))
+                    map_size = fit_map(overview, panel - 2 * PAD)
+                    yield Plan(width, count, columns, taken, panel, flows, thumb, map_size)
 
 
 def fit_map(overview: tuple[int, int], width: int) -> tuple[int, int]:
     """The overview's size on the page, where `width` px are free."""
-    largest = max(MAX_ZOOM, SMALL_MAP / max(overview))
-    zoom = min(width / overview[0], MAX_MAP / overview[1], largest)
+    zoom = min(width / overview[0], MAX_MAP / overview[1], max(MAX_ZOOM, SMALL_MAP / max(overview)))
     return max(1, round(overview[0] * zoom)), max(1, round(overview[1] * zoom))
 
 
@@ -269,9 +242,7 @@ def fit_map(overview: tuple[int, int], width: int) -> tuple[int, int]:
 def font(size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont
 
-    loaded = ImageFont.load_default(size)
-    assert isinstance(loaded, ImageFont.FreeTypeFont)  # since a size was asked for
-    return loaded
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # the other kind is for no size
 
 
 @dataclass(frozen=True)
@@ -283,8 +254,7 @@ class Style:
     colour: Colour = INK
 
 
-TITLE, DETAILS, HEADLINE = Style(46, 28), Style(24, 15, GREY), Style(23, 14)
-SMALL = Style(19, 12, GREY)
+TITLE, DETAILS, HEADLINE, SMALL = Style(46, 28), Style(24, 15, GREY), Style(23, 14), Style(19, 12, GREY)
 
 
 def write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, style: Style, width: float) -> None:
@@ -299,14 +269,9 @@ def fitted(text: str, style: Style, width: float) -> tuple[str, ImageFont.FreeTy
         if font(size).getlength(text) <= width:
             return text, font(size)
     smallest = font(style.smallest)
-    cuts = (shorten(text, letters) for letters in range(1, len(text) + 1))
-    return next((cut for cut in cuts if smallest.getlength(cut) <= width), ""), smallest
-
-
-def shorten(text: str, letters: int) -> str:
-    """`text` with so many letters of its middle replaced by an ellipsis."""
-    head = (len(text) - letters + 1) // 2
-    return text[:head] + "…" + text[head + letters :]
+    half = len(text) // 2
+    cuts = (f"{text[: half - cut]}…{text[len(text) - half + cut :]}" for cut in range(half + 1))
+    return next((short for short in cuts if smallest.getlength(short) <= width), ""), smallest
 
 
 def draw_words(page: Image.Image, plan: Plan, facts: Facts) -> None:
@@ -317,10 +282,9 @@ def draw_words(page: Image.Image, plan: Plan, facts: Facts) -> None:
     content = plan.width - 2 * MARGIN
     write(draw, (MARGIN, 84), facts.name, TITLE, content)
     write(draw, (MARGIN, 128), facts.details, DETAILS, content)
-    left, upper, right, _ = plan.panel
-    write(draw, (left, upper - 14), "Where the kept patches lie", HEADLINE, right - left)
+    write(draw, (MARGIN, TOP - 14), "Where the kept patches lie", HEADLINE, plan.panel_width)
     x, y = plan.cell(0)
-    words = f"Kept patches by weight, each {facts.side * facts.mpp:.0f} µm wide; x, y in level-0 px"
+    words = f"Kept patches by weight, each {facts.side * facts.mpp / 1000:.2g} mm wide; x, y in level-0 px"
     write(draw, (x, y - 14), words, HEADLINE, plan.width - MARGIN - x)
     write(draw, (MARGIN, plan.height - 40), NOTICE, SMALL, content)
 
@@ -330,13 +294,12 @@ def draw_overview(page: Image.Image, plan: Plan, facts: Facts, entries: Sequence
     from PIL import Image, ImageDraw
 
     left, upper, right, lower = plan.panel
-    panel = Image.new("RGB", (right - left, lower - upper), PAPER)
+    panel = Image.new("RGB", (right - left, lower - upper), WHITE)
     corner = ((panel.width - plan.map_size[0]) // 2, PAD)
     panel.paste(Image.fromarray(overview).resize(plan.map_size, Image.Resampling.BICUBIC), corner)
     boxes = boxes_of(plan, facts, entries, corner)
-    draw = ImageDraw.Draw(panel)
     for entry, box in reversed(list(zip(entries, boxes.tolist(), strict=True))):  # the heaviest on top
-        draw_frame(draw, box, entry.colour)
+        draw_frame(ImageDraw.Draw(panel), box, entry.colour)
     draw_numbers(panel, boxes)
     page.paste(panel, (left, upper))
     ImageDraw.Draw(page).rectangle((left - 1, upper - 1, right, lower), outline=HAIRLINE)
@@ -346,9 +309,11 @@ def boxes_of(plan: Plan, facts: Facts, entries: Sequence[Entry], corner: tuple[i
     """(K, 4) int left, upper, right, lower px in the panel, each side at least `MIN_BOX`."""
     scale = np.array(plan.map_size) / facts.size
     coords = np.array([(entry.x, entry.y) for entry in entries], float)
-    side = np.maximum(facts.side * scale, MIN_BOX)
+    side = np.maximum(np.minimum(facts.side * scale, plan.map_size), MIN_BOX)
     upper_left = np.round((coords + facts.side / 2) * scale - side / 2)
-    return np.hstack([upper_left, upper_left + np.round(side)]).astype(int) + np.tile(corner, 2)
+    upper_left = np.clip(upper_left, -side, plan.map_size)  # a damaged file may say anything
+    boxes = np.hstack([upper_left, upper_left + np.round(side)]).astype(int)
+    return np.asarray(boxes + np.tile(corner, 2))
 
 
 def draw_frame(draw: ImageDraw.ImageDraw, box: Sequence[int], colour: Colour) -> None:
@@ -365,33 +330,56 @@ def draw_numbers(panel: Image.Image, boxes: np.ndarray) -> None:
     """1 to K in white with a dark halo, in or near their boxes, with a leader where they lie apart."""
     from PIL import ImageDraw
 
-    used = font(number_size(len(boxes)))
+    used = font(number_size(len(boxes), int(boxes[0, 2] - boxes[0, 0])))
     texts = [str(number + 1) for number in range(len(boxes))]
     inked = [used.getbbox(text) for text in texts]
     sizes = np.array([(right - left, lower - upper) for left, upper, right, lower in inked]) + 2 * HALO
     places = place_labels(boxes.astype(float), sizes, (panel.width, panel.height))
     draw_leaders(panel, leaders(boxes, places, sizes))
     draw = ImageDraw.Draw(panel)
-    for text, (x, y), ink in zip(texts, places.tolist(), inked, strict=True):
-        at = (x + HALO - ink[0], y + HALO - ink[1])
-        draw.text(at, text, WHITE, used, stroke_width=HALO, stroke_fill=INK)
+    for text, (x, y), (left, upper, *_) in zip(texts, places.tolist(), inked, strict=True):
+        draw.text((x + HALO - left, y + HALO - upper), text, WHITE, used, stroke_width=HALO, stroke_fill=INK)
 
 
-def number_size(count: int) -> int:
-    return 28 if count <= 36 else 24 if count <= 72 else 20 if count <= 140 else 18
+def number_size(count: int, side: int) -> int:
+    """Font size: smaller for many numbers, and smaller still where so they fit into boxes of `side` px."""
+    if count <= 72:
+        return 28 if count <= 36 else 24
+    sizes = range(20 if count <= 140 else 18, 15, -1)
+    return next((size for size in sizes if font(size).getlength(str(count)) + 2 * HALO <= side), sizes[0])
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> np.ndarray:
-    """(K, 2) int upper left of labels of `sizes` (K, 2), each where it covers least, one after the other."""
-    placed = np.empty((0, 4))
+    """(K, 2) int upper left of labels of `sizes` (K, 2): all in their (K, 4) boxes or all beside, as covers less."""
+    beside, beside_cost = place_beside(boxes, sizes, panel)
+    inside, inside_cost = place_inside(boxes, sizes)
+    return (inside if inside_cost < beside_cost else beside).round().astype(int)
+
+
+def place_inside(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, float]:
+    """(K, 2) places in the boxes' upper left corners, and their cost."""
+    room = boxes[:, 2:] - boxes[:, :2] - sizes
+    if room.min() < 0:
+        return boxes[:, :2], math.inf
+    corners = boxes[:, :2] + np.minimum(4, room / 2)
+    labels, areas = np.hstack([corners, corners + sizes]), sizes.prod(axis=1)
+    covered = overlaps(labels, boxes).sum(axis=1) / np.prod(room + sizes, axis=1)
+    crowded = overlaps(labels, labels).sum(axis=1) / areas - 1  # each overlaps itself
+    return corners, float((1.2 * covered + 10 * crowded).sum())
+
+
+def place_beside(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """(K, 2) places around the boxes, each where it covers least, one after the other, and their cost."""
+    placed, total = np.empty((0, 4)), 0.0
+    whole = np.array([[0, 0, *panel]], float)
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
         options, costs = label_options(box, size)
         area = float(size.prod())
         costs = costs + 20 * overlaps(options, placed).sum(axis=1) / area
         costs += 3 * overlaps(options, np.delete(boxes, row, axis=0)).sum(axis=1) / area
-        costs += 100 * (1 - overlaps(options, np.array([[0, 0, *panel]], float))[:, 0] / area)
-        placed = np.vstack([placed, options[costs.argmin()]])
-    return placed[:, :2].round().astype(int)
+        costs += 100 * (1 - overlaps(options, whole)[:, 0] / area)
+        placed, total = np.vstack([placed, options[costs.argmin()]]), total + float(costs.min())
+    return placed[:, :2], total
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -400,12 +388,9 @@ def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.nda
     angles = np.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS) - math.pi / 2
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     square = directions / np.abs(directions).max(axis=1, keepdims=True)
-    near = [middle + square * half]
-    far = [middle + square * half + directions * step * size[1] for step in DISTANCES]
-    corners = np.concatenate([*near, *far]) - size / 2
-    costs = np.repeat([0.5, *(1.5 + 0.5 * step for step in DISTANCES)], DIRECTIONS)
-    if (box[2:] - box[:2] >= size + 6).all():  # there is room inside
-        corners, costs = np.vstack([box[:2] + 4, corners]), np.concatenate([[0.0], costs])
+    offsets = np.concatenate([square * half + directions * step * size[1] for step in DISTANCES])
+    corners = middle + offsets - size / 2
+    costs = 0.3 * np.hypot(*offsets.T) / size[1]
     return np.hstack([corners, corners + size]), costs
 
 
@@ -416,29 +401,22 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(lower - upper, 0).prod(axis=2))
 
 
-def leaders(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> list[tuple[float, ...]]:
-    """From box to label, x0, y0, x1, y1, where the two do not touch."""
-    lines = []
-    for box, place, size in zip(boxes, places, sizes, strict=True):
-        middle = place + size / 2
-        start = np.clip(middle, box[:2], box[2:])
-        end = np.clip(start, place, place + size)
-        if np.abs(end - start).max() > 3:
-            lines.append((*start.tolist(), *end.tolist()))
-    return lines
+def leaders(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(L, 4) x0, y0, x1, y1 from box to label, where the two do not touch."""
+    start = np.clip(places + sizes / 2, boxes[:, :2], boxes[:, 2:])
+    end = np.clip(start, places, places + sizes)
+    return np.asarray(np.hstack([start, end])[np.abs(end - start).max(axis=1) > 3])
 
 
-def draw_leaders(panel: Image.Image, lines: Sequence[tuple[float, ...]]) -> None:
+def draw_leaders(panel: Image.Image, lines: np.ndarray) -> None:
     """Dark lines with a white core, smoothed by drawing them larger."""
     from PIL import Image, ImageDraw
 
-    if not lines:
-        return
-    for colour, width in ((INK, 4.5), (WHITE, 2.0)):
+    for colour, width in ((INK, 4.5), (WHITE, 2.0)) if len(lines) else ():
         mask = Image.new("L", (panel.width * SMOOTH, panel.height * SMOOTH))
         draw = ImageDraw.Draw(mask)
-        for line in lines:
-            draw.line([SMOOTH * value for value in line], 255, round(width * SMOOTH))
+        for line in (lines * SMOOTH).tolist():
+            draw.line(line, 255, round(width * SMOOTH))
         panel.paste(colour, (0, 0), mask.reduce(SMOOTH))
 
 
@@ -448,18 +426,25 @@ def draw_legend(page: Image.Image, plan: Plan, facts: Facts, entries: Sequence[E
 
     draw = ImageDraw.Draw(page)
     left, _, right, lower = plan.panel
-    room = (right - left) // 2 - 30
-    length, words = scale_bar(facts.mpp / 1000 * facts.size[0] / plan.map_size[0], room)
+    room = plan.panel_width // 2 - 30
+    length, words = scale_bar(facts.mpp / 1000 * facts.size[0] / plan.map_size[0], 0.7 * room)
     draw.rectangle((left, lower + 18, left + length - 1, lower + 25), fill=INK)
     write(draw, (left, lower + 52), words, SMALL, room)
-    wide = min(room, 300)
-    heaviest, lightest = entries[0], entries[-1]
-    colours = ramp_colours(np.linspace(0, 1, wide)) if heaviest.colour != lightest.colour else [heaviest.colour] * wide
-    for x, colour in enumerate(colours, right - wide):
+    draw_ramp(draw, (right, lower), min(room, 300), entries[0], entries[-1])
+
+
+def draw_ramp(draw: ImageDraw.ImageDraw, corner: tuple[int, int], wide: int, heavy: Entry, light: Entry) -> None:
+    """Colours from the lightest to the heaviest weight, their right end under `corner`."""
+    right, lower = corner
+    if heavy.colour == light.colour:
+        draw.rectangle((right - 60, lower + 16, right - 1, lower + 27), fill=heavy.colour)
+        draw.text((right, lower + 52), f"weight {percent(heavy.weight)}", GREY, font(SMALL.size), anchor="rs")
+        return
+    for x, colour in enumerate(ramp_colours(np.linspace(0, 1, wide)), right - wide):
         draw.line((x, lower + 16, x, lower + 27), colour)
-    draw.text((right - wide, lower + 52), percent(lightest.weight), GREY, font(19), anchor="ls")
-    draw.text((right - wide / 2, lower + 52), "weight", GREY, font(19), anchor="ms")
-    draw.text((right, lower + 52), percent(heaviest.weight), GREY, font(19), anchor="rs")
+    draw.text((right - wide, lower + 52), percent(light.weight), GREY, font(SMALL.size), anchor="ls")
+    draw.text((right - wide / 2, lower + 52), "weight, log", GREY, font(SMALL.size), anchor="ms")
+    draw.text((right, lower + 52), percent(heavy.weight), GREY, font(SMALL.size), anchor="rs")
 
 
 def scale_bar(mm: float, room: float) -> tuple[int, str]:
@@ -475,7 +460,7 @@ def draw_patches(page: Image.Image, plan: Plan, entries: Sequence[Entry], patche
     from PIL import Image, ImageDraw
 
     draw = ImageDraw.Draw(page)
-    size = caption_size(plan, entries)
+    coords = Style(plan.caption, 8, GREY)
     for index, entry in enumerate(entries):
         x, y = plan.cell(index)
         patch = Image.fromarray(patches[entry.row])
@@ -484,25 +469,12 @@ def draw_patches(page: Image.Image, plan: Plan, entries: Sequence[Entry], patche
         first = y + plan.thumb + round(1.25 * plan.caption)
         draw.text((x, first), str(entry.number), INK, font(plan.caption + 2), anchor="ls")
         draw.text((x + plan.thumb, first), percent(entry.weight), INK, font(plan.caption), anchor="rs")
-        draw.text((x, first + round(1.2 * plan.caption)), place(entry), GREY, font(size), anchor="ls")
-
-
-def caption_size(plan: Plan, entries: Sequence[Entry]) -> int:
-    """The largest font in which all coords fit under their patches."""
-    longest = max((place(entry) for entry in entries), key=len)
-    sizes = range(plan.caption, 8, -1)
-    return next((size for size in sizes if font(size).getlength(longest) <= plan.thumb), 9)
-
-
-def place(entry: Entry) -> str:
-    return f"{entry.x}, {entry.y}"
+        write(draw, (x, first + round(1.2 * plan.caption)), f"{entry.x}, {entry.y}", coords, plan.thumb)
 
 
 def percent(weight: float) -> str:
     share = 100 * weight
-    if share >= 0.1 or share == 0:
-        return f"{share:.1f} %"
-    return f"{share:.2f} %" if share >= 0.01 else "<0.01 %"
+    return f"{share:.1f} %" if share >= 0.095 or share == 0 else f"{share:.2f} %"
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
@@ -523,7 +495,5 @@ def half_blocks(pixels: np.ndarray, columns: int) -> list[list[tuple[Colour, Col
     columns = max(1, columns)
     rows = max(1, round(height * columns / width / 2))
     small = np.array(Image.fromarray(pixels).resize((columns, 2 * rows), Image.Resampling.BOX)).tolist()
-    return [
-        [(tuple(upper), tuple(lower)) for upper, lower in zip(small[2 * row], small[2 * row + 1], strict=True)]
-        for row in range(rows)
-    ]
+    halves = zip(small[::2], small[1::2], strict=True)
+    return [[(tuple(upper), tuple(lower)) for upper, lower in zip(*pair, strict=True)] for pair in halves]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 
 #: Factors by which a tile can be decoded smaller; the discrete cosine transform of JPEG offers just these.
 SHRINKS = (8, 4, 2, 1)
+
+#: px that one tile may have. Damaged headers tell of tiles of any size, and decoders allocate what they are told.
+MAX_TILE_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,10 @@ class Pyramid(ABC):
 
     def encoded_tile(self, level: int, column: int, row: int) -> EncodedTile | None:
         """The tile as the scanner compressed it, None where the file stores none. Raises TileError."""
-        raise NotImplementedError(f"{self.reader} hands out no encoded tiles")  # guarded by copies_jpeg
+        where = f"{level}, {column}, {row}"
+        raise NotImplementedError(f"{self.reader} hands out no encoded tile {where}")  # guarded by copies_jpeg
 
-    def copies_jpeg(self, level: int) -> bool:
+    def copies_jpeg(self, level: int) -> bool:  # noqa: ARG002 - what reads a TIFF looks at it
         """Whether `encoded_tile` gives JPEG streams at this level."""
         return False
 
@@ -74,6 +79,27 @@ class EncodedTile:
 
     stream: bytes
     spliced: int
+
+
+def shrunk(pixels: np.ndarray, shrink: int) -> np.ndarray:
+    """(H, W, 3) averaged by a whole factor, for what cannot be decoded smaller; at least one px is left."""
+    if shrink == 1:
+        return pixels
+    import cv2
+
+    height, width = max(1, pixels.shape[0] // shrink), max(1, pixels.shape[1] // shrink)
+    whole = pixels[: height * shrink, : width * shrink]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def said(error: Exception, path: Path) -> str:
+    """What went wrong with the file at `path`, without the folder it lies in: messages end in reports."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    for folder in {str(path.parent), str(path.parent.absolute())} - {"."}:
+        text = text.replace(folder + os.sep, "")
+    return text
 
 
 def downsample(width0: int, height0: int, width: int, height: int) -> float:

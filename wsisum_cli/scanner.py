@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0}  # TIFF 6.0 ResolutionUnit in µm: inch, centimetre
+#: What parsing a damaged header ends in.
+UNPARSABLE = (ElementTree.ParseError, LookupError, ValueError, TypeError, AttributeError, StopIteration, OverflowError)
 MODEL = re.compile(r"[A-Za-z][A-Za-z0-9 ._/+()-]{0,39}")
 
 
@@ -34,7 +36,7 @@ def identify(tif: TiffFile, page: TiffPage) -> Scanner:
         if getattr(tif, f"is_{flag}"):
             try:
                 mpp, source, model = read(tif, page)
-            except (ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError):
+            except UNPARSABLE:
                 mpp, source, model = None, "", None
             return Scanner(vendor, clean_model(model), positive(mpp), source)
     mpp, source = resolution_tags(page)
@@ -69,18 +71,24 @@ def read_hamamatsu(_tif: TiffFile, page: TiffPage) -> Found:
 
 def read_philips(_tif: TiffFile, page: TiffPage) -> Found:
     root = ElementTree.fromstring(page.description)
-    values = {node.get("Name"): node.text or "" for node in root.iter("Attribute")}
+    model = own_attributes(root).get("DICOM_MANUFACTURERS_MODEL_NAME")
+    scans = [own_attributes(node) for node in root.iter("DataObject") if node.get("ObjectType") == "DPScannedImage"]
+    slide = next(scan for scan in scans if scan.get("PIM_DP_IMAGE_TYPE") == "WSI")
     # DICOM order: the distance between rows, which is y, comes first; in mm.
-    spacing = re.findall(r"[0-9.eE+-]+", values["DICOM_PIXEL_SPACING"])
-    mpp = (float(spacing[1]) * 1e3, float(spacing[0]) * 1e3)
-    return mpp, "Philips DICOM_PIXEL_SPACING", values.get("DICOM_MANUFACTURERS_MODEL_NAME")
+    y, x = (float(side) * 1e3 for side in re.findall(r"[0-9.eE+-]+", slide["DICOM_PIXEL_SPACING"]))
+    return (x, y), "Philips DICOM_PIXEL_SPACING", model
+
+
+def own_attributes(node: ElementTree.Element) -> dict[str, str]:
+    """Attributes of a Philips object itself; those of the images and levels inside it have the same names."""
+    return {child.get("Name", ""): (child.text or "").strip() for child in node.findall("Attribute")}
 
 
 def read_leica(tif: TiffFile, page: TiffPage) -> Found:
     root = ElementTree.fromstring(tif.pages.first.description)
-    device = next((node.get("model") for node in root.iter() if node.tag.endswith("}device")), None)
+    device = next((node.get("model", "") for node in root.iter() if node.tag.endswith("}device")), "")
     mpp, source = resolution_tags(page)
-    return mpp, source, device
+    return mpp, source, device.split(";")[0]
 
 
 def read_ventana(tif: TiffFile, _page: TiffPage) -> Found:

@@ -38,16 +38,28 @@ class Source:
 
 
 def find_source(path: Path, siblings: tuple[Path, ...] = ()) -> Source:
-    """`path` with what belongs to it: the companion folder of an MRXS or VMS, and `siblings` (a DICOM series)."""
+    """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, and `siblings` (a DICOM series).
+
+    Raises OSError.
+    """
     folder = companion(path)
     inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
-    return Source(path, (path, *inside, *siblings))
+    return Source(path, (path, *inside, *named_images(path), *siblings))
 
 
 def companion(path: Path) -> Path | None:
-    """The folder beside an MRXS that holds its pixels, None for other slides or where it is missing."""
+    """The folder beside an MRXS that holds its pixels, None for other slides and where it is missing."""
     folder = path.with_suffix("")
     return folder if path.suffix.lower() == ".mrxs" and folder.is_dir() else None
+
+
+def named_images(path: Path) -> list[Path]:
+    """The files beside a VMS or VMU that its text names: they hold its pixels. None for other slides."""
+    if path.suffix.lower() not in (".vms", ".vmu"):
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = {line.partition("=")[2].strip() for line in lines} - {path.name}
+    return sorted(beside for beside in path.parent.iterdir() if beside.name in named and beside.is_file())
 
 
 def sha256_of(path: Path) -> str:

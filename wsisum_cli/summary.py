@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
+import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsisum_cli import jpeg
+from wsisum_cli.attributes import wrong_geometry
 from wsisum_cli.container import SUFFIX, Member, read_member, read_members, write_container
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.overview import is_finer, portable_image
@@ -37,10 +40,15 @@ DISCLAIMER = (
 OVERVIEW_QUALITY = 85
 REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
 GROUPS = ("patches", "tissue", "reference")
+ROOT = "zarr.json"  # the member that holds the attributes
 PORTABLE = "0"  # path of the image that OME-Zarr viewers show
 ICC_PROFILE = "icc_profile"
 #: arrays that only summaries of source pixels hold, and what takes their place otherwise
 TILES, PIXELS = "patches/tiles", "patches/pixels"
+OVERVIEW = "overview/pixels"
+JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
+FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+MAX_PIXELS = 1 << 26  # of one image: 200 MB decoded
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Reference:
 
     mean: np.ndarray  # (D,) float32
     components: np.ndarray  # (R, D) float16 principal directions
-    variances: np.ndarray  # (R,) float32 along them
+    variances: np.ndarray  # (R,) float64 along them, whose squares single precision may not hold
 
 
 @dataclass(frozen=True)
@@ -111,14 +119,14 @@ def reference_of(features: np.ndarray) -> Reference:
     return Reference(
         mean.astype(np.float32),
         components.astype(np.float16),
-        np.maximum(variances[top], 0).astype(np.float32),
+        np.maximum(variances[top], 0),
     )
 
 
 def as_half(features: np.ndarray) -> np.ndarray:
     """float16, or float32 where a value would overflow."""
     largest = float(np.abs(features).max(initial=0))
-    return features.astype(np.float16 if largest < np.finfo(np.float16).max else np.float32)
+    return features.astype(np.float16 if largest <= float(np.finfo(np.float16).max) else np.float32)
 
 
 def write_summary(path: Path, draft: Draft) -> None:
@@ -128,7 +136,7 @@ def write_summary(path: Path, draft: Draft) -> None:
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
     }
     attributes = {**draft.attributes, "members": members}
-    files["zarr.json"] = encode_root(attributes, draft)
+    files[ROOT] = encode_root(attributes, draft)
     write_container(path, files)
 
 
@@ -143,7 +151,7 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     if is_finer(draft.overview):
         stream = jpeg.encode(draft.overview, OVERVIEW_QUALITY)
         height, width = draft.overview.shape[:2]
-        files |= encode_jpegs("overview/pixels", [stream], (height, width))
+        files |= encode_jpegs(OVERVIEW, [stream], (height, width))
     files |= encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
     files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
     files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
@@ -198,7 +206,8 @@ def open_summary(path: str | Path) -> Summary:
     name = str(path).rsplit("/", 1)[-1]
     try:
         file = open_anywhere(path)
-    except (OSError, ValueError, ImportError) as error:
+    # Each of fsspec's file systems has exceptions of its own.
+    except Exception as error:
         raise SummaryError(f"{name}: cannot be opened ({error})") from error
     try:
         return Summary(file, name)
@@ -216,10 +225,23 @@ def open_anywhere(path: str | Path) -> IO[bytes]:
     return opened
 
 
+def parse_json(data: bytes) -> Any:
+    """Strict JSON: NaN and Infinity are none. Raises ValueError."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(data, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 class Summary:
     """An open summary slide. Arrays are read when first asked for, patches one by one.
 
-    Properties raise SummaryError when what they need is missing or damaged.
+    `file` is seekable and holds the whole file; `name` is how messages call it. Properties raise SummaryError
+    when what they need is missing or damaged. Not safe to use from several threads at once: open it in each.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -238,34 +260,38 @@ class Summary:
     def close(self) -> None:
         self.file.close()
 
-    def read(self, name: str) -> bytes:
-        """All bytes of one member."""
+    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes of a member from `start`, all of it when None."""
         if name not in self.members:
             raise SummaryError(f"{self.name}: member {name} is missing; the file is not a whole summary slide")
-        return read_member(self.file, self.members[name])
+        return read_member(self.file, self.members[name], start, size)
 
     def _attributes(self) -> dict[str, Any]:
         try:
-            root = json.loads(self.read("zarr.json"))
-            attributes: dict[str, Any] = root["attributes"]["wsisum"]
-            version = str(attributes["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+            attributes = parse_json(self.read(ROOT))["attributes"]["wsisum"]
+            version = attributes["format_version"].split(".")[0]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SummaryError(f"{self.name}: no summary slide: its zarr.json has no wsisum attributes") from error
-        if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-            raise SummaryError(
-                f"{self.name}: format version {version}, this program reads {FORMAT_VERSION}; update wsisum"
-            )
-        return attributes
+        if version != FORMAT_VERSION.split(".")[0]:
+            found = attributes["format_version"]
+            raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
+        found_attributes: dict[str, Any] = attributes
+        return found_attributes
 
     def array(self, name: str) -> np.ndarray:
-        """One array of the hierarchy by its path. Raises SummaryError."""
-        from wsisum_cli.arrays import decode_array
+        """One array of the hierarchy by its path, images decoded. Raises SummaryError."""
+        from wsisum_cli.arrays import decode_array, read_layout
 
-        files = {member: self.read(member) for member in self.members if member.startswith(f"{name}/")}
+        metadata = self.read(f"{name}/zarr.json")
         try:
-            return decode_array(name, files)
+            layout = read_layout(metadata)
+            if layout.codecs == JPEG_CODECS:
+                shard = JpegShard(self, name)
+                return np.stack([shard.decoded(row) for row in range(len(shard))])
+            key = "/".join(["0"] * len(layout.shape))
+            return decode_array(metadata, self.read(f"{name}/c/{key}"))
         except ValueError as error:
-            raise SummaryError(f"{self.name}: {error}") from error
+            raise SummaryError(f"{self.name}: {name} cannot be decoded: {error}") from error
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -317,62 +343,107 @@ class Summary:
     @cached_property
     def patches(self) -> Patches:
         """Pixels of the kept patches: a sequence of (P, P, 3) uint8 RGB, decoded one by one."""
-        return SourcePatches(self) if self.attributes["pixels"]["mode"] == "source" else Patches(self, PIXELS)
+        return SourcePatches(self) if self.attributes["pixels"]["mode"] == "source" else Patches(self)
 
     @cached_property
     def overview(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, the finest overview in the file."""
-        if "overview/pixels/zarr.json" in self.members:
-            return np.asarray(self.array("overview/pixels")[0])
+        if f"{OVERVIEW}/zarr.json" in self.members:
+            return JpegShard(self, OVERVIEW).decoded(0)
         return np.moveaxis(self.array(PORTABLE), 0, 2)
 
 
-class Patches(Sequence[np.ndarray]):
-    """JPEG streams of one shard, read and decoded one by one."""
+def reading_of(attributes: Mapping[str, Any]) -> Reading:
+    """How the patches were cut out of the slide; attributes that later versions of the format add are left out."""
+    stored = attributes["patch"]["reading"]
+    return Reading(**{field.name: stored[field.name] for field in fields(Reading)})
+
+
+class JpegShard:
+    """An array of (count, H, W, 3) uint8 stored as JPEG streams in one shard, read and decoded one by one.
+
+    Raises SummaryError when the shard, or the chunk asked for, is not what its metadata say.
+    """
 
     def __init__(self, summary: Summary, array: str) -> None:
-        from wsisum_cli.arrays import shard_index_size, unpack_shard_index
+        from wsisum_cli.arrays import read_layout, shard_index_size, unpack_shard_index
 
         self._summary = summary
-        name = f"{array}/c/0/0/0/0"
+        self.member = f"{array}/c/0/0/0/0"
+        metadata = summary.read(f"{array}/zarr.json")
+        summary.read(self.member, 0, 0)  # raises when it is missing
         try:
-            count = int(json.loads(summary.read(f"{array}/zarr.json"))["shape"][0])
-            self._shard = summary.members[name]
-            size = shard_index_size(count)
-            self._index = unpack_shard_index(read_member(summary.file, self._shard, self._shard.size - size))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise SummaryError(f"{summary.name}: the shard {name} cannot be read ({error})") from error
+            layout = read_layout(metadata)
+            if layout.codecs != JPEG_CODECS or len(layout.shape) != 4 or layout.shape[3] != 3:
+                raise ValueError(f"it has the shape {layout.shape} and the codecs {', '.join(layout.codecs)}")
+            start = summary.members[self.member].size - shard_index_size(layout.shape[0])
+            if start < 0 or layout.shape[1] * layout.shape[2] > MAX_PIXELS:
+                raise ValueError(f"it cannot hold {layout.shape[0]} images of {layout.shape[1:3]} px")
+            self._index = unpack_shard_index(summary.read(self.member, start))
+        except ValueError as error:
+            raise SummaryError(f"{summary.name}: {array} cannot be read: {error}") from error
+        self._end = start  # of the chunks
+        self.side = layout.shape[1:3]
 
     def __len__(self) -> int:
         return len(self._index)
 
+    def stream(self, row: int) -> bytes:
+        """The complete JPEG stream of one chunk."""
+        from wsisum_cli.arrays import checked
+
+        offset, size = self._index[row]
+        if offset + size > self._end:
+            raise self._wrong(row, "lies outside the shard")
+        try:
+            return checked(self._summary.read(self.member, offset, size))
+        except ValueError as error:
+            raise self._wrong(row, f"is damaged: {error}") from error
+
+    def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
+        """One image, each side divided by `shrink` inside the JPEG decoder."""
+        stream = self.stream(row)
+        found = jpeg_side(stream)
+        if found != self.side:  # looked at before the decoder makes room for it
+            raise self._wrong(row, f"is an image of {found}, expected {self.side} (height, width)")
+        try:
+            return jpeg.decode(stream, shrink)
+        except ValueError as error:
+            raise self._wrong(row, f"cannot be decoded: {error}") from error
+
+    def _wrong(self, row: int, what: str) -> SummaryError:
+        return SummaryError(f"{self._summary.name}: chunk {row} of {self.member} {what}")
+
+
+def jpeg_side(stream: bytes) -> tuple[int, ...]:
+    """Height and width in the frame header of a JPEG stream; empty where it has none."""
+    frames = [payload for code, payload in jpeg.header_markers(stream).items() if code in FRAME_MARKERS]
+    return struct.unpack(">HH", frames[0][1:5]) if len(frames) == 1 and len(frames[0]) >= 5 else ()
+
+
+class Patches(Sequence[np.ndarray]):
+    """The kept patches as (P, P, 3) uint8 RGB. Reading one reads no other."""
+
+    def __init__(self, summary: Summary, array: str = PIXELS) -> None:
+        self.shard = JpegShard(summary, array)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
     def __getitem__(self, row: Any) -> Any:
+        """One patch, or a list of them for a slice. Raises IndexError, and SummaryError for a damaged patch."""
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
+        row = operator.index(row)
         if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        return self._patch(int(row) % len(self))
+            raise IndexError(f"patch {row} of {len(self)}")
+        return self._patch(row % len(self))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[row] for row in range(len(self)))
 
-    def stream(self, row: int) -> bytes:
-        """The complete JPEG stream of one chunk."""
-        offset, size = self._index[row]
-        if offset + size > self._shard.size:
-            raise SummaryError(f"{self._summary.name}: chunk {row} leads out of its shard")
-        return read_member(self._summary.file, self._shard, offset, size)
-
-    def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
-        try:
-            return jpeg.decode(self.stream(row), shrink)
-        except ValueError as error:
-            raise SummaryError(
-                f"{self._summary.name}: chunk {row} of {self._shard.name} is damaged ({error})"
-            ) from error
-
     def _patch(self, row: int) -> np.ndarray:
-        return self.decoded(row)
+        return self.shard.decoded(row)
 
 
 class SourcePatches(Patches):
@@ -380,20 +451,28 @@ class SourcePatches(Patches):
 
     def __init__(self, summary: Summary) -> None:
         super().__init__(summary, TILES)
-        try:
-            self.reading = Reading(**summary.attributes["patch"]["reading"])
-        except (KeyError, TypeError) as error:
-            raise SummaryError(f"{summary.name}: the attributes do not say how patches are read") from error
-        positions = summary.array("patches/tile_positions")
-        self._rows: dict[Tile, int] = {(int(c), int(r)): i for i, (c, r) in enumerate(positions)}
+        wrong = next(wrong_geometry(summary.attributes), None)
+        if wrong is not None:
+            raise SummaryError(f"{summary.name}: the attributes do not say how patches are read: {wrong}")
+        self.reading = reading_of(summary.attributes)
+        self._coords = summary.coords
+        self.positions = summary.array("patches/tile_positions")
+        if self.positions.ndim != 2 or self.positions.shape[1] != 2 or self._coords.shape[1:] != (2,):
+            raise SummaryError(f"{summary.name}: patches/coords and patches/tile_positions are not lists of places")
+        self._rows: dict[Tile, int] = {(c, r): i for i, (c, r) in enumerate(self.positions.tolist())}
+        if len(self._rows) != len(self.shard):
+            raise SummaryError(f"{summary.name}: {len(self.shard)} tiles at {len(self._rows)} places")
+        tile = tuple(side // self.reading.shrink for side in self.shard.side)
+        if tile != (self.reading.tile_height, self.reading.tile_width):
+            raise SummaryError(f"{summary.name}: tiles of {self.shard.side} px are not those of patch.reading")
 
     def __len__(self) -> int:
-        return len(self._summary.coords)
+        return len(self._coords)
 
     def _patch(self, row: int) -> np.ndarray:
-        x, y = self._summary.coords[row].tolist()
+        x, y = self._coords[row].tolist()
         return cut_patch(self.reading, x, y, self._tile)
 
     def _tile(self, tile: Tile) -> np.ndarray | None:
         """None for tiles that the source does not store either."""
-        return self.decoded(self._rows[tile], self.reading.shrink) if tile in self._rows else None
+        return self.shard.decoded(self._rows[tile], self.reading.shrink) if tile in self._rows else None

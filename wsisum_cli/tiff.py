@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,19 @@ import numpy as np
 
 from wsisum_cli import jpeg
 from wsisum_cli.errors import NotASlideError, SlideError, TileError
-from wsisum_cli.pyramid import EncodedTile, Level, Pyramid, downsample
+from wsisum_cli.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, downsample, said, shrunk
 from wsisum_cli.scanner import identify
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-JPEG_COMPRESSIONS = {6, 7, 33007, 34892}
+JPEG_COMPRESSIONS = {7, 33007, 34892}
 APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream itself does not say
-PHOTOMETRIC_RGB = 2
+APERIO_RGB = 33005  # JPEG 2000 of RGB
+PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 2, 6
+NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of focus points (-2)
+HEAD = 1 << 16  # bytes that hold the markers before the first scan
+SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 NOT_THE_SLIDE = {"label", "macro", "thumbnail", "map"}
 
 
@@ -39,25 +44,31 @@ class TiffPyramid(Pyramid):
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         self.path = path
         self.reader = f"tifffile {tifffile.__version__}"
-        try:
-            self._tif: TiffFile = tifffile.TiffFile(path)
-        except tifffile.TiffFileError as error:
-            raise NeedsOpenSlideError(f"not a TIFF file: {error}") from error
-        # tifffile meets damaged files with any exception there is; all of them mean one thing.
-        except Exception as error:
-            raise SlideError(f"{path.name}: damaged TIFF structure ({error}); fetch the file again") from error
-        try:
-            self._open()
-        except BaseException:
-            self._tif.close()
-            raise
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
-        self._lock = threading.Lock()
-        self._size = os.fstat(self._file.fileno()).st_size
+        with ExitStack() as opened:
+            try:
+                self._file = opened.enter_context(open(path, "rb", buffering=0))
+                self._lock = threading.Lock()
+                self._size = os.fstat(self._file.fileno()).st_size
+                self._tif: TiffFile = opened.enter_context(tifffile.TiffFile(path))
+                self._open()
+            except (SlideError, NeedsOpenSlideError):
+                raise
+            except tifffile.TiffFileError as error:
+                raise NeedsOpenSlideError(f"not a TIFF file: {said(error, path)}") from error
+            except OSError as error:
+                raise SlideError(f"{path.name}: cannot be read ({said(error, path)})") from error
+            # tifffile meets damaged files with any exception there is; all of them mean one thing.
+            except Exception as error:
+                found = said(error, path)
+                raise SlideError(f"{path.name}: damaged TIFF structure ({found}); fetch the file again") from error
+            self._opened = opened.pop_all()
 
     def _open(self) -> None:
         self._pages = level_pages(self._tif, self.path)
+        self._declared = [self._declares_colour(page) for page in self._pages]
         first = self._pages[0]
+        if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
+            raise NeedsOpenSlideError("JPEG 2000 with chroma subsampling")
         scanner = identify(self._tif, first)
         self.vendor, self.scanner = scanner.vendor, scanner.model
         self.mpp, self.mpp_source = scanner.mpp, scanner.mpp_source
@@ -78,10 +89,11 @@ class TiffPyramid(Pyramid):
         page = self._pages[level]
         try:
             if page.compression in JPEG_COMPRESSIONS:
-                encoded = self.encoded_tile(level, column, row)
-                return None if encoded is None else jpeg.decode(encoded.stream, shrink)
-            data = self._segment(level, column, row)
-            return None if data is None else shrunk(decode_other(page, data), shrink)
+                pixels = self._jpeg_tile(level, column, row, shrink)
+            else:
+                data = self._segment(level, column, row)
+                pixels = None if data is None else shrunk(decode_other(page, data), shrink)
+            return None if pixels is None else pixels[: page.tilelength // shrink, : page.tilewidth // shrink]
         except TileError:
             raise
         # Decoders meet damaged streams with exceptions of their own; each means that this tile is broken.
@@ -98,27 +110,37 @@ class TiffPyramid(Pyramid):
         return jpeg.complete(data, page.jpegtables, page.photometric == PHOTOMETRIC_RGB)
 
     def copies_jpeg(self, level: int) -> bool:
-        """Stripes of an NDPI and RGB streams that a marker declares YCbCr are left to be encoded anew."""
+        """Stripes of an NDPI, and streams whose marks contradict the TIFF on colour, are left to be encoded anew."""
         page = self._pages[level]
-        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
-            return False
-        if page.photometric != PHOTOMETRIC_RGB:
-            return True
-        first = next((i for i, count in enumerate(page.databytecounts) if count), None)
-        if first is None:
-            return False
-        data = self._read(page.dataoffsets[first], min(page.databytecounts[first], 4096))
-        return jpeg.is_rgb_copyable(data)
+        return page.compression in JPEG_COMPRESSIONS and page.jpegheader is None and self._declared[level]
 
     def close(self) -> None:
-        self._file.close()
-        self._tif.close()
+        self._opened.close()
+
+    def _jpeg_tile(self, level: int, column: int, row: int, shrink: int) -> np.ndarray | None:
+        encoded = self.encoded_tile(level, column, row)
+        if encoded is None:
+            return None
+        stream = encoded.stream
+        if not self._declared[level]:
+            stream = jpeg.redeclared(stream, self._pages[level].photometric == PHOTOMETRIC_RGB)
+        return jpeg.decode(stream, shrink)
+
+    def _declares_colour(self, page: TiffPage) -> bool:
+        """Whether a decoder given a tile alone takes its colours for what the TIFF says they are."""
+        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
+            return True
+        rgb = page.photometric == PHOTOMETRIC_RGB
+        return jpeg.is_rgb(jpeg.complete(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
+
+    def _first_tile(self, page: TiffPage) -> bytes:
+        """The first bytes of the first tile that the file stores."""
+        first = next((index for index, count in enumerate(page.databytecounts) if count), 0)
+        return self._read(page.dataoffsets[first], min(page.databytecounts[first], HEAD))
 
     def _segment(self, level: int, column: int, row: int) -> bytes | None:
         page = self._pages[level]
         index = row * self.levels[level].columns + column
-        if index >= len(page.dataoffsets):
-            raise TileError(self._where(level, column, row, "is missing from the tile table"))
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not offset or not count:
             return None
@@ -143,7 +165,7 @@ def level_pages(tif: TiffFile, path: Path) -> list[TiffPage]:
     if tif.is_bif and has_overlaps(tif):
         raise NeedsOpenSlideError("BIF tiles overlap")
     try:
-        series = [s for s in tif.series if s.name.lower() not in NOT_THE_SLIDE]
+        series = [s for s in tif.series if not is_associated(s, tif)]
     # tifffile gives up on odd vendor headers in many ways; OpenSlide may still know the file.
     except Exception as error:
         raise NeedsOpenSlideError(f"no image series found: {error}") from error
@@ -152,26 +174,72 @@ def level_pages(tif: TiffFile, path: Path) -> list[TiffPage]:
     if tif.is_scn and sum(bool(s.levels[1:]) for s in series) > 1:
         raise NeedsOpenSlideError("SCN file of several areas")
     main = max(series, key=lambda s: s.levels[0].shape[0] * s.levels[0].shape[1] if s.ndim == 3 else 0)
-    check_brightfield_rgb(main, path)
     pages: list[Any] = [level.pages[0] for level in main.levels]
-    usable = [p for p in pages if p is not None and p.is_tiled and p.tilewidth and p.tilelength]
-    if pages[0] not in usable:
-        raise NeedsOpenSlideError("not tiled")
-    if not hasattr(pages[0].compression, "name"):
-        raise NeedsOpenSlideError(f"TIFF compression {int(pages[0].compression)} is unknown")
-    return usable
+    if pages[0] is None:
+        raise SlideError(f"{path.name}: damaged TIFF structure (no image); fetch the file again")
+    check_brightfield_rgb(main, pages[0], path)
+    obstacle = why_not_by_tile(pages[0])
+    if obstacle:
+        raise NeedsOpenSlideError(obstacle)
+    return [page for page in pages if page is not None and page.shape[2:] == (3,) and why_not_by_tile(page) is None]
 
 
-def check_brightfield_rgb(series: TiffPageSeries, path: Path) -> None:
-    page: Any = series.pages[0]
+def is_associated(series: TiffPageSeries, tif: TiffFile) -> bool:
+    """Whether a series is a label, macro, map or thumbnail."""
+    if tif.is_ndpi:  # whose series tifffile names by what the user typed in
+        page = series.levels[0].pages[0]
+        return page is not None and float(page.aspage().tags.valueof(NDPI_LENS, default=1)) <= 0
+    return series.name.lower() in NOT_THE_SLIDE
+
+
+def check_brightfield_rgb(series: TiffPageSeries, page: TiffPage, path: Path) -> None:
+    colour = series.ndim == 3 and series.dtype == np.uint8 and page.photometric > 1  # 0 and 1 are grey
+    if colour and page.is_tiled and (page.planarconfig == 2 or page.samplesperpixel == 4):
+        return  # OpenSlide decides
     if series.ndim != 3 or series.shape[2] != 3 or series.dtype != np.uint8:
         raise NotASlideError(
             f"{path.name}: expected one RGB image of 8 bits, found axes {series.axes}, shape {series.shape}, "
             f"{series.dtype}; only brightfield slides can be summarized",
             "not brightfield RGB",
         )
+
+
+def why_not_by_tile(page: TiffPage) -> str | None:
+    """What keeps the page from being read tile by tile, None when nothing does."""
+    import tifffile
+
+    coded = int(page.compression)
     if page.planarconfig == 2:
-        raise NeedsOpenSlideError("colour planes are stored apart")
+        return "colour planes are stored apart"
+    if page.samplesperpixel != 3:
+        return f"{page.samplesperpixel} samples per pixel"
+    if not page.is_tiled or not page.tilewidth or not page.tilelength:
+        return "not tiled"
+    if page.tilewidth * page.tilelength > MAX_TILE_PIXELS:
+        return f"tiles of {page.tilewidth} x {page.tilelength} px"
+    if coded not in tifffile.TIFF.DECOMPRESSORS:
+        return f"TIFF compression {coded} is unknown"
+    if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
+        return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
+    tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
+    if min(len(page.dataoffsets), len(page.databytecounts)) < tiles:
+        return f"{len(page.dataoffsets)} tiles in the table, {tiles} expected"
+    return None
+
+
+def is_known_colour(page: TiffPage) -> bool:
+    if page.photometric == PHOTOMETRIC_YCBCR:
+        return page.compression in JPEG_COMPRESSIONS
+    return page.photometric == PHOTOMETRIC_RGB
+
+
+def is_subsampled(stream: bytes) -> bool:
+    """Whether a JPEG 2000 codestream has components smaller than the image."""
+    at = stream.find(SIZ)
+    if at < 0:
+        return False
+    count = int.from_bytes(stream[at + 38 : at + 40], "big")
+    return any(step != 1 for i in range(count) for step in stream[at + 41 + 3 * i : at + 43 + 3 * i])
 
 
 def has_overlaps(tif: TiffFile) -> bool:
@@ -191,14 +259,3 @@ def decode_other(page: TiffPage, data: bytes) -> np.ndarray:
     if page.compression == APERIO_YCBCR:
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2RGB)
     return pixels
-
-
-def shrunk(pixels: np.ndarray, shrink: int) -> np.ndarray:
-    """Area average by a whole factor, for compressions that cannot decode smaller."""
-    if shrink == 1:
-        return pixels
-    import cv2
-
-    height, width = pixels.shape[0] // shrink, pixels.shape[1] // shrink
-    area = pixels[: height * shrink, : width * shrink]
-    return np.asarray(cv2.resize(area, (width, height), interpolation=cv2.INTER_AREA))

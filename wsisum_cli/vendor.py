@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,15 @@ import numpy as np
 
 from wsisum_cli.dicom import read_header
 from wsisum_cli.errors import NotASlideError, SlideError, TileError
-from wsisum_cli.pyramid import Level, Pyramid, downsample
+from wsisum_cli.pyramid import MAX_TILE_PIXELS, Level, Pyramid, downsample, said, shrunk
 from wsisum_cli.scanner import clean_model, positive
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
 TILE = 512  # px a side; OpenSlide has no tiles of its own to offer, so levels are cut evenly
+CACHE_BYTES = 64 << 20  # of decoded tiles, for all handles together
+SIDES = ("width", "height")
 MODEL_PROPERTIES = ("dicom.ManufacturerModelName", "hamamatsu.Product", "leica.device-model")
 
 
@@ -30,65 +31,107 @@ class VendorPyramid(Pyramid):
         self.reader = f"openslide {openslide.__library_version__}"
         if path.suffix.lower() == ".dcm":
             refuse_associated_image(path)
-        self._reopening = threading.Lock()
+        self._cache = openslide.OpenSlideCache(CACHE_BYTES)
         try:
-            self._slide: OpenSlide = openslide.OpenSlide(path)
+            slide = self._another()
         except (openslide.OpenSlideError, OSError) as error:
-            why = str(error).replace(str(path), path.name)  # paths stay out of reports
-            raise SlideError(f"{path.name}: no reader can open it ({why})") from error
-        properties = self._slide.properties
+            raise SlideError(f"{path.name}: no reader can open it ({said(error, path)})") from error
+        self._idle = [slide]
+        try:
+            self._describe(slide)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self, slide: OpenSlide) -> None:
+        refuse_huge_tiles(slide, self.path)
+        properties = slide.properties
         self.vendor = properties.get("openslide.vendor", "unknown")
         found = (properties.get(key) for key in MODEL_PROPERTIES)
         self.scanner = clean_model(next((value for value in found if value), None))
         self.mpp = pixel_size(properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y"))
         self.mpp_source = f"{self.vendor} header by OpenSlide" if self.mpp else ""
-        profile = self._slide.color_profile
-        self.icc_profile = profile.tobytes() if profile else None
+        self.icc_profile = icc_profile(slide)
         self._background = background(properties.get("openslide.background-color"))
-        width0, height0 = self._slide.dimensions
+        width0, height0 = slide.dimensions
         self.levels = tuple(
             Level(width, height, TILE, TILE, downsample(width0, height0, width, height))
-            for width, height in self._slide.level_dimensions
+            for width, height in slide.level_dimensions
         )
+        # Where OpenSlide places the px of a level; our own downsample is rounded to a whole number.
+        self._steps = slide.level_downsamples
 
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
-        import cv2
         import openslide
 
         at = self.levels[level]
         width = min(TILE, at.width - column * TILE)
         height = min(TILE, at.height - row * TILE)
-        x0, y0 = (round(index * TILE * at.downsample) for index in (column, row))
-        slide = self._slide
+        x0, y0 = (round(index * TILE * self._steps[level]) for index in (column, row))
         try:
-            rgba = np.asarray(slide.read_region((x0, y0), level, (width, height)))
-        except openslide.OpenSlideError as error:
-            self._reopen(slide)
+            rgba = self._region((x0, y0), level, (width, height))
+        except (openslide.OpenSlideError, OSError) as error:
             where = f"tile at column {column}, row {row} of level {level}"
-            raise TileError(f"{self.path.name}: {where} cannot be decoded ({error})") from error
+            found = said(error, self.path)
+            raise TileError(f"{self.path.name}: {where} cannot be decoded ({found})") from error
         pixels = over_background(rgba, self._background)
-        if pixels is None or shrink == 1:
-            return pixels
-        small = (max(1, width // shrink), max(1, height // shrink))
-        return np.asarray(cv2.resize(pixels, small, interpolation=cv2.INTER_AREA))
+        return None if pixels is None else shrunk(pixels, shrink)
 
     def close(self) -> None:
-        self._slide.close()
+        while self._idle:
+            self._idle.pop().close()
 
-    def _reopen(self, failed: OpenSlide) -> None:
-        """After one error OpenSlide's handle answers every read with that error."""
+    def _region(self, corner: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
+        """(H, W, 4) premultiplied.
+
+        After one error OpenSlide's handle answers every read with that error. So each read has a handle for
+        itself, and one that failed is not used again: other tiles do not suffer, in whatever thread they are read.
+        """
+        try:
+            slide = self._idle.pop()
+        except IndexError:
+            slide = self._another()
+        try:
+            pixels = np.asarray(slide.read_region(corner, level, size))
+        except BaseException:
+            slide.close()
+            raise
+        self._idle.append(slide)
+        return pixels
+
+    def _another(self) -> OpenSlide:
         import openslide
 
-        with self._reopening:
-            if self._slide is failed:
-                self._slide = openslide.OpenSlide(self.path)
+        slide = openslide.OpenSlide(self.path)
+        slide.set_cache(self._cache)
+        return slide
 
 
 def refuse_associated_image(path: Path) -> None:
     """Raise NotASlideError for a DICOM label, overview or thumbnail."""
-    kind = read_header(path).associated
+    try:
+        kind = read_header(path).associated
+    except OSError as error:
+        raise SlideError(f"{path.name}: cannot be read ({said(error, path)})") from error
     if kind:
         raise NotASlideError(f"{path.name}: a DICOM {kind} image, not the slide itself", f"{kind} image")
+
+
+def refuse_huge_tiles(slide: OpenSlide, path: Path) -> None:
+    """OpenSlide ends the whole process when it cannot allocate the tile that a damaged header tells of."""
+    for index in range(slide.level_count):
+        width, height = (int(slide.properties.get(f"openslide.level[{index}].tile-{side}", 0)) for side in SIDES)
+        if width * height > MAX_TILE_PIXELS:
+            raise SlideError(f"{path.name}: damaged header, it tells of tiles of {width} x {height} px")
+
+
+def icc_profile(slide: OpenSlide) -> bytes | None:
+    """None where there is none, or none that can be read."""
+    try:
+        profile = slide.color_profile
+    except (OSError, ValueError):
+        return None
+    return profile.tobytes() if profile else None
 
 
 def pixel_size(x: str | None, y: str | None) -> tuple[float, float] | None:
@@ -99,8 +142,11 @@ def pixel_size(x: str | None, y: str | None) -> tuple[float, float] | None:
 
 
 def background(colour: str | None) -> tuple[int, int, int]:
-    """OpenSlide's background-color property, six hex digits; white where there is none."""
-    red, green, blue = bytes.fromhex(colour or "FFFFFF")
+    """OpenSlide's background-color property, six hex digits; white where it says nothing."""
+    try:
+        red, green, blue = bytes.fromhex(colour or "FFFFFF")
+    except ValueError:
+        return 255, 255, 255
     return red, green, blue
 
 

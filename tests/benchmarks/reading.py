@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import imagecodecs
@@ -29,15 +30,16 @@ import numpy as np
 import openslide
 import tifffile
 
+from wsisum_cli.card import Card
 from wsisum_cli.damage import Damage
 from wsisum_cli.grid import Grid, lay_grid
-from wsisum_cli.inference import Card
 from wsisum_cli.patch import blocks, read_patches, resize
 from wsisum_cli.slide import Slide, open_slide, read_level, read_overview
 from wsisum_cli.tissue import find_tissue
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SLIDE = SHARED / "slides" / "pancreas" / "pdac-tru-cut-3.tiff"
+AGREEMENT = 45.0  # dB at least
 SMALLEST_SIDE = 20_000  # px; a smaller slide would fit into caches that no real one fits into
 CARD = Card(
     name="benchmark",
@@ -88,7 +90,7 @@ class Figures:
 
     @property
     def met(self) -> bool:
-        return self.target is None or self.ratio >= self.target
+        return self.psnr_db >= AGREEMENT and (self.target is None or self.ratio >= self.target)
 
 
 def ignore(row: int, pixels: np.ndarray) -> None:
@@ -134,7 +136,8 @@ def handle_per_thread(path: Path) -> Callable[[], openslide.OpenSlide]:
     def handle() -> openslide.OpenSlide:
         if not hasattr(local, "slide"):
             local.slide = openslide.OpenSlide(path)
-        return local.slide
+        slide: openslide.OpenSlide = local.slide
+        return slide
 
     return handle
 
@@ -217,27 +220,25 @@ def count_tiles(slide: Slide, grid: Grid, threads: int) -> int:
     counter = itertools.count()  # its next() is atomic
     decode = slide.pyramid.tile
 
-    def counted(*at: int) -> np.ndarray | None:
+    def counted(level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
         next(counter)
-        return decode(*at)
+        return decode(level, column, row, shrink)
 
-    slide.pyramid.tile = counted  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(slide.pyramid, "tile", counted):
         our_reader(slide, grid, threads)(ignore)
-    finally:
-        slide.pyramid.tile = decode  # type: ignore[method-assign]
     return next(counter)
 
 
 # --- the slide of 240 px RGB tiles
 
 
-def write_rgb_copy(source: Slide, path: Path, tile: int = 240, quality: int = 85) -> None:
-    """An Aperio-like SVS of the same pixels, as JPEG of RGB 4:4:4, and one low level for the tissue mask."""
+def write_rgb_copy(source: Slide, path: Path, tile: int = 240, quality: int = 70) -> None:
+    """An Aperio-like SVS of the same pixels as RGB 4:4:4 at Aperio's usual quality, and a low level for the mask."""
     low_index = len(source.levels) - 1
     low = read_level(source.pyramid, low_index, 1, Damage(), 1)
     width, height = source.size
-    head = f"Aperio Image Library v12.0.15 \r\n{width}x{height} [0,0 {width}x{height}] ({tile}x{tile}) JPEG/RGB Q={quality}"
+    size = f"{width}x{height} [0,0 {width}x{height}] ({tile}x{tile})"
+    described = f"Aperio Image Library v12.0.15 \r\n{size} JPEG/RGB Q={quality}|AppMag = 40|MPP = {source.mpp:g}"
     options: dict[str, Any] = {
         "photometric": "rgb",
         "compression": "jpeg",
@@ -249,8 +250,10 @@ def write_rgb_copy(source: Slide, path: Path, tile: int = 240, quality: int = 85
         "dtype": "uint8",
     }
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for level, bands in ((source.levels[0], level0_bands(source, tile)), (source.levels[low_index], cut_bands(low, tile))):
-            described = f"{head}|AppMag = 40|MPP = {source.mpp:g}"
+        for level, bands in (
+            (source.levels[0], level0_bands(source, tile)),
+            (source.levels[low_index], cut_bands(low, tile)),
+        ):
             streams = (encode_rgb(each, quality) for band in bands for each in tiles_of(band, tile))
             tiff.write(streams, shape=(level.height, level.width, 3), description=described, **options)
 
@@ -328,8 +331,8 @@ def table(found: list[Figures], threads: int, repeats: int) -> str:
     lines = [
         f"Patches of 256 px at 0.5 µm per second, {threads} threads, median of {repeats} runs in alternation.",
         "",
-        "| slide | patch on level 0, px | patches | tiles decoded | OpenSlide | wsisum | ratio | target | agreement, dB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| slide | px on level 0 | patches | tiles decoded | OpenSlide | wsisum | ratio | target | agreement, dB |",
+        "|" + "---|" * 9,
     ]
     for one in found:
         target = f"{one.target:g}" if one.target else "none"

@@ -1,0 +1,144 @@
+"""Processes that die, models that do not load, runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from draw import draw_tissue, write_svs
+
+from wsisum_cli import workers
+from wsisum_cli.compress import Job, Options
+from wsisum_cli.errors import UsageError
+from wsisum_cli.source import find_source
+from wsisum_cli.verify import is_whole
+from wsisum_cli.workers import Event, Setup, run_jobs
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small slides."""
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(3):
+        write_svs(folder / f"{number}.svs", draw_tissue(2048, 1536, seed=number), tile=256)
+    return folder
+
+
+def setup(output: Path, **changes: object) -> Setup:
+    values = {"options": Options(), "encoder": "texture", "device": "cpu", "threads": 1, "output": output}
+    return Setup(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def jobs(archive: Path, output: Path) -> list[tuple[str, Job]]:
+    paths = sorted(archive.glob("*.svs"))
+    return [(path.name, Job(find_source(path), output / f"{path.stem}.ozx", path.name)) for path in paths]
+
+
+def test_outcomes_and_events_arrive(archive: Path, tmp_path: Path):
+    events: list[Event] = []
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2, events.append))
+    assert sorted((o.source, o.status, o.summary) for o in outcomes) == [
+        (f"{number}.svs", "written", f"{number}.ozx") for number in range(3)
+    ]
+    assert {event.stage for event in events} == {"tissue", "features", "selection", "pixels", "hash", "write"}
+    assert any(event.done == event.total > 0 for event in events)
+
+
+def test_no_jobs_need_no_process(tmp_path: Path):
+    assert list(run_jobs([], setup(tmp_path), 4)) == []
+
+
+def test_a_model_that_does_not_load_cannot_start(archive: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="no model of this name"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, encoder="nothing"), 1))
+
+
+@posix
+def test_a_process_that_dies_costs_one_slide(archive: Path, tmp_path: Path):
+    """The first worker is killed while at its first slide, as a crash in a decoder would."""
+    killed: list[str] = []
+
+    def kill_once(event: Event) -> None:
+        if not killed:
+            killed.append(event.source)
+            child = next(c for c in workers.multiprocessing.active_children())
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    outcomes = {o.source: o for o in run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1, kill_once)}
+    assert len(outcomes) == 3
+    dead = outcomes.pop(killed[0])
+    assert (dead.status, dead.reason) == ("failed", "process died")
+    assert "SIGKILL" in dead.message
+    assert {o.status for o in outcomes.values()} == {"written"}
+
+
+@posix
+def test_closing_the_run_ends_its_processes(archive: Path, tmp_path: Path):
+    running = run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2)
+    next(running)
+    running.close()  # type: ignore[attr-defined]  # run_jobs is a generator
+    assert not workers.multiprocessing.active_children()
+
+
+def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(output)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_orphans(marker: Path) -> None:
+    """Workers see that their parent is gone and end; until then they may still write."""
+    for _ in range(100):
+        if subprocess.run(["pgrep", "-f", str(marker)], capture_output=True, check=False).returncode:
+            return
+        time.sleep(0.05)
+
+
+@posix
+def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
+    """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    began = time.monotonic()
+    assert start(archive, whole).wait() == 0
+    duration = time.monotonic() - began
+    expected = {path.name: path.read_bytes() for path in whole.glob("*.ozx")}
+    draw = random.Random(0)
+    for _ in range(20):
+        if len(list(output.glob("*.ozx"))) == 3:
+            shutil.rmtree(output)
+        process = start(archive, output)
+        time.sleep(draw.uniform(0.3, duration))
+        process.kill()
+        process.wait()
+        time.sleep(0.05)
+        for path in output.glob("*.ozx"):
+            assert is_whole(path)
+            assert path.read_bytes() == expected[path.name]
+    done = {path.name for path in output.glob("*.ozx")}
+    assert start(archive, output).wait() == 0
+    assert {path.name: path.read_bytes() for path in output.glob("*.ozx")} == expected
+    rows = {row["summary"]: row["status"] for row in json.loads((output / "report.json").read_text())["slides"]}
+    assert {name for name, status in rows.items() if status == "skipped"} == done
+    assert not list(output.glob(".*")), "what killed runs left aside is removed"
+
+
+@posix
+def test_interrupted_says_so(archive: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "out/report.json").is_file()

@@ -1,0 +1,188 @@
+"""What the attributes of a summary must hold: names, types, ranges. docs/summary.schema.json says the same to others.
+
+Only what readers rely on is listed; more may stand there, as later minor versions of the format add to it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = object()
+MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
+MAX_TILES = 64  # that a patch spans in one direction
+MAX_COUNT = 2**53  # JSON numbers are exact up to here
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value, and how messages call it."""
+
+    name: str
+    fits: Callable[[Any], bool]
+
+
+def is_number(value: Any) -> bool:
+    """Finite, and no bool, which Python counts among the integers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def is_member(value: Any) -> bool:
+    return isinstance(value, dict) and COUNT.fits(value.get("bytes")) and is_sha256(value.get("sha256"))
+
+
+def one_of(*values: Any) -> Kind:
+    return Kind(f"one of {', '.join(map(str, values))}", lambda value: type(value) in (str, int) and value in values)
+
+
+TEXT = Kind("text", lambda value: isinstance(value, str))
+TEXT_OR_NULL = Kind("text or null", lambda value: value is None or isinstance(value, str))
+VERSION = Kind("a version", lambda value: isinstance(value, str) and re.fullmatch(r"\d+\.\d+", value) is not None)
+YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
+COUNT = Kind("a whole number", whole(0, MAX_COUNT))
+SIZE = Kind("a whole number above 0", whole(1, 2**31 - 1))
+SIDE = Kind(f"a whole number of px from 1 to {MAX_SIDE}", whole(1, MAX_SIDE))
+POSITIVE = Kind("a number above 0", lambda value: is_number(value) and 1e-9 < value < 1e9)
+COSINE = Kind("a number from -1 to 1", lambda value: is_number(value) and abs(value) <= 1 + 1e-6)
+SHA256 = Kind("a SHA-256 in lower-case hex", is_sha256)
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+LIST = Kind("a list", lambda value: isinstance(value, list))
+MEMBERS = Kind(
+    "an object of members with bytes and sha256",
+    lambda value: isinstance(value, dict) and bool(value) and all(map(is_member, value.values())),
+)
+
+REQUIRED: dict[str, Kind] = {
+    "format_version": VERSION,
+    "disclaimer": TEXT,
+    "source.name": TEXT,
+    "source.bytes": COUNT,
+    "source.files": SIZE,
+    "source.sha256": SHA256,
+    "source.vendor": TEXT,
+    "source.scanner": TEXT_OR_NULL,
+    "source.reader": TEXT,
+    "source.width": SIZE,
+    "source.height": SIZE,
+    "source.mpp": POSITIVE,
+    "source.mpp_source": TEXT,
+    "tissue_patches": SIZE,
+    "patches": SIZE,
+    "patch.patch_size": SIDE,
+    "patch.patch_size_level0": SIZE,
+    "patch.mpp": POSITIVE,
+    "patch.aligned": YES_OR_NO,
+    "patch.reading.level": COUNT,
+    "patch.reading.shrink": one_of(1, 2, 4, 8),
+    "patch.reading.scale": POSITIVE,
+    "patch.reading.side": SIDE,
+    "patch.reading.patch_size": SIDE,
+    "patch.reading.tile_width": SIDE,
+    "patch.reading.tile_height": SIDE,
+    "patch.reading.width": SIZE,
+    "patch.reading.height": SIZE,
+    "pixels.mode": one_of("source", "jpeg"),
+    "encoder.name": TEXT,
+    "provider": TEXT,
+    "features.origin": one_of("computed", "given"),
+    "quality.coverage": COSINE,
+    "quality.coverage_p05": COSINE,
+    "quality.coverage_min": COSINE,
+    "quality.weighted_cosine": COSINE,
+    "options": OBJECT,
+    "broken_tiles.count": COUNT,
+    "broken_tiles.positions": LIST,
+    "versions": OBJECT,
+    "members": MEMBERS,
+}
+
+#: What is required besides, where an attribute has a certain value.
+REQUIRED_WHERE: dict[tuple[str, str], dict[str, Kind]] = {
+    ("pixels.mode", "source"): {"pixels.tiles": SIZE},
+    ("pixels.mode", "jpeg"): {"pixels.quality": COUNT, "pixels.subsampling": TEXT},
+    ("features.origin", "computed"): {
+        "encoder.sha256": SHA256,
+        "encoder.dims": SIZE,
+        "encoder.patch_size": SIDE,
+        "encoder.mpp": POSITIVE,
+    },
+    ("features.origin", "given"): {"features.sha256": SHA256, "features.left_out": COUNT},
+}
+
+
+def look_up(attributes: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path. Raises KeyError."""
+    value: Any = attributes
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            raise KeyError(path)
+        value = value[name]
+    return value
+
+
+def found(attributes: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, `MISSING` where there is none."""
+    try:
+        return look_up(attributes, path)
+    except KeyError:
+        return MISSING
+
+
+def wrong_attributes(attributes: Any) -> Iterator[str]:
+    """What is missing, of another kind than required, or contradicts another attribute; the first of these kinds."""
+    if not isinstance(attributes, dict):
+        yield "the attributes are not an object"
+        return
+    kinds = dict(REQUIRED)
+    for (path, value), more in REQUIRED_WHERE.items():
+        kinds |= more if found(attributes, path) == value else {}
+    wrong = list(of_wrong_kind(attributes, kinds))
+    yield from wrong or [*wrong_reading(attributes), *contradictions(attributes)]
+
+
+def wrong_geometry(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """The same of `patch` alone: whether patches can be put together from tiles by it."""
+    kinds = {path: kind for path, kind in REQUIRED.items() if path.startswith("patch.")}
+    yield from list(of_wrong_kind(attributes, kinds)) or wrong_reading(attributes)
+
+
+def of_wrong_kind(attributes: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[str]:
+    for path, kind in kinds.items():
+        value = found(attributes, path)
+        if value is MISSING:
+            yield f"{path} is missing"
+        elif not kind.fits(value):
+            yield f"{path} is not {kind.name}"
+
+
+def wrong_reading(attributes: Mapping[str, Any]) -> Iterator[str]:
+    patch, reading = attributes["patch"], attributes["patch"]["reading"]
+    if reading["patch_size"] != patch["patch_size"]:
+        yield "patch.reading.patch_size is not patch.patch_size"
+    if abs(reading["side"] * reading["scale"] - patch["patch_size_level0"]) > 0.501 * reading["scale"]:
+        yield "patch.reading.side does not cover patch.patch_size_level0"
+    if reading["side"] > MAX_TILES * min(reading["tile_width"], reading["tile_height"]):
+        yield f"a patch spans more than {MAX_TILES} tiles"
+
+
+def contradictions(attributes: Mapping[str, Any]) -> Iterator[str]:
+    patch = attributes["patch"]
+    mpp = attributes["source"]["mpp"] * patch["patch_size_level0"] / patch["patch_size"]
+    if abs(patch["mpp"] / mpp - 1) > 1e-6:
+        yield f"patch.mpp is {patch['mpp']:g}, by source.mpp and the patch's sizes it is {mpp:g}"
+    if attributes["patches"] > attributes["tissue_patches"]:
+        yield "more patches are kept than there is tissue"
+    computed = attributes["features"]["origin"] == "computed"
+    if computed and attributes["encoder"]["patch_size"] != patch["patch_size"]:
+        yield "patch.patch_size is not the encoder's"

@@ -1,0 +1,140 @@
+"""A summary and the slide that it was made from -> findings: the same file, pixels, and quality."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from wsisum_cli.content import Content, FindEncoder, compare_quality
+from wsisum_cli.damage import Damage
+from wsisum_cli.errors import SlideError
+from wsisum_cli.features import encode_patches
+from wsisum_cli.finding import Finding
+from wsisum_cli.inference import Encoder
+from wsisum_cli.patch import Reading, read_patches
+from wsisum_cli.pyramid import EncodedTile, Level
+from wsisum_cli.selection import measure_kept
+from wsisum_cli.slide import Slide, open_slide
+from wsisum_cli.source import find_source
+from wsisum_cli.summary import PIXELS, ROOT, TILES, SourcePatches, Summary
+
+MAX_PSNR = 100.0  # dB, of equal images: JSON knows no infinity
+MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at quality 90 with a margin
+
+
+def against_source(
+    content: Content, path: Path, find_encoder: FindEncoder, threads: int, measured: dict[str, float]
+) -> Iterator[Finding]:
+    """The same file, the same pixels, the same quality over all tissue."""
+    source = content.attributes["source"]
+    try:
+        digest = find_source(path).sha256
+        if digest != source["sha256"]:
+            yield Finding("source-differs", f"{path.name} is another file", None, source["sha256"], digest)
+            return
+        given = source["mpp"] if source["mpp_source"] == "given" else None
+        with open_slide(path, given) as slide:
+            wrong = yield from same_geometry(content, slide)
+            if wrong:
+                return
+            yield from same_pixels(content, slide, measured)
+            encoder = find_encoder(content.attributes["encoder"])
+            if encoder is not None and content.attributes["features"]["origin"] == "computed":
+                yield from same_quality(content, slide, encoder, threads, measured)
+    except (SlideError, OSError) as error:
+        yield Finding("source-missing", f"{path.name}: {error}")
+
+
+def same_geometry(content: Content, slide: Slide) -> Generator[Finding, None, bool]:
+    """Whether size, pixel size and reading are not those of the slide."""
+    source, reading = content.attributes["source"], content.reading
+    wrong = []
+    if (source["width"], source["height"]) != slide.size or abs(source["mpp"] / slide.mpp - 1) > 1e-6:
+        wrong.append("source.width, height or mpp")
+    level = slide.levels[reading.level] if reading.level < len(slide.levels) else None
+    if level is None or not reads(reading, level):
+        wrong.append("patch.reading")
+    for name in wrong:
+        yield Finding("attributes", f"{name} is not that of the slide", ROOT)
+    return bool(wrong)
+
+
+def reads(reading: Reading, level: Level) -> bool:
+    """Whether `reading` is made for `level`."""
+    sizes = (level.tile_width, level.tile_height, level.width, level.height)
+    shrunk = tuple(size // reading.shrink for size in sizes)
+    same = shrunk == (reading.tile_width, reading.tile_height, reading.width, reading.height)
+    return same and abs(reading.scale / (level.downsample * reading.shrink) - 1) < 1e-6
+
+
+def same_pixels(content: Content, slide: Slide, measured: dict[str, float]) -> Iterator[Finding]:
+    """Tiles byte for byte where they were copied; PSNR and SSIM where pixels were encoded once more."""
+    summary, reading = content.summary, content.reading
+    if isinstance(summary.patches, SourcePatches):
+        yield from same_tiles(summary, summary.patches, slide, reading.level)
+        measured["tiles_compared"] = len(summary.patches.shard)
+        return
+    worst_psnr, worst_ssim = MAX_PSNR, 1.0
+    for rows, patches in read_patches(slide.pyramid, summary.coords, reading, Damage()):
+        for row, original in zip(rows.tolist(), patches, strict=True):
+            psnr, ssim = likeness(original, summary.patches[row])
+            worst_psnr, worst_ssim = min(worst_psnr, psnr), min(worst_ssim, ssim)
+            if psnr < MIN_PSNR or ssim < MIN_SSIM:
+                wanted, found = f"{MIN_PSNR:g} dB, SSIM {MIN_SSIM:g}", f"{psnr:.1f} dB, SSIM {ssim:.3f}"
+                yield Finding("pixels-lossy", f"patch {row} differs from the slide", PIXELS, wanted, found)
+    measured["psnr_min"], measured["ssim_min"] = float(worst_psnr), float(worst_ssim)
+
+
+def same_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: int) -> Iterator[Finding]:
+    spliced = summary.array("patches/tile_spliced").tolist()
+    for index, (column, row) in enumerate(stored.positions.tolist()):
+        original = encoded_tile(slide, level, column, row)
+        if original is None or (original.stream, original.spliced) != (stored.shard.stream(index), spliced[index]):
+            where = f"tile at column {column}, row {row} of level {level}"
+            yield Finding("pixels-differ", f"the stored {where} is not the slide's", TILES)
+
+
+def encoded_tile(slide: Slide, level: int, column: int, row: int) -> EncodedTile | None:
+    """None where the slide has no such tile in JPEG."""
+    grid = slide.levels[level]
+    inside = 0 <= column < grid.columns and 0 <= row < grid.rows
+    return slide.pyramid.encoded_tile(level, column, row) if inside and slide.pyramid.copies_jpeg(level) else None
+
+
+def same_quality(
+    content: Content, slide: Slide, encoder: Encoder, threads: int, measured: dict[str, float]
+) -> Iterator[Finding]:
+    """Encode all tissue again and measure the kept patches against it."""
+    summary = content.summary
+    coords = summary.tissue.coords
+    features, rows = encode_patches(slide.pyramid, coords, content.reading, encoder, Damage(), threads)
+    row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
+    kept = [row_of[tuple(at)] for at in summary.coords.tolist()]
+    features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
+    quality = measure_kept(features, summary.features.astype(np.float32), summary.weights)
+    now = {name: float(value) for name, value in asdict(quality).items()}
+    measured |= {f"source_{name}": value for name, value in now.items()}
+    yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
+
+
+def likeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """PSNR in dB over all channels, and SSIM (Wang et al. 2004) of the grey images, of (H, W, 3) uint8."""
+    import cv2
+
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    psnr = min(10 * np.log10(255**2 / error), MAX_PSNR) if error else MAX_PSNR
+    x, y = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64) for image in (a, b))
+
+    def blur(image: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.GaussianBlur(image, (11, 11), 1.5))
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    structure = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    ssim = structure / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return float(psnr), float(ssim.mean())
