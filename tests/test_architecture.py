@@ -15,34 +15,21 @@ PACKAGE = Path(wsisum_cli.__file__).parent
 
 #: Modules from the bottom up: each may import only those above it in this list.
 ORDER = [
-    *(
-        "errors",
-        "card",
-        "pyramid",
-        "jpeg",
-        "dicom",
-        "scanner",
-        "damage",
-        "tiff",
-        "vendor",
-        "slide",
-        "tissue",
-        "inference",
-    ),
-    *("patch", "grid", "source", "features", "sampling", "selection", "container", "arrays", "overview", "summary"),
-    *("verify", "compress", "picture", "inspection", "outcome", "workers", "archive", "report", "run", "console"),
-    *("cli", "__main__"),
+    *("errors", "card", "pyramid", "pixels", "jpeg", "dicom", "scanner", "damage", "tiff", "vendor", "slide"),
+    *("tissue", "inference", "patch", "grid", "source", "features", "sampling", "selection", "container", "arrays"),
+    *("attributes", "overview", "summary", "finding", "content", "comparison", "verify", "compress", "picture"),
+    *("inspection", "outcome", "workers", "archive", "report", "run", "console", "cli", "__main__"),
 ]
 
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
     "PIL": {"picture"},
-    "cv2": {"tissue", "slide", "patch", "tiff", "vendor", "overview", "verify"},
+    "cv2": {"pixels", "tissue"},
     "fsspec": {"summary"},
     "google_crc32c": {"arrays"},
     "h5py": {"features"},
     "imagecodecs": {"jpeg"},
-    "numcodecs": set(),  # zarr's codecs use it
+    "numcodecs": {"arrays"},
     "onnxruntime": {"inference"},
     "openslide": {"vendor"},
     "rich": {"console"},

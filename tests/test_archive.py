@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from test_source import dicom
 
 from wsisum_cli.archive import Manifest, Request, find_slide_of, find_slides, make_jobs, plan_archive, read_manifest
 from wsisum_cli.compress import Options
@@ -77,15 +78,6 @@ def test_nothing_there_cannot_start(tmp_path: Path):
     touch(tmp_path, "notes.txt")
     with pytest.raises(UsageError, match=r"no slides found \(1 other files\)"):
         plan_archive(request(tmp_path, tmp_path / "out"), Manifest(), {})
-
-
-def dicom(series: str, flavour: str = "VOLUME") -> bytes:
-    def element(tag: bytes, vr: bytes, value: bytes) -> bytes:
-        value += b" " * (len(value) % 2)
-        return tag + vr + len(value).to_bytes(2, "little") + value
-
-    kind = element(b"\x08\x00\x08\x00", b"CS", f"ORIGINAL\\PRIMARY\\{flavour}\\NONE".encode())
-    return b"\0" * 128 + b"DICM" + kind + element(b"\x20\x00\x0e\x00", b"UI", series.encode())
 
 
 def test_a_dicom_series_is_one_slide(tmp_path: Path):

@@ -19,8 +19,8 @@ import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
 
 from wsisum_cli import inference
-from wsisum_cli.errors import DeviceError, ModelError, UsageError
 from wsisum_cli.card import Card
+from wsisum_cli.errors import DeviceError, ModelError, UsageError
 from wsisum_cli.inference import load_encoder, shipped_models
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -30,9 +30,9 @@ from wsisum_cli.patch import (
     paste,
     plan_reading,
     read_patches,
-    resize,
 )
-from wsisum_cli.pyramid import Level, Pyramid, downsample, shrunk
+from wsisum_cli.pixels import shrunk
+from wsisum_cli.pyramid import Level, Pyramid, downsample
 
 Image = np.ndarray
 
@@ -198,14 +198,6 @@ def test_paste_copies_what_lies_on_the_canvas() -> None:
             expected = np.zeros((27, 29, 3), np.uint8)
             expected[upper + 10 : upper + 14, left + 10 : left + 16] = tile
             np.testing.assert_array_equal(canvas, expected[10:17, 10:19])
-
-
-def test_resize_keeps_what_fits_and_averages_what_is_larger() -> None:
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[::2] = 200
-    assert resize(pixels, 8) is pixels
-    assert (resize(pixels, 4) == 100).all()
-    assert resize(pixels, 12).shape == (12, 12, 3)
 
 
 # --- tiles

@@ -28,7 +28,8 @@ from wsisum_cli import jpeg
 from wsisum_cli.damage import Damage
 from wsisum_cli.errors import BrokenSlideError, MppError, NotASlideError, SlideError, TileError
 from wsisum_cli.patch import Reading, cut_patch
-from wsisum_cli.pyramid import Level, choose_scale, downsample, said, shrunk
+from wsisum_cli.pixels import shrunk
+from wsisum_cli.pyramid import Level, choose_scale, downsample, said
 from wsisum_cli.scanner import clean_model
 from wsisum_cli.slide import GLASS, Slide, further, open_pyramid, open_slide, read_level, read_overview, settle_mpp
 from wsisum_cli.tiff import TiffPyramid, is_subsampled

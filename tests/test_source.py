@@ -66,12 +66,33 @@ def test_a_vms_of_any_bytes_is_no_obstacle(tmp_path: Path):
     assert find_source(slide).files == (slide,)
 
 
-def test_siblings_follow(tmp_path: Path):
-    parts = [put(tmp_path / f"{n}.dcm", bytes([n]) * n) for n in (1, 2, 3)]
-    source = find_source(parts[0], tuple(parts[1:]))
-    assert source.files == tuple(parts)
-    assert source.bytes == 6
-    assert source.sha256 == hashlib.sha256(b"\1\2\2\3\3\3").hexdigest()
+def dicom(series: str, flavour: str = "VOLUME") -> bytes:
+    """The head of a DICOM file, as far as sources look."""
+
+    def element(tag: bytes, vr: bytes, value: bytes) -> bytes:
+        value += b" " * (len(value) % 2)
+        return tag + vr + len(value).to_bytes(2, "little") + value
+
+    kind = element(b"\x08\x00\x08\x00", b"CS", f"ORIGINAL\\PRIMARY\\{flavour}\\NONE".encode())
+    return b"\0" * 128 + b"DICM" + kind + element(b"\x20\x00\x0e\x00", b"UI", series.encode())
+
+
+def test_the_levels_of_a_dicom_slide_are_one_source_from_whichever_file(tmp_path: Path):
+    first, second = (put(tmp_path / name, dicom("1.2") + name.encode()) for name in ("1.dcm", "2.dcm"))
+    put(tmp_path / "other.dcm", dicom("1.3"))
+    label = put(tmp_path / "label.dcm", dicom("1.2", "LABEL"))
+    for path in (first, second):
+        source = find_source(path)
+        assert source.files == (first, second)
+        assert source.path == first
+        assert source.sha256 == hashlib.sha256(first.read_bytes() + second.read_bytes()).hexdigest()
+    assert find_source(label).files == (label,)
+
+
+def test_what_cannot_be_read_stands_alone(tmp_path: Path):
+    for name in ("gone.dcm", "gone.vms", "gone.mrxs"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+        assert find_source(tmp_path / name).files == (tmp_path / name,)
 
 
 def test_the_hash_covers_every_byte_and_is_computed_once(tmp_path: Path):

@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
 import jsonschema
 import numpy as np
@@ -20,6 +22,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import blosc
 from ome_zarr.io import ZarrLocation
 from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
@@ -265,6 +268,44 @@ def test_ome_zarr_models_finds_a_valid_image(tiny: Path):
         assert isinstance(open_ome_zarr(group), Image)
     (multiscale,) = image.attributes.ome.multiscales
     assert [axis.unit for axis in multiscale.axes] == [None, "micrometer", "micrometer"]
+
+
+def read_patch_by_the_book(archive: zipfile.ZipFile, attributes: dict[str, Any], row: int) -> np.ndarray:
+    """A patch of source tiles as docs/format.md says to put it together, with nothing of ours."""
+
+    def array(name: str, dtype: str, columns: int) -> np.ndarray:
+        return np.frombuffer(blosc.decompress(archive.read(name)), dtype).reshape(-1, columns)
+
+    r = attributes["patch"]["reading"]
+    shard = archive.read("patches/tiles/c/0/0/0/0")
+    count = attributes["pixels"]["tiles"]
+    index = np.frombuffer(shard[-16 * count - 4 : -4], "<u8").reshape(count, 2).tolist()
+    at = {tuple(place): i for i, place in enumerate(array("patches/tile_positions/c/0/0", "<i4", 2).tolist())}
+    x, y = array("patches/coords/c/0/0", "<i4", 2)[row].tolist()
+    left = max(0, min(round(x / r["scale"]), r["width"] - r["side"]))
+    upper = max(0, min(round(y / r["scale"]), r["height"] - r["side"]))
+    columns, rows = -(-r["width"] // r["tile_width"]), -(-r["height"] // r["tile_height"])
+    plane = np.full((rows * r["tile_height"], columns * r["tile_width"], 3), 255, np.uint8)
+    for (column, line), i in at.items():
+        offset, size = index[i]
+        tile = cv2.imdecode(np.frombuffer(shard[offset : offset + size - 4], np.uint8), SHRUNK[r["shrink"]])
+        x0, y0 = column * r["tile_width"], line * r["tile_height"]
+        plane[y0 : y0 + r["tile_height"], x0 : x0 + r["tile_width"]] = tile[..., ::-1]
+    square = plane[upper : upper + r["side"], left : left + r["side"]]
+    method = cv2.INTER_AREA if r["side"] > r["patch_size"] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (r["patch_size"], r["patch_size"]), interpolation=method))
+
+
+#: OpenCV decodes smaller inside the inverse DCT, as libjpeg does.
+SHRUNK = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+
+
+def test_a_reader_written_from_the_documentation_sees_the_same_patches(both: dict[str, Path]):
+    with open_summary(both["source"]) as summary, zipfile.ZipFile(both["source"]) as archive:
+        attributes = json.loads(archive.read("zarr.json"))["attributes"]["wsisum"]
+        assert attributes["patch"]["reading"]["shrink"] > 1
+        for row in (0, 3, len(summary.patches) - 1):
+            assert np.array_equal(read_patch_by_the_book(archive, attributes, row), summary.patches[row])
 
 
 # ------------------------------------------------------------------------------------------- the public door

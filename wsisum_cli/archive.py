@@ -12,12 +12,11 @@ from typing import Any
 
 from wsisum_cli.compress import Job, Options
 from wsisum_cli.container import SUFFIX
-from wsisum_cli.dicom import read_header
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features import find_features
 from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
 from wsisum_cli.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
-from wsisum_cli.source import Source, companion, find_source, sha256_of
+from wsisum_cli.source import Source, companion, find_source, group_series, sha256_of
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
 from wsisum_cli.verify import is_whole
 
@@ -139,11 +138,10 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     for folder, names in walk(source, output, outcomes):
         slides = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
         other_files += len(names) - len(slides)
-        series = [path for path in slides if path.suffix.lower() == ".dcm"]
-        sources += [find_source(path) for path in slides if path not in series]
-        found, parts = group_series(series, source)
-        sources += found
-        outcomes += parts
+        series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
+        sources += [Source(first, (first, *others)) for first, *others in series]
+        sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
+        outcomes += outcomes_of_parts(series, source)
     return sorted(sources, key=lambda found: found.path), outcomes, other_files
 
 
@@ -173,20 +171,13 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
         yield folder, sorted(file for file in files if not file.startswith("."))
 
 
-def group_series(paths: list[Path], root: Path) -> tuple[list[Source], list[Outcome]]:
-    """DICOM files of one folder: one slide a series, its other levels counted in; labels left to the reader."""
-    series: dict[str, list[Path]] = {}
-    for path in paths:
-        header = read_header(path)
-        alone = header.associated is not None or header.series is None
-        series.setdefault(str(path) if alone else str(header.series), []).append(path)
-    sources = [find_source(first, tuple(others)) for first, *others in series.values()]
-    parts = [
+def outcomes_of_parts(series: list[list[Path]], root: Path) -> list[Outcome]:
+    """Of DICOM files that belong to a slide whose first file has its own outcome."""
+    return [
         Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
-        for first, *others in series.values()
+        for first, *others in series
         for path in others
     ]
-    return sources, parts
 
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:

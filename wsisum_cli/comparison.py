@@ -15,13 +15,13 @@ from wsisum_cli.features import encode_patches
 from wsisum_cli.finding import Finding
 from wsisum_cli.inference import Encoder
 from wsisum_cli.patch import Reading, read_patches
+from wsisum_cli.pixels import MAX_PSNR, likeness
 from wsisum_cli.pyramid import EncodedTile, Level
 from wsisum_cli.selection import measure_kept
 from wsisum_cli.slide import Slide, open_slide
 from wsisum_cli.source import find_source
 from wsisum_cli.summary import PIXELS, ROOT, TILES, SourcePatches, Summary
 
-MAX_PSNR = 100.0  # dB, of equal images: JSON knows no infinity
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at quality 90 with a margin
 
 
@@ -118,23 +118,3 @@ def same_quality(
     now = {name: float(value) for name, value in asdict(quality).items()}
     measured |= {f"source_{name}": value for name, value in now.items()}
     yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
-
-
-def likeness(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """PSNR in dB over all channels, and SSIM (Wang et al. 2004) of the grey images, of (H, W, 3) uint8."""
-    import cv2
-
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    psnr = min(10 * np.log10(255**2 / error), MAX_PSNR) if error else MAX_PSNR
-    x, y = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64) for image in (a, b))
-
-    def blur(image: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.GaussianBlur(image, (11, 11), 1.5))
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
-    covariance = blur(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    structure = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    ssim = structure / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    return float(psnr), float(ssim.mean())

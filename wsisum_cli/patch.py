@@ -13,6 +13,7 @@ import numpy as np
 
 from wsisum_cli.damage import Damage
 from wsisum_cli.errors import TileError
+from wsisum_cli.pixels import resize
 from wsisum_cli.pyramid import Level, Pyramid, choose_scale
 
 GLASS = 255
@@ -81,7 +82,7 @@ def cut_patch(reading: Reading, x: int, y: int, get_tile: Callable[[Tile], np.nd
         tile = get_tile((column, row))
         if tile is not None:
             paste(pixels, tile, column * reading.tile_width - left, row * reading.tile_height - upper)
-    return resize(pixels, reading.patch_size)
+    return resize(pixels, reading.patch_size, reading.patch_size)
 
 
 def paste(canvas: np.ndarray, tile: np.ndarray, left: int, upper: int) -> None:
@@ -90,15 +91,6 @@ def paste(canvas: np.ndarray, tile: np.ndarray, left: int, upper: int) -> None:
     x1, y1 = min(left + tile.shape[1], canvas.shape[1]), min(upper + tile.shape[0], canvas.shape[0])
     if x0 < x1 and y0 < y1:
         canvas[y0:y1, x0:x1] = tile[y0 - upper : y1 - upper, x0 - left : x1 - left]
-
-
-def resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    if pixels.shape[0] == side:
-        return pixels
-    import cv2
-
-    method = cv2.INTER_AREA if pixels.shape[0] > side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (side, side), interpolation=method))
 
 
 class TileCache:

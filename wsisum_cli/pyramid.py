@@ -81,17 +81,6 @@ class EncodedTile:
     spliced: int
 
 
-def shrunk(pixels: np.ndarray, shrink: int) -> np.ndarray:
-    """(H, W, 3) averaged by a whole factor, for what cannot be decoded smaller; at least one px is left."""
-    if shrink == 1:
-        return pixels
-    import cv2
-
-    height, width = max(1, pixels.shape[0] // shrink), max(1, pixels.shape[1] // shrink)
-    whole = pixels[: height * shrink, : width * shrink]
-    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
-
-
 def said(error: Exception, path: Path) -> str:
     """What went wrong with the file at `path`, without the folder it lies in: messages end in reports."""
     if isinstance(error, OSError) and error.strerror:

@@ -12,7 +12,8 @@ import numpy as np
 
 from wsisum_cli.damage import Damage
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
-from wsisum_cli.pyramid import Level, Pyramid, choose_scale, shrunk
+from wsisum_cli.pixels import resize, shrunk
+from wsisum_cli.pyramid import Level, Pyramid, choose_scale
 from wsisum_cli.tiff import NeedsOpenSlideError, TiffPyramid
 from wsisum_cli.vendor import VendorPyramid
 
@@ -122,17 +123,13 @@ def read_overview(slide: Slide, damage: Damage, threads: int = 1) -> Overview:
     Tiles that cannot be read are noted in `damage` and left as glass. Raises BrokenSlideError when those are
     too many.
     """
-    import cv2
-
     width0, height0 = slide.size
     scale = max(OVERVIEW_MPP / slide.mpp, max(width0, height0) / OVERVIEW_SIDE, 1.0)
     shape = (max(1, round(height0 / scale)), max(1, round(width0 / scale)))
     index, shrink, read_scale = choose_scale(slide.levels, scale)
     average = further(slide.levels[index], shrink, scale / read_scale)
     canvas = read_level(slide.pyramid, index, shrink, damage, threads, average)
-    if canvas.shape[:2] != shape:
-        canvas = cv2.resize(canvas, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    return Overview(canvas, scale, slide.mpp * scale)
+    return Overview(resize(canvas, *shape), scale, slide.mpp * scale)
 
 
 def further(level: Level, shrink: int, factor: float) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from wsisum_cli.dicom import read_header
 
 BLOCK = 4 << 20
 
@@ -37,14 +40,35 @@ class Source:
         return digest.hexdigest()
 
 
-def find_source(path: Path, siblings: tuple[Path, ...] = ()) -> Source:
-    """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, and `siblings` (a DICOM series).
+def find_source(path: Path) -> Source:
+    """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, the other levels of a DICOM slide.
 
-    Raises OSError.
+    Of a file that cannot be read, the file itself: opening it will say why.
     """
     folder = companion(path)
     inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
-    return Source(path, (path, *inside, *named_images(path), *siblings))
+    if path.suffix.lower() == ".dcm":
+        beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm")
+        series = next(found for found in group_series(beside) if path in found)
+        return Source(series[0], tuple(series))
+    return Source(path, (path, *inside, *named_images(path)))
+
+
+def group_series(paths: Iterable[Path]) -> list[list[Path]]:
+    """DICOM files of one folder, those of one slide together; labels, overviews and thumbnails stand alone."""
+    series: dict[str, list[Path]] = {}
+    for path in paths:
+        series.setdefault(series_of(path) or str(path), []).append(path)
+    return list(series.values())
+
+
+def series_of(path: Path) -> str | None:
+    """None for what stands alone."""
+    try:
+        header = read_header(path)
+    except OSError:
+        return None
+    return header.series if header.associated is None else None
 
 
 def companion(path: Path) -> Path | None:
@@ -57,7 +81,10 @@ def named_images(path: Path) -> list[Path]:
     """The files beside a VMS or VMU that its text names: they hold its pixels. None for other slides."""
     if path.suffix.lower() not in (".vms", ".vmu"):
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
     named = {line.partition("=")[2].strip() for line in lines} - {path.name}
     return sorted(beside for beside in path.parent.iterdir() if beside.name in named and beside.is_file())
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from wsisum_cli import jpeg
 from wsisum_cli.errors import NotASlideError, SlideError, TileError
-from wsisum_cli.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, downsample, said, shrunk
+from wsisum_cli.pixels import from_ycbcr, shrunk
+from wsisum_cli.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, downsample, said
 from wsisum_cli.scanner import identify
 
 if TYPE_CHECKING:
@@ -250,12 +251,10 @@ def has_overlaps(tif: TiffFile) -> bool:
 
 def decode_other(page: TiffPage, data: bytes) -> np.ndarray:
     """A tile of any compression but JPEG as (H, W, 3) uint8 RGB."""
-    import cv2
-
     decoded, _, _ = page.decode(data, 0, jpegtables=page.jpegtables)
     if decoded is None:
         raise ValueError("no pixels in it")
     pixels = np.asarray(decoded).reshape(decoded.shape[-3:])
     if page.compression == APERIO_YCBCR:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2RGB)
+        return from_ycbcr(pixels)
     return pixels

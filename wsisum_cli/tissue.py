@@ -113,16 +113,16 @@ def read_mask(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise MaskError(f"{path}: the mask cannot be read: {error.strerror}; check the path.") from error
+        raise MaskError(f"{path.name}: the mask cannot be read: {error.strerror}; check the path.") from error
     if data.startswith(PNG_SIGNATURE):
         mask = _read_png(path, data, shape)
     elif path.suffix.lower() in (".json", ".geojson") or data.lstrip()[:1] in (b"{", b"["):
         mask = _read_geojson(path, data, shape, downsample)
     else:
-        raise MaskError(f"{path}: expected a mask as PNG or GeoJSON, found neither; export it as one of them.")
+        raise MaskError(f"{path.name}: expected a mask as PNG or GeoJSON, found neither; export it as one of them.")
     if not mask.any():
         raise MaskError(
-            f"{path}: expected marked tissue, found none inside the slide; "
+            f"{path.name}: expected marked tissue, found none inside the slide; "
             "mark it with non-zero pixels (PNG) or with polygons in level-0 pixels (GeoJSON)."
         )
     return mask
@@ -272,7 +272,7 @@ def _read_png(path: Path, data: bytes, shape: tuple[int, int]) -> Mask:
     (height, width), (rows, columns) = shape, marked.shape
     if abs(columns * height / (rows * width) - 1) > MAX_ASPECT_ERROR:
         raise MaskError(
-            f"{path}: expected a mask with the slide's aspect ratio, {width / height:.3f} (within 2 %), "
+            f"{path.name}: expected a mask with the slide's aspect ratio, {width / height:.3f} (within 2 %), "
             f"found {columns / rows:.3f} ({columns} x {rows} px); export it of the whole slide, not turned."
         )
     shrinks = rows > height or columns > width
@@ -289,9 +289,9 @@ def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
-            raise MaskError(f"{path}: the PNG cannot be decoded ({error.err}); export a smaller one.") from error
+            raise MaskError(f"{path.name}: the PNG cannot be decoded ({error.err}); export a smaller one.") from error
     if pixels is None:
-        raise MaskError(f"{path}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
+        raise MaskError(f"{path.name}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
     return np.asarray(pixels)
 
 
@@ -317,12 +317,13 @@ def _read_geojson(path: Path, data: bytes, shape: tuple[int, int], downsample: f
             found += 1
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MaskError(
-            f"{path}: expected GeoJSON with polygons in level-0 pixels, found something else ({error}); "
+            f"{path.name}: expected GeoJSON with polygons in level-0 pixels, found something else ({error}); "
             "export the annotations again, as a FeatureCollection."
         ) from error
     if not found:
         raise MaskError(
-            f"{path}: expected a Polygon or MultiPolygon, found none; draw the tissue as areas, not as points or lines."
+            f"{path.name}: expected a Polygon or MultiPolygon, found none; draw the tissue as areas, not as points "
+            "or lines."
         )
     return mask > 0
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from wsisum_cli.dicom import read_header
 from wsisum_cli.errors import NotASlideError, SlideError, TileError
-from wsisum_cli.pyramid import MAX_TILE_PIXELS, Level, Pyramid, downsample, said, shrunk
+from wsisum_cli.pixels import shrunk
+from wsisum_cli.pyramid import MAX_TILE_PIXELS, Level, Pyramid, downsample, said
 from wsisum_cli.scanner import clean_model, positive
 
 if TYPE_CHECKING:
