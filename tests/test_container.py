@@ -183,7 +183,7 @@ NAMES = st.from_regex(r"[a-z0-9_]{1,8}(/[a-z0-9_.]{1,8}){0,3}", fullmatch=True).
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.dictionaries(NAMES, st.binary(max_size=60), min_size=1, max_size=8), st.data())
 def test_what_is_written_is_read_by_us_and_by_zipfile(contents: dict[str, bytes], data: st.DataObject):
     packed = b"".join(container_parts(contents))
@@ -202,7 +202,8 @@ def test_what_is_written_is_read_by_us_and_by_zipfile(contents: dict[str, bytes]
 
 def test_order():
     names = ["zarr.json", "a/zarr.json", "b/zarr.json", "a/x/zarr.json", "a/c/0", "b/a/c/0"]
-    assert sorted(names[::-1], key=member_order) == names
+    mixed = [names[at] for at in (4, 2, 0, 5, 3, 1)]
+    assert sorted(mixed, key=member_order) == names
 
 
 # ------------------------------------------------------------------------------------- hostile and foreign ZIPs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -35,15 +36,12 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     """Rows of the report by slide, peak memory, and all that was printed."""
     output = tmp_path_factory.mktemp("output")
     command = [sys.executable, "-m", "wsisum_cli", "compress", str(shared / "fixtures"), "-o", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak = 0
-    while process.poll() is None:
-        peak = max(peak, memory_of(process.pid))
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-    printed = process.stdout.read() if process.stdout else ""
+    with open(output / "printed", "w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            time.sleep(0.05)
+    printed = (output / "printed").read_text()
     assert process.returncode == 1, printed
     report = json.loads((output / "report.json").read_text())
     return {row["source"]: row for row in report["slides"]}, peak, printed

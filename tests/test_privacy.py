@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,12 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, b
 def everything_in(summary: Path) -> bytes:
     """All members as they are, and all arrays decoded."""
     with open_summary(summary) as opened:
-        raw = b"".join(opened.read(name) for name in opened.members)
-        arrays = [name.removesuffix("/zarr.json") for name in opened.members if name.endswith("/zarr.json")]
-        groups = {"patches", "tissue", "reference", "overview"}
-        return raw + b"".join(opened.array(name).tobytes() for name in arrays if name not in groups)
+        raw = {name: opened.read(name) for name in opened.members}
+        metadata = {name: json.loads(data) for name, data in raw.items() if name.endswith("/zarr.json")}
+        arrays = [name for name, content in metadata.items() if content["node_type"] == "array"]
+        decoded = [opened.array(name.removesuffix("/zarr.json")).tobytes() for name in arrays]
+        assert len(decoded) > 10
+        return b"".join([*raw.values(), *decoded])
 
 
 @pytest.mark.parametrize("text", PLANTED)

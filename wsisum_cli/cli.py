@@ -54,11 +54,11 @@ class Device(StrEnum):
 def main() -> None:
     try:
         app(prog_name="wsisum")
-    except KeyboardInterrupt:
-        print("wsisum: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
     except WsisumError as error:
-        print(f"wsisum: {error}", file=sys.stderr)  # noqa: T201
+        print(f"wsisum: {error}", file=sys.stderr)  # noqa: T201 - before anything heavier is imported
+        sys.exit(NOT_STARTED)
+    except OSError as error:
+        print(f"wsisum: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
         sys.exit(NOT_STARTED)
 
 
@@ -155,8 +155,12 @@ def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.report import JSON_NAME
 
-    with listening(messages()) as listener:
-        run.go(manifest, listener)
+    try:
+        with listening(messages()) as listener:
+            run.go(manifest, listener)
+    except KeyboardInterrupt:
+        warn("interrupted; run the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None
     for name in sorted(manifest.unused):
         warn(f"the manifest names {name}, which is not in the archive")
     report = run.request.output / JSON_NAME

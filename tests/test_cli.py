@@ -1,0 +1,170 @@
+"""Exit codes, streams and messages of the commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from draw import draw_tissue, write_svs, write_tiff
+
+from wsisum_cli import __version__
+
+
+def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "slide.svs"
+    write_svs(path, draw_tissue(2048, 1536, seed=5), tile=256)
+    return path
+
+
+@pytest.fixture(scope="module")
+def summary(slide: Path) -> Path:
+    output = slide.parent.parent / "out"
+    assert wsisum("compress", slide, "-o", output).returncode == 0
+    return output / "slide.ozx"
+
+
+def test_version_and_help():
+    assert wsisum("--version").stdout == f"wsisum {__version__}\n"
+    assert wsisum("--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["compress", "nowhere"], "nowhere: no such file or folder"),
+        (["compress", "."], "no slides found"),
+        (["compress", ".", "--encoder", "nothing"], "nothing: no model of this name; give a shipped model (texture)"),
+        (["compress", ".", "--mpp", "40"], "--mpp"),
+        (["compress", ".", "--keep", "0"], "--keep"),
+        (["compress", ".", "--pixels", "png"], "--pixels"),
+        (["compress", ".", "--manifest", "none.csv"], "none.csv"),
+        (["verify", ".", "--quick", "--source", "."], "--quick does not look at the source"),
+        (["verify", "."], "no summary slides"),
+        (["inspect", "a.ozx", "b.ozx", "--image", "x.png"], "--image draws one summary"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_what_cannot_start_says_why_and_exits_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+):
+    monkeypatch.chdir(tmp_path)
+    done = wsisum(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_output_folder_that_is_a_file_cannot_start(slide: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    done = wsisum("compress", slide, "-o", tmp_path / "file")
+    assert done.returncode == 2
+    assert "the output folder cannot be made" in done.stderr
+
+
+def test_cuda_asked_for_and_missing_cannot_start(slide: Path, tmp_path: Path):
+    done = wsisum("compress", slide, "-o", tmp_path, "--device", "cuda")
+    if done.returncode == 0:
+        pytest.skip("this machine has CUDA")
+    assert done.returncode == 2
+    assert "CUDA was asked for and is not active" in done.stderr
+    assert not list(tmp_path.glob("*.ozx"))
+
+
+def test_a_dry_run_foresees_and_writes_nothing(slide: Path, tmp_path: Path):
+    write_tiff(slide.parent / "unknown.tiff", draw_tissue(600, 600, seed=1))
+    done = wsisum("compress", slide.parent, "-o", tmp_path / "out", "--dry-run")
+    (slide.parent / "unknown.tiff").unlink()
+    assert done.returncode == 1
+    assert "would write" in done.stdout
+    assert "--mpp" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_summary_of_another_option_is_made_again(slide: Path, summary: Path, tmp_path: Path):
+    first = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
+    again = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
+    other = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 5).stdout)
+    forced = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 5, "--force").stdout)
+    rows = [(run["slides"][0]["status"], run["slides"][0]["patches"]) for run in (first, again, other, forced)]
+    assert rows == [("written", 4), ("skipped", 4), ("written", 5), ("written", 5)]
+
+
+def test_a_damaged_summary_is_made_again(slide: Path, summary: Path):
+    whole = summary.read_bytes()
+    summary.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    assert wsisum("verify", summary).returncode == 1
+    assert wsisum("compress", slide, "-o", summary.parent).returncode == 0
+    assert summary.read_bytes() == whole
+
+
+def test_a_changed_slide_is_summarized_again(tmp_path: Path):
+    slide = tmp_path / "in" / "slide.svs"
+    slide.parent.mkdir()
+    for seed in (1, 2):
+        write_svs(slide, draw_tissue(2048, 1536, seed=seed), tile=256)
+        row = json.loads(wsisum("compress", slide, "-o", tmp_path / "out", "--json").stdout)["slides"][0]
+        assert row["status"] == "written"
+    slide.touch()  # the same bytes with another time
+    row = json.loads(wsisum("compress", slide, "-o", tmp_path / "out", "--json").stdout)["slides"][0]
+    assert (row["status"], row["reason"]) == ("skipped", "up to date")
+
+
+def test_a_manifest_names_the_slide_everywhere(slide: Path, tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("slide,name\nslide.svs,study-7\nother.svs,x\n")
+    done = wsisum("compress", slide.parent, "-o", tmp_path / "out", "--manifest", tmp_path / "manifest.csv")
+    assert done.returncode == 0
+    assert "the manifest names other.svs" in done.stderr
+    content = (tmp_path / "out/study-7.ozx").read_bytes()
+    assert b"study-7" in content
+    assert b"slide.svs" not in content
+    checked = wsisum("verify", tmp_path / "out", "--source", slide.parent, "--json")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(slide: Path, tmp_path: Path):
+    done = wsisum("compress", slide, "-o", tmp_path)
+    assert "1 slides: 1 written" in done.stdout
+    assert "slide.svs: written" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_inspect_lists_the_patches(summary: Path):
+    done = wsisum("inspect", summary)
+    assert done.returncode == 0
+    assert "slide.svs, 2048 x 1536 px at 0.25 µm (Aperio MPP), aperio" in done.stdout
+    assert "not for diagnosis" in done.stdout.lower()
+
+
+def test_json_of_several_is_a_list_and_of_one_an_object(summary: Path):
+    assert isinstance(json.loads(wsisum("inspect", summary, "--json").stdout), dict)
+    assert len(json.loads(wsisum("inspect", summary, summary, "--json").stdout)) == 2
+    assert isinstance(json.loads(wsisum("verify", summary, "--json").stdout), dict)
+    assert len(json.loads(wsisum("verify", summary, summary, "--json").stdout)) == 2
+    assert len(json.loads(wsisum("verify", summary.parent, "--json").stdout)) == 1
+
+
+def test_findings_are_told_with_exit_code_1(summary: Path, tmp_path: Path):
+    broken = tmp_path / "broken.ozx"
+    broken.write_bytes(summary.read_bytes()[:-100])
+    done = wsisum("verify", broken, summary, "--json")
+    assert done.returncode == 1
+    bad, good = json.loads(done.stdout)
+    assert (bad["ok"], good["ok"]) == (False, True)
+    assert {"code", "severity", "member", "message"} <= set(bad["findings"][0])
+
+
+def test_one_unreadable_summary_does_not_stop_the_others(summary: Path, tmp_path: Path):
+    done = wsisum("inspect", tmp_path / "none.ozx", summary, "--json")
+    assert done.returncode == 1
+    assert "none.ozx: cannot be opened" in done.stderr
+    assert len(json.loads(done.stdout)) == 1
