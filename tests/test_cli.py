@@ -90,7 +90,7 @@ def test_a_dry_run_foresees_and_writes_nothing(slide: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_summary_of_another_option_is_made_again(slide: Path, summary: Path, tmp_path: Path):
+def test_a_summary_of_another_option_is_made_again(slide: Path, tmp_path: Path):
     first = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
     again = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
     other = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 5).stdout)

@@ -35,10 +35,12 @@ from wsisum_cli.errors import (
 )
 from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.patch import Reading, read_patches
+from wsisum_cli.pyramid import EncodedTile
 from wsisum_cli.selection import SELECTORS
 from wsisum_cli.slide import open_slide
 from wsisum_cli.source import find_source
 from wsisum_cli.summary import open_summary
+from wsisum_cli.tiff import TiffPyramid
 from wsisum_cli.verify import verify_summary
 
 SIZE = (3600, 3000)
@@ -189,6 +191,24 @@ def test_tiles_much_larger_than_their_patches_are_copied_only_on_demand(slides, 
 
 
 # -- pixel size ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segment", [b"\xff\xfe\x00\x0aDOE^JANE", b"\xff\xe1\x00\x0aDOE^JANE"])
+def test_tiles_that_hold_more_than_pixels_are_not_copied(slides, encoder, tmp_path, monkeypatch, segment):
+    """Scanners may write comments into every tile."""
+    original = TiffPyramid.encoded_tile
+
+    def commented(self: TiffPyramid, level: int, column: int, row: int) -> EncodedTile | None:
+        tile = original(self, level, column, row)
+        return tile and EncodedTile(tile.stream[:2] + segment + tile.stream[2:], tile.spliced)
+
+    monkeypatch.setattr(TiffPyramid, "encoded_tile", commented)
+    output = tmp_path / "a.ozx"
+    assert summarize(slides["ycbcr"], output, encoder).pixels == "jpeg"
+    assert b"DOE^JANE" not in output.read_bytes()
+    with pytest.raises(SlideError, match="more than pixels") as caught:
+        summarize(slides["ycbcr"], output, encoder, Options(pixels="source"))
+    assert caught.value.reason == "no plain JPEG tiles"
 
 
 def test_a_slide_that_does_not_say_its_pixel_size_needs_it(slides, encoder, tmp_path):

@@ -104,3 +104,17 @@ def test_the_public_door(output: Path):
         assert summary.weights.sum() == pytest.approx(1)
         assert summary.embedding.shape == summary.features.shape[1:]
         assert summary.provenance["source"]["name"] == "breast-1.svs"
+
+
+def test_zarr_alone_reads_it(output: Path):
+    """Nothing of this package is imported: zarr finds the codec of the patches by itself."""
+    script = (
+        "import sys, zarr\n"
+        "group = zarr.open_group(zarr.storage.ZipStore(sys.argv[1], mode='r'), mode='r')\n"
+        "name = 'tiles' if 'tiles' in group['patches'] else 'pixels'\n"
+        "print(group['0'].shape[0], group['patches'][name][0].shape[-1], float(group['patches/weights'][...].sum()))\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script, str(output / "breast/breast-1.ozx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["3", "3"]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import google_crc32c
 import numpy as np
 import zarr
-from numcodecs import blosc  # type: ignore[import-untyped]
+from numcodecs import blosc
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 from zarr.core.array_spec import ArraySpec

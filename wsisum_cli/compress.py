@@ -241,7 +241,15 @@ def kept_pixels(slide: Slide, grid: Grid, rows: np.ndarray, options: Options, da
         )
     cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
     if copyable and (options.pixels == "source" or (options.pixels == "auto" and cheap)):
-        return copy_tiles(slide.pyramid, grid.reading, kept)
+        tiles = copy_tiles(slide.pyramid, grid.reading, kept)
+        if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
+            return tiles
+        if options.pixels == "source":
+            raise SlideError(
+                f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
+                "name a patient, or have odd sizes; use --pixels auto or jpeg",
+                "no plain JPEG tiles",
+            )
     return encode_kept(slide, grid.reading, kept, options.quality, damage, threads)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import struct
+from collections.abc import Iterator
+
 import numpy as np
 
 from wsisum_cli.pyramid import MAX_TILE_PIXELS, EncodedTile
@@ -11,27 +15,54 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 #: A JFIF marker: three components are YCbCr.
 JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
-FRAMES = (0xC0, 0xC1, 0xC2)  # markers that name the components: baseline, extended, progressive
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size and name the components
+SCAN = 0xDA
+#: Baseline, extended and progressive frames, scans, tables, restart interval, JFIF's and Adobe's colour marks.
+PIXEL_MARKERS = {0xC0, 0xC1, 0xC2, SCAN, 0xDB, 0xC4, 0xDD, 0xE0, 0xEE}
+NOT_PIXELS = re.compile(rb"\xff[\xe0-\xef\xfe]")
 #: What libjpeg says of bytes between the last px and the end marker. Some encoders leave them; nothing is lost.
 PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
 
 
-def header_markers(stream: bytes) -> dict[int, bytes]:
-    """Marker code -> payload of the segments before the first scan; a repeated marker keeps its last payload."""
-    found: dict[int, bytes] = {}
+def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker code, payload, and where the segment ends, up to and with the header of the first scan."""
     at = 2
     while at + 4 <= len(stream) and stream[at] == 0xFF:
         code = stream[at + 1]
         if code == 0xFF:  # a fill byte
             at += 1
             continue
-        length = int.from_bytes(stream[at + 2 : at + 4], "big")
-        found[code] = stream[at + 4 : at + 2 + length]
-        if code == 0xDA:  # start of scan: entropy-coded data follow
-            break
-        at += 2 + length
-    return found
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        yield code, stream[at + 4 : end], end
+        if code == SCAN:  # entropy-coded data follow
+            return
+        at = end
+
+
+def header_markers(stream: bytes) -> dict[int, bytes]:
+    """Marker code -> payload of the segments before the first scan; a repeated marker keeps its last payload."""
+    return {code: payload for code, payload, _ in header_segments(stream)}
+
+
+def frame_size(stream: bytes) -> tuple[int, ...]:
+    """Height and width in the frame header; empty where it has none, or several."""
+    frames = [payload for code, payload, _ in header_segments(stream) if code in FRAMES]
+    return struct.unpack(">HH", frames[0][1:5]) if len(frames) == 1 and len(frames[0]) >= 5 else ()
+
+
+def holds_only_pixels(stream: bytes) -> bool:
+    """Whether there is no comment, no application data but colour marks, and nothing behind the end.
+
+    Such segments can name a patient, and would be copied with a tile.
+    """
+    segments = list(header_segments(stream))
+    if not segments or segments[-1][0] != SCAN:
+        return False
+    if any(code not in PIXEL_MARKERS or (code in (0xE0, 0xEE) and len(data) > 14) for code, data, _ in segments):
+        return False
+    scans = stream[segments[-1][2] :]  # in entropy-coded data, 0xFF before any other byte than 0 is a marker
+    return NOT_PIXELS.search(scans) is None and not scans.partition(EOI)[2].strip(b"\0")
 
 
 def is_rgb(stream: bytes) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -47,7 +46,6 @@ ICC_PROFILE = "icc_profile"
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
-FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 MAX_PIXELS = 1 << 26  # of one image: 200 MB decoded
 
 
@@ -403,7 +401,7 @@ class JpegShard:
     def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
         """One image, each side divided by `shrink` inside the JPEG decoder."""
         stream = self.stream(row)
-        found = jpeg_side(stream)
+        found = jpeg.frame_size(stream)
         if found != self.side:  # looked at before the decoder makes room for it
             raise self._wrong(row, f"is an image of {found}, expected {self.side} (height, width)")
         try:
@@ -413,12 +411,6 @@ class JpegShard:
 
     def _wrong(self, row: int, what: str) -> SummaryError:
         return SummaryError(f"{self._summary.name}: chunk {row} of {self.member} {what}")
-
-
-def jpeg_side(stream: bytes) -> tuple[int, ...]:
-    """Height and width in the frame header of a JPEG stream; empty where it has none."""
-    frames = [payload for code, payload in jpeg.header_markers(stream).items() if code in FRAME_MARKERS]
-    return struct.unpack(">HH", frames[0][1:5]) if len(frames) == 1 and len(frames[0]) >= 5 else ()
 
 
 class Patches(Sequence[np.ndarray]):
