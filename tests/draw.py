@@ -366,10 +366,10 @@ def draw_pen(image: Image, rng: np.random.Generator, colour: str) -> None:
     """A felt-tip stroke on the glass between the fragments and the upper edge, into the image itself."""
     height, width = image.shape[:2]
     x = np.linspace(0.06, 0.42, 24) * width
-    y = (0.075 + 0.03 * np.sin(np.linspace(0, 5, 24) + rng.uniform(0, 2))) * height
+    y = (0.06 + 0.02 * np.sin(np.linspace(0, 5, 24) + rng.uniform(0, 2))) * height
     mask = np.zeros((height // COARSE + 1, width // COARSE + 1), np.uint8)
     points = np.stack([x, y], 1) / COARSE
-    cv2.polylines(mask, [points.astype(np.int32)], False, 255, max(3, min(mask.shape) // 26), cv2.LINE_AA)
+    cv2.polylines(mask, [points.astype(np.int32)], False, 255, max(3, min(mask.shape) // 7), cv2.LINE_AA)
     streaks = np.clip(0.90 + 0.04 * smooth_noise(rng, mask.shape, 40), 0, 1)
     opacity = _enlarge(mask * streaks.astype(np.float32), width, height)
     rows = int(np.flatnonzero(opacity.any(1)).max()) + 1

@@ -118,3 +118,11 @@ def test_zarr_alone_reads_it(output: Path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:2] == ["3", "3"]
+
+
+def test_the_pen_mark_is_no_tissue(archive: Path, output: Path):
+    """The stroke lies over the upper left of the stomach slide."""
+    with open_summary(output / "stomach/stomach-1.ozx") as summary:
+        x, y = summary.tissue.coords.T
+        assert not ((x < 1000) & (y < 400)).any()
+        assert not [patch for patch in summary.patches if (patch[..., 1] > patch[..., 0] + 10.0).mean() > 0.05]

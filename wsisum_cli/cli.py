@@ -194,11 +194,11 @@ def inspect(
         try:
             with open_summary(path) as summary:
                 found.append({**facts(summary), "kept": kept_patches(summary)})
+                if image is not None:
+                    write_image(image, summary)
                 if not as_json:
                     print_summary(output(), found[-1])
                     show_overview(summary)
-                if image is not None:
-                    write_image(image, summary)
         except SummaryError as error:
             failed = True
             warn(str(error))

@@ -33,7 +33,7 @@ FLAT = 6  # within 80 µm; pale tissue has 10 and more
 # Optical densities in thousandths.
 STAIN = 18  # fat septa reach about 25, a scanner's glare around dense tissue 15
 INK = 300
-NAVY_INK = 700  # haematoxylin may look like it, but without any gap is paler
+NAVY_INK = 550  # haematoxylin may look like it, but without any gap is paler
 DENSEST = 1500  # more is noise, and 20 times as much still fits into 16 bits
 DARK = 300
 
@@ -212,9 +212,10 @@ def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, 
     green_ink = 20 * green < 17 * np.minimum(red, blue)
     green_ink |= (10 * green < 11 * blue) & (10 * red > 13 * green)
     red_ink = (6 * red < green) & (3 * blue > 2 * green)
-    blue_ink = (2 * red > 3 * np.maximum(green, blue)) | ((10 * red > 11 * green) & (red > 5 * blue))
+    blue_ink = (5 * red > 6 * green) & (red > 2 * blue)  # haematoxylin lets red through at least as well as green
+    blue_ink |= (10 * red > 11 * green) & (red > 5 * blue)
     ink = stained & (green_ink | red_ink | blue_ink)
-    navy = blue_ink & ~green_ink & (4 * blue > red)
+    navy = blue_ink & ~green_ink & (5 * blue > red)
     stroke = ink & (high > np.where(navy, NAVY_INK, INK))
     return stained, ink, stroke, (low > DARK) & ~stained, void
 

@@ -33,7 +33,8 @@ import tifffile
 from wsisum_cli.card import Card
 from wsisum_cli.damage import Damage
 from wsisum_cli.grid import Grid, lay_grid
-from wsisum_cli.patch import blocks, read_patches, resize
+from wsisum_cli.patch import blocks, read_patches
+from wsisum_cli.pixels import resize
 from wsisum_cli.slide import Slide, open_slide, read_level, read_overview
 from wsisum_cli.tissue import find_tissue
 
@@ -116,7 +117,8 @@ def openslide_reader(handle: Callable[[], openslide.OpenSlide], grid: Grid, thre
     def cut(row: int) -> np.ndarray:
         x, y = grid.coords[row].tolist()
         region = np.asarray(handle().read_region((x, y), 0, (size, size)))[..., :3]
-        return resize(resize(np.ascontiguousarray(region), reading.side), reading.patch_size)
+        as_read = resize(np.ascontiguousarray(region), reading.side, reading.side)
+        return resize(as_read, reading.patch_size, reading.patch_size)
 
     def read_block(rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
         return [(row, cut(row)) for row in rows.tolist()]
@@ -321,7 +323,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rgb-slide", type=Path, help="a 40x slide of 240 px RGB JPEG tiles; made of SLIDE by default")
     parser.add_argument("--mpp", type=float, default=0.25, help="µm per px where the slide does not state it")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--limit", type=int, help="read this many patches; all of them by default")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser.parse_args(arguments)
