@@ -120,7 +120,7 @@ def test_zarr_alone_reads_it(output: Path):
     assert done.stdout.split()[:2] == ["3", "3"]
 
 
-def test_the_pen_mark_is_no_tissue(archive: Path, output: Path):
+def test_the_pen_mark_is_no_tissue(output: Path):
     """The stroke lies over the upper left of the stomach slide."""
     with open_summary(output / "stomach/stomach-1.ozx") as summary:
         x, y = summary.tissue.coords.T
