@@ -134,10 +134,11 @@ def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
 @posix
 def test_interrupted_says_so(archive: Path, tmp_path: Path):
     command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(2.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "3 slides to summarize, 0 up to date\n"  # the work begins
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors

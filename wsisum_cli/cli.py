@@ -79,7 +79,9 @@ def options_of_all(
 
 @app.command()
 def compress(
-    source: Annotated[Path, typer.Argument(help="A folder of slides, searched through, or one slide.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder of slides, searched through, or one slide.", metavar="SOURCE")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")] = Path("summaries"),
     mpp: Annotated[
         float | None, typer.Option(min=0.05, max=10, help="µm per pixel, for slides that do not say.")
