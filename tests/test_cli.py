@@ -133,7 +133,7 @@ def test_a_manifest_names_the_slide_everywhere(slide: Path, tmp_path: Path):
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(slide: Path, tmp_path: Path):
     done = wsisum("compress", slide, "-o", tmp_path)
-    assert "1 slides: 1 written" in done.stdout
+    assert "1 slide: 1 written" in done.stdout
     assert "slide.svs: written" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
 

@@ -127,14 +127,18 @@ class Bars:
         self._progress.console.print(outcome_line(outcome), markup=False, style=COLOURS.get(outcome.status, ""))
 
 
+def many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plan_line(plan: Plan) -> str:
     done = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
-    parts = [f"{len(plan.jobs)} slides to summarize", f"{done} up to date"]
+    parts = [f"{many(len(plan.jobs), 'slide')} to summarize", f"{done} up to date"]
     passed = len(plan.outcomes) - done
     if passed:
         parts.append(f"{passed} passed over")
     if plan.other_files:
-        parts.append(f"{plan.other_files} other files")
+        parts.append(many(plan.other_files, "other file"))
     return ", ".join(parts)
 
 
@@ -142,7 +146,7 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.status == WRITTEN:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
-        broken = f", {outcome.broken_tiles} broken tiles left out" if outcome.broken_tiles else ""
+        broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}"
         kept = f"{outcome.patches} of {outcome.tissue_patches} patches"
         return f"{outcome.source}: written, {kept}, {figures}"
@@ -173,7 +177,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
-    text = f"{len(outcomes)} slides: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    text = f"{many(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     there = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
     if there:
         before = sum(outcome.bytes_in or 0 for outcome in there)
