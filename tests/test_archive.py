@@ -93,6 +93,16 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path):
     assert [(o.source, o.reason) for o in outcomes] == [("2.dcm", "part of a slide")]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    touch(tmp_path, "1.svs")
+    os.mkfifo(tmp_path / "2.svs")
+    (tmp_path / "3.svs").symlink_to(tmp_path / "nowhere")
+    sources, outcomes, _ = find_slides(tmp_path, tmp_path / "out")
+    assert [source.path.name for source in sources] == ["1.svs", "3.svs"]
+    assert [(o.source, o.status, o.reason) for o in outcomes] == [("2.svs", "skipped", "not a slide")]
+
+
 # names of outputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +169,21 @@ def test_one_unreadable_summary_does_not_stop_the_others(summary: Path, tmp_path
     assert done.returncode == 1
     assert "none.ozx: cannot be opened" in done.stderr
     assert len(json.loads(done.stdout)) == 1
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this file system has no such names")
+def test_odd_names_reach_the_report(slide: Path, tmp_path: Path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [b"bad\xff.svs", "line\nbreak [red] \u00fc\U0001f600.svs".encode()]
+    for name in names:
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(slide.read_bytes())
+    done = wsisum("compress", folder, "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out/report.json").read_text())["slides"]
+    assert sorted(os.fsencode(row["source"]) for row in rows) == sorted(names)
+    again = wsisum("compress", folder, "-o", tmp_path / "out", "--json")
+    assert json.loads(again.stdout)["counts"] == {"written": 0, "skipped": 2, "failed": 0}
+    assert wsisum("verify", tmp_path / "out", "--source", folder).returncode == 0
+    assert wsisum("inspect", *(tmp_path / "out").glob("*.ozx"), "--json").returncode == 0

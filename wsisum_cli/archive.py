@@ -136,8 +136,12 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     outcomes: list[Outcome] = []
     other_files = 0
     for folder, names in walk(source, output, outcomes):
-        slides = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
-        other_files += len(names) - len(slides)
+        named = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
+        other_files += len(names) - len(named)
+        slides = [path for path in named if path.is_file() or not path.exists()]
+        for path in set(named) - set(slides):  # reading one would wait forever
+            name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
+            outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
         series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
         sources += [Source(first, (first, *others)) for first, *others in series]
         sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]

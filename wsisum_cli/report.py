@@ -43,7 +43,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def replace_file(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.write_text(text, encoding="utf-8")
+    # File names need not be text; in JSON the escapes that stand for the rest are read back as they were.
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(aside, path)
 
 
