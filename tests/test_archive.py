@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_source import dicom
 
-from wsisum_cli.archive import Manifest, Request, find_slide_of, find_slides, make_jobs, plan_archive, read_manifest
+from wsisum_cli.archive import Manifest, Request, SourceIndex, find_slides, make_jobs, plan_archive, read_manifest
 from wsisum_cli.compress import Options
 from wsisum_cli.errors import UsageError
 
@@ -159,7 +159,12 @@ def test_a_manifest_names_slides_by_path_or_by_name(tmp_path: Path):
         ("slide,mpp\na.svs,small\n", "line 2: the mpp 'small' is not a number"),
         ("slide,mpp\na.svs,40\n", "line 2: .* outside 0.05 to 10"),
         ("slide,mask\na.svs,gone.png\n", "line 2: there is no mask gone.png"),
-        ("slide,name\na.svs,../b\n", "is a path"),
+        ("slide,name\na.svs,../b\n", "is no plain file name"),
+        ("slide,name\na.svs,.\n", "is no plain file name"),
+        ("slide,name\na.svs,.hidden\n", "is no plain file name"),
+        ("slide,name\na.svs," + "n" * 300 + "\n", "is no plain file name"),
+        ("mpp,slide\n0.5\n", "line 2: no slide is named"),
+        ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "line 3: a.svs is named twice"),
     ],
 )
 def test_a_bad_manifest_cannot_start(tmp_path: Path, text: str, complaint: str):
@@ -179,9 +184,38 @@ def test_a_manifest_from_a_spreadsheet_is_read(tmp_path: Path):
 
 
 def test_the_source_of_an_unreadable_summary_is_nowhere(tmp_path: Path):
-    assert not find_slide_of(tmp_path / "none.ozx", tmp_path).exists()
+    assert SourceIndex(tmp_path).find(tmp_path / "none.ozx") is None
 
 
 def test_a_slide_given_is_the_source(tmp_path: Path):
     touch(tmp_path, "1.svs")
-    assert find_slide_of("any.ozx", tmp_path / "1.svs") == tmp_path / "1.svs"
+    assert SourceIndex(tmp_path / "1.svs").find("any.ozx") == tmp_path / "1.svs"
+
+
+# names that other file systems take for the same
+
+
+def test_names_that_differ_in_case_alone_are_told_apart(tmp_path: Path):
+    touch(tmp_path, "B12.svs", "b12.tif")
+    assert outputs(tmp_path, tmp_path / "out") == {"B12.svs": "B12.svs.ozx", "b12.tif": "b12.tif.ozx"}
+
+
+def test_a_name_that_ends_like_another_keeps_its_suffix(tmp_path: Path):
+    touch(tmp_path, "B12.svs", "B12.ndpi", "B12.svs.svs")
+    assert outputs(tmp_path, tmp_path / "out") == {
+        "B12.ndpi": "B12.ndpi.ozx",
+        "B12.svs": "B12.svs.ozx",
+        "B12.svs.svs": "B12.svs.svs.ozx",
+    }
+
+
+def test_slides_and_summaries_in_one_folder_cannot_start(tmp_path: Path):
+    touch(tmp_path, "1.svs")
+    with pytest.raises(UsageError, match="would share this folder"):
+        plan_archive(request(tmp_path, tmp_path), Manifest(), {})
+
+
+def test_a_name_too_long_to_look_for_is_left_to_its_job(tmp_path: Path):
+    touch(tmp_path, "a" * 250 + ".svs", "a" * 250 + ".tif")
+    plan = plan_archive(request(tmp_path, tmp_path / "out"), Manifest(), {})
+    assert len(plan.jobs) == 2

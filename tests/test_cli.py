@@ -69,7 +69,7 @@ def test_an_output_folder_that_is_a_file_cannot_start(slide: Path, tmp_path: Pat
     (tmp_path / "file").touch()
     done = wsisum("compress", slide, "-o", tmp_path / "file")
     assert done.returncode == 2
-    assert "the output folder cannot be made" in done.stderr
+    assert "the output folder cannot be made or written to" in done.stderr
 
 
 def test_cuda_asked_for_and_missing_cannot_start(slide: Path, tmp_path: Path):
@@ -187,3 +187,35 @@ def test_odd_names_reach_the_report(slide: Path, tmp_path: Path):
     assert json.loads(again.stdout)["counts"] == {"written": 0, "skipped": 2, "failed": 0}
     assert wsisum("verify", tmp_path / "out", "--source", folder).returncode == 0
     assert wsisum("inspect", *(tmp_path / "out").glob("*.ozx"), "--json").returncode == 0
+
+
+def test_a_run_that_cannot_start_leaves_the_last_report(slide: Path, tmp_path: Path):
+    assert wsisum("compress", slide, "-o", tmp_path).returncode == 0
+    before = (tmp_path / "report.json").read_bytes()
+    done = wsisum("compress", slide, "-o", tmp_path, "--device", "cuda", "--force")
+    if done.returncode == 0:
+        pytest.skip("this machine has CUDA")
+    assert (tmp_path / "report.json").read_bytes() == before
+
+
+def test_a_dry_run_can_be_read_by_scripts(slide: Path, tmp_path: Path):
+    done = wsisum("compress", slide, "-o", tmp_path / "out", "--dry-run", "--json")
+    assert [row["status"] for row in json.loads(done.stdout)["slides"]] == ["would write"]
+
+
+def test_the_source_is_found_by_its_content(slide: Path, tmp_path: Path):
+    """Two slides of the same size, whose names a manifest hides."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    content = slide.read_bytes()
+    (folder / "a.svs").write_bytes(content)
+    (folder / "b.svs").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (tmp_path / "manifest.csv").write_text("slide,name\na.svs,one\nb.svs,two\n")
+    wsisum("compress", folder, "-o", tmp_path / "out", "--manifest", tmp_path / "manifest.csv")
+    done = wsisum("verify", tmp_path / "out", "--source", folder, "--json")
+    assert done.returncode == 0, done.stdout
+    (folder / "b.svs").unlink()
+    done = wsisum("verify", tmp_path / "out", "--source", folder, "--json")
+    assert [finding["code"] for result in json.loads(done.stdout) for finding in result["findings"]] == [
+        "source-missing"
+    ]

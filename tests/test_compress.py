@@ -316,7 +316,13 @@ def test_given_features_are_used_and_not_computed_again(slides, encoder, known, 
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(pixels=pixels), features=folder)
     about = attributes_of(tmp_path / "a.ozx")
     digest = hashlib.sha256((folder / "ycbcr.h5").read_bytes()).hexdigest()
-    assert about["features"] == {"origin": "given", "encoder": "conch_v15", "sha256": digest, "left_out": 0}
+    assert about["features"] == {
+        "origin": "given",
+        "encoder": "conch_v15",
+        "sha256": digest,
+        "left_out": 0,
+        "patch_encoder_sha256": encoder.card.sha256,
+    }
     assert about["encoder"] == {"name": "conch_v15"}
     assert done.provider == about["provider"] == "none"
     assert done.pixels == ("source" if pixels == "auto" else "jpeg")
@@ -338,6 +344,22 @@ def test_given_features_on_a_broken_tile_are_the_slide_s_fault(slides, encoder, 
     with pytest.raises((BrokenSlideError, TileError), match=r"^ycbcr\.svs: "):
         summarize(broken, tmp_path / "a.ozx", encoder, Options(pixels=pixels), features=folder)
     assert not (tmp_path / "a.ozx").exists()
+
+
+def test_given_features_go_on_without_a_few_broken_tiles(slides, encoder, known, tmp_path):
+    """The kept patch that lies on one is left out, and another picked."""
+    broken = tmp_path / "ycbcr.svs"
+    broken.write_bytes(slides["ycbcr"].read_bytes())
+    folder = give_features(tmp_path / "features", slides["ycbcr"], known, 24)
+    summarize(broken, tmp_path / "whole.ozx", encoder, features=folder)
+    with open_summary(tmp_path / "whole.ozx") as summary:
+        x, y = summary.coords[0].tolist()
+        count = len(summary.tissue.coords)
+    break_tile(broken, x // 256, y // 256)
+    done = summarize(broken, tmp_path / "a.ozx", encoder, features=folder)
+    assert (done.tissue_patches, done.broken_tiles) == (count - 1, 1)
+    with open_summary(tmp_path / "a.ozx") as summary:
+        assert [x, y] not in summary.tissue.coords.tolist()
 
 
 # -- tissue --------------------------------------------------------------------------------------------------

@@ -341,8 +341,18 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
 
 
 def test_what_a_killed_process_left_aside_is_removed(tmp_path: Path):
-    for name in (".B[12].ozx.4711.part", ".other.ozx.4711.part"):
-        (tmp_path / name).write_bytes(b"half")
+    for name in ("B[12].ozx", "other.ozx"):
+        with writing_aside(tmp_path / name) as aside:
+            left = aside.with_name(aside.name.replace(str(os.getpid()), "4711"))
+            aside.write_bytes(b"whole")
+        left.write_bytes(b"half")
     with writing_aside(tmp_path / "B[12].ozx") as aside:
         write_container(aside, CONTENTS)
-    assert sorted(os.listdir(tmp_path)) == [".other.ozx.4711.part", "B[12].ozx"]
+    assert sorted(os.listdir(tmp_path)) == sorted([left.name, "B[12].ozx", "other.ozx"])
+
+
+def test_a_name_as_long_as_may_be_can_be_written(tmp_path: Path):
+    path = tmp_path / ("n" * 251 + ".ozx")
+    with writing_aside(path) as aside:
+        write_container(aside, CONTENTS)
+    assert path.is_file()

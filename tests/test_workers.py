@@ -95,14 +95,6 @@ def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for_orphans(marker: Path) -> None:
-    """Workers see that their parent is gone and end; until then they may still write."""
-    for _ in range(100):
-        if subprocess.run(["pgrep", "-f", str(marker)], capture_output=True, check=False).returncode:
-            return
-        time.sleep(0.05)
-
-
 @posix
 def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
     """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
@@ -143,3 +135,38 @@ def test_interrupted_says_so(archive: Path, tmp_path: Path):
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert (tmp_path / "out/report.json").is_file()
+
+
+@posix
+def test_successors_that_die_while_they_load_are_replaced(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Memory may be short for a moment; only a row of such deaths ends the run."""
+    started: list[workers.Worker] = []
+    original = workers.Worker.__init__
+
+    def fragile(self: workers.Worker, setup: Setup) -> None:
+        original(self, setup)
+        started.append(self)
+        if len(started) == 1:
+            self.process.kill()
+
+    monkeypatch.setattr(workers.Worker, "__init__", fragile)
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))
+    assert [o.status for o in outcomes] == ["written"] * 3
+    assert len(started) == 2
+
+
+@posix
+def test_workers_that_all_die_while_they_load_end_the_run(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = workers.Worker.__init__
+
+    def doomed(self: workers.Worker, setup: Setup) -> None:
+        original(self, setup)
+        self.process.kill()
+
+    monkeypatch.setattr(workers.Worker, "__init__", doomed)
+    with pytest.raises(UsageError, match="die while they load the models"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from wsisum_cli.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
 from wsisum_cli.source import Source, companion, find_source, group_series, sha256_of
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
 from wsisum_cli.verify import is_whole
+
+MAX_NAME = 200  # characters; file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,6 @@ class Plan:
     jobs: list[tuple[str, Job]]  # path within the archive, and what to do
     outcomes: list[Outcome]  # of what needs no work
     other_files: int  # in the archive that do not look like slides
-    unused: list[str]  # rows of the manifest that name no slide
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,11 @@ def read_manifest(path: Path) -> Manifest:
                 found = ", ".join(reader.fieldnames or ()) or "none"
                 raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
             for row in reader:
-                entries[row["slide"].strip()] = manifest_entry(row, path, reader.line_num)
+                slide = (row["slide"] or "").strip()
+                if not slide or slide in entries:
+                    what = f"{slide} is named twice" if slide else "no slide is named"
+                    raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
+                entries[slide] = manifest_entry(row, path, reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
     return Manifest(entries, set(entries))
@@ -94,8 +101,8 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
     if mask is not None and not mask.is_file():
         raise UsageError(f"{path.name}, line {line}: there is no mask {values['mask']}")
     name = values.get("name") or None
-    if name and ("/" in name or "\\" in name):
-        raise UsageError(f"{path.name}, line {line}: the name {name!r} is a path; give a plain name")
+    if name and (set(name) & set("/\\") or name.startswith(".") or not name.isprintable() or len(name) > MAX_NAME):
+        raise UsageError(f"{path.name}, line {line}: the name {name!r} is no plain file name; give another")
     try:
         mpp = float(values["mpp"]) if values.get("mpp") else None
     except ValueError as error:
@@ -111,6 +118,8 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
 
     Raises UsageError when there is nothing at the source.
     """
+    if request.source.is_dir() and request.source.resolve() == request.output.resolve():
+        raise UsageError(f"{request.output}: slides and summaries would share this folder; choose another --output")
     sources, outcomes, other_files = find_slides(request.source, request.output)
     if not sources and not outcomes:
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
@@ -123,7 +132,7 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         else:
             outcomes.append(done)
     outcomes.sort(key=lambda outcome: outcome.source)
-    return Plan(jobs, outcomes, other_files, sorted(manifest.unused))
+    return Plan(jobs, outcomes, other_files)
 
 
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
@@ -131,7 +140,7 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     if source.is_file():
         return [find_source(source)], [], 0
     if not source.is_dir():
-        raise UsageError(f"{source}: no such file or folder")
+        raise UsageError(f"{source}: {'not a file or folder' if source.exists() else 'no such file or folder'}")
     sources: list[Source] = []
     outcomes: list[Outcome] = []
     other_files = 0
@@ -186,17 +195,20 @@ def outcomes_of_parts(series: list[list[Path]], root: Path) -> list[Outcome]:
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
     """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
-    stems = Counter(output_stem(source.path.relative_to(root)) for source in sources)
-    taken: dict[Path, str] = {}
+    stems = Counter(folded(output_stem(source.path.relative_to(root))) for source in sources)
+    taken: dict[str, str] = {}
     for source in sources:
         relative = source.path.relative_to(root)
         entry = manifest.entry(relative)
         stem = output_stem(relative)
-        name = relative.with_name(entry.name) if entry.name else (relative if stems[stem] > 1 else stem)
+        name = relative.with_name(entry.name) if entry.name else (relative if stems[folded(stem)] > 1 else stem)
+        if folded(name) in taken and not entry.name:
+            name = relative
+        if folded(name) in taken:
+            other = taken[folded(name)]
+            raise UsageError(f"{other} and {relative} would share one summary; name them apart in --manifest")
+        taken[folded(name)] = relative.as_posix()
         output = request.output / name.with_name(name.name + SUFFIX)
-        if output in taken:
-            raise UsageError(f"{taken[output]} and {relative} would share one summary; name them apart in --manifest")
-        taken[output] = relative.as_posix()
         yield (
             relative.as_posix(),
             Job(
@@ -210,6 +222,11 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
         )
 
 
+def folded(path: Path) -> str:
+    """What file systems that ignore case and composition of letters take for the same name."""
+    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+
+
 def output_stem(relative: Path) -> Path:
     stem = relative.with_suffix("")
     return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
@@ -217,16 +234,21 @@ def output_stem(relative: Path) -> Path:
 
 def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
     """The outcome of a slide whose summary is whole and what this run would make; None when it is to be made."""
-    if not job.output.is_file():
-        return None
     try:
+        if not job.output.is_file():
+            return None
         with open_summary(job.output) as summary:
             attributes = summary.attributes
-        same = is_same(request, job, attributes, known) and is_whole(job.output)
+        if not (is_same(request, job, attributes, known) and is_whole(job.output)):
+            return None
+        return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
         return None  # damaged, or none of ours: it is made again
-    if not same:
-        return None
+
+
+def outcome_as_before(
+    relative: str, request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None
+) -> Outcome:
     return Outcome(
         relative,
         SKIPPED,
@@ -242,6 +264,7 @@ def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None)
         broken_tiles=attributes["broken_tiles"]["count"],
         sha256=attributes["source"]["sha256"],
         modified=job.source.modified,
+        seconds=known.seconds if known else {},
     )
 
 
@@ -260,7 +283,8 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
     given = attributes["features"]["origin"] == "given"
     if job.features is not None:
         path = find_features(job.features, job.source.path)
-        if not given or attributes["features"]["sha256"] != sha256_of(path):
+        stated = attributes["features"]
+        if (stated.get("sha256"), stated.get("patch_encoder_sha256")) != (sha256_of(path), request.encoder_sha256):
             return False
     elif given or attributes["encoder"]["sha256"] != request.encoder_sha256:
         return False
@@ -269,20 +293,26 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
     return bool(source["sha256"] == job.source.sha256)
 
 
-def find_slide_of(summary: str | Path, source: Path) -> Path:
-    """The slide that a summary was made from: `source` if it is a file, else that of its name or size below it.
+class SourceIndex:
+    """Finds the slides that summaries were made from, in an archive that is walked once."""
 
-    Where none fits, a path that is not there: verification says so.
-    """
-    if source.is_file():
-        return source
-    try:
-        with open_summary(summary) as opened:
-            wanted = opened.attributes["source"]
-            name, size = str(wanted["name"]), wanted["bytes"]
-    except (WsisumError, KeyError, TypeError):
-        return source / "unknown"
-    sources, _, _ = find_slides(source, source / "no output here")
-    fitting = [found for found in sources if found.bytes == size]
-    named = [found for found in fitting if found.path.name == name]
-    return next((found.path for found in named or fitting), source / name)
+    def __init__(self, source: Path) -> None:
+        self._single = source if source.is_file() else None
+        sources = [] if self._single else find_slides(source, source / "no output here")[0]
+        self._by_size: dict[int, list[Source]] = {}
+        for found in sources:
+            with contextlib.suppress(OSError):
+                self._by_size.setdefault(found.bytes, []).append(found)
+
+    def find(self, summary: str | Path) -> Path | None:
+        """By size, then content; None where the archive has no such slide, or the summary does not say."""
+        if self._single is not None:
+            return self._single
+        try:
+            with open_summary(summary) as opened:
+                wanted = opened.attributes["source"]
+                fitting = self._by_size.get(wanted["bytes"], [])
+                same = [found for found in fitting if found.sha256 == wanted["sha256"]]
+        except (WsisumError, OSError, KeyError, TypeError):
+            return None
+        return same[0].path if same else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -103,7 +104,7 @@ def compress(
     ] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Patches to keep; by default one in eight, 8 to 64.")] = None,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.facility,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     pixels: Annotated[
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
     ] = Pixels.auto,
@@ -137,12 +138,12 @@ def compress(
     rows = read_manifest(manifest) if manifest else Manifest()
     run = Run(request, setup, workers)
     if dry_run:
-        foresee_run(request, rows)
+        foresee_run(request, rows, as_json)
     else:
         carry_out(run, rows, as_json)
 
 
-def foresee_run(request: Any, manifest: Any) -> None:
+def foresee_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive import plan_archive
     from wsisum_cli.console import output, print_outcomes, warn
     from wsisum_cli.report import read_outcomes
@@ -150,25 +151,36 @@ def foresee_run(request: Any, manifest: Any) -> None:
 
     plan = plan_archive(request, manifest, read_outcomes(request.output))
     outcomes = [*plan.outcomes, *(foresee(source, job) for source, job in plan.jobs)]
+    warn_of_unused(manifest)
     for outcome in outcomes:
         if outcome.status == "failed":
             warn(outcome.message)
-    print_outcomes(output(), outcomes)
+    if as_json:
+        typer.echo(json.dumps({"slides": [outcome.as_dict() for outcome in outcomes]}, indent=1))
+    else:
+        print_outcomes(output(), outcomes)
     raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in outcomes) else 0)
+
+
+def warn_of_unused(manifest: Any) -> None:
+    from wsisum_cli.console import warn
+
+    for name in sorted(manifest.unused):
+        warn(f"the manifest names {name}, which is not in the archive")
 
 
 def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.report import JSON_NAME
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
     try:
         with listening(messages()) as listener:
             run.go(manifest, listener)
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
-    for name in sorted(manifest.unused):
-        warn(f"the manifest names {name}, which is not in the archive")
+    warn_of_unused(manifest)
     report = run.request.output / JSON_NAME
     if as_json:
         typer.echo(report.read_text(encoding="utf-8"), nl=False)
@@ -250,6 +262,7 @@ def verify(
 
     Exit code 1 when there is a finding of severity error or warning.
     """
+    from wsisum_cli.archive import SourceIndex
     from wsisum_cli.console import output, print_verifications
     from wsisum_cli.verify import verify_summary
     from wsisum_cli.workers import cores
@@ -258,8 +271,10 @@ def verify(
         raise UsageError("--quick does not look at the source; leave one of the two out")
     find_encoder = encoder_finder(encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
+    index = SourceIndex(source) if source is not None else None
     results = [
-        verify_summary(path, find_encoder, tier, slide_of(path, source), cores()) for path in all_summaries(summaries)
+        verify_summary(path, find_encoder, tier, index.find(path) if index else None, cores())
+        for path in all_summaries(summaries)
     ]
     if as_json:
         found = [result.as_dict() for result in results]
@@ -284,13 +299,6 @@ def all_summaries(arguments: list[str]) -> list[str]:
             raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
         found += inside
     return found
-
-
-def slide_of(summary: str, source: Path | None) -> Path | None:
-    """The slide that a summary was made from: `source` itself, or the one of that name and size below it."""
-    from wsisum_cli.archive import find_slide_of
-
-    return find_slide_of(summary, source) if source is not None else None
 
 
 def encoder_finder(given: str | None, device: str) -> FindEncoder:

@@ -16,7 +16,7 @@ from wsisum_cli.finding import Finding
 from wsisum_cli.inference import Encoder
 from wsisum_cli.patch import Reading, read_patches
 from wsisum_cli.pixels import MAX_PSNR, likeness
-from wsisum_cli.pyramid import EncodedTile, Level
+from wsisum_cli.pyramid import EncodedTile, Level, said
 from wsisum_cli.selection import measure_kept
 from wsisum_cli.slide import Slide, open_slide
 from wsisum_cli.source import find_source
@@ -26,10 +26,13 @@ MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at qualit
 
 
 def against_source(
-    content: Content, path: Path, find_encoder: FindEncoder, threads: int, measured: dict[str, float]
+    content: Content, path: Path | None, find_encoder: FindEncoder, threads: int, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """The same file, the same pixels, the same quality over all tissue."""
     source = content.attributes["source"]
+    if path is None:
+        yield Finding("source-missing", f"no slide of {source['bytes']} bytes and this content", None, source["sha256"])
+        return
     try:
         digest = find_source(path).sha256
         if digest != source["sha256"]:
@@ -45,7 +48,7 @@ def against_source(
             if encoder is not None and content.attributes["features"]["origin"] == "computed":
                 yield from same_quality(content, slide, encoder, threads, measured)
     except (SlideError, OSError) as error:
-        yield Finding("source-missing", f"{path.name}: {error}")
+        yield Finding("source-missing", f"{path.name}: {said(error, path)}")
 
 
 def same_geometry(content: Content, slide: Slide) -> Generator[Finding, None, bool]:

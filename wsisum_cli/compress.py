@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,16 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = tissue_mask(slide, overview, job.mask)
-        digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
         with clock("features"):
-            if job.features is None:
-                grid = choose_grid(slide, overview, mask, options, encoder)
+            grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
+            digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
+            if grid is not None:
                 tissue = encode_tissue(slide, grid, tools, damage)
             else:
-                tissue = given_tissue(slide, find_features(job.features, job.source.path), options, encoder)
+                tissue = given_tissue(slide, job, options, encoder)
         with clock("selection"):
+            if tissue.given is not None:
+                tissue = readable(slide, tissue, options, damage, tools.threads)
             candidates, rows = pick_patches(tissue, options)
         with clock("pixels"):
             pixels = kept_pixels(slide, tissue.grid, rows, options, damage, tools.threads)
@@ -193,18 +195,17 @@ def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndar
     return find_tissue(overview.pixels, overview.mpp)
 
 
-def given_tissue(slide: Slide, path: Path, options: Options, encoder: Encoder) -> Tissue:
+def given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
     """The patches and features that somebody else's file holds. Raises FeaturesError."""
-    given = read_features(path, slide, options.patch_size_level0)
+    assert job.features is not None
+    given = read_features(find_features(job.features, job.source.path), slide, options.patch_size_level0)
     size, card = given.patch_size_level0, encoder.card
     reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
     return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
 
 
 def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage) -> Tissue:
-    """The patches of the grid that can be read. Raises NoTissueError, BrokenSlideError."""
-    if not len(grid.coords):
-        raise NoTissueError(f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask")
+    """The patches of the grid that can be read. Raises BrokenSlideError."""
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress
     )
@@ -212,14 +213,17 @@ def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage) -> Tis
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
-    """Aligned to the tiles where those may be copied."""
+    """Aligned to the tiles where those may be copied. Raises NoTissueError, NotASlideError, MppError."""
 
     def lay(align: bool) -> Grid:
         return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align, slide.name)
 
     free = lay(align=False)
     copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
-    return lay(align=True) if copied else free
+    grid = lay(align=True) if copied else free
+    if not len(grid.coords):
+        raise NoTissueError(f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask")
+    return grid
 
 
 def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarray]:
@@ -228,6 +232,25 @@ def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarr
     candidates = sample_candidates(tissue.features, max(options.candidates, keep), options.clusters, options.seed)
     rows = pick(tissue.features, tissue.grid.coords, candidates, keep, options.selector, options.seed)
     return candidates, rows
+
+
+def readable(slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int) -> Tissue:
+    """Given features without those that would be kept and cannot be, because they lie on broken tiles.
+
+    Nothing of the slide was read for them so far. Raises BrokenSlideError when too much is broken.
+    """
+    while True:
+        _, rows = pick_patches(tissue, options)
+        blocks = read_patches(slide.pyramid, tissue.grid.coords[rows], tissue.grid.reading, damage, threads)
+        found = np.concatenate([read for read, _ in blocks])
+        damage.check(slide.name)
+        if len(found) == len(rows):
+            return tissue
+        lost = np.delete(rows, found)
+        if len(lost) == len(tissue.features):
+            raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
+        coords, features = (np.delete(values, lost, axis=0) for values in (tissue.grid.coords, tissue.features))
+        tissue = replace(tissue, grid=replace(tissue.grid, coords=coords), features=features)
 
 
 def kept_pixels(slide: Slide, grid: Grid, rows: np.ndarray, options: Options, damage: Damage, threads: int) -> Pixels:
@@ -361,10 +384,10 @@ def describe(
         },
         "encoder": encoder.card.as_dict() if given is None else {"name": given.encoder},
         "provider": encoder.provider if given is None else "none",
-        "features": describe_features(given),
+        "features": describe_features(given, encoder),
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
-        "versions": {name: version(name) for name in VERSIONED},
+        "versions": {name: installed_version(name) for name in VERSIONED},
     }
 
 
@@ -385,11 +408,25 @@ def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
     }
 
 
-def describe_features(given: GivenFeatures | None) -> dict[str, Any]:
+def describe_features(given: GivenFeatures | None, encoder: Encoder) -> dict[str, Any]:
     """A given file is known by its content alone: its name is the slide's, which a manifest may hide."""
     if given is None:
         return {"origin": "computed"}
-    return {"origin": "given", "encoder": given.encoder, "sha256": given.sha256, "left_out": given.left_out}
+    return {
+        "origin": "given",
+        "encoder": given.encoder,
+        "sha256": given.sha256,
+        "left_out": given.left_out,
+        "patch_encoder_sha256": encoder.card.sha256,  # whose patch size the stored patches have
+    }
+
+
+def installed_version(package: str) -> str:
+    """What pip knows; a library may have come under another name, as conda's OpenCV does."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def describe_pixels(pixels: Pixels, options: Options) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Bars:
         if event.source not in self._slides:
             self._slides[event.source] = self._progress.add_task("", total=None, rate="")
         task = self._slides[event.source]
-        description = f"  {escape(event.source)} {event.stage}"
+        description = f"  {escape(printable(event.source))} {event.stage}"
         if event.total:
             self._progress.update(task, description=description, completed=event.done, total=event.total)
             speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
@@ -149,21 +149,26 @@ def outcome_line(outcome: Outcome) -> str:
         broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}"
         kept = f"{outcome.patches} of {outcome.tissue_patches} patches"
-        return f"{outcome.source}: written, {kept}, {figures}"
-    return f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". ")
+        return printable(f"{outcome.source}: written, {kept}, {figures}")
+    return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
+
+
+def printable(text: str) -> str:
+    """File names may hold line breaks and terminal codes, which must not pass for ours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     """The table at the end of a run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("slide", overflow="fold")
+    table.add_column("slide", overflow="fold", min_width=24)
     table.add_column("outcome", no_wrap=True)
     for name in ("in", "out", "ratio", "patches", "coverage"):
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.source):
         what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
         table.add_row(
-            escape(outcome.source),
+            escape(printable(outcome.source)),
             Text(what, COLOURS.get(outcome.status, "")),
             size(outcome.bytes_in),
             size(outcome.bytes_out),

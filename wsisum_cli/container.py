@@ -6,7 +6,7 @@ the file is free. Layout as in PKWARE's APPNOTE 6.3.10.
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import json
 import os
 import struct
@@ -62,9 +62,10 @@ def writing_aside(path: Path) -> Iterator[Path]:
 
     So `path` holds either a whole file or what it held before. What a killed process left aside is removed too.
     """
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a long name has no room for more
+    for stale in path.parent.glob(f".{short}.*{PART}"):
         stale.unlink(missing_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    aside = path.with_name(f".{short}.{os.getpid()}{PART}")
     try:
         yield aside
         os.replace(aside, path)

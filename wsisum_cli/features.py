@@ -23,6 +23,9 @@ from wsisum_cli.source import sha256_of
 STAMP1 = "STAMP-extract"
 STAMP1_TILE_UM, STAMP1_TILE_PX = 256.0, 224
 
+#: Attributes are free text, which may hold anything; a summary takes no more than a name over.
+ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
+
 Progress = Callable[[int, int], None]  # patches done, patches in all
 
 
@@ -147,9 +150,9 @@ class FeatureFile:
 
     @property
     def encoder(self) -> str:
-        """What the file calls the encoder, without the folder it lay in; "unknown" where it does not say."""
-        said = self.text("encoder") or self.text("extractor")
-        return re.split(r"[\\/]", said)[-1] or "unknown"
+        """What the file calls the encoder, without the folder it lay in; "unknown" where that is no plain name."""
+        said = re.split(r"[\\/]", self.text("encoder") or self.text("extractor"))[-1]
+        return said if ENCODER_NAME.fullmatch(said) else "unknown"
 
     @property
     def um_per_unit(self) -> float | None:

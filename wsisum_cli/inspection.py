@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wsisum_cli.attributes import wrong_attributes
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary import Summary
 
@@ -16,18 +17,18 @@ def facts(summary: Summary) -> dict[str, Any]:
 
     The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`.
     """
+    wrong = next(wrong_attributes(summary.attributes), None)
+    if wrong is not None:
+        raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
     size = summary.file.seek(0, os.SEEK_END)
-    try:
-        return {
-            **summary.provenance,
-            "pixels": summary.attributes["pixels"]["mode"],
-            "pixel_storage": summary.attributes["pixels"],
-            "patch_size_level0": summary.attributes["patch"]["patch_size_level0"],
-            "bytes": size,
-            "ratio": round(summary.attributes["source"]["bytes"] / size, 2),
-        }
-    except (KeyError, TypeError) as error:
-        raise SummaryError(f"{summary.name}: its attributes lack {error}; run wsisum verify on it") from error
+    return {
+        **summary.provenance,
+        "pixels": summary.attributes["pixels"]["mode"],
+        "pixel_storage": summary.attributes["pixels"],
+        "patch_size_level0": summary.attributes["patch"]["patch_size_level0"],
+        "bytes": size,
+        "ratio": round(summary.attributes["source"]["bytes"] / size, 2),
+    }
 
 
 def kept_patches(summary: Summary) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from wsisum_cli.errors import NotASlideError, NoTissueError, WsisumError
@@ -53,5 +54,6 @@ def outcome_of(error: BaseException, source: str) -> Outcome:
         return Outcome(source, FAILED, "out of memory", "use fewer --workers, or a machine with more memory")
     if isinstance(error, OSError):
         return Outcome(source, FAILED, "file system", error.strerror or type(error).__name__)
-    lines = "".join(traceback.format_exception(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = "".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}\n" for frame in frames)
     return Outcome(source, FAILED, "internal error", f"{type(error).__name__}: {error}", traceback=lines)

@@ -18,6 +18,7 @@ from wsisum_cli.pyramid import Level, Pyramid, choose_scale
 
 GLASS = 255
 BLOCK = 4  # patches a side that one thread reads together
+MIN_CACHED = 16  # tiles, however large
 CACHE_BYTES = 192 << 20  # decoded tiles held for later patches; past it the oldest is decoded again when needed
 
 Item = TypeVar("Item")
@@ -101,7 +102,7 @@ class TileCache:
         self._uses = Counter(tile for x, y in coords.tolist() for tile in reading.tiles(x, y))
         self._tiles: dict[Tile, Future[np.ndarray | None]] = {}
         self._lock = threading.Lock()
-        self._capacity = max(64, CACHE_BYTES // (reading.tile_width * reading.tile_height * 3))
+        self._capacity = max(MIN_CACHED, CACHE_BYTES // (reading.tile_width * reading.tile_height * 3))
 
     def get(self, tile: Tile) -> np.ndarray | None:
         """The tile as read. Raises TileError, each time for the same broken tile."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsisum_cli.container import writing_aside
 from wsisum_cli.outcome import Outcome
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
@@ -42,10 +42,9 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     # File names need not be text; in JSON the escapes that stand for the rest are read back as they were.
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(aside, path)
+    with writing_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:

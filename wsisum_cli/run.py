@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,8 +51,18 @@ class Run:
             for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event):
                 self.outcomes.append(outcome)
                 listener.outcome(outcome)
-        finally:
-            write_report(self.request.output, self.outcomes, self.facts(began))
+        except UsageError:
+            raise  # nothing was done, and the report of the last run still holds
+        except BaseException:
+            self.report(plan, began)
+            raise
+        self.report(plan, began)
+
+    def report(self, plan: Plan, began: datetime) -> None:
+        """Slides that the run did not come to are listed apart."""
+        done = {outcome.source for outcome in self.outcomes}
+        left = [source for source, _ in plan.jobs if source not in done]
+        write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
 
     def facts(self, began: datetime) -> dict[str, Any]:
         """What holds for the whole run; clock times stand here and in no summary."""
@@ -67,10 +78,13 @@ class Run:
 
 
 def make_folder(folder: Path) -> None:
+    """Raises UsageError when it is not there afterwards, or nothing can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise UsageError(f"{folder}: the output folder cannot be made ({error.strerror})") from error
+        raise UsageError(f"{folder}: the output folder cannot be made or written to ({error.strerror})") from error
 
 
 def foresee(source: str, job: Job) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from wsisum_cli.dicom import read_header
 
 BLOCK = 4 << 20
+MAX_LIST = 1 << 16  # characters of a VMS that are read for the names of its images
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,16 @@ def find_source(path: Path) -> Source:
 
     Of a file that cannot be read, the file itself: opening it will say why.
     """
-    folder = companion(path)
-    inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
-    if path.suffix.lower() == ".dcm":
-        beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm")
-        series = next(found for found in group_series(beside) if path in found)
-        return Source(series[0], tuple(series))
-    return Source(path, (path, *inside, *named_images(path)))
+    try:
+        if path.suffix.lower() == ".dcm":
+            beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p.is_file())
+            series = next((found for found in group_series(beside) if path in found), [path])
+            return Source(series[0], tuple(series))
+        folder = companion(path)
+        inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+        return Source(path, (path, *inside, *named_images(path)))
+    except OSError:
+        return Source(path, (path,))
 
 
 def group_series(paths: Iterable[Path]) -> list[list[Path]]:
@@ -74,17 +79,16 @@ def series_of(path: Path) -> str | None:
 def companion(path: Path) -> Path | None:
     """The folder beside an MRXS that holds its pixels, None for other slides and where it is missing."""
     folder = path.with_suffix("")
-    return folder if path.suffix.lower() == ".mrxs" and folder.is_dir() else None
+    # os.path answers False where it may not look; Path.is_dir raises.
+    return folder if path.suffix.lower() == ".mrxs" and os.path.isdir(folder) else None
 
 
 def named_images(path: Path) -> list[Path]:
     """The files beside a VMS or VMU that its text names: they hold its pixels. None for other slides."""
     if path.suffix.lower() not in (".vms", ".vmu"):
         return []
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(MAX_LIST).splitlines()
     named = {line.partition("=")[2].strip() for line in lines} - {path.name}
     return sorted(beside for beside in path.parent.iterdir() if beside.name in named and beside.is_file())
 

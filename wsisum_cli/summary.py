@@ -201,17 +201,23 @@ def open_summary(path: str | Path) -> Summary:
     Nothing but the list of members and the attributes is read until it is asked for. Raises SummaryError when
     the file is missing, or is no summary slide.
     """
-    name = str(path).rsplit("/", 1)[-1]
+    name = name_of(path)
     try:
         file = open_anywhere(path)
     # Each of fsspec's file systems has exceptions of its own.
     except Exception as error:
-        raise SummaryError(f"{name}: cannot be opened ({error})") from error
+        why = getattr(error, "strerror", None) or type(error).__name__  # its text may hold a path, or a URL's key
+        raise SummaryError(f"{name}: cannot be opened ({why})") from error
     try:
         return Summary(file, name)
     except BaseException:
         file.close()
         raise
+
+
+def name_of(path: str | Path) -> str:
+    """What messages call a path or URL: its last part, without the query that may hold a key."""
+    return str(path).replace("\\", "/").partition("?")[0].rsplit("/", 1)[-1]
 
 
 def open_anywhere(path: str | Path) -> IO[bytes]:

@@ -18,7 +18,7 @@ from wsisum_cli.container import layout_differs
 from wsisum_cli.content import Content, FindEncoder, cosines
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.finding import CODES, Finding, Verification
-from wsisum_cli.summary import ROOT, Summary, open_summary
+from wsisum_cli.summary import ROOT, Summary, name_of, open_summary
 
 __all__ = ["CODES", "FindEncoder", "Finding", "Verification", "cosines", "is_whole", "verify_summary"]
 
@@ -30,8 +30,8 @@ def verify_summary(
     source: Path | None = None,
     threads: int = 1,
 ) -> Verification:
-    """`tier` is quick, full or source; the last needs `source`, the slide's path."""
-    result = Verification(str(path).rsplit("/", 1)[-1], tier)
+    """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found."""
+    result = Verification(name_of(path), tier)
     try:
         for finding in findings(path, find_encoder, tier, source, threads, result.measured):
             result.findings.append(finding)
@@ -69,7 +69,7 @@ def findings(
                 return  # the arrays cannot be held against them
             content = Content(summary, damaged)
             agrees = yield from content.check(find_encoder, measured)
-            if tier == "source" and source is not None and agrees:
+            if tier == "source" and agrees:
                 yield from against_source(content, source, find_encoder, threads, measured)
     except OSError as error:  # SummaryError among them
         yield Finding("unreadable", str(error))

@@ -21,6 +21,7 @@ from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.outcome import FAILED, WRITTEN, Outcome, outcome_of
 
 HEARTBEAT = 0.2  # s at least between two messages of progress
+MAX_STILLBORN = 3  # workers in a row that die before their first slide; memory may be short for a moment
 STOPPING = 5.0  # s that an idle process has to end
 
 
@@ -58,7 +59,8 @@ class Worker:
 
     def give(self, source: str, job: Job) -> None:
         self.source = source
-        self.pipe.send((source, job))
+        with contextlib.suppress(BrokenPipeError):  # it died; the next look at its pipe says so
+            self.pipe.send((source, job))
 
     def hear(self) -> tuple[str, Any]:
         """The next message; `died` when the process is gone."""
@@ -98,7 +100,7 @@ def run_jobs(
     listen: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[Outcome]:
     """Outcomes in the order in which slides are done. Raises UsageError when the models cannot be loaded."""
-    waiting = deque(jobs)
+    waiting, stillborn = deque(jobs), 0
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
         while team:
@@ -112,14 +114,17 @@ def run_jobs(
                 elif kind == "died":
                     del team[worker.pipe]
                     if worker.source is None:
-                        raise UsageError("a worker process died while it loaded the models; see the lines above")
-                    yield worker.obituary()
+                        stillborn += 1
+                    else:
+                        yield worker.obituary()
                     worker.stop()
+                    if stillborn > MAX_STILLBORN:
+                        raise UsageError("worker processes die while they load the models; see the lines above")
                     if waiting:
                         successor = Worker(setup)
                         team[successor.pipe] = successor
                 else:
-                    worker.source = None
+                    worker.source, stillborn = None, 0
                     if kind == "done":
                         yield value
                     if waiting:
