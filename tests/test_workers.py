@@ -123,18 +123,27 @@ def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
     assert not list(output.glob(".*")), "what killed runs left aside is removed"
 
 
+#: A shell starts background jobs with SIGINT ignored, and so may whoever runs the tests.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from wsisum_cli.cli import main; main()"
+)
+
+
 @posix
-def test_interrupted_says_so(archive: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(tmp_path / "out")]
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals):
+    command = [sys.executable, "-c", LISTENING, "compress", str(archive), "-o", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "3 slides to summarize, 0 up to date\n"  # the work begins
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         errors = process.stderr.read()
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert (tmp_path / "out/report.json").is_file()
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert len(report["slides"]) + len(report["not_tried"]) == 3
+    assert report["not_tried"]
 
 
 @posix
