@@ -9,7 +9,7 @@ DEMO := demo
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/ready
+demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
 ifeq ($(ARCHIVE),)
 	$(BIN)/python tests/draw.py $(DEMO)/archive
@@ -31,12 +31,16 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/ready: pyproject.toml
+$(VENV)/ready: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "wsisum needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) -V); say make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 clean:

@@ -8,18 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import numpy as np
 from draw import draw_tissue, write_svs
+from onnx_models import write_slide_encoder, write_summarizer
 
 from wsisum_cli import jpeg
-from wsisum_cli.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.compress import Job, Options, Tools, compress_slide, describe_models
 from wsisum_cli.container import read_member, read_members, write_container
+from wsisum_cli.embedding import NO_MODELS, SlideModels, Tokens, embed_tissue
 from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.patch import Reading, cut_patch
+from wsisum_cli.slide_encoder import load_slide_encoder
 from wsisum_cli.source import find_source
+from wsisum_cli.summarizer import load_summarizer
 from wsisum_cli.summary import Draft, Kept, SourceTiles, TissueMap, reference_of, write_summary
 
 SIDE = 32  # px of a patch
@@ -77,7 +82,7 @@ def spliced_tiles(slide: np.ndarray, side: int) -> tuple[dict[tuple[int, int], b
 READING = Reading(0, 2, 2.0, SIDE, SIDE, 16, 16, GRID * SIDE, GRID * SIDE)
 
 
-def tiny_draft(mode: str = "jpeg", overview_side: int = 40) -> Draft:
+def tiny_draft(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> Draft:
     """A summary of 8 of 80 patches, by the stub encoder, that agrees with itself."""
     slide = draw_slide()
     tiles, spliced = spliced_tiles(slide, 32)
@@ -98,12 +103,12 @@ def tiny_draft(mode: str = "jpeg", overview_side: int = 40) -> Draft:
         overview_mpp=0.25 * slide.shape[1] / overview_side,
         pixels=pixels,
         icc_profile=b"a colour profile",
-        **measured_parts(mode, features, coords, rows, slide.shape[1], len(touched)),
+        **measured_parts(mode, features, coords, rows, slide.shape[1], len(touched), models),
     )
 
 
 def measured_parts(
-    mode: str, features: np.ndarray, coords: np.ndarray, rows: np.ndarray, side: int, tiles: int
+    mode: str, features: np.ndarray, coords: np.ndarray, rows: np.ndarray, side: int, tiles: int, models: SlideModels
 ) -> dict[str, Any]:
     """The parts of a draft that follow from the features."""
     units = features.astype(np.float64) / np.linalg.norm(features, axis=1, keepdims=True)
@@ -111,25 +116,27 @@ def measured_parts(
     stand_in, similarity = cosine.argmax(axis=1).astype(np.int32), cosine.max(axis=1)
     weights = np.bincount(stand_in, minlength=len(rows)) / len(features)
     mean, weighted = features.mean(axis=0, dtype=np.float64), weights @ features[rows].astype(np.float64)
+    embedded = embed_tissue(models, Tokens(features, coords, 2 * SIDE), np.arange(0, TISSUE, 2), rows)
     quality = {
         "coverage": float(similarity.mean()),
         "coverage_p05": float(np.percentile(similarity, 5)),
         "coverage_min": float(similarity.min()),
         "weighted_cosine": float(mean @ weighted / np.linalg.norm(mean) / np.linalg.norm(weighted)),
+        **embedded.figures(),
     }
     cluster = (np.arange(len(features)) % 3).astype(np.int16)
     return {
-        "attributes": tiny_attributes(mode, quality, side, tiles),
+        "attributes": tiny_attributes(mode, quality, side, tiles) | describe_models(models),
         "kept": Kept(coords[rows], features[rows], weights, cluster[rows]),
         "tissue": TissueMap(coords, stand_in, similarity, cluster),
-        "reference": reference_of(features),
+        "reference": replace(reference_of(features), **embedded.arrays()),
     }
 
 
-def tiny_attributes(mode: str, quality: dict[str, float], side: int, tiles: int) -> dict[str, Any]:
+def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tiles: int) -> dict[str, Any]:
     jpeg_mode = {"mode": "jpeg", "quality": 90, "subsampling": "4:4:4"}
     return {
-        "format_version": "1.0",
+        "format_version": "1.1",
         "disclaimer": "Not for diagnosis.",
         "source": {
             "name": "tiny.svs",
@@ -165,9 +172,20 @@ def tiny_attributes(mode: str, quality: dict[str, float], side: int, tiles: int)
 
 
 def write_tiny(path: Path, mode: str = "jpeg", **changes: Any) -> Path:
-    """`changes` replace fields of the draft."""
-    write_summary(path, replace(tiny_draft(mode), **changes))
+    """`changes` replace fields of the draft. The mode "models" is jpeg, and models saw the whole slide."""
+    draft = tiny_draft("jpeg", models=tiny_models()) if mode == "models" else tiny_draft(mode)
+    write_summary(path, replace(draft, **changes))
     return path
+
+
+@cache
+def tiny_models(dims: int = DIMS, sha256: str = StubCard.sha256) -> SlideModels:
+    """For features of `dims` numbers by the encoder of this sha256."""
+    card = {"dims": dims, "encoder_sha256": sha256}
+    with TemporaryDirectory() as folder:
+        summarizer = load_summarizer(write_summarizer(Path(folder) / "summarizer.onnx", **card), "cpu")
+        slide_encoder = load_slide_encoder(write_slide_encoder(Path(folder) / "slide.onnx", **card), "cpu")
+    return SlideModels(summarizer, slide_encoder)
 
 
 def unpack(path: Path) -> dict[str, bytes]:
@@ -198,16 +216,24 @@ def sign_again(
 def compress_drawn(folder: Path, rgb_jpeg: bool = False) -> dict[str, Path]:
     """A slide of 3000 x 2500 px, drawn and compressed with the shipped encoder.
 
-    Gives its path under "slide", and the summary's under each mode of pixels.
+    Gives its path under "slide", and the summary's under each mode of pixels; "models" is jpeg, and models saw it.
     """
     slide = folder / "drawn.svs"
     write_svs(slide, draw_tissue(3000, 2500, 3), rgb_jpeg=rgb_jpeg)
-    return {"slide": slide, **{mode: compress(slide, folder / f"{mode}.ozx", mode) for mode in ("source", "jpeg")}}
+    found = {"slide": slide, **{mode: compress(slide, folder / f"{mode}.ozx", mode) for mode in ("source", "jpeg")}}
+    return {**found, "models": compress(slide, folder / "models.ozx", "jpeg", shipped_models_like())}
 
 
-def compress(slide: Path, summary: Path, pixels: str) -> Path:
-    compress_slide(Job(find_source(slide), summary, slide.name), Options(pixels=pixels), Tools(shipped_encoder()))
+def compress(slide: Path, summary: Path, pixels: str, models: SlideModels = NO_MODELS) -> Path:
+    tools = Tools(shipped_encoder(), models=models)
+    compress_slide(Job(find_source(slide), summary, slide.name), Options(pixels=pixels), tools)
     return summary
+
+
+def shipped_models_like() -> SlideModels:
+    """Tiny models for the shipped encoder's features."""
+    card = shipped_encoder().card
+    return tiny_models(card.dims, card.sha256)
 
 
 @cache

@@ -43,7 +43,7 @@ def test_version_and_help():
     [
         (["compress", "nowhere"], "nowhere: no such file or folder"),
         (["compress", "."], "no slides found"),
-        (["compress", ".", "--encoder", "nothing"], "nothing: no model of this name; give a shipped model (texture)"),
+        (["compress", ".", "--encoder", "nothing"], "nothing: no model of this name; give the name of a model"),
         (["compress", ".", "--mpp", "40"], "--mpp"),
         (["compress", ".", "--keep", "0"], "--keep"),
         (["compress", ".", "--pixels", "png"], "--pixels"),

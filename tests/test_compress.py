@@ -9,19 +9,24 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import h5py
+import jsonschema
 import numpy as np
 import pytest
 import tifffile
 import vendors
 from draw import cut_short, draw_tissue, write_svs, write_tiff
+from onnx_models import expected_embedding
+from summaries import tiny_models
 
 from wsisum_cli import compress
 from wsisum_cli.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.embedding import NO_MODELS, SlideModels
 from wsisum_cli.errors import (
     BrokenSlideError,
     MaskError,
@@ -43,6 +48,7 @@ from wsisum_cli.summary import open_summary
 from wsisum_cli.tiff import TiffPyramid
 from wsisum_cli.verify import verify_summary
 
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "summary.schema.json").read_text())
 SIZE = (3600, 3000)
 STAGES = ["tissue", "features", "selection", "pixels", "hash", "write"]
 
@@ -81,10 +87,16 @@ def known(slides: dict[str, Path], encoder: Encoder, tmp_path_factory: pytest.Te
 
 
 def summarize(
-    slide: Path, output: Path, encoder: Encoder, options: Options | None = None, threads: int = 2, **job: Any
+    slide: Path,
+    output: Path,
+    encoder: Encoder,
+    options: Options | None = None,
+    threads: int = 2,
+    models: SlideModels = NO_MODELS,
+    **job: Any,
 ) -> Written:
     about = Job(find_source(slide), output, job.pop("name", slide.name), **job)
-    return compress_slide(about, options or Options(), Tools(encoder, threads))
+    return compress_slide(about, options or Options(), Tools(encoder, threads, models=models))
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
@@ -360,6 +372,108 @@ def test_given_features_go_on_without_a_few_broken_tiles(slides, encoder, known,
     assert (done.tissue_patches, done.broken_tiles) == (count - 1, 1)
     with open_summary(tmp_path / "a.ozx") as summary:
         assert [x, y] not in summary.tissue.coords.tolist()
+
+
+# -- models that see whole slides ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(encoder: Encoder) -> SlideModels:
+    """For the encoder's features."""
+    return tiny_models(encoder.card.dims, encoder.card.sha256)
+
+
+def findings(path: Path, encoder: Encoder, models: SlideModels, slide: Path | None = None) -> list[str]:
+    result = verify_summary(
+        path,
+        lambda card: encoder,
+        "source" if slide else "full",
+        slide,
+        find_summarizer=lambda card: models.summarizer,
+        find_slide_encoder=lambda card: models.slide_encoder,
+    )
+    return [finding.code for finding in result.findings]
+
+
+@pytest.mark.parametrize("pixels", ["source", "jpeg"])
+def test_what_models_make_of_the_slide_is_recorded(slides, encoder, models, tmp_path, pixels):
+    options = Options(pixels=pixels, candidates=20)
+    done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, options, models=models)
+    about = attributes_of(tmp_path / "a.ozx")
+    for name, model in (("summarizer", models.summarizer), ("slide_encoder", models.slide_encoder)):
+        assert about[name] == {**model.card.as_dict(), "provider": "CPUExecutionProvider"}
+    quality = about["quality"]
+    assert (done.reconstruction, done.embedding_cosine) == (quality["reconstruction"], quality["embedding_cosine"])
+    assert 0 < quality["reconstruction"] < 1
+    assert 0 < quality["embedding_cosine"] <= 1
+    assert "embedding" in done.seconds
+    with open_summary(tmp_path / "a.ozx") as summary:
+        reference = summary.reference
+        assert (len(reference.candidates), len(summary.tissue.coords)) == (20, done.tissue_patches)
+        assert done.tissue_patches > 20
+        assert reference.embedding.shape == reference.slide_embedding.shape == (5,)
+        # a summarizer whose embedding is the projected mean, a slide encoder that does the same with all tissue
+        np.testing.assert_allclose(reference.slide_embedding, expected_embedding(reference.mean[None]), rtol=1e-3)
+        np.testing.assert_allclose(reference.prototypes[1], 2 * reference.mean, rtol=1e-4)
+        at = {tuple(xy): row for row, xy in enumerate(summary.tissue.coords.tolist())}
+        kept = [at[tuple(xy)] for xy in summary.coords.tolist()]
+        assert set(kept) <= set(reference.candidates.tolist())  # facility picks among them
+    assert findings(tmp_path / "a.ozx", encoder, models, slides["ycbcr"]) == []
+
+
+def test_without_models_the_summary_says_so(known):
+    about = attributes_of(known)
+    assert (about["summarizer"], about["slide_encoder"]) == (None, None)
+    assert (about["quality"]["reconstruction"], about["quality"]["embedding_cosine"]) == (None, None)
+
+
+@pytest.mark.parametrize("keep", [1, 5, 10_000])
+@pytest.mark.parametrize("selector", ["random", "entropy"])
+def test_kept_patches_need_not_be_candidates(slides, encoder, models, tmp_path, keep, selector):
+    options = Options(keep=keep, selector=selector, candidates=10)
+    done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, options, models=models)
+    assert (done.reconstruction is None) == (done.patches == done.tissue_patches)
+    assert done.embedding_cosine is not None
+    if keep == 10_000:
+        assert done.embedding_cosine == pytest.approx(1, abs=1e-5)
+    assert findings(tmp_path / "a.ozx", encoder, models) == []
+
+
+def test_models_give_the_same_bytes_again(slides, encoder, models, tmp_path):
+    for name, threads in (("a.ozx", 1), ("b.ozx", 3)):
+        summarize(slides["ycbcr"], tmp_path / name, encoder, threads=threads, models=models)
+    assert (tmp_path / "a.ozx").read_bytes() == (tmp_path / "b.ozx").read_bytes()
+
+
+def test_a_failing_summarizer_leaves_nothing(slides, encoder, tmp_path):
+    other = tiny_models(7)
+    with pytest.raises(ModelError, match=r"tiny-summarizer.* expected features \(N, 7\)"):
+        summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, models=other)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_features_are_seen_by_the_model_that_knows_them_or_was_named(slides, encoder, known, models, tmp_path):
+    """Nobody named the models: they serve features whose file says that their encoder made them."""
+    folder = give_features(tmp_path / "features", slides["ycbcr"], known, encoder.card.dims)
+    unnamed = replace(models, unnamed=frozenset({"summarizer", "slide_encoder"}))
+    output = tmp_path / "a.ozx"
+
+    def used(models: SlideModels) -> list[bool]:
+        summarize(slides["ycbcr"], output, encoder, features=folder, models=models)
+        about = attributes_of(output)
+        jsonschema.validate(about, SCHEMA)
+        return [about[name] is not None for name in ("summarizer", "slide_encoder")]
+
+    assert used(unnamed) == [False, False]
+    assert used(replace(models, unnamed=frozenset({"slide_encoder"}))) == [True, False]
+    with h5py.File(folder / "ycbcr.h5", "a") as file:
+        file.attrs["encoder_sha256"] = encoder.card.sha256
+    assert used(unnamed) == [True, True]
+    assert attributes_of(output)["features"]["encoder_sha256"] == encoder.card.sha256
+    assert set(findings(output, encoder, models)) <= {"features-differ"}  # drawn at random, they are no pixels'
+    with h5py.File(folder / "ycbcr.h5", "a") as file:
+        file.attrs["encoder_sha256"] = "0" * 64
+    assert used(unnamed) == [False, False]
 
 
 # -- tissue --------------------------------------------------------------------------------------------------

@@ -20,16 +20,25 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("mod
 
 
 def section(command: str) -> str:
-    return re.split(r"^## ", CLI.split(f"## wsisum {command}")[1], flags=re.MULTILINE)[0]
+    """Its part of the page; the heading may go on with arguments."""
+    found = re.search(rf"^## wsisum {command}(?: [A-Z\[][^\n]*)?$(.*?)(?=^## |\Z)", CLI, flags=re.MULTILINE | re.DOTALL)
+    assert found is not None, command
+    return found[1]
 
 
-@pytest.mark.parametrize("command", ["compress", "inspect", "verify"])
+COMMANDS = ["compress", "features", "inspect", "verify"]
+COMMANDS += [f"models {name}" for name in ("list", "show", "add", "verify", "export", "import-wsisum")]
+COMMANDS += [f"train {name}" for name in ("encoder", "slide-encoder", "summarizer")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_documented_and_no_other(command: str):
     shown = subprocess.run(
-        [sys.executable, "-m", "wsisum_cli", command, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wsisum_cli", *command.split(), "--help"], capture_output=True, text=True, check=True
     ).stdout
     offered = set(re.findall(r"(?<!\w)--[a-z][a-z0-9-]*", shown)) - {"--help"}
-    documented = set(re.findall(r"^\| `(--[a-z0-9-]+)`", section(command), flags=re.MULTILINE))
+    rows = re.findall(r"^\| (`--[^|]*)\|", section(command), flags=re.MULTILINE)
+    documented = {option for row in rows for option in re.findall(r"`(--[a-z0-9-]+)`", row)}
     assert documented == offered
 
 
@@ -51,7 +60,7 @@ def test_every_module_is_in_the_architecture():
     table = set(
         re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in ARCHITECTURE.splitlines() if line[:3] == "| `"))
     )
-    modules = {path.stem for path in (ROOT / "wsisum_cli").glob("*.py") if not path.stem.startswith("__")}
+    modules = {path.stem for path in (ROOT / "wsisum_cli").rglob("*.py") if not path.stem.startswith("__")}
     assert table == modules
 
 

@@ -17,11 +17,12 @@ import onnx
 import pytest
 import simplejpeg
 from onnx import TensorProto, helper, numpy_helper
+from onnx_models import write_slide_encoder, write_summarizer
 
-from wsisum_cli import inference
+from wsisum_cli import inference, session
 from wsisum_cli.card import Card
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.inference import load_encoder, shipped_models
+from wsisum_cli.inference import find_model, load_encoder, shipped_models
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -40,7 +41,7 @@ CARD = {
     "description": "for tests",
 }
 
-needs_no_gpu = pytest.mark.skipif(inference.nvidia_driver_found(), reason="this machine has an NVIDIA driver")
+needs_no_gpu = pytest.mark.skipif(session.nvidia_driver_found(), reason="this machine has an NVIDIA driver")
 
 
 # ------------------------------------------------------------------------------------------- tiny models
@@ -303,6 +304,27 @@ def test_installed_package_finds_its_own_models_only(tmp_path, monkeypatch):
     assert shipped_models() == {"mine": package / "models" / "mine.onnx"}
 
 
+@pytest.mark.parametrize("write", [write_summarizer, write_slide_encoder])
+def test_a_model_of_another_kind_is_refused(tmp_path, write):
+    words = r"a\.onnx: card field 'kind': expected 'encoder', found '(summarizer|slide-encoder)' .*; give a model of"
+    with pytest.raises(ModelError, match=words):
+        load_encoder(write(tmp_path / "a.onnx"), "cpu")
+
+
+def test_models_of_the_user_come_before_shipped_ones_and_folders_in_their_order(tmp_path):
+    for folder, name in (("a", "mine"), ("b", "mine"), ("b", "texture")):
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / f"{name}.onnx").touch()
+    (tmp_path / "a" / "half").mkdir()
+    (tmp_path / "a" / "half" / "other.onnx").touch()
+    folders = [tmp_path / "a", tmp_path / "b", tmp_path / "none"]
+    assert find_model("mine", folders) == tmp_path / "a" / "mine" / "mine.onnx"
+    assert find_model("texture", folders) == tmp_path / "b" / "texture" / "texture.onnx"
+    assert find_model("texture") == shipped_models()["texture"]
+    with pytest.raises(ModelError, match=r"half: no model of this name; give the name of a model \(.*mine.*\)"):
+        find_model("half", folders)
+
+
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"none\.onnx: no such file"):
         load_encoder(tmp_path / "none.onnx")
@@ -325,7 +347,7 @@ def test_patches_of_another_shape_or_type_are_refused(tmp_path):
 def test_model_that_fails_while_running_is_refused(tmp_path, capfd):
     """Only the card says how large a patch is, and pooling takes another size."""
     path = write_model(tmp_path / "a.onnx", card(patch_size=8), shape=("b", "c", "h", "w"), pool=16)
-    with pytest.raises(ModelError, match=r"model 'tiny' .*cannot be run"):
+    with pytest.raises(ModelError, match=r"a\.onnx: cannot be run"):
         load_encoder(path, "cpu")
     assert capfd.readouterr() == ("", "")
 
@@ -352,14 +374,14 @@ def test_auto_is_the_cpu_without_a_driver_and_quiet(capfd):
 
 @needs_no_gpu
 def test_auto_is_the_cpu_where_the_driver_is_all_there_is(capfd, monkeypatch):
-    monkeypatch.setattr(inference, "nvidia_driver_found", lambda: True)
+    monkeypatch.setattr(session, "nvidia_driver_found", lambda: True)
     encoder = load_encoder("texture", "auto")
     assert encoder.provider == "CPUExecutionProvider"
     assert encoder(he_patches(1)).shape == (1, 144)
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(not inference.nvidia_driver_found(), reason="this machine has no NVIDIA driver")
+@pytest.mark.skipif(not session.nvidia_driver_found(), reason="this machine has no NVIDIA driver")
 def test_cuda_agrees_with_the_cpu():
     pixels = he_patches(9)
     try:
@@ -368,6 +390,16 @@ def test_cuda_agrees_with_the_cpu():
         pytest.skip(str(error))
     assert on_cuda.provider == "CUDAExecutionProvider"
     np.testing.assert_allclose(on_cuda(pixels), load_encoder("texture", "cpu")(pixels), atol=1e-3)
+
+
+@needs_no_gpu
+def test_a_device_that_fails_is_told_from_a_file_that_does(tmp_path, monkeypatch):
+    """Only what the CPU runs well is the device's fault."""
+    monkeypatch.setattr(session, "nvidia_driver_found", lambda: True)
+    with pytest.raises(DeviceError, match="NVIDIA driver found"):
+        load_encoder("texture", "cuda")
+    with pytest.raises(ModelError, match="found none of its fields"):
+        load_encoder(write_model(tmp_path / "bare.onnx", {}), "cuda")
 
 
 def test_unknown_device_and_empty_batches_are_refused():

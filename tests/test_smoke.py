@@ -91,8 +91,11 @@ def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
     )
     assert {"name", "bytes", "sha256", "mpp"} <= set(facts["source"])
     assert {"coverage", "coverage_p05", "coverage_min", "weighted_cosine"} <= set(facts["quality"])
+    assert 0 < facts["quality"]["reconstruction"] < 1
+    assert 0.9 < facts["quality"]["embedding_cosine"] <= 1
     assert facts["pixels"] in ("source", "jpeg")
-    assert facts["encoder"]["name"] == "texture"
+    models = [facts[kind]["name"] for kind in ("encoder", "summarizer", "slide_encoder")]
+    assert models == ["encoder", "summarizer", "slide-encoder"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -28,6 +28,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05 import Image
 from summaries import (
+    DIMS,
     KEPT,
     SIDE,
     compress,
@@ -35,13 +36,20 @@ from summaries import (
     shipped_encoder,
     sign_again,
     tiny_draft,
+    tiny_models,
     unpack,
     write_tiny,
 )
 from zarr.storage import FsspecStore, ZipStore
 
 from wsisum_cli import jpeg
-from wsisum_cli.attributes import REQUIRED, REQUIRED_WHERE, wrong_attributes
+from wsisum_cli.attributes import (
+    REQUIRED,
+    REQUIRED_OF_MODELS,
+    REQUIRED_SINCE_1_1,
+    REQUIRED_WHERE,
+    wrong_attributes,
+)
 from wsisum_cli.container import write_container
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary import (
@@ -102,6 +110,23 @@ def test_everything_written_is_read(mode: str, tiny: Path):
         assert summary.overview.shape == (40, 40, 3)
         assert summary.provenance == draft.attributes
         assert summary.features.flags.writeable
+
+
+def test_what_models_made_of_the_slide_is_read(tmp_path: Path):
+    draft = tiny_draft(models=tiny_models())
+    path = write_tiny(tmp_path / "x.ozx", "models")
+    with open_summary(path) as summary:
+        assert np.array_equal(summary.summarizer_embedding, draft.reference.embedding)
+        assert np.array_equal(summary.slide_embedding, draft.reference.slide_embedding)
+        for name in ("candidates", "embedding", "slide_embedding", "prototypes", "prototype_weights"):
+            assert np.array_equal(getattr(summary.reference, name), getattr(draft.reference, name))
+        assert summary.embedding.shape == (DIMS,)  # the mean, which is always there
+        assert summary.provenance["summarizer"]["name"] == "tiny-summarizer"
+        assert summary.provenance == draft.attributes
+    with open_summary(write_tiny(tmp_path / "y.ozx")) as summary:
+        assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
+        assert summary.reference.prototypes is None
+        assert summary.provenance["slide_encoder"] is None
 
 
 def test_an_overview_finer_than_the_portable_image_is_kept_in_jpeg(tmp_path: Path):
@@ -492,29 +517,44 @@ def test_the_schema_is_valid_and_strict():
     assert all(node["additionalProperties"] is False for node in objects(SCHEMA))
 
 
-def test_real_attributes_fit_the_schema(drawn: Path):
-    jsonschema.validate(attributes_of(drawn), SCHEMA)
+@pytest.mark.parametrize("which", ["source", "jpeg", "models"])
+def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
+    jsonschema.validate(attributes_of(both[which]), SCHEMA)
+
+
+def test_the_schema_knows_both_versions(both: dict[str, Path]):
+    older = attributes_of(both["jpeg"]) | {"format_version": "1.0"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(older, SCHEMA)  # which knows no such models
+    del older["summarizer"], older["slide_encoder"]
+    jsonschema.validate(older, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(older | {"format_version": "1.1"}, SCHEMA)
 
 
 def test_tiny_attributes_fit_what_verification_wants(tiny: Path):
     assert list(wrong_attributes(attributes_of(tiny))) == []
 
 
-PATHS = [*REQUIRED, *(path for more in REQUIRED_WHERE.values() for path in more)]
+KINDS = {
+    **REQUIRED,
+    **{path: kind for more in REQUIRED_WHERE.values() for path, kind in more.items()},
+    **REQUIRED_SINCE_1_1,
+    **{f"{name}.{path}": kind for name, more in REQUIRED_OF_MODELS.items() for path, kind in more.items()},
+}
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", KINDS)
 @pytest.mark.parametrize("junk", [..., -1.5, [None], "\n"], ids=repr)
 def test_schema_and_verification_refuse_the_same(both: dict[str, Path], path: str, junk: Any):
-    attributes = attributes_of(both["source" if path == "pixels.tiles" else "jpeg"])
+    attributes = attributes_of(both["source" if path == "pixels.tiles" else "models"])
     *parents, name = path.split(".")
     section = attributes
     for parent in parents:
         section = section[parent]
     if name not in section:
         pytest.skip("belongs to existing features")
-    kind = {**REQUIRED, **{p: k for more in REQUIRED_WHERE.values() for p, k in more.items()}}[path]
-    if junk is not ... and kind.fits(junk):
+    if junk is not ... and KINDS[path].fits(junk):
         return
     section.pop(name) if junk is ... else section.__setitem__(name, junk)
     assert list(wrong_attributes(attributes))
@@ -523,8 +563,9 @@ def test_schema_and_verification_refuse_the_same(both: dict[str, Path], path: st
 
 
 def test_the_schema_refuses_what_it_does_not_know(both: dict[str, Path]):
-    for section in ((), ("source",), ("patch",), ("patch", "reading"), ("quality",), ("pixels",), ("options",)):
-        attributes = attributes_of(both["jpeg"])
+    sections = ("source", "quality", "pixels", "options", "summarizer", "slide_encoder")
+    for section in ((), ("patch",), ("patch", "reading"), *((name,) for name in sections)):
+        attributes = attributes_of(both["models"])
         at = attributes
         for name in section:
             at = at[name]

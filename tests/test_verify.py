@@ -17,15 +17,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx_models import expected_embedding
 from summaries import (
+    DIMS,
     KEPT,
     STUB,
     TISSUE,
     compress_drawn,
     find_stub,
     shipped_encoder,
+    shipped_models_like,
     sign_again,
     tiny_draft,
+    tiny_models,
     unpack,
     write_tiny,
 )
@@ -35,6 +39,7 @@ from wsisum_cli.arrays import encode_array, encode_jpegs
 from wsisum_cli.attributes import MISSING
 from wsisum_cli.container import container_parts, write_container
 from wsisum_cli.errors import ModelError, SummaryError
+from wsisum_cli.inspection import facts
 from wsisum_cli.summary import Summary, open_summary, write_summary
 from wsisum_cli.verify import CODES, Verification, is_whole, verify_summary
 
@@ -47,7 +52,7 @@ MODES = ("source", "jpeg")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tiny")
-    return {mode: write_tiny(folder / f"{mode}.ozx", mode) for mode in MODES}
+    return {mode: write_tiny(folder / f"{mode}.ozx", mode) for mode in (*MODES, "models")}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def verify(path: Path, tier: str = "full", source: Path | None = None) -> Verification:
-    """With the stub encoder; whatever is found has the form of a finding, and is no failure of ours."""
-    result = verify_summary(path, find_stub, tier, source)
+    """With the tiny models; whatever is found has the form of a finding, and is no failure of ours."""
+    result = verify_summary(path, find_stub, tier, source, 1, find_summarizer, find_slide_encoder)
     for finding in result.findings:
         assert finding.code in CODES
         assert finding.severity in ("error", "warning", "info")
@@ -67,11 +72,19 @@ def verify(path: Path, tier: str = "full", source: Path | None = None) -> Verifi
     return result
 
 
+def find_summarizer(_card: dict[str, Any]) -> Any:
+    return tiny_models().summarizer
+
+
+def find_slide_encoder(_card: dict[str, Any]) -> Any:
+    return tiny_models().slide_encoder
+
+
 def codes(result: Verification) -> set[str]:
     return {finding.code for finding in result.findings}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "models"])
 @pytest.mark.parametrize("tier", ["quick", "full"])
 def test_a_sound_summary_has_no_findings(tiny: dict[str, Path], mode: str, tier: str):
     result = verify(tiny[mode], tier)
@@ -90,7 +103,7 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "models"])
 def test_any_flipped_bit_is_an_error(tiny: dict[str, Path], tmp_path: Path, mode: str):
     data, path = tiny[mode].read_bytes(), tmp_path / "x.ozx"
     bits = random.Random(mode).sample(range(8 * len(data)), 1000)
@@ -363,6 +376,16 @@ def streams(change: Callable[[list[bytes]], list[bytes]]) -> Change:
     return apply
 
 
+def dropped(name: str) -> Change:
+    """Take an array away."""
+
+    def apply(members: Members, _attributes: Attributes) -> None:
+        for member in [member for member in members if member.startswith(f"{name}/")]:
+            del members[member]
+
+    return apply
+
+
 def several(*changes: Change) -> Change:
     def apply(members: Members, attributes: Attributes) -> None:
         for change in changes:
@@ -402,6 +425,22 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("quality-differs", "minimum", "jpeg", attribute("quality.coverage_min", 0.999)),
     ("quality-differs", "weighted cosine", "jpeg", attribute("quality.weighted_cosine", 0.9)),
     ("quality-differs", "similarities", "jpeg", array("tissue/similarity", lambda s: s * 0 + 1)),
+    ("quality-differs", "embedding cosine", "models", attribute("quality.embedding_cosine", 0.9)),
+    ("quality-differs", "embedding", "models", array("reference/embedding", lambda e: -e)),
+    ("values", "embedding not a number", "models", array("reference/embedding", put(0, np.nan))),
+    ("values", "slide embedding infinite", "models", array("reference/slide_embedding", put(0, np.inf))),
+    ("values", "prototype not a number", "models", array("reference/prototypes", put((1, 1), np.nan))),
+    (
+        "values",
+        "share negative",
+        "models",
+        array("reference/prototype_weights", lambda w: w - np.float32([0.6, 0, -0.6])),
+    ),
+    ("values", "share not a number", "models", array("reference/prototype_weights", put(1, np.nan))),
+    ("values", "shares of more than all", "models", array("reference/prototype_weights", lambda w: 2 * w)),
+    ("values", "candidate twice", "models", array("reference/candidates", put(1, 0))),
+    ("values", "candidate negative", "models", array("reference/candidates", put(0, -1))),
+    ("values", "candidate out of range", "models", array("reference/candidates", put(-1, TISSUE))),
     ("features-differ", "one feature", "jpeg", array("patches/features", put((3, 1), 0.9))),
     ("features-differ", "patches swapped", "jpeg", streams(lambda s: [s[1], s[0], *s[2:]])),
     ("features-differ", "grey patch", "jpeg", streams(lambda s: [*s[:-1], GREY])),
@@ -449,6 +488,20 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("array-damaged", "group is none", "jpeg", data("patches/zarr.json", lambda d: b"{}")),
     ("array-damaged", "more variances", "jpeg", array("reference/variances", lambda v: v[:-1])),
     ("array-damaged", "profile of another type", "jpeg", array("icc_profile", lambda p: p.astype(np.int32))),
+    ("array-damaged", "no embedding", "models", dropped("reference/embedding")),
+    ("array-damaged", "no candidates", "models", dropped("reference/candidates")),
+    ("array-damaged", "no prototypes", "models", dropped("reference/prototypes")),
+    ("array-damaged", "other embedding dims", "models", attribute("summarizer.embedding_dims", 99)),
+    ("array-damaged", "other number of prototypes", "models", attribute("slide_encoder.prototypes", 99)),
+    ("array-damaged", "shares of another type", "models", array("reference/prototype_weights", np.float64)),
+    ("attributes", "summarizer hushed up", "models", attribute("summarizer", None)),
+    ("attributes", "summarizer of other features", "models", attribute("summarizer.dims", 13)),
+    ("attributes", "slide encoder of other features", "models", attribute("slide_encoder.dims", 13)),
+    ("attributes", "slide encoder without sha256", "models", attribute("slide_encoder.sha256", "")),
+    ("attributes", "slide encoder is none", "models", attribute("slide_encoder", [])),
+    ("attributes", "no embedding cosine", "models", attribute("quality.embedding_cosine", None)),
+    ("attributes", "reconstruction is none", "models", attribute("quality.reconstruction", 2)),
+    ("attributes", "reconstruction by nothing", "jpeg", attribute("quality.reconstruction", 0.9)),
     ("attributes", "no members", "jpeg", attribute("members", {})),
     ("attributes", "members of other types", "jpeg", attribute("members", [1])),
     ("attributes", "reading contradicts", "jpeg", attribute("patch.reading.side", 31)),
@@ -532,7 +585,7 @@ def replaced(document: Any, at: tuple[Any, ...], junk: Any) -> Any:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.sampled_from(MODES), st.one_of(JUNK, st.just(MISSING)), st.data())
+@given(st.sampled_from([*MODES, "models"]), st.one_of(JUNK, st.just(MISSING)), st.data())
 def test_junk_in_the_attributes_never_fails_verification(
     tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, mode: str, junk: Any, draw: st.DataObject
 ):
@@ -546,7 +599,7 @@ def test_junk_in_the_attributes_never_fails_verification(
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.sampled_from(MODES), st.one_of(JUNK, st.just(MISSING)), st.data())
+@given(st.sampled_from([*MODES, "models"]), st.one_of(JUNK, st.just(MISSING)), st.data())
 def test_junk_in_any_metadata_never_fails_verification(
     tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, mode: str, junk: Any, draw: st.DataObject
 ):
@@ -560,7 +613,7 @@ def test_junk_in_any_metadata_never_fails_verification(
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.sampled_from(MODES), st.data())
+@given(st.sampled_from([*MODES, "models"]), st.data())
 def test_junk_in_any_member_never_fails_verification(
     tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, mode: str, draw: st.DataObject
 ):
@@ -592,6 +645,56 @@ def test_without_the_encoder_the_features_are_not_recomputed(tiny: dict[str, Pat
     assert [(finding.code, finding.severity) for finding in result.findings] == [("features-not-recomputed", "info")]
     assert result.ok
     assert "stub" in result.findings[0].message
+
+
+def test_without_the_models_of_whole_slides_their_figures_are_not_recomputed(tiny: dict[str, Path]):
+    result = verify_summary(tiny["models"], find_stub)
+    assert {finding.code for finding in result.findings} == {"embedding-not-recomputed"}
+    messages = [finding.message for finding in result.findings]
+    assert "summarizer tiny-summarizer; pass that model as --summarizer" in messages[0]
+    assert "slide encoder tiny-slide-encoder; pass that model as --slide-encoder" in messages[1]
+    assert result.ok
+    assert {"embedding_cosine", "slide_cosine"}.isdisjoint(result.measured)
+
+
+def test_models_that_take_other_features_recompute_nothing(tiny: dict[str, Path]):
+    other = tiny_models(DIMS + 1)
+    result = verify_summary(tiny["models"], find_stub, find_summarizer=lambda card: other.summarizer)
+    assert codes(result) == {"embedding-not-recomputed"}
+    assert any("expected features (N, 13)" in finding.message for finding in result.findings)
+
+
+def test_the_kept_patches_alone_tell_how_near_they_are_to_the_slide(tiny: dict[str, Path]):
+    measured = verify(tiny["models"]).measured
+    with open_summary(tiny["models"]) as summary:
+        assert measured["embedding_cosine"] == pytest.approx(
+            summary.provenance["quality"]["embedding_cosine"], abs=1e-4
+        )
+        assert summary.slide_embedding is not None
+        of_kept = expected_embedding(summary.features.astype(np.float32))
+        norms = np.linalg.norm(of_kept) * np.linalg.norm(summary.slide_embedding)
+        assert measured["slide_cosine"] == pytest.approx(of_kept @ summary.slide_embedding / norms, abs=1e-5)
+    assert 0 < measured["slide_cosine"] < 1
+
+
+def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
+    """They know no models that see whole slides; should such an attribute be there, it means nothing."""
+    draft = tiny_draft()
+    added = ("summarizer", "slide_encoder")
+    attributes = {name: value for name, value in draft.attributes.items() if name not in added}
+    figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
+    attributes["quality"] = {name: attributes["quality"][name] for name in figures}
+    attributes["format_version"] = "1.0"
+    for more in ({}, {"summarizer": {"name": "of another meaning"}}):
+        write_summary(tmp_path / "x.ozx", replace(draft, attributes={**attributes, **more}))
+        assert verify(tmp_path / "x.ozx").findings == []
+    with open_summary(tmp_path / "x.ozx") as summary:
+        assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
+        assert summary.reference.candidates is None
+        shown = facts(summary)
+    assert shown["quality"] == {**attributes["quality"], "reconstruction": None, "embedding_cosine": None}
+    write_summary(tmp_path / "y.ozx", replace(draft, attributes={**attributes, "format_version": "1.1"}))
+    assert codes(verify(tmp_path / "y.ozx")) == {"attributes"}
 
 
 class OtherCard:
@@ -742,6 +845,52 @@ def test_quality_that_the_slides_tissue_does_not_give_is_found(drawn: dict[str, 
     assert codes(verify_summary(changed, lambda card: encoder, "source", drawn["slide"])) == {"quality-differs"}
 
 
+def verify_embedded(drawn: dict[str, Path], path: Path) -> Verification:
+    models = shipped_models_like()
+    return verify_summary(
+        path,
+        lambda card: shipped_encoder(),
+        "source",
+        drawn["slide"],
+        1,
+        lambda card: models.summarizer,
+        lambda card: models.slide_encoder,
+    )
+
+
+def test_what_models_see_agrees_with_the_source(drawn: dict[str, Path]):
+    result = verify_embedded(drawn, drawn["models"])
+    assert result.findings == []
+    with open_summary(drawn["models"]) as summary:
+        recorded = summary.provenance["quality"]
+    for name in ("reconstruction", "embedding_cosine"):
+        assert result.measured[f"source_{name}"] == pytest.approx(recorded[name], abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["embedding", "slide_embedding"])
+def test_embeddings_that_are_not_the_slides_are_found(drawn: dict[str, Path], tmp_path: Path, name: str):
+    """Somebody changes an embedding and the figure together: the file agrees with itself, the slide does not."""
+    members = unpack(drawn["models"])
+    array(f"reference/{name}", lambda e: e + np.abs(e).max() * np.arange(len(e), dtype=np.float32))(members, {})
+    changed = sign_again(tmp_path / "x.ozx", members)
+    if name == "embedding":
+        now = verify_embedded(drawn, changed).measured["embedding_cosine"]
+        sign_again(changed, members, attribute_in_place("quality.embedding_cosine", now))
+    result = verify_embedded(drawn, changed)
+    assert "embedding-differs" in codes(result)
+    assert codes(result) <= {"embedding-differs", "quality-differs"}
+    (finding,) = [finding for finding in result.findings if finding.code == "embedding-differs"]
+    assert finding.member == f"reference/{name}"
+
+
+def test_a_reconstruction_that_the_slide_does_not_give_is_found(drawn: dict[str, Path], tmp_path: Path):
+    path = sign_again(tmp_path / "x.ozx", unpack(drawn["models"]), attribute_in_place("quality.reconstruction", 1.0))
+    result = verify_embedded(drawn, path)
+    assert [(finding.code, finding.message.split()[0]) for finding in result.findings] == [
+        ("quality-differs", "reconstruction")
+    ]
+
+
 # -------------------------------------------------------------------------------------------------------- the codes
 
 
@@ -751,6 +900,8 @@ ELSEWHERE = {  # code -> the test above that produces it
     "pixels-differ": test_tiles_that_are_not_the_slides_are_found,
     "pixels-lossy": test_pixels_that_one_jpeg_generation_does_not_explain_are_found,
     "features-not-recomputed": test_without_the_encoder_the_features_are_not_recomputed,
+    "embedding-not-recomputed": test_without_the_models_of_whole_slides_their_figures_are_not_recomputed,
+    "embedding-differs": test_embeddings_that_are_not_the_slides_are_found,
     "internal": test_our_own_failures_become_a_finding,
 }
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.compress import Job, Options
-from wsisum_cli.container import SUFFIX
+from wsisum_cli.choice import NO_CHOICES, Choices
+from wsisum_cli.compress import Job
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features import find_features
 from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.product import FEATURES, SUMMARIES, Product
 from wsisum_cli.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
 from wsisum_cli.source import Source, companion, find_source, group_series, sha256_of
-from wsisum_cli.summary import FORMAT_VERSION, open_summary
-from wsisum_cli.verify import is_whole
+from wsisum_cli.summary import open_summary
 
 MAX_NAME = 200  # characters; file systems take 255 bytes
 
@@ -56,6 +56,8 @@ class Plan:
     jobs: list[tuple[str, Job]]  # path within the archive, and what to do
     outcomes: list[Outcome]  # of what needs no work
     other_files: int  # in the archive that do not look like slides
+    task: str = SUMMARIES.task  # what the jobs do
+    models: str = ""  # that see whole slides, in words; empty where the jobs use none
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class Request:
 
     source: Path
     output: Path
-    options: Options
+    options: Any  # those of the product
     encoder_sha256: str
     mpp: float | None = None
     features: Path | None = None
     force: bool = False
+    product: Product = SUMMARIES
+    choices: Choices = NO_CHOICES
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -119,7 +123,9 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     Raises UsageError when there is nothing at the source.
     """
     if request.source.is_dir() and request.source.resolve() == request.output.resolve():
-        raise UsageError(f"{request.output}: slides and summaries would share this folder; choose another --output")
+        raise UsageError(
+            f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
+        )
     sources, outcomes, other_files = find_slides(request.source, request.output)
     if not sources and not outcomes:
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
@@ -132,7 +138,8 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         else:
             outcomes.append(done)
     outcomes.sort(key=lambda outcome: outcome.source)
-    return Plan(jobs, outcomes, other_files)
+    models = request.choices.describe() if request.product is SUMMARIES else ""
+    return Plan(jobs, outcomes, other_files, request.product.task, models)
 
 
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
@@ -206,9 +213,9 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
             name = relative
         if folded(name) in taken:
             other = taken[folded(name)]
-            raise UsageError(f"{other} and {relative} would share one summary; name them apart in --manifest")
+            raise UsageError(f"{other} and {relative} would share one output; name them apart in --manifest")
         taken[folded(name)] = relative.as_posix()
-        output = request.output / name.with_name(name.name + SUFFIX)
+        output = request.output / name.with_name(name.name + request.product.suffix)
         yield (
             relative.as_posix(),
             Job(
@@ -217,9 +224,17 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
                 entry.name or relative.name,
                 entry.mpp or request.mpp,
                 entry.mask,
-                request.features,
+                features_for(request, name),
             ),
         )
+
+
+def features_for(request: Request, name: Path) -> Path | None:
+    """The file that lies where `wsisum features` puts it, else the folder of all."""
+    if request.features is None:
+        return None
+    mirrored = request.features / name.with_name(name.name + FEATURES.suffix)
+    return mirrored if mirrored.is_file() else request.features
 
 
 def folded(path: Path) -> str:
@@ -233,13 +248,18 @@ def output_stem(relative: Path) -> Path:
 
 
 def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
-    """The outcome of a slide whose summary is whole and what this run would make; None when it is to be made."""
+    """The outcome of a slide whose output is whole and what this run would make; None when it is to be made.
+
+    Another program's file of that name is nothing to write over: that slide fails.
+    """
     try:
         if not job.output.is_file():
             return None
-        with open_summary(job.output) as summary:
-            attributes = summary.attributes
-        if not (is_same(request, job, attributes, known) and is_whole(job.output)):
+        attributes = request.product.provenance(job.output)
+        if not attributes:
+            message = f"{job.output.name}: made by another program; choose another --output, or --force replaces it"
+            return Outcome(relative, FAILED, "another program's file", message)
+        if not (is_same(request, job, attributes, known) and request.product.is_whole(job.output)):
             return None
         return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
@@ -253,27 +273,22 @@ def outcome_as_before(
         relative,
         SKIPPED,
         UP_TO_DATE,
-        summary=job.output.relative_to(request.output).as_posix(),
         bytes_in=attributes["source"]["bytes"],
         bytes_out=job.output.stat().st_size,
-        patches=attributes["patches"],
-        tissue_patches=attributes["tissue_patches"],
-        pixels=attributes["pixels"]["mode"],
-        provider=attributes["provider"],
-        coverage=attributes["quality"]["coverage"],
-        broken_tiles=attributes["broken_tiles"]["count"],
         sha256=attributes["source"]["sha256"],
         modified=job.source.modified,
         seconds=known.seconds if known else {},
+        **request.product.named(job.output.relative_to(request.output).as_posix()),
+        **request.product.figures(attributes),
     )
 
 
 def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
-    """Whether a summary was made from this source, with these models and options; cheap comparisons first."""
+    """Whether an output was made from this source, with these models and options; cheap comparisons first."""
     source = attributes["source"]
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
     if (
-        attributes["format_version"] != FORMAT_VERSION
+        attributes["format_version"] != request.product.version
         or attributes["options"] != wanted
         or source["name"] != job.name
         or source["bytes"] != job.source.bytes
@@ -287,6 +302,8 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
         if (stated.get("sha256"), stated.get("patch_encoder_sha256")) != (sha256_of(path), request.encoder_sha256):
             return False
     elif given or attributes["encoder"]["sha256"] != request.encoder_sha256:
+        return False
+    if not request.choices.made(attributes):
         return False
     if known is not None and (known.sha256, known.modified) == (source["sha256"], job.source.modified):
         return True

@@ -38,6 +38,10 @@ def is_sha256(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
+def is_version(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", value) is not None
+
+
 def is_member(value: Any) -> bool:
     return isinstance(value, dict) and COUNT.fits(value.get("bytes")) and is_sha256(value.get("sha256"))
 
@@ -48,7 +52,7 @@ def one_of(*values: Any) -> Kind:
 
 TEXT = Kind("text", lambda value: isinstance(value, str))
 TEXT_OR_NULL = Kind("text or null", lambda value: value is None or isinstance(value, str))
-VERSION = Kind("a version", lambda value: isinstance(value, str) and re.fullmatch(r"\d+\.\d+", value) is not None)
+VERSION = Kind("a version", is_version)
 YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
 COUNT = Kind("a whole number", whole(0, MAX_COUNT))
 SIZE = Kind("a whole number above 0", whole(1, 2**31 - 1))
@@ -56,7 +60,9 @@ SIDE = Kind(f"a whole number of px from 1 to {MAX_SIDE}", whole(1, MAX_SIDE))
 POSITIVE = Kind("a number above 0", lambda value: is_number(value) and 1e-9 < value < 1e9)
 COSINE = Kind("a number from -1 to 1", lambda value: is_number(value) and abs(value) <= 1 + 1e-6)
 SHA256 = Kind("a SHA-256 in lower-case hex", is_sha256)
+COSINE_OR_NULL = Kind("a number from -1 to 1, or null", lambda value: value is None or COSINE.fits(value))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+OBJECT_OR_NULL = Kind("an object or null", lambda value: value is None or isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
 MEMBERS = Kind(
     "an object of members with bytes and sha256",
@@ -120,6 +126,27 @@ REQUIRED_WHERE: dict[tuple[str, str], dict[str, Kind]] = {
     ("features.origin", "given"): {"features.sha256": SHA256, "features.left_out": COUNT},
 }
 
+#: What format 1.1 requires besides: the models that see whole slides, and how well one makes the rest again.
+REQUIRED_SINCE_1_1: dict[str, Kind] = {
+    "summarizer": OBJECT_OR_NULL,
+    "slide_encoder": OBJECT_OR_NULL,
+    "quality.reconstruction": COSINE_OR_NULL,
+    "quality.embedding_cosine": COSINE_OR_NULL,
+}
+
+#: What is required of these models where they are not null.
+REQUIRED_OF_MODELS: dict[str, dict[str, Kind]] = {
+    "summarizer": {"name": TEXT, "sha256": SHA256, "dims": SIZE, "embedding_dims": SIZE, "provider": TEXT},
+    "slide_encoder": {
+        "name": TEXT,
+        "sha256": SHA256,
+        "dims": SIZE,
+        "embedding_dims": SIZE,
+        "prototypes": SIZE,
+        "provider": TEXT,
+    },
+}
+
 
 def look_up(attributes: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path. Raises KeyError."""
@@ -144,11 +171,33 @@ def wrong_attributes(attributes: Any) -> Iterator[str]:
     if not isinstance(attributes, dict):
         yield "the attributes are not an object"
         return
+    wrong = list(of_wrong_kind(attributes, required(attributes)))
+    yield from wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
+
+
+def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
+    """All that attributes of this version, mode, origin and these models must hold."""
     kinds = dict(REQUIRED)
     for (path, value), more in REQUIRED_WHERE.items():
         kinds |= more if found(attributes, path) == value else {}
-    wrong = list(of_wrong_kind(attributes, kinds))
-    yield from wrong or [*wrong_reading(attributes), *contradictions(attributes)]
+    if knows_models(attributes):
+        kinds |= REQUIRED_SINCE_1_1
+        for name, more in REQUIRED_OF_MODELS.items():
+            if isinstance(attributes.get(name), dict):
+                kinds |= {f"{name}.{path}": kind for path, kind in more.items()}
+    return kinds
+
+
+def knows_models(attributes: Mapping[str, Any]) -> bool:
+    """Whether the format is that of 1.1 or later, which record a summarizer and a slide encoder."""
+    version = attributes.get("format_version")
+    return isinstance(version, str) and is_version(version) and int(version.split(".")[1]) >= 1
+
+
+def model_used(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """The card of the `summarizer` or `slide_encoder`; None where none was used. Needs attributes that are in order."""
+    card: dict[str, Any] | None = attributes[name] if knows_models(attributes) else None
+    return card
 
 
 def wrong_geometry(attributes: Mapping[str, Any]) -> Iterator[str]:
@@ -186,3 +235,19 @@ def contradictions(attributes: Mapping[str, Any]) -> Iterator[str]:
     computed = attributes["features"]["origin"] == "computed"
     if computed and attributes["encoder"]["patch_size"] != patch["patch_size"]:
         yield "patch.patch_size is not the encoder's"
+
+
+def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Figures of a summarizer that was not used, or the lack of them; models of other features."""
+    if not knows_models(attributes):
+        return
+    quality, summarizer = attributes["quality"], attributes["summarizer"]
+    if (summarizer is None) != (quality["embedding_cosine"] is None):
+        yield "quality.embedding_cosine is there without a summarizer, or not there with one"
+    if summarizer is None and quality["reconstruction"] is not None:
+        yield "quality.reconstruction is there without a summarizer"
+    dims = attributes["encoder"].get("dims")
+    for name in REQUIRED_OF_MODELS:
+        card = attributes[name]
+        if card is not None and dims not in (None, card["dims"]):
+            yield f"{name}.dims is {card['dims']}, encoder.dims {dims}"

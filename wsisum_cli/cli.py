@@ -7,22 +7,28 @@ import json
 import signal
 import sys
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.models_cli import models_app
+from wsisum_cli.training.cli import train_app
 
 if TYPE_CHECKING:
-    from wsisum_cli.inference import Encoder
-    from wsisum_cli.verify import FindEncoder
+    from collections.abc import Callable
+
+    from wsisum_cli.verify import FindEncoder, FindSlideEncoder, FindSummarizer
+
+Model = TypeVar("Model")
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
-DEFAULT_ENCODER = "texture"
+DEFAULT_ENCODER = "encoder"
 
 app = typer.Typer(
     help="Turn an archive of whole-slide images into small, verified summary slides.",
@@ -31,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
 
 
 class Selector(StrEnum):
@@ -51,6 +59,30 @@ class Device(StrEnum):
     auto = "auto"
     cuda = "cuda"
     cpu = "cpu"
+
+
+class Layout(StrEnum):
+    trident = "trident"
+    stamp = "stamp"
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+
+
+# What all commands take that walk an archive.
+SlidesArgument = Annotated[
+    Path, typer.Argument(help="A folder of slides, searched through, or one slide.", metavar="SOURCE")
+]
+MppOption = Annotated[float | None, typer.Option(min=0.05, max=10, help="µm per pixel, for slides that do not say.")]
+ManifestOption = Annotated[
+    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name.", exists=True, dir_okay=False)
+]
+EncoderOption = Annotated[str, typer.Option(help="Name of an encoder that ships or that you added, or an ONNX file.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Slides at a time, each in its own process.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+ReportOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 def main() -> None:
@@ -84,17 +116,15 @@ def options_of_all(
 
 @app.command()
 def compress(
-    source: Annotated[
-        Path, typer.Argument(help="A folder of slides, searched through, or one slide.", metavar="SOURCE")
-    ],
+    source: SlidesArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")] = Path("summaries"),
-    mpp: Annotated[
-        float | None, typer.Option(min=0.05, max=10, help="µm per pixel, for slides that do not say.")
-    ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name.", exists=True, dir_okay=False)
-    ] = None,
-    encoder: Annotated[str, typer.Option(help="Name of a shipped encoder, or an ONNX file.")] = DEFAULT_ENCODER,
+    mpp: MppOption = None,
+    manifest: ManifestOption = None,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    summarizer: Annotated[
+        str, typer.Option(help="Name or ONNX file; auto: one trained on the encoder, where there is one; none.")
+    ] = "auto",
+    slide_encoder: Annotated[str, typer.Option(help="Likewise.")] = "auto",
     features: Annotated[
         Path | None,
         typer.Option(help="Folder of existing h5 features (TRIDENT, CLAM, STAMP).", exists=True, file_okay=False),
@@ -109,20 +139,21 @@ def compress(
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
     ] = Pixels.auto,
     device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
-    workers: Annotated[int, typer.Option(min=1, help="Slides at a time, each in its own process.")] = 1,
+    workers: WorkersOption = 1,
     force: Annotated[bool, typer.Option("--force", help="Make summaries again that are up to date.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: ReportOption = False,
 ) -> None:
     """Summarize every slide of an archive; summaries that are up to date are skipped.
 
     Exit code 1 when a slide failed. The folder of summaries mirrors the archive, and holds report.csv and
     report.json.
     """
-    from wsisum_cli.archive import Manifest, Request, read_manifest
+    from wsisum_cli.archive import Request
+    from wsisum_cli.choice import choose_models
     from wsisum_cli.compress import Options
     from wsisum_cli.inference import find_model
-    from wsisum_cli.run import Run
+    from wsisum_cli.models_cli import user_folder
     from wsisum_cli.source import sha256_of
     from wsisum_cli.workers import Setup, cores
 
@@ -133,14 +164,64 @@ def compress(
         pixels=pixels.value,
         patch_size_level0=patch_size_level0,
     )
-    request = Request(source, output, options, sha256_of(find_model(encoder)), mpp, features, force)
-    setup = Setup(options, encoder, device.value, max(1, cores() // workers), output)
+    folders = [user_folder()]
+    model = find_model(encoder, folders)
+    choices = choose_models(summarizer, slide_encoder, model, features is not None, keep, folders)
+    request = Request(source, output, options, sha256_of(model), mpp, features, force, choices=choices)
+    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, choices=choices)
+    run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+
+
+@app.command()
+def features(
+    source: SlidesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the features.")] = Path("features"),
+    mpp: MppOption = None,
+    manifest: ManifestOption = None,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    layout: Annotated[
+        Layout, typer.Option(help="Names and units as TRIDENT and CLAM read them, or as STAMP does.")
+    ] = Layout.trident,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the stored features; float16 takes half the bytes.")
+    ] = Precision.float32,
+    device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
+    workers: WorkersOption = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make features again that are up to date; replace other programs' files.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: ReportOption = False,
+) -> None:
+    """Compute the features of every tissue patch of an archive, one h5 a slide; those up to date are skipped.
+
+    Exit code 1 when a slide failed. The folder of features mirrors the archive, and holds report.csv and
+    report.json.
+    """
+    from wsisum_cli.archive import Request
+    from wsisum_cli.extract import FeatureOptions
+    from wsisum_cli.inference import find_model
+    from wsisum_cli.models_cli import user_folder
+    from wsisum_cli.product import FEATURES
+    from wsisum_cli.source import sha256_of
+    from wsisum_cli.workers import Setup, cores
+
+    options = FeatureOptions(layout.value, precision.value)
+    model = find_model(encoder, [user_folder()])
+    request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
+    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, FEATURES)
+    run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+
+
+def run_or_foresee(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
+    from wsisum_cli.archive import Manifest, read_manifest
+    from wsisum_cli.run import Run
+
     rows = read_manifest(manifest) if manifest else Manifest()
-    run = Run(request, setup, workers)
     if dry_run:
         foresee_run(request, rows, as_json)
     else:
-        carry_out(run, rows, as_json)
+        carry_out(Run(request, setup, workers), rows, as_json)
 
 
 def foresee_run(request: Any, manifest: Any, as_json: bool) -> None:
@@ -150,7 +231,7 @@ def foresee_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.run import foresee
 
     plan = plan_archive(request, manifest, read_outcomes(request.output))
-    outcomes = [*plan.outcomes, *(foresee(source, job) for source, job in plan.jobs)]
+    outcomes = [*plan.outcomes, *(foresee(source, job, request.product) for source, job in plan.jobs)]
     warn_of_unused(manifest)
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -255,7 +336,9 @@ def verify(
     encoder: Annotated[
         str | None, typer.Option(help="The ONNX file that made the features, where it is not a shipped one.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
+    summarizer: Annotated[str | None, typer.Option(help="Likewise, of the summarizer.")] = None,
+    slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
+    device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
 ) -> None:
     """Say whether a summary slide is whole, agrees with itself, and with its source where that is at hand.
@@ -269,11 +352,11 @@ def verify(
 
     if quick and source is not None:
         raise UsageError("--quick does not look at the source; leave one of the two out")
-    find_encoder = encoder_finder(encoder, device.value)
+    finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
     index = SourceIndex(source) if source is not None else None
     results = [
-        verify_summary(path, find_encoder, tier, index.find(path) if index else None, cores())
+        verify_summary(path, finders[0], tier, index.find(path) if index else None, cores(), *finders[1:])
         for path in all_summaries(summaries)
     ]
     if as_json:
@@ -301,21 +384,38 @@ def all_summaries(arguments: list[str]) -> list[str]:
     return found
 
 
-def encoder_finder(given: str | None, device: str) -> FindEncoder:
-    """Finds the encoder of a card among the shipped ones and the one given; each is loaded once."""
-    from wsisum_cli.inference import find_model, load_encoder, shipped_models
+def model_finders(
+    encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
+) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:
+    """Find the models of the cards in summaries among those given, the shipped ones and the user's."""
+    from wsisum_cli.inference import load_encoder
+    from wsisum_cli.slide_encoder import load_slide_encoder
+    from wsisum_cli.summarizer import load_summarizer
+
+    return (
+        # Of features that somebody else computed only the user can say that this encoder made them.
+        finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
+        finder(summarizer, lambda path: load_summarizer(path, device)),
+        finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
+    )
+
+
+def finder(
+    given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
+) -> Callable[[dict[str, Any]], Model | None]:
+    """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
+    from wsisum_cli.inference import find_model, shipped_models, user_models
+    from wsisum_cli.models_cli import user_folder
     from wsisum_cli.source import sha256_of
 
-    paths = [*([find_model(given)] if given else []), *shipped_models().values()]
-    by_sha256 = {sha256_of(path): path for path in reversed(paths)}
-    loaded: dict[Path, Encoder] = {}
+    own = find_model(given, [user_folder()]) if given else None
+    paths = [*([own] if own else []), *shipped_models().values(), *user_models(user_folder()).values()]
+    digest, loaded = cache(sha256_of), cache(load)
 
-    def find(card: dict[str, Any]) -> Encoder | None:
-        path = by_sha256.get(card.get("sha256", ""))
-        if path is None and given is not None and "sha256" not in card:
-            path = paths[0]  # features of somebody else's: the user says that this is the encoder
-        if path is not None and path not in loaded:
-            loaded[path] = load_encoder(path, device)
-        return loaded[path] if path is not None else None
+    def find(card: dict[str, Any]) -> Model | None:
+        if own is not None and serves_unknown and "sha256" not in card:
+            return loaded(own)
+        path = next((path for path in paths if digest(path) == card.get("sha256")), None)
+        return loaded(path) if path is not None else None
 
     return find

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.content import Content, FindEncoder, compare_quality
+from wsisum_cli.content import EMBEDDING_TOLERANCE, Content, Models, compare_quality
 from wsisum_cli.damage import Damage
-from wsisum_cli.errors import SlideError
+from wsisum_cli.embedding import Tokens, cosine, encode_slide, retell
+from wsisum_cli.errors import ModelError, SlideError
 from wsisum_cli.features import encode_patches
 from wsisum_cli.finding import Finding
 from wsisum_cli.inference import Encoder
@@ -26,7 +27,7 @@ MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at qualit
 
 
 def against_source(
-    content: Content, path: Path | None, find_encoder: FindEncoder, threads: int, measured: dict[str, float]
+    content: Content, path: Path | None, models: Models, threads: int, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """The same file, the same pixels, the same quality over all tissue."""
     source = content.attributes["source"]
@@ -44,9 +45,9 @@ def against_source(
             if wrong:
                 return
             yield from same_pixels(content, slide, measured)
-            encoder = find_encoder(content.attributes["encoder"])
+            encoder = models.encoder(content.attributes["encoder"])
             if encoder is not None and content.attributes["features"]["origin"] == "computed":
-                yield from same_quality(content, slide, encoder, threads, measured)
+                yield from same_quality(content, slide, encoder, models, threads, measured)
     except (SlideError, OSError) as error:
         yield Finding("source-missing", f"{path.name}: {said(error, path)}")
 
@@ -108,16 +109,46 @@ def encoded_tile(slide: Slide, level: int, column: int, row: int) -> EncodedTile
 
 
 def same_quality(
-    content: Content, slide: Slide, encoder: Encoder, threads: int, measured: dict[str, float]
+    content: Content, slide: Slide, encoder: Encoder, models: Models, threads: int, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """Encode all tissue again and measure the kept patches against it."""
     summary = content.summary
     coords = summary.tissue.coords
     features, rows = encode_patches(slide.pyramid, coords, content.reading, encoder, Damage(), threads)
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
-    kept = [row_of[tuple(at)] for at in summary.coords.tolist()]
+    kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
     features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
     quality = measure_kept(features, summary.features.astype(np.float32), summary.weights)
     now = {name: float(value) for name, value in asdict(quality).items()}
     measured |= {f"source_{name}": value for name, value in now.items()}
     yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
+    if len(rows) == len(coords):
+        tissue = Tokens(features, coords, content.attributes["patch"]["patch_size_level0"])
+        yield from same_embeddings(content, tissue, kept, models, measured)
+
+
+def same_embeddings(
+    content: Content, tissue: Tokens, kept: np.ndarray, models: Models, measured: dict[str, float]
+) -> Iterator[Finding]:
+    """What the summarizer and the slide encoder make of the tissue, where they are at hand."""
+    reference = content.summary.reference
+    try:
+        at_hand = content.slide_models(models)
+        if at_hand.summarizer is not None and reference.candidates is not None and reference.embedding is not None:
+            retold = retell(at_hand.summarizer, tissue, reference.candidates, kept)
+            now = retold.figures()
+            measured |= {f"source_{name}": value for name, value in now.items() if value is not None}
+            yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
+            yield from same_embedding("embedding", retold.embedding, reference.embedding)
+        if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
+            embedding = encode_slide(at_hand.slide_encoder, tissue).embedding
+            yield from same_embedding("slide_embedding", embedding, reference.slide_embedding)
+    except ModelError as error:
+        yield Finding("embedding-not-recomputed", str(error))
+
+
+def same_embedding(name: str, now: np.ndarray, stored: np.ndarray) -> Iterator[Finding]:
+    found = cosine(now, stored)
+    if found < 1 - EMBEDDING_TOLERANCE:
+        message = f"reference/{name} is not that of the slide's tissue"
+        yield Finding("embedding-differs", message, f"reference/{name}", "cosine 1", f"{found:.4f}")

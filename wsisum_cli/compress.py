@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,18 +16,7 @@ import numpy as np
 from wsisum_cli import jpeg
 from wsisum_cli.container import writing_aside
 from wsisum_cli.damage import Damage
-from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SlideError, SummaryError
-from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
-from wsisum_cli.grid import MAX_PULL, Grid, lay_grid, pull
-from wsisum_cli.inference import Encoder
-from wsisum_cli.overview import blank_glass
-from wsisum_cli.patch import Reading, plan_reading, read_patches
-from wsisum_cli.pyramid import Pyramid
-from wsisum_cli.sampling import Candidates, sample_candidates
-from wsisum_cli.selection import Quality, Selection, keep_count, measure, pick, weigh
-from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
-from wsisum_cli.source import Source, sha256_of
-from wsisum_cli.summary import (
+from wsisum_cli.draft import (
     DISCLAIMER,
     FORMAT_VERSION,
     Draft,
@@ -37,6 +26,18 @@ from wsisum_cli.summary import (
     reference_of,
     write_summary,
 )
+from wsisum_cli.embedding import NO_MODELS, Embedded, SlideModels, Tokens, embed_tissue
+from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SummaryError
+from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
+from wsisum_cli.grid import Grid, lay_grid
+from wsisum_cli.inference import Encoder
+from wsisum_cli.kept import Pixels, describe_pixels, kept_pixels
+from wsisum_cli.overview import blank_glass
+from wsisum_cli.patch import plan_reading, read_patches
+from wsisum_cli.sampling import Candidates, sample_candidates
+from wsisum_cli.selection import Quality, Selection, keep_count, measure, pick, weigh
+from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
+from wsisum_cli.source import Source, sha256_of
 from wsisum_cli.tissue import find_tissue, is_brightfield, read_mask
 from wsisum_cli.verify import cosines, verify_summary
 
@@ -93,6 +94,8 @@ class Written:
     pixels: str
     provider: str
     quality: Quality
+    reconstruction: float | None  # None without a summarizer, or when all candidates are kept
+    embedding_cosine: float | None  # None without a summarizer
     broken_tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -108,6 +111,7 @@ class Tools:
     threads: int = 1
     stage: Stage = lambda name: None  # hears the name of each stage as it begins
     progress: Progress = lambda done, total: None  # hears how many patches are encoded
+    models: SlideModels = NO_MODELS  # that see a whole slide; by default none
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Tissue:
     features: np.ndarray  # (N, D) float32
     given: GivenFeatures | None  # None when they were computed here
 
-
-Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
 
 
 def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
@@ -145,26 +150,28 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
                 tissue = readable(slide, tissue, options, damage, tools.threads)
             candidates, rows = pick_patches(tissue, options)
         with clock("pixels"):
-            pixels = kept_pixels(slide, tissue.grid, rows, options, damage, tools.threads)
+            pixels = kept_pixels(slide, tissue.grid, rows, options.pixels, options.quality, damage, tools.threads)
             tissue, loss = as_stored(tissue, rows, pixels, encoder)
             selection = weigh(tissue.features, rows)
             quality = measure(tissue.features, selection)
+        embedded = embed_slide(tissue, candidates, rows, tools, clock)
         with clock("hash"):
             digest.result()
-        stored = {**describe_pixels(pixels, options), **loss}
-        made = describe(slide, job, options, tissue, damage, encoder)
+        stored = {**describe_pixels(pixels, options.quality), **loss}
+        measured = rounded(asdict(quality) | embedded.figures())
+        made = describe(slide, job, options, tissue, damage, encoder) | describe_models(embedded.models)
         draft = Draft(
-            attributes={**made, "pixels": stored, "patches": len(rows), "quality": rounded(quality)},
+            attributes={**made, "pixels": stored, "patches": len(rows), "quality": measured},
             overview=blank_glass(overview.pixels, mask),
             overview_mpp=overview.mpp,
             kept=kept_patches(tissue, candidates, selection),
             pixels=pixels,
             tissue=tissue_map(tissue, candidates, selection),
-            reference=reference_of(tissue.features),
+            reference=replace(reference_of(tissue.features), **embedded.arrays()),
             icc_profile=slide.pyramid.icc_profile,
         )
     with clock("write"):
-        write_verified(job.output, draft, encoder)
+        write_verified(job.output, draft, encoder, embedded.models)
     return written(job, draft, quality, clock.seconds)
 
 
@@ -253,61 +260,6 @@ def readable(slide: Slide, tissue: Tissue, options: Options, damage: Damage, thr
         tissue = replace(tissue, grid=replace(tissue.grid, coords=coords), features=features)
 
 
-def kept_pixels(slide: Slide, grid: Grid, rows: np.ndarray, options: Options, damage: Damage, threads: int) -> Pixels:
-    """Copied where that may be done and is cheap, else encoded anew. Raises SlideError."""
-    kept = grid.coords[rows]
-    copyable = slide.pyramid.copies_jpeg(grid.reading.level)
-    if options.pixels == "source" and not copyable:
-        raise SlideError(
-            f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
-            "no JPEG tiles",
-        )
-    cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
-    if copyable and (options.pixels == "source" or (options.pixels == "auto" and cheap)):
-        tiles = copy_tiles(slide.pyramid, grid.reading, kept)
-        if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
-            return tiles
-        if options.pixels == "source":
-            raise SlideError(
-                f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
-                "name a patient, or have odd sizes; use --pixels auto or jpeg",
-                "no plain JPEG tiles",
-            )
-    return encode_kept(slide, grid.reading, kept, options.quality, damage, threads)
-
-
-def encode_kept(
-    slide: Slide, reading: Reading, kept: np.ndarray, quality: int, damage: Damage, threads: int
-) -> list[bytes]:
-    """One new JPEG stream a patch. Raises BrokenSlideError."""
-    streams: dict[int, bytes] = {}
-    for found, patches in read_patches(slide.pyramid, kept, reading, damage, threads):
-        for row, patch in zip(found.tolist(), patches, strict=True):
-            streams[row] = jpeg.encode(patch, quality)
-    if len(streams) < len(kept):
-        raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
-    return [streams[row] for row in range(len(kept))]
-
-
-def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTiles:
-    """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
-    level = pyramid.levels[reading.level]
-    touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
-    tiles = [
-        (tile, encoded)
-        for tile in sorted(touched, key=lambda at: (at[1], at[0]))
-        if (encoded := pyramid.encoded_tile(reading.level, *tile)) is not None
-    ]
-    for tile, _ in tiles:
-        pyramid.tile(reading.level, *tile, reading.shrink)  # given features may lie where nothing can be decoded
-    return SourceTiles(
-        positions=np.array([tile for tile, _ in tiles], np.int32).reshape(-1, 2),
-        spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
-        streams=[encoded.stream for _, encoded in tiles],
-        side=(level.tile_height, level.tile_width),
-    )
-
-
 def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder) -> tuple[Tissue, dict[str, float]]:
     """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
 
@@ -336,7 +288,17 @@ def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> 
     return TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster)
 
 
-def write_verified(path: Path, draft: Draft, encoder: Encoder) -> None:
+def embed_slide(tissue: Tissue, candidates: Candidates, rows: np.ndarray, tools: Tools, clock: Clock) -> Embedded:
+    """What those models that serve these features make of the slide. Raises ModelError."""
+    given = tissue.given
+    models = tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
+    if models.summarizer is None and models.slide_encoder is None:
+        return Embedded()
+    with clock("embedding"):
+        return embed_tissue(models, tissue.tokens, candidates.rows, rows)
+
+
+def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideModels) -> None:
     """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
 
     def find_encoder(card: dict[str, Any]) -> Encoder | None:
@@ -345,7 +307,13 @@ def write_verified(path: Path, draft: Draft, encoder: Encoder) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_summary(aside, draft)
-        bad = [finding for finding in verify_summary(aside, find_encoder).findings if finding.severity != "info"]
+        result = verify_summary(
+            aside,
+            find_encoder,
+            find_summarizer=lambda card: models.summarizer,
+            find_slide_encoder=lambda card: models.slide_encoder,
+        )
+        bad = [finding for finding in result.findings if finding.severity != "info"]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
 
@@ -360,6 +328,8 @@ def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float])
         pixels=attributes["pixels"]["mode"],
         provider=attributes["provider"],
         quality=quality,
+        reconstruction=attributes["quality"]["reconstruction"],
+        embedding_cosine=attributes["quality"]["embedding_cosine"],
         broken_tiles=attributes["broken_tiles"]["count"],
         seconds=seconds,
     )
@@ -417,6 +387,7 @@ def describe_features(given: GivenFeatures | None, encoder: Encoder) -> dict[str
         "encoder": given.encoder,
         "sha256": given.sha256,
         "left_out": given.left_out,
+        **({"encoder_sha256": given.encoder_sha256} if given.encoder_sha256 is not None else {}),
         "patch_encoder_sha256": encoder.card.sha256,  # whose patch size the stored patches have
     }
 
@@ -429,11 +400,14 @@ def installed_version(package: str) -> str:
         return "unknown"
 
 
-def describe_pixels(pixels: Pixels, options: Options) -> dict[str, Any]:
-    if isinstance(pixels, SourceTiles):
-        return {"mode": "source", "tiles": len(pixels.streams)}
-    return {"mode": "jpeg", "quality": options.quality, "subsampling": "4:4:4"}
+def describe_models(models: SlideModels) -> dict[str, Any]:
+    """Cards of the models that saw the whole slide and what ran them; null where none was used."""
+    found = {"summarizer": models.summarizer, "slide_encoder": models.slide_encoder}
+    return {
+        name: None if model is None else {**model.card.as_dict(), "provider": model.provider}
+        for name, model in found.items()
+    }
 
 
-def rounded(quality: Quality) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in asdict(quality).items()}
+def rounded(quality: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(float(value), 6) for name, value in quality.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,7 +84,8 @@ class Lines:
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.jobs)
-        self._console.print(plan_line(plan))
+        for line in plan_lines(plan):
+            self._console.print(line, markup=False)
 
     def outcome(self, outcome: Outcome) -> None:
         self._done += 1
@@ -103,7 +104,8 @@ class Bars:
         return Listener(self.planned, self.event, self.outcome)
 
     def planned(self, plan: Plan) -> None:
-        self._progress.console.print(plan_line(plan))
+        for line in plan_lines(plan):
+            self._progress.console.print(line, markup=False)
         self._archive = self._progress.add_task("slides", total=len(plan.jobs), rate="")
 
     def event(self, event: Event) -> None:
@@ -131,9 +133,13 @@ def many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def plan_lines(plan: Plan) -> list[str]:
+    return [plan_line(plan), *([plan.models] if plan.models and plan.jobs else [])]
+
+
 def plan_line(plan: Plan) -> str:
     done = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
-    parts = [f"{many(len(plan.jobs), 'slide')} to summarize", f"{done} up to date"]
+    parts = [f"{many(len(plan.jobs), 'slide')} to {plan.task}", f"{done} up to date"]
     passed = len(plan.outcomes) - done
     if passed:
         parts.append(f"{passed} passed over")
@@ -148,7 +154,8 @@ def outcome_line(outcome: Outcome) -> str:
         seconds = sum(outcome.seconds.values())
         broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}"
-        kept = f"{outcome.patches} of {outcome.tissue_patches} patches"
+        of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
+        kept = f"{outcome.patches}{of_all} patches"
         return printable(f"{outcome.source}: written, {kept}, {figures}")
     return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
 
@@ -173,11 +180,18 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             size(outcome.bytes_in),
             size(outcome.bytes_out),
             f"{outcome.ratio:.1f}" if outcome.ratio else "",
-            f"{outcome.patches}/{outcome.tissue_patches}" if outcome.patches else "",
+            patch_count(outcome),
             f"{outcome.coverage:.3f}" if outcome.coverage is not None else "",
         )
     console.print(table)
     console.print(total_line(outcomes))
+
+
+def patch_count(outcome: Outcome) -> str:
+    """Of all patches of tissue, those that a summary keeps; features are of all."""
+    if not outcome.patches:
+        return ""
+    return f"{outcome.patches}" if outcome.features else f"{outcome.patches}/{outcome.tissue_patches}"
 
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
@@ -205,6 +219,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
         f"least {quality['coverage_min']:.4f}",
         "mean cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
+        **summarizer_lines(facts),
         "note": facts["disclaimer"],
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
@@ -218,6 +233,20 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         cells = (patch["number"], patch["x"], patch["y"], f"{patch['weight']:.1%}", patch["cluster"])
         table.add_row(*map(str, cells))
     console.print(table)
+
+
+def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:
+    """What models that see whole slides found."""
+    summarizer, slide_encoder, quality = facts["summarizer"], facts["slide_encoder"], facts["quality"]
+    lines = {"summarizer": "none used", "slide encoder": "none used"}
+    if summarizer is not None:
+        rest = quality["reconstruction"]
+        again = "nothing to reconstruct" if rest is None else f"reconstruction {rest:.4f}"
+        cosine = f"embedding cosine {quality['embedding_cosine']:.4f}"
+        lines["summarizer"] = f"{summarizer['name']} on {summarizer['provider']}: {again}, {cosine}"
+    if slide_encoder is not None:
+        lines["slide encoder"] = f"{slide_encoder['name']} on {slide_encoder['provider']}"
+    return lines
 
 
 def shows_pictures(console: Console) -> bool:
@@ -236,7 +265,7 @@ def print_picture(console: Console, cells: Sequence[Sequence[tuple[Any, Any]]]) 
 def print_verifications(console: Console, results: Sequence[Verification]) -> None:
     for result in results:
         verdict = Text("ok", "green") if result.ok else Text("not ok", "red")
-        console.print(Text.assemble(result.name, ": ", verdict, f" ({result.tier})"))
+        console.print(Text.assemble(result.name, ": ", verdict, f" ({result.tier})", measures(result.measured)))
         for finding in result.findings:
             member = f" [{finding.member}]" if finding.member else ""
             found = f"; expected {finding.expected}, found {finding.found}" if finding.expected is not None else ""
@@ -245,6 +274,12 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
     bad = sum(not result.ok for result in results)
     if len(results) > 1:
         console.print(f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok")
+
+
+def measures(measured: Mapping[str, float]) -> str:
+    """How near the kept patches alone bring the embeddings of the slide."""
+    shown = ("embedding_cosine", "slide_cosine")
+    return "".join(f", {name.replace('_', ' ')} {measured[name]:.4f}" for name in shown if name in measured)
 
 
 def warn(message: str) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from wsisum_cli.attributes import REQUIRED_OF_MODELS, model_used
+from wsisum_cli.embedding import SlideModels, Tokens, cosine, embed, encode_slide
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.finding import Finding
 from wsisum_cli.inference import Encoder
 from wsisum_cli.patch import Reading
+from wsisum_cli.slide_encoder import SHARES, SlideEncoder
+from wsisum_cli.summarizer import Summarizer
 from wsisum_cli.summary import (
     ICC_PROFILE,
     OVERVIEW,
@@ -26,12 +31,24 @@ from wsisum_cli.summary import (
 
 HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
 QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
+EMBEDDING_TOLERANCE = 1e-3  # of the cosine of embeddings, which float16 features and other processors change a little
 WEIGHT_TOLERANCE = 1e-9
 GIVEN_COSINE = 0.98  # existing features were computed with another program's decoding and resampling
 BATCH = 64  # patches decoded before they are encoded
 
-#: Gives the encoder that a card in a summary describes, None when it is not at hand.
+#: Gives the model that a card in a summary describes, None when it is not at hand.
 FindEncoder = Callable[[dict[str, Any]], Encoder | None]
+FindSummarizer = Callable[[dict[str, Any]], Summarizer | None]
+FindSlideEncoder = Callable[[dict[str, Any]], SlideEncoder | None]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Finds the models that made a summary. By default none is at hand."""
+
+    encoder: FindEncoder = lambda card: None
+    summarizer: FindSummarizer = lambda card: None
+    slide_encoder: FindSlideEncoder = lambda card: None
 
 
 class Content:
@@ -49,7 +66,7 @@ class Content:
     def reading(self) -> Reading:
         return reading_of(self.attributes)
 
-    def check(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:
+    def check(self, models: Models, measured: dict[str, float]) -> Generator[Finding, None, bool]:
         """Gives back whether the arrays are sound enough to be held against the source."""
         if self.damaged:
             yield from self.lost_patches()
@@ -60,7 +77,8 @@ class Content:
             return False
         yield from self.weights()
         yield from self.quality(measured)
-        return (yield from self.pixels(find_encoder, measured))
+        yield from self.embeddings(models, measured)
+        return (yield from self.pixels(models.encoder, measured))
 
     def lost_patches(self) -> Iterator[Finding]:
         """Which patches cannot be read, where their pixels are damaged."""
@@ -119,6 +137,20 @@ class Content:
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
+        return arrays | self.expected_embeddings()
+
+    def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """The same of what a summarizer and a slide encoder made, where such were used."""
+        arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {}
+        summarizer, slide_encoder = (model_used(self.attributes, name) for name in REQUIRED_OF_MODELS)
+        if summarizer is not None:
+            arrays["reference/candidates"] = ("int32", (None,))
+            arrays["reference/embedding"] = ("float32", (summarizer["embedding_dims"],))
+        if slide_encoder is not None:
+            prototypes = slide_encoder["prototypes"]
+            arrays["reference/slide_embedding"] = ("float32", (slide_encoder["embedding_dims"],))
+            arrays["reference/prototypes"] = ("float32", (prototypes, None))
+            arrays["reference/prototype_weights"] = ("float32", (prototypes,))
         return arrays
 
     def shapes(self) -> Generator[Finding, None, bool]:
@@ -158,12 +190,29 @@ class Content:
             "reference/mean": np.isfinite(summary.reference.mean),
             "reference/components": np.isfinite(summary.reference.components),
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
-        }
+        } | self.embedding_checks()
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
             yield Finding("values", f"{int((~good).sum())} values of {name} cannot be", name, None, f"{value:g}")
         return bool(wrong)
+
+    def embedding_checks(self) -> dict[str, np.ndarray]:
+        """The same of what a summarizer and a slide encoder made."""
+        checks: dict[str, np.ndarray] = {}
+        expected, summary = self.expected_embeddings(), self.summary
+        for name in ("reference/embedding", "reference/slide_embedding", "reference/prototypes"):
+            if name in expected:
+                checks[name] = np.isfinite(summary.array(name))
+        if "reference/candidates" in expected:
+            rows = summary.array("reference/candidates")
+            ascending = np.diff(rows.astype(np.int64), prepend=-1) > 0
+            checks["reference/candidates"] = ascending & (rows < self.attributes["tissue_patches"])
+        if "reference/prototype_weights" in expected:
+            shares = summary.array("reference/prototype_weights")
+            adds_up = abs(float(shares.sum(dtype=np.float64)) - 1) <= SHARES
+            checks["reference/prototype_weights"] = (shares >= 0) & adds_up  # false for NaN
+        return checks
 
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
@@ -206,6 +255,43 @@ class Content:
         }
         measured |= now
         yield from compare_quality(self.attributes["quality"], now, "the file's own data")
+
+    def tokens(self) -> Tokens:
+        """The kept patches as models that see whole slides take them."""
+        size = self.attributes["patch"]["patch_size_level0"]
+        return Tokens(self.summary.features.astype(np.float32), self.summary.coords, size)
+
+    def embeddings(self, models: Models, measured: dict[str, float]) -> Iterator[Finding]:
+        """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
+        reference, recorded = self.summary.reference, self.attributes["quality"]
+        try:
+            at_hand = self.slide_models(models)
+            yield from self.missing_models(at_hand)
+            if at_hand.summarizer is not None and reference.embedding is not None:
+                now = cosine(embed(at_hand.summarizer, self.tokens()), reference.embedding)
+                measured["embedding_cosine"] = now
+                yield from compare_quality(recorded, {"embedding_cosine": now}, "the kept patches", EMBEDDING_TOLERANCE)
+            if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
+                of_kept = encode_slide(at_hand.slide_encoder, self.tokens()).embedding
+                measured["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
+        except ModelError as error:
+            yield Finding("embedding-not-recomputed", str(error))
+
+    def slide_models(self, models: Models) -> SlideModels:
+        """The summarizer and the slide encoder, each None where none was used or it is not at hand."""
+        summarizer, slide_encoder = (model_used(self.attributes, name) for name in REQUIRED_OF_MODELS)
+        return SlideModels(
+            models.summarizer(summarizer) if summarizer is not None else None,
+            models.slide_encoder(slide_encoder) if slide_encoder is not None else None,
+        )
+
+    def missing_models(self, at_hand: SlideModels) -> Iterator[Finding]:
+        for name in REQUIRED_OF_MODELS:
+            card = model_used(self.attributes, name)
+            if card is not None and getattr(at_hand, name) is None:
+                what, option = name.replace("_", " "), "--" + name.replace("_", "-")
+                message = f"a summary with the {what} {card['name']}; pass that model as {option}"
+                yield Finding("embedding-not-recomputed", message)
 
     def pixels(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:
         """Decode every patch and the overview; compute the features again where the encoder is at hand.
@@ -283,11 +369,16 @@ def same_dims(shapes: dict[str, tuple[int, ...]]) -> bool:
     return len(dims) == 1 and shapes["reference/components"][0] == shapes["reference/variances"][0]
 
 
-def compare_quality(recorded: dict[str, Any], now: dict[str, float], by: str) -> Iterator[Finding]:
+def compare_quality(
+    recorded: dict[str, Any], now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
+) -> Iterator[Finding]:
+    """None is what cannot be measured, and equals None alone."""
     for name, value in now.items():
-        if not abs(float(recorded[name]) - value) <= QUALITY_TOLERANCE:
-            found = f"{value:.4f}"
-            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(recorded[name]), found)
+        stated = recorded[name]
+        same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
+        if not same:
+            found = "null" if value is None else f"{value:.4f}"
+            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(stated), found)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

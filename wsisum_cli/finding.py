@@ -22,6 +22,8 @@ CODES = {
     "quality-differs": ("error", "the recorded quality is not what the file's data give"),
     "features-differ": ("error", "features computed from the stored pixels are not those stored"),
     "features-not-recomputed": ("info", "the encoder that made the features is not at hand"),
+    "embedding-not-recomputed": ("info", "the summarizer or slide encoder that made an embedding is not at hand"),
+    "embedding-differs": ("error", "a slide embedding computed from the slide's tissue is not the one stored"),
     "source-missing": ("error", "the slide to compare with is missing or unreadable"),
     "source-differs": ("error", "the slide is not the file that the summary was made from"),
     "pixels-differ": ("error", "stored tiles are not those of the slide"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.attributes import wrong_attributes
+from wsisum_cli.attributes import REQUIRED_OF_MODELS, wrong_attributes
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary import Summary
 
@@ -15,14 +15,17 @@ from wsisum_cli.summary import Summary
 def facts(summary: Summary) -> dict[str, Any]:
     """Its attributes with the list of members left out, its own size and the ratio to the source's added.
 
-    The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`.
+    The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`. Models that see whole
+    slides, and their figures, are None in summaries of format 1.0, which know none.
     """
     wrong = next(wrong_attributes(summary.attributes), None)
     if wrong is not None:
         raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
     size = summary.file.seek(0, os.SEEK_END)
     return {
+        **dict.fromkeys(REQUIRED_OF_MODELS),
         **summary.provenance,
+        "quality": {**dict.fromkeys(("reconstruction", "embedding_cosine")), **summary.attributes["quality"]},
         "pixels": summary.attributes["pixels"]["mode"],
         "pixel_storage": summary.attributes["pixels"],
         "patch_size_level0": summary.attributes["patch"]["patch_size_level0"],

@@ -22,6 +22,7 @@ class Outcome:
     reason: str = ""  # a few stable words; empty when written
     message: str = ""  # what was expected, what was found, what to do
     summary: str = ""  # path within the output folder, empty when there is none
+    features: str = ""  # the same of a file of features
     bytes_in: int | None = None
     bytes_out: int | None = None
     patches: int | None = None
@@ -29,6 +30,8 @@ class Outcome:
     pixels: str | None = None  # source or jpeg
     provider: str | None = None  # that ran the encoder
     coverage: float | None = None
+    reconstruction: float | None = None  # None without a summarizer, as the next
+    embedding_cosine: float | None = None
     broken_tiles: int | None = None
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again

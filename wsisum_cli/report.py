@@ -1,4 +1,4 @@
-"""report.json and report.csv beside the summaries: one row a slide, and the clock times that summaries leave out."""
+"""report.json and report.csv beside the outputs: one row a slide, and the clock times that outputs leave out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from wsisum_cli.container import writing_aside
 from wsisum_cli.outcome import Outcome
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
-STAGES = ("tissue", "features", "selection", "pixels", "hash", "write")
+STAGES = ("tissue", "features", "selection", "pixels", "embedding", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
-    *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles"),
+    *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
+    *("reconstruction", "embedding_cosine"),
 )
 
 

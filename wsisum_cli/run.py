@@ -14,6 +14,7 @@ from wsisum_cli.archive import Manifest, Plan, Request, plan_archive
 from wsisum_cli.compress import Job
 from wsisum_cli.errors import UsageError
 from wsisum_cli.outcome import Outcome, outcome_of
+from wsisum_cli.product import SUMMARIES, Product
 from wsisum_cli.report import read_outcomes, write_report
 from wsisum_cli.slide import open_slide
 from wsisum_cli.workers import Event, Setup, run_jobs
@@ -38,16 +39,16 @@ class Run:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def go(self, manifest: Manifest, listener: Listener) -> None:
-        """Summarize all that needs it. Whatever ends the run, the report says what was done by then.
+        """Make all that is needed. Whatever ends the run, the report says what was done by then.
 
         Raises UsageError when nothing can be started.
         """
         began = datetime.now(UTC)
         plan = plan_archive(self.request, manifest, read_outcomes(self.request.output))
         make_folder(self.request.output)
-        listener.planned(plan)
         self.outcomes += plan.outcomes
         try:
+            listener.planned(plan)
             for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event):
                 self.outcomes.append(outcome)
                 listener.outcome(outcome)
@@ -65,13 +66,17 @@ class Run:
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
 
     def facts(self, began: datetime) -> dict[str, Any]:
-        """What holds for the whole run; clock times stand here and in no summary."""
+        """What holds for the whole run; clock times stand here and in no output."""
         return {
             "wsisum": __version__,
             "started": began.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "options": self.request.options.as_dict(),
             "encoder_sha256": self.request.encoder_sha256,
+            **{
+                f"{name}_sha256": choice.card.sha256 if choice is not None else None
+                for name, choice in self.request.choices.named().items()
+            },
             "device": self.setup.device,
             "workers": self.workers,
         }
@@ -87,10 +92,10 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: the output folder cannot be made or written to ({error.strerror})") from error
 
 
-def foresee(source: str, job: Job) -> Outcome:
+def foresee(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
     """What a run would do with a slide, as far as its header tells."""
     try:
         with open_slide(job.source.path, job.mpp, job.name):
-            return Outcome(source, "would write", summary=job.output.name, bytes_in=job.source.bytes)
+            return Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))
     except Exception as error:  # noqa: BLE001 - whatever a reader raises is this slide's outcome
         return outcome_of(error, source)

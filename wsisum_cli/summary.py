@@ -11,11 +11,10 @@ The door for other programs:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -24,175 +23,57 @@ import numpy as np
 
 from wsisum_cli import jpeg
 from wsisum_cli.attributes import wrong_geometry
-from wsisum_cli.container import SUFFIX, Member, read_member, read_members, write_container
+from wsisum_cli.container import SUFFIX, Member, read_member, read_members
+from wsisum_cli.draft import (
+    EMBEDDINGS,
+    FORMAT_VERSION,
+    ICC_PROFILE,
+    OVERVIEW,
+    PIXELS,
+    PORTABLE,
+    REFERENCE,
+    ROOT,
+    TILES,
+    Draft,
+    Kept,
+    Reference,
+    SourceTiles,
+    TissueMap,
+    as_half,
+    reference_of,
+    write_summary,
+)
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.overview import is_finer, portable_image
 from wsisum_cli.patch import Reading, Tile, cut_patch
 
-__all__ = ["FORMAT_VERSION", "SUFFIX", "Summary", "open_summary", "write_summary"]
+__all__ = [
+    "FORMAT_VERSION",
+    "ICC_PROFILE",
+    "OVERVIEW",
+    "PIXELS",
+    "PORTABLE",
+    "ROOT",
+    "SUFFIX",
+    "TILES",
+    "Draft",
+    "Kept",
+    "Patches",
+    "Reference",
+    "SourcePatches",
+    "SourceTiles",
+    "Summary",
+    "TissueMap",
+    "as_half",
+    "name_of",
+    "open_summary",
+    "parse_json",
+    "reading_of",
+    "reference_of",
+    "write_summary",
+]
 
-FORMAT_VERSION = "1.0"
-DISCLAIMER = (
-    "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
-    "again from it. It is not for diagnosis."
-)
-OVERVIEW_QUALITY = 85
-REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
-GROUPS = ("patches", "tissue", "reference")
-ROOT = "zarr.json"  # the member that holds the attributes
-PORTABLE = "0"  # path of the image that OME-Zarr viewers show
-ICC_PROFILE = "icc_profile"
-#: arrays that only summaries of source pixels hold, and what takes their place otherwise
-TILES, PIXELS = "patches/tiles", "patches/pixels"
-OVERVIEW = "overview/pixels"
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
 MAX_PIXELS = 1 << 26  # of one image: 200 MB decoded
-
-
-@dataclass(frozen=True)
-class SourceTiles:
-    """The scanner's own tiles that cover the kept patches."""
-
-    positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
-    spliced: np.ndarray  # (T,) int32 bytes behind each stream's SOI marker that the source did not have
-    streams: list[bytes]  # T complete JPEG streams
-    side: tuple[int, int]  # height, width of a tile
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The kept patches in the selector's order of picking."""
-
-    coords: np.ndarray  # (K, 2) int32 level-0 px
-    features: np.ndarray  # (K, D)
-    weights: np.ndarray  # (K,) share of the tissue, sums to 1
-    cluster: np.ndarray  # (K,) int16
-
-
-@dataclass(frozen=True)
-class TissueMap:
-    """Every tissue patch of the slide, kept or not."""
-
-    coords: np.ndarray  # (N, 2) int32 level-0 px
-    representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
-    similarity: np.ndarray  # (N,) float16 cosine to that patch
-    cluster: np.ndarray  # (N,) int16
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is remembered of the features of all tissue patches."""
-
-    mean: np.ndarray  # (D,) float32
-    components: np.ndarray  # (R, D) float16 principal directions
-    variances: np.ndarray  # (R,) float64 along them, whose squares single precision may not hold
-
-
-@dataclass(frozen=True)
-class Draft:
-    """All that goes into a summary."""
-
-    attributes: Mapping[str, Any]  # as docs/format.md lists them, without `members`
-    overview: np.ndarray  # (H, W, 3) uint8
-    overview_mpp: float
-    kept: Kept
-    pixels: SourceTiles | list[bytes]  # list: one JPEG stream for each patch
-    tissue: TissueMap
-    reference: Reference
-    icc_profile: bytes | None  # of the source
-
-
-def reference_of(features: np.ndarray) -> Reference:
-    """Mean and a covariance sketch of (N, D) features; signs of the directions are fixed."""
-    from threadpoolctl import threadpool_limits
-
-    values = np.asarray(features, np.float64)
-    mean = values.mean(axis=0)
-    with threadpool_limits(1):  # sums in another order would change the last bits
-        covariance = np.cov(values, rowvar=False, bias=True).reshape(len(mean), len(mean))
-        variances, directions = np.linalg.eigh(covariance)
-    top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
-    components = directions[:, top].T
-    components *= np.where(components[np.arange(len(top)), np.abs(components).argmax(axis=1)] < 0, -1, 1)[:, None]
-    return Reference(
-        mean.astype(np.float32),
-        components.astype(np.float16),
-        np.maximum(variances[top], 0),
-    )
-
-
-def as_half(features: np.ndarray) -> np.ndarray:
-    """float16, or float32 where a value would overflow."""
-    largest = float(np.abs(features).max(initial=0))
-    return features.astype(np.float16 if largest <= float(np.finfo(np.float16).max) else np.float32)
-
-
-def write_summary(path: Path, draft: Draft) -> None:
-    """Write `draft` to `path`. The same draft gives the same bytes."""
-    files = encode_files(draft)
-    members = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
-    }
-    attributes = {**draft.attributes, "members": members}
-    files[ROOT] = encode_root(attributes, draft)
-    write_container(path, files)
-
-
-def encode_files(draft: Draft) -> dict[str, bytes]:
-    """Every member but the root's metadata."""
-    from wsisum_cli.arrays import encode_array, encode_groups, encode_jpegs
-
-    kept, tissue, reference = draft.kept, draft.tissue, draft.reference
-    portable = np.moveaxis(portable_image(draft.overview), 2, 0)
-    files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
-    files |= encode_array(PORTABLE, portable, ["c", "y", "x"], fill=255)
-    if is_finer(draft.overview):
-        stream = jpeg.encode(draft.overview, OVERVIEW_QUALITY)
-        height, width = draft.overview.shape[:2]
-        files |= encode_jpegs(OVERVIEW, [stream], (height, width))
-    files |= encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
-    files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
-    files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
-    files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
-    if isinstance(draft.pixels, SourceTiles):
-        files |= encode_jpegs(TILES, draft.pixels.streams, draft.pixels.side)
-        files |= encode_array("patches/tile_positions", draft.pixels.positions, ["tile", "column_row"])
-        files |= encode_array("patches/tile_spliced", draft.pixels.spliced, ["tile"])
-    else:
-        side = draft.attributes["patch"]["patch_size"]
-        files |= encode_jpegs(PIXELS, draft.pixels, (side, side))
-    files |= encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
-    files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
-    files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
-    files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
-    files |= encode_array("reference/mean", reference.mean, ["feature"])
-    files |= encode_array("reference/components", reference.components, ["component", "feature"])
-    files |= encode_array("reference/variances", reference.variances, ["component"])
-    if draft.icc_profile is not None:
-        files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
-    return files
-
-
-def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:
-    """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
-    shrink = max(1.0, max(draft.overview.shape[:2]) / max(portable_image(draft.overview).shape[:2]))
-    pixel = draft.overview_mpp * shrink
-    space = {"type": "space", "unit": "micrometer"}
-    axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
-    scale = {"type": "scale", "scale": [1.0, pixel, pixel]}
-    dataset = {"path": PORTABLE, "coordinateTransformations": [scale]}
-    window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    channels = [
-        {"label": label, "color": color, "active": True, "window": window}
-        for label, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-    ]
-    ome = {
-        "version": "0.5",
-        "multiscales": [{"name": attributes["source"]["name"], "axes": axes, "datasets": [dataset]}],
-        "omero": {"channels": channels, "rdefs": {"model": "color"}},
-    }
-    root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
-    return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()
 
 
 def open_summary(path: str | Path) -> Summary:
@@ -297,6 +178,10 @@ class Summary:
         except ValueError as error:
             raise SummaryError(f"{self.name}: {name} cannot be decoded: {error}") from error
 
+    def optional(self, name: str) -> np.ndarray | None:
+        """One array by its path, None where the summary has none. Raises SummaryError."""
+        return self.array(name) if f"{name}/zarr.json" in self.members else None
+
     @property
     def provenance(self) -> dict[str, Any]:
         """Source, patch geometry, models, options, versions and quality; see docs/format.md."""
@@ -324,8 +209,18 @@ class Summary:
 
     @cached_property
     def embedding(self) -> np.ndarray:
-        """(D,) float32 slide embedding: the mean of the features of all tissue patches."""
+        """(D,) float32 mean of the features of all tissue patches: the slide embedding that is always there."""
         return self.array("reference/mean")
+
+    @cached_property
+    def summarizer_embedding(self) -> np.ndarray | None:
+        """(E,) float32 the summarizer's embedding of all candidates; None where none was used."""
+        return self.optional("reference/embedding")
+
+    @cached_property
+    def slide_embedding(self) -> np.ndarray | None:
+        """(E,) float32 the slide encoder's embedding of all tissue patches; None where none was used."""
+        return self.optional("reference/slide_embedding")
 
     @cached_property
     def tissue(self) -> TissueMap:
@@ -335,14 +230,16 @@ class Summary:
 
     @cached_property
     def reference(self) -> Reference:
-        """Statistics of the features of all tissue patches."""
-        names = ("mean", "components", "variances")
-        return Reference(*(self.array(f"reference/{name}") for name in names))
+        """What is remembered of the features of all tissue patches."""
+        mean, components, variances = (self.array(f"reference/{name}") for name in REFERENCE)
+        embeddings = {name: self.optional(f"reference/{name}") for name in EMBEDDINGS}
+        return Reference(mean, components, variances, **embeddings)
 
     @cached_property
     def icc_profile(self) -> bytes | None:
         """The source's colour profile, to which the patches' pixels belong; None where it has none."""
-        return self.array(ICC_PROFILE).tobytes() if f"{ICC_PROFILE}/zarr.json" in self.members else None
+        profile = self.optional(ICC_PROFILE)
+        return None if profile is None else profile.tobytes()
 
     @cached_property
     def patches(self) -> Patches:

@@ -15,12 +15,22 @@ from typing import Any
 from wsisum_cli.attributes import wrong_attributes
 from wsisum_cli.comparison import against_source
 from wsisum_cli.container import layout_differs
-from wsisum_cli.content import Content, FindEncoder, cosines
+from wsisum_cli.content import Content, FindEncoder, FindSlideEncoder, FindSummarizer, Models, cosines
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.finding import CODES, Finding, Verification
 from wsisum_cli.summary import ROOT, Summary, name_of, open_summary
 
-__all__ = ["CODES", "FindEncoder", "Finding", "Verification", "cosines", "is_whole", "verify_summary"]
+__all__ = [
+    "CODES",
+    "FindEncoder",
+    "FindSlideEncoder",
+    "FindSummarizer",
+    "Finding",
+    "Verification",
+    "cosines",
+    "is_whole",
+    "verify_summary",
+]
 
 
 def verify_summary(
@@ -29,11 +39,17 @@ def verify_summary(
     tier: str = "full",
     source: Path | None = None,
     threads: int = 1,
+    find_summarizer: FindSummarizer = lambda card: None,
+    find_slide_encoder: FindSlideEncoder = lambda card: None,
 ) -> Verification:
-    """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found."""
+    """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found.
+
+    What finds a model gets its card as the summary records it, and gives None where it is not at hand.
+    """
     result = Verification(name_of(path), tier)
+    models = Models(find_encoder, find_summarizer, find_slide_encoder)
     try:
-        for finding in findings(path, find_encoder, tier, source, threads, result.measured):
+        for finding in findings(path, models, tier, source, threads, result.measured):
             result.findings.append(finding)
     # Whatever damage makes of the data, the caller gets findings and the other files get their turn.
     except Exception as error:  # noqa: BLE001
@@ -52,7 +68,7 @@ def is_whole(path: Path) -> bool:
 
 def findings(
     path: str | Path,
-    find_encoder: FindEncoder,
+    models: Models,
     tier: str,
     source: Path | None,
     threads: int,
@@ -68,9 +84,9 @@ def findings(
             if wrong:
                 return  # the arrays cannot be held against them
             content = Content(summary, damaged)
-            agrees = yield from content.check(find_encoder, measured)
+            agrees = yield from content.check(models, measured)
             if tier == "source" and agrees:
-                yield from against_source(content, source, find_encoder, threads, measured)
+                yield from against_source(content, source, models, threads, measured)
     except OSError as error:  # SummaryError among them
         yield Finding("unreadable", str(error))
 

@@ -15,10 +15,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.choice import NO_CHOICES, Choices
+from wsisum_cli.compress import Job, Tools
+from wsisum_cli.embedding import SlideModels
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.outcome import FAILED, WRITTEN, Outcome, outcome_of
+from wsisum_cli.product import SUMMARIES, Product
 
 HEARTBEAT = 0.2  # s at least between two messages of progress
 MAX_STILLBORN = 3  # workers in a row that die before their first slide; memory may be short for a moment
@@ -29,11 +32,13 @@ STOPPING = 5.0  # s that an idle process has to end
 class Setup:
     """What every worker needs before its first slide."""
 
-    options: Options
+    options: Any  # those of the product
     encoder: str  # name or path
     device: str
     threads: int
-    output: Path  # folder that summaries are named within
+    output: Path  # folder that outputs are named within
+    product: Product = SUMMARIES
+    choices: Choices = NO_CHOICES
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,7 @@ def work(pipe: Connection, setup: Setup) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         encoder = load_encoder(setup.encoder, setup.device)
+        models = setup.choices.load(setup.device)
     except WsisumError as error:
         pipe.send(("refused", str(error)))
         return
@@ -150,7 +156,7 @@ def work(pipe: Connection, setup: Setup) -> None:
     with contextlib.suppress(EOFError):
         while True:
             source, job = pipe.recv()
-            pipe.send(("done", summarize(source, job, setup, encoder, Reporter(pipe, source))))
+            pipe.send(("done", make(source, job, setup, encoder, models, Reporter(pipe, source))))
 
 
 def end_with_parent() -> None:
@@ -179,27 +185,19 @@ class Reporter:
             self._pipe.send(("event", Event(self._source, self._stage, done, total)))
 
 
-def summarize(source: str, job: Job, setup: Setup, encoder: Encoder, reporter: Reporter) -> Outcome:
+def make(source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter) -> Outcome:
     """One slide; whatever goes wrong becomes its outcome."""
-    tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress)
+    tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
-        figures = compress_slide(job, setup.options, tools)
+        figures = setup.product.make(job, setup.options, tools)
         modified = job.source.modified
     except Exception as error:  # noqa: BLE001 - one bad slide never ends a run
         return outcome_of(error, source)
     return Outcome(
         source,
         WRITTEN,
-        summary=job.output.relative_to(setup.output).as_posix(),
-        bytes_in=figures.bytes_in,
-        bytes_out=figures.bytes_out,
-        patches=figures.patches,
-        tissue_patches=figures.tissue_patches,
-        pixels=figures.pixels,
-        provider=figures.provider,
-        coverage=round(figures.quality.coverage, 4),
-        broken_tiles=figures.broken_tiles,
         sha256=job.source.sha256,
         modified=modified,
-        seconds=figures.seconds,
+        **setup.product.named(job.output.relative_to(setup.output).as_posix()),
+        **figures,
     )

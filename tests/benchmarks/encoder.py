@@ -1,0 +1,209 @@
+"""How good patch encoders are, side by side: probes, retrieval, and what stain, JPEG and a shift do to them.
+
+    python tests/benchmarks/encoder.py texture encoder untrained.onnx --lung lc25000-lung-dev.zip \\
+        --tiles atlas-he-0.5mpp.zip -o encoders.json
+
+An encoder is the name of a shipped one or an ONNX file with a card. Both ZIP files hold JPEG tiles and a
+labels.csv: of the lung tiles `path, label, group_id`, of the others `path, slide, case, organ`. Every split is
+by group or by case, and every interval is the 95 % one of 1,000 bootstrap draws of groups or cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from wsisum_cli.inference import load_encoder
+
+#: Rows of unit length: haematoxylin, eosin, what is left (Ruifrok and Johnston, 2001).
+STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
+FOLDS, REPEATS, NEIGHBOURS, DRAWS = 5, 5, 20, 1000
+JITTER_AMOUNT, JITTER_ADDED = 0.2, 0.02  # of each stain: relative, and in optical density ("HED-strong" is 0.2)
+
+
+def read_tiles(path: Path) -> tuple[list[dict[str, str]], list[np.ndarray]]:
+    """Rows of labels.csv and the pixels of each."""
+    with zipfile.ZipFile(path) as archive:
+        rows = list(csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")))
+        return rows, [simplejpeg.decode_jpeg(archive.read(row["path"])) for row in rows]
+
+
+def enlarged(tile: np.ndarray, side: int) -> np.ndarray:
+    return tile if tile.shape[0] == side else cv2.resize(tile, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def encode(encoder, tiles: list[np.ndarray]) -> np.ndarray:
+    side = encoder.card.patch_size
+    return np.concatenate(
+        [encoder(np.stack([enlarged(t, side) for t in tiles[i : i + 64]])) for i in range(0, len(tiles), 64)]
+    )
+
+
+def colour_statistics(tiles: list[np.ndarray]) -> np.ndarray:
+    """27 plain statistics: mean, standard deviation and seven percentiles of R, G and B."""
+    points = (1, 5, 25, 50, 75, 95, 99)
+    flat = [tile.reshape(-1, 3) for tile in tiles]
+    return np.array([np.r_[t.mean(0), t.std(0), np.percentile(t, points, 0).ravel()] for t in flat])
+
+
+def units(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def interval(values: np.ndarray, owner: np.ndarray, what: Callable[[np.ndarray], float] = np.mean) -> list[float]:
+    """Value and 95 % interval over draws of owners (groups, cases)."""
+    rng = np.random.default_rng(0)
+    names, inverse = np.unique(owner, return_inverse=True)
+    rows = [np.flatnonzero(inverse == k) for k in range(len(names))]
+    drawn = [
+        what(values[np.concatenate([rows[k] for k in rng.integers(0, len(rows), len(rows))])]) for _ in range(DRAWS)
+    ]
+    return [round(float(v), 4) for v in (what(values), *np.percentile(drawn, [2.5, 97.5]))]
+
+
+def probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of wrong answers of each tile: logistic regression (C = 1), and 20 nearest neighbours."""
+    linear, near = np.zeros((2, len(labels)))
+    for repeat in range(REPEATS):
+        for train, test in GroupKFold(FOLDS, shuffle=True, random_state=repeat).split(features, labels, groups):
+            scaler = StandardScaler().fit(features[train])
+            fit, seen = scaler.transform(features[train]), scaler.transform(features[test])
+            model = LogisticRegression(max_iter=2000).fit(fit, labels[train])
+            linear[test] += model.predict(seen) != labels[test]
+            near[test] += vote(units(seen) @ units(fit).T, labels[train]) != labels[test]
+    return linear / REPEATS, near / REPEATS
+
+
+def vote(cosines: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The commonest label of the 20 nearest; the nearer one where two are as common."""
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
+    answers = []
+    for near in labels[order]:
+        names, first, count = np.unique(near, return_index=True, return_counts=True)
+        answers.append(names[np.lexsort((first, -count))[0]])
+    return np.array(answers)
+
+
+def lung(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> dict[str, list[float]]:
+    rows, tiles = read_tiles(path)
+    labels, groups = np.array([row["label"] for row in rows]), np.array([row["group_id"] for row in rows])
+    features = embed(tiles).astype(np.float64)
+    linear, near = probe(features, labels, groups)
+    centred = units(StandardScaler().fit_transform(features))
+    cosines = centred @ centred.T
+    np.fill_diagonal(cosines, -np.inf)
+    found = groups[cosines.argmax(axis=1)] == groups
+    return {
+        "linear probe error": interval(linear, groups),
+        "20-NN error": interval(near, groups),
+        "recall@1 of the same photograph": interval(found, groups),
+    }
+
+
+def organs(features: np.ndarray, rows: list[dict[str, str]]) -> dict[str, list[float]]:
+    """Leaving a case out: does the nearest tile, or the vote of 20, tell the organ? Organs of two cases or more."""
+    organ, case = np.array([row["organ"] for row in rows]), np.array([row["case"] for row in rows])
+    cases = {name: len(set(case[organ == name])) for name in set(organ)}
+    known = np.array([cases[name] > 1 and name != "unknown" for name in organ])
+    organ, case, centred = organ[known], case[known], units(StandardScaler().fit_transform(features)[known])
+    first, voted = np.zeros((2, len(organ)))
+    for name in sorted(set(case)):
+        left, rest = case == name, case != name
+        cosines = centred[left] @ centred[rest].T
+        first[left] = organ[rest][cosines.argmax(axis=1)] == organ[left]
+        voted[left] = vote(cosines, organ[rest]) == organ[left]
+    return {"organ of the nearest tile": interval(first, case), "organ by 20-NN": interval(voted, case)}
+
+
+def jittered(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    density = -np.log(np.maximum(tile, 1) / 255)
+    amount = rng.uniform(1 - JITTER_AMOUNT, 1 + JITTER_AMOUNT, 3)
+    stains = density @ np.linalg.inv(STAINS) * amount + rng.uniform(-JITTER_ADDED, JITTER_ADDED, 3)
+    return np.clip(np.exp(-stains @ STAINS) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def recompressed(tile: np.ndarray) -> np.ndarray:
+    return simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(np.ascontiguousarray(tile), 50))
+
+
+def robustness(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> dict[str, list[float]]:
+    """Cosines of a tile with itself changed, and the 99th percentile of those of two tiles of one slide."""
+    rows, tiles = read_tiles(path)
+    case, slide = (np.array([row[key] for row in rows]) for key in ("case", "slide"))
+    slide = np.char.add(np.char.add(case, "/"), slide)
+    features = embed(tiles)
+    rng = np.random.default_rng(0)
+    changed = {
+        "stain jitter": embed([jittered(tile, rng) for tile in tiles]),
+        "JPEG quality 50": embed([recompressed(tile) for tile in tiles]),
+    }
+    # A tile shows nothing beyond its edge: two windows of three quarters of it, a quarter of a window apart.
+    left, right = embed([tile[:192, :192] for tile in tiles]), embed([tile[:192, 48:240] for tile in tiles])
+    own = {name: (units(features) * units(values)).sum(1) for name, values in changed.items()}
+    own["quarter-tile shift"] = (units(left) * units(right)).sum(1)
+    between, owner = [], []
+    for name in sorted(set(slide)):
+        of = units(features[slide == name])
+        pairs = (of @ of.T)[np.triu_indices(len(of), 1)]
+        between.append(pairs)
+        owner.append(np.full(len(pairs), name.split("/")[0]))
+    between, owner = np.concatenate(between), np.concatenate(owner)
+    found = {f"cosine after {name}, median": interval(values, case, np.median) for name, values in own.items()}
+    found["cosine after stain jitter, 5th percentile"] = interval(
+        own["stain jitter"], case, lambda v: np.percentile(v, 5)
+    )
+    threshold = np.percentile(between, 99)
+    found["cosine of two tiles of a slide, 99th percentile"] = interval(between, owner, lambda v: np.percentile(v, 99))
+    found["share of tiles whose stain-jitter cosine is above it"] = interval(own["stain jitter"] > threshold, case)
+    return found | organs(features, rows)
+
+
+def markdown(table: dict[str, dict[str, list[float]]]) -> str:
+    names = list(table)
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for key in dict.fromkeys(key for column in table.values() for key in column):
+        cells = [table[name].get(key) for name in names]
+        shown = [f"{c[0]:.3f} ({c[1]:.3f} to {c[2]:.3f})" if c else "" for c in cells]
+        lines.append(f"| {key} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoders", nargs="+", help="name of a shipped encoder, or ONNX file")
+    parser.add_argument("--lung", type=Path)
+    parser.add_argument("--tiles", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="the same figures as JSON")
+    options = parser.parse_args()
+
+    embedders: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {"colour statistics": colour_statistics}
+    for name in options.encoders:
+        encoder = load_encoder(name, "cpu")
+        embedders[Path(name).stem] = lambda tiles, encoder=encoder: encode(encoder, tiles)
+    table: dict[str, dict[str, list[float]]] = {}
+    for name, embed in embedders.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        table[name] = lung(embed, options.lung) if options.lung else {}
+        if options.tiles:
+            table[name] |= robustness(embed, options.tiles)
+    print(markdown(table))
+    if options.output:
+        options.output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

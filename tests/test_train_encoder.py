@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from wsisum_cli.errors import UsageError
+from wsisum_cli.inference import load_encoder
+from wsisum_cli.training import loop
+from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains
+from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, train_encoder
+from wsisum_cli.training.network import Byol, Network, SimClr
+from wsisum_cli.training.tiles import Tiles, read_tiles
+
+CARD = {"name": "tiny", "version": "1", "licence": "MIT", "description": "of a test"}
+SMALL = Settings(steps_an_epoch=4, slides=2, tiles=6, side=64, widths=(8, 8, 16, 16), dims=16)
+STILL = Strength(crop=(256, 256), stain=0, background=0, brightness=0, blur=0, jpeg=0)
+
+
+def draw_tile(rng: np.random.Generator) -> np.ndarray:
+    """Dark blobs on pink, of a size and density of its own."""
+    yy, xx = np.mgrid[:256, :256]
+    tile = np.full((256, 256, 3), (225, 160, 200), np.float32)
+    for _ in range(int(rng.integers(5, 60))):
+        x, y, radius = *rng.uniform(0, 256, 2), rng.uniform(4, 14)
+        tile[(xx - x) ** 2 + (yy - y) ** 2 < radius**2] = (90, 50, 140)
+    return np.clip(tile + rng.normal(0, 6, tile.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ZIP files: a slide, and two slides in folders."""
+    folder, rng = tmp_path_factory.mktemp("tiles"), np.random.default_rng(0)
+    for name, members in (("one", ["{}.jpg"]), ("two", ["a/{}.jpg", "b/{}.jpg"])):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as file:
+            file.writestr("labels.csv", "nothing to learn from")
+            for member in members:
+                for number in range(8):
+                    file.writestr(member.format(number), simplejpeg.encode_jpeg(draw_tile(rng), 90))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiles(archive: Path) -> Tiles:
+    return read_tiles([archive])
+
+
+def test_tiles_know_their_slide(tiles: Tiles):
+    assert tiles.slides == ["a", "b", "one"]
+    assert np.bincount(tiles.slide).tolist() == [8, 8, 8]
+    assert tiles.pixels.shape == (24, 256, 256, 3)
+
+
+def test_small_tiles_are_left_out(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as file:
+        file.writestr("0.jpg", simplejpeg.encode_jpeg(np.zeros((100, 256, 3), np.uint8)))
+    with pytest.raises(UsageError, match="no tile of 256 px"):
+        read_tiles([tmp_path])
+
+
+def test_a_folder_without_tiles_is_an_error(tmp_path: Path):
+    with pytest.raises(UsageError, match="no ZIP files of JPEG tiles"):
+        read_tiles([tmp_path])
+
+
+def test_views_of_no_strength_are_turned_tiles(tiles: Tiles):
+    rng = np.random.default_rng(1)
+    view = draw_views(tiles.pixels[:1], 256, STILL, rng)[0].astype(float)
+    assert abs(view.mean() - tiles.pixels[0].mean()) < 6  # turned and mirrored: only its corners are lost
+    assert np.array_equal(jitter_stains(tiles.pixels[:1], STILL, rng), np.maximum(tiles.pixels[:1], 1))
+
+
+def test_stain_jitter_changes_the_amounts_of_the_stains_alone():
+    amounts = np.random.default_rng(0).uniform(0.1, 0.8, (1, 32, 32, 3)) * (1, 1, 0)
+    tile = np.exp(-amounts @ STAINS) * 255
+    changed = jitter_stains(tile.astype(np.uint8), replace(STILL, stain=0.3), np.random.default_rng(3))
+    found = -np.log(np.maximum(changed, 1) / 255) @ np.linalg.inv(STAINS)
+    ratio = (found[..., :2] / amounts[..., :2]).reshape(-1, 2)
+    assert np.all(np.abs(np.median(ratio, 0) - 1) > 0.01)
+    assert np.all(np.percentile(ratio, 90, 0) - np.percentile(ratio, 10, 0) < 0.1)
+    assert np.abs(found[..., 2]).max() < 0.06
+
+
+def test_batches_follow_from_the_seed(tiles: Tiles):
+    first, again, other = (draw_batch(tiles, SMALL, (0, step)) for step in (0, 0, 1))
+    assert first.shape == (24, 64, 64, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+def test_training_brings_the_views_of_a_tile_together(method: str, tiles: Tiles, tmp_path: Path):
+    settings = replace(SMALL, method=method, steps_an_epoch=12)
+    task = EncoderTask(tiles, settings, tiles)
+    losses: list[float] = []
+    loop.train(task, tmp_path, loop.Settings(epochs=3, device="cpu"), {}, lambda *seen: losses.append(seen[2]["loss"]))
+    assert losses[-1] < losses[0]
+    assert 0 <= task.evaluate()["held_out_same_tile"] <= 1
+
+
+def test_byol_copy_follows_slowly(tiles: Tiles, tmp_path: Path):
+    task = EncoderTask(tiles, replace(SMALL, method="byol"))
+    before = {name: value.clone() for name, value in task.module.named_parameters()}
+    loop.train(task, tmp_path, loop.Settings(epochs=1, device="cpu"), {})
+    after = dict(task.module.named_parameters())
+    moved = {part: (after[part] - before[part]).abs().mean().item() for part in before if "stem.0" in part}
+    assert 0 < moved["target.0.stem.0.weight"] < moved["network.stem.0.weight"]
+
+
+def test_an_unknown_method_is_an_error(tiles: Tiles):
+    with pytest.raises(UsageError, match="expected one of simclr, byol"):
+        EncoderTask(tiles, replace(SMALL, method="magic"))
+
+
+def test_train_export_and_load(archive: Path, tiles: Tiles, tmp_path: Path):
+    training = loop.Settings(epochs=2, device="cpu")
+    path = train_encoder([archive], tmp_path / "run", SMALL, training, CARD)
+    encoder = load_encoder(path, "cpu")
+    assert (encoder.card.dims, encoder.card.patch_size, encoder.card.mpp) == (16, 256, 0.5)
+    features = encoder(tiles.pixels)
+    assert np.abs(features.mean(0)).max() < 1e-3  # of the tiles that it was standardised by
+    assert np.array_equal(features[3:5], encoder(tiles.pixels[3:5]))
+    again = train_encoder([archive], tmp_path / "again", SMALL, training, CARD)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_the_networks_are_as_wide_as_they_say():
+    network = Network((8, 16, 24, 40))
+    assert network(torch.zeros(2, 3, 256, 256)).shape == (2, network.channels)
+    assert SimClr(network)(torch.rand(6, 3, 64, 64)).ndim == Byol(network)(torch.rand(6, 3, 64, 64)).ndim == 0

@@ -1,0 +1,154 @@
+"""What models that see a whole slide make of it: embeddings, and how much of the rest the kept patches tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.card import SlideEncoderCard, SummarizerCard
+from wsisum_cli.sampling import Features, unit_rows
+from wsisum_cli.selection import Coords
+from wsisum_cli.slide_encoder import SlideEmbedding, SlideEncoder
+from wsisum_cli.summarizer import Summarizer
+
+Rows = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class SlideModels:
+    """The models that see a whole slide's features; None where none is used."""
+
+    summarizer: Summarizer | None = None
+    slide_encoder: SlideEncoder | None = None
+    #: Names of those that nobody asked for: they were found to fit an encoder, and serve its features only.
+    unnamed: frozenset[str] = frozenset()
+
+    def serving(self, encoder_sha256: str | None) -> SlideModels:
+        """Those that serve features of the encoder of this sha256; None where nobody knows which made them."""
+        summarizer, slide_encoder = self.summarizer, self.slide_encoder
+        if summarizer is not None and not serves(summarizer.card, "summarizer" not in self.unnamed, encoder_sha256):
+            summarizer = None
+        named = "slide_encoder" not in self.unnamed
+        if slide_encoder is not None and not serves(slide_encoder.card, named, encoder_sha256):
+            slide_encoder = None
+        return SlideModels(summarizer, slide_encoder, self.unnamed)
+
+
+NO_MODELS = SlideModels()
+
+
+def serves(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
+    """Whether a model is for features of the encoder of this sha256; one that the user named always is."""
+    return named or card.encoder_sha256 == encoder_sha256
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Patches as these models see them."""
+
+    features: Features  # (N, D)
+    coords: Coords  # (N, 2) level-0 px
+    patch_size_level0: int
+
+    def at(self, rows: Rows) -> Tokens:
+        return Tokens(self.features[rows], self.coords[rows], self.patch_size_level0)
+
+
+@dataclass(frozen=True)
+class Retold:
+    """How much of the candidates a summarizer makes again from the kept patches; cosines, so -1..1.
+
+    `reconstruction`: mean, over the candidates that were not kept, between the features it makes and the true ones;
+    None where all were kept. `embedding_cosine`: between its embedding of the kept patches alone and `embedding`,
+    (E,) float32, that of all candidates.
+    """
+
+    candidates: Rows  # (M,) of the tissue
+    embedding: npt.NDArray[np.float32]
+    embedding_cosine: float
+    reconstruction: float | None
+
+    def figures(self) -> dict[str, float | None]:
+        return {"reconstruction": self.reconstruction, "embedding_cosine": self.embedding_cosine}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What these models made of a slide; None where none was used."""
+
+    models: SlideModels = NO_MODELS
+    retold: Retold | None = None
+    slide: SlideEmbedding | None = None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """By their names below `reference`."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        if self.retold is not None:
+            arrays |= {"candidates": self.retold.candidates, "embedding": self.retold.embedding}
+        if self.slide is not None:
+            arrays |= {
+                "slide_embedding": self.slide.embedding,
+                "prototypes": self.slide.prototypes,
+                "prototype_weights": self.slide.prototype_weights,
+            }
+        return arrays
+
+    def figures(self) -> dict[str, float | None]:
+        """By their names below `quality`."""
+        nothing: dict[str, float | None] = {"reconstruction": None, "embedding_cosine": None}
+        return nothing if self.retold is None else self.retold.figures()
+
+
+def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Rows) -> Embedded:
+    """`candidates` (M,) and `kept` (K,) are rows of the tissue; a kept one need not be a candidate.
+
+    Raises ModelError.
+    """
+    return Embedded(
+        models,
+        retell(models.summarizer, tissue, candidates, kept) if models.summarizer is not None else None,
+        encode_slide(models.slide_encoder, tissue) if models.slide_encoder is not None else None,
+    )
+
+
+def retell(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> Retold:
+    """Let the summarizer see all candidates, the kept patches alone, and those among the candidates."""
+    embedding = embed(summarizer, tissue.at(candidates))
+    return Retold(
+        candidates,
+        embedding,
+        cosine(embed(summarizer, tissue.at(kept)), embedding),
+        reconstruction(summarizer, tissue, candidates, kept),
+    )
+
+
+def reconstruction(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> float | None:
+    """Mean cosine of what it makes of the candidates that were not kept; None where there are none."""
+    masked = np.setdiff1d(candidates, kept)
+    if not len(masked):
+        return None
+    seen = np.union1d(candidates, kept)
+    visible = np.searchsorted(seen, kept)
+    tokens = tissue.at(seen)
+    made = summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible[None]).reconstruction[0]
+    true = unit_rows(tissue.features[masked])
+    return float((unit_rows(made[np.searchsorted(seen, masked)]) * true).sum(axis=1).mean())
+
+
+def embed(summarizer: Summarizer, patches: Tokens) -> npt.NDArray[np.float32]:
+    """The summarizer's embedding (E,) of patches that it all sees."""
+    everything = np.arange(len(patches.features))[None]
+    made = summarizer(patches.features, patches.coords, patches.patch_size_level0, everything)
+    return np.asarray(made.embedding[0], np.float32)
+
+
+def encode_slide(slide_encoder: SlideEncoder, patches: Tokens) -> SlideEmbedding:
+    return slide_encoder(patches.features, patches.coords, patches.patch_size_level0)
+
+
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Of two vectors; 0 where one of them is zero."""
+    return float((unit_rows(a[None]) * unit_rows(b[None])).sum())

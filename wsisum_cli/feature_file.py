@@ -1,0 +1,284 @@
+"""h5 files of patch features and slide embeddings, as TRIDENT, CLAM, STAMP and this package write them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.errors import FeaturesError
+
+#: STAMP 1 resized each slide so that 224 px are 256 µm. Its coords count those px, and its files do not say so.
+STAMP1 = "STAMP-extract"
+STAMP1_TILE_UM, STAMP1_TILE_PX = 256.0, 224
+
+#: Attributes are free text, which may hold anything; a summary takes no more than a name over.
+ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
+#: Attributes of files of our own: how the file was made, and the checksum of all that it says.
+PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """Features of one slide's patches, without the slide: what training reads."""
+
+    name: str  # of the file
+    features: np.ndarray  # (N, D) float32
+    coords: np.ndarray  # (N, 2) float64 top left x, y: level-0 px; µm where the file counts those, as STAMP does
+    patch_size_level0: float | None  # side of a patch in the unit of `coords`, None where nothing says so
+    encoder: str  # as the file calls it, "unknown" where it does not
+    encoder_sha256: str | None  # of the ONNX file, None where another program made the features
+
+
+def read_feature_file(path: Path, dims: int | None = None) -> FeatureFile:
+    """Features and places of one slide's patches. Augmented rows, which STAMP 1 may hold, are left out.
+
+    Raises FeaturesError when the file is damaged, empty, holds NaN or infinity, or other than `dims` numbers a patch.
+    """
+    stored = load_h5(path)
+    found = stored.features.shape[1]
+    if dims is not None and found != dims:
+        raise stored.error(f"expected features of {dims} numbers, found {found}; were they made by another encoder?")
+    if not stored.original.any():
+        raise stored.error("every row is an augmentation of another; make it again")
+    unit = stored.um_per_unit
+    side = stored.stated_side(mpp=1.0 if unit is None else unit)
+    if side is not None and not 0 < side < 2**31:
+        raise stored.error(f"a patch size of {side:g} is none; make it again")
+    rows = stored.original
+    return FeatureFile(
+        stored.name,
+        stored.features[rows],
+        stored.coords[rows],
+        side,
+        stored.encoder,
+        stored.encoder_sha256,
+    )
+
+
+def read_embedding_file(path: Path, dims: int | None = None) -> np.ndarray:
+    """The embedding of one slide, (E,) float32, from a file that holds it as (E,), (1, E) or (1, 1, E).
+
+    `coords`, which some programs write beside it, do not matter. Raises FeaturesError when the file is damaged, holds
+    several rows, NaN or infinity, or other than `dims` numbers.
+    """
+    with opened(path) as file:
+        values = dataset(file, path, "features", "feats", "embedding", "embeddings")
+        if values.size == 0 or values.shape[-1:] != (values.size,):
+            raise FeaturesError(
+                f"{path.name}: expected one embedding, (E,) or (1, E), found {values.shape}; are these patch features?"
+            )
+        with np.errstate(over="ignore"):
+            embedding = np.asarray(values[()], np.float32).ravel()
+    if dims is not None and len(embedding) != dims:
+        raise FeaturesError(f"{path.name}: expected an embedding of {dims} numbers, found {len(embedding)}")
+    if not np.isfinite(embedding).all():
+        raise FeaturesError(f"{path.name}: some numbers of the embedding are not finite; make it again")
+    return embedding
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """An h5 of features as its maker wrote it."""
+
+    name: str
+    features: np.ndarray  # (N, D) float32
+    coords: np.ndarray  # (N, 2) float64, in px or µm
+    original: np.ndarray  # (N,) bool, False where a row is an augmentation of another
+    attributes: dict[str, Any]
+
+    def error(self, message: str) -> FeaturesError:
+        return FeaturesError(f"{self.name}: {message}")
+
+    @property
+    def encoder(self) -> str:
+        """What the file calls the encoder, without the folder it lay in; "unknown" where that is no plain name."""
+        said = re.split(r"[\\/]", self.text("encoder") or self.text("extractor"))[-1]
+        return said if ENCODER_NAME.fullmatch(said) else "unknown"
+
+    @property
+    def encoder_sha256(self) -> str | None:
+        """Of the ONNX file that made the features, None where another program did."""
+        stated = self.text("encoder_sha256")
+        return stated if SHA256.fullmatch(stated) else None
+
+    @property
+    def um_per_unit(self) -> float | None:
+        """What coords count, in µm; None where that is level-0 px."""
+        if self.text("extractor").startswith(STAMP1):
+            return STAMP1_TILE_UM / STAMP1_TILE_PX
+        return 1.0 if "tile_size_um" in self.attributes or self.text("unit") == "um" else None
+
+    def coords_level0(self, mpp: float) -> np.ndarray:
+        """(N, 2) float64 whole numbers of level-0 px."""
+        unit = self.um_per_unit
+        return np.rint(self.coords if unit is None else self.coords * (unit / mpp))
+
+    def patch_size_level0(self, mpp: float) -> int | None:
+        """Side of a patch in level-0 px, None where nothing says so. Raises FeaturesError when it is no size."""
+        side = self.stated_side(mpp)
+        if side is None:
+            return None
+        if not 1 <= side < 2**31:
+            raise self.error(f"a patch size of {side:g} level-0 px is none; make it again")
+        return round(side)
+
+    def stated_side(self, mpp: float) -> float | None:
+        """As TRIDENT, STAMP or CLAM write it."""
+        if "patch_size_level0" in self.attributes:
+            return self.number("patch_size_level0")
+        if self.um_per_unit is not None:
+            return self.tile_um() / mpp
+        if "patch_size" in self.attributes and "downsample" in self.attributes:
+            return self.number("patch_size") * self.number("downsample")
+        at_level0 = "patch_level" in self.attributes and self.number("patch_level") == 0
+        return self.number("patch_size") if at_level0 and "patch_size" in self.attributes else None
+
+    def tile_um(self) -> float:
+        """Side of a patch in µm: STAMP has called it by two names, and once did not write it."""
+        name = "tile_size_um" if "tile_size_um" in self.attributes else "tile_size"
+        if name not in self.attributes and self.text("extractor").startswith(STAMP1):
+            return STAMP1_TILE_UM
+        return self.number(name)
+
+    def number(self, name: str) -> float:
+        """A finite number among the attributes; of several the first. Raises FeaturesError."""
+        found: Any = self.attributes.get(name)
+        try:
+            value = float(np.ravel(found)[0])
+        except (TypeError, ValueError, IndexError) as error:
+            raise self.error(f"expected a number as {name}, found {found!r:.40}") from error
+        if not np.isfinite(value):
+            raise self.error(f"expected a number as {name}, found {value:g}")
+        return value
+
+    def text(self, name: str) -> str:
+        value = self.attributes.get(name, "")
+        return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def load_h5(path: Path) -> StoredFeatures:
+    """Raises FeaturesError when the file is damaged, or holds no features of patches."""
+    with opened(path) as file:
+        values = dataset(file, path, "features", "feats")
+        places = dataset(file, path, "coords")
+        features = rows_of(values, path, np.float32)
+        coords = rows_of(places, path, np.float64, columns=2)
+        augmented = np.ravel(file["augmented"][()]) if "augmented" in file else np.zeros(len(coords), bool)
+        attributes = {**places.attrs, **values.attrs, **file.attrs}
+    counts = {len(features), len(coords), len(augmented)}
+    if len(counts) > 1:
+        raise FeaturesError(f"{path.name}: {len(features)} features but {len(coords)} coords; make it again")
+    if not (np.isfinite(features).all() and np.isfinite(coords).all()):
+        raise FeaturesError(f"{path.name}: some features or coords are not finite; make it again")
+    return StoredFeatures(path.name, features, coords, ~augmented.astype(bool), attributes)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The h5 file, to read; whatever h5py raises over damage comes out as FeaturesError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FeaturesError:
+        raise
+    # What h5py raises over damage depends on what is damaged.
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        why = str(error).replace(str(path), path.name)  # paths stay out of reports
+        raise FeaturesError(f"{path.name}: not a readable h5 file ({why})") from error
+
+
+def dataset(file: Any, path: Path, *names: str) -> Any:
+    """The first of these that is an array of numbers."""
+    for name in names:
+        kind = getattr(file.get(name), "dtype", np.dtype(object)).kind
+        if kind in "iuf":
+            return file[name]
+    raise FeaturesError(f"{path.name}: expected numbers as {' or '.join(names)}, found {', '.join(file) or 'nothing'}")
+
+
+def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) -> np.ndarray:
+    """A dataset (N, `columns`), any number where that is None; some programs write (1, N, D)."""
+    shape = values.shape[1:] if len(values.shape) == 3 and values.shape[0] == 1 else values.shape
+    if len(shape) != 2 or 0 in shape or (columns is not None and shape[1] != columns):
+        wanted = f"(N, {columns or 'D'})"
+        raise FeaturesError(f"{path.name}: expected {values.name[1:]} of shape {wanted}, found {values.shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        return np.asarray(values[()], dtype).reshape(shape)
+
+
+# ------------------------------------------------------------------------------------------------ files of our own
+
+
+@dataclass(frozen=True)
+class FeatureDraft:
+    """All that goes into a file of features."""
+
+    #: by name in the order they are written, each with its attributes
+    datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]
+    attributes: Mapping[str, Any]  # of the file
+    provenance: Mapping[str, Any]  # what is needed to make it again, JSON-able
+
+
+def write_feature_file(path: Path, draft: FeatureDraft) -> None:
+    """Write `draft` to `path`, and see it safely on the disk. The same draft gives the same bytes.
+
+    Arrays are contiguous and not compressed: readers of this field take all of a slide at once, and gzip takes but a
+    tenth off float features.
+    """
+    import h5py
+
+    attributes = {**draft.attributes, PROVENANCE: json.dumps(draft.provenance)}
+    with h5py.File(path, "w") as file:
+        for name, (values, about) in draft.datasets.items():
+            file.create_dataset(name, data=values, track_times=False).attrs.update(about)
+        file.attrs.update(attributes)
+        file.attrs[CHECKSUM] = checksum(draft.datasets, attributes)
+    with open(path, "rb+") as raw:
+        os.fsync(raw.fileno())
+
+
+def checksum(datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], attributes: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a file of features says, which HDF5 keeps without one."""
+    digest = hashlib.sha256(as_json(attributes))
+    for name in sorted(datasets):
+        values, about = datasets[name]
+        digest.update(as_json([name, values.dtype.str, list(values.shape), as_json(about).decode()]))
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def as_json(value: Any) -> bytes:
+    """One text for what h5py hands back as numpy's numbers and for what was handed to it."""
+    return json.dumps(value, sort_keys=True, default=lambda number: np.asarray(number).tolist()).encode()
+
+
+def read_provenance(path: Path) -> dict[str, Any] | None:
+    """How a file was made; None where another program made it. Raises FeaturesError when it is damaged."""
+    with opened(path) as file:
+        if PROVENANCE not in file.attrs:
+            return None
+        found = json.loads(file.attrs[PROVENANCE])
+        if not isinstance(found, dict):
+            raise FeaturesError(f"{path.name}: expected a JSON object as {PROVENANCE}, found {found!r:.40}")
+        return found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of our own is as it was written; reads every byte. Raises FeaturesError when it cannot be read."""
+    with opened(path) as file:
+        datasets = {name: (file[name][()], dict(file[name].attrs)) for name in file}
+        attributes = dict(file.attrs)
+        stated = attributes.pop(CHECKSUM, None)
+        return bool(stated == checksum(datasets, attributes))

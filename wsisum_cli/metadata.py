@@ -1,0 +1,134 @@
+"""What stands around the graph in an ONNX file: its metadata, and the names of the files that hold its weights.
+
+The onnx package would parse gigabytes for that, and only those who train have it. An ONNX file is one protobuf
+message, a row of numbered fields; here the values that do not matter are stepped over, and copied as they are.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsisum_cli.errors import ModelError
+
+#: Field numbers of onnx.proto: ModelProto.graph, .metadata_props, .functions.
+_GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25
+#: From the model to the names of weight files: message -> field -> the message it holds.
+_SCHEMA: Mapping[str, Mapping[int, str]] = {
+    "model": {_GRAPH: "graph", _FUNCTIONS: "function"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "tensor": {13: "entry"},
+}
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how protobuf says where a value ends
+_DEEPEST = 64  # graphs within graphs; a model of this package has none
+
+#: Number, first byte of the field, first and last byte of its value.
+_Field = tuple[int, int, int, int]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata keys and values; of a key that is there twice the last. Raises ModelError for a file that is no ONNX."""
+    with _mapped(path) as data:
+        return dict(_entry(data, field) for field in _fields(data, 0, len(data)) if field[0] == _METADATA)
+
+
+def weight_files(path: Path) -> list[str]:
+    """The files that hold weights of the model, as it names them: relative to its folder, / between the parts.
+
+    Raises ModelError for a file that is no ONNX.
+    """
+    with _mapped(path) as data:
+        return sorted(set(_locations(data, "model", 0, len(data))))
+
+
+def copy_with_metadata(path: Path, copy: Path, key: str, value: str) -> None:
+    """Copy an ONNX file with one metadata entry changed or added; the rest of it stays byte for byte.
+
+    Raises ModelError for a file that is no ONNX.
+    """
+    with _mapped(path) as data, memoryview(data) as view, copy.open("wb") as target:
+        for field in _fields(data, 0, len(data)):
+            if field[0] == _METADATA and _entry(data, field)[0] == key:
+                continue
+            with view[field[1] : field[3]] as same:
+                target.write(same)
+        target.write(_message(_METADATA, _message(1, key.encode()) + _message(2, value.encode())))
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of the file. Raises ModelError for what the block finds to be no ONNX."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+    except (ValueError, IndexError, RecursionError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{path.name}: expected an ONNX model, found another or a broken file; export it again"
+        ) from error
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
+    """The fields of the message between two bytes. Raises ValueError or IndexError where there is none."""
+    while start < end:
+        key, place = _varint(data, start)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            after = _varint(data, place)[1]
+        elif wire == _BYTES:
+            length, place = _varint(data, place)
+            after = place + length
+        elif wire in (_FIXED32, _FIXED64):
+            after = place + (4 if wire == _FIXED32 else 8)
+        else:
+            raise ValueError
+        if number == 0 or after > end:
+            raise ValueError
+        yield number, start, place, after
+        start = after
+
+
+def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the byte after it."""
+    number = shift = 0
+    while shift < 70:
+        byte = data[place]
+        number |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return number, place
+    raise ValueError
+
+
+def _entry(data: mmap.mmap, field: _Field) -> tuple[str, str]:
+    """Key and value, a pair of texts."""
+    texts = {number: data[start:end].decode() for number, _, start, end in _fields(data, field[2], field[3])}
+    return texts.get(1, ""), texts.get(2, "")
+
+
+def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int = 0) -> Iterator[str]:
+    if depth > _DEEPEST:
+        raise ValueError
+    for field in _fields(data, start, end):
+        inner = _SCHEMA[message].get(field[0])
+        if inner == "entry":
+            key, value = _entry(data, field)
+            if key == "location":
+                yield value
+        elif inner is not None:
+            yield from _locations(data, inner, field[2], field[3], depth + 1)
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field of bytes."""
+    length, head = len(content), bytearray([number << 3 | _BYTES])
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    return bytes([*head, length]) + content

@@ -1,0 +1,58 @@
+"""What a run measured, as metrics.csv, metrics.json and curves.png."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Row = Mapping[str, float]
+
+COLUMNS = 3  # panels beside each other
+
+
+def write_metrics(folder: Path, metrics: Sequence[Row], best_epoch: int) -> None:
+    """One row for each epoch; columns as they first appear."""
+    names = list(dict.fromkeys(name for row in metrics for name in row))
+    text = io.StringIO()
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in metrics)
+    write(folder / "metrics.csv", text.getvalue().encode())
+    record = {"best_epoch": best_epoch, "epochs": [dict(row) for row in metrics]}
+    write(folder / "metrics.json", (json.dumps(record, indent=1) + "\n").encode())
+    write(folder / "curves.png", draw_curves(metrics, best_epoch))
+
+
+def draw_curves(metrics: Sequence[Row], best_epoch: int) -> bytes:
+    """A PNG with a panel for each metric, training and held-out ones of one name together."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for row in metrics for name in row if name != "epoch"):
+        panels.setdefault(name.removeprefix("held_out_"), []).append(name)
+    rows = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (title, names) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, COLUMNS, number + 1)
+        for name in names:
+            points = [(row["epoch"], row[name]) for row in metrics if name in row]
+            epochs, values = zip(*points, strict=True)
+            axes.plot(epochs, values, label="held out" if name.startswith("held_out_") else "training")
+        axes.axvline(best_epoch, color="0.7", linewidth=1, zorder=0)
+        axes.set(title=title.replace("_", " "), xlabel="epoch")
+        axes.legend(fontsize="small", frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def write(path: Path, data: bytes) -> None:
+    waiting = path.with_name(path.name + ".part")
+    waiting.write_bytes(data)
+    os.replace(waiting, path)

@@ -1,0 +1,286 @@
+"""Folders of h5 features -> slides to train on, split by case into training and held-out ones."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.errors import FeaturesError, UsageError
+from wsisum_cli.feature_file import read_feature_file
+from wsisum_cli.sampling import cluster_features, draw_by_cluster
+
+#: The patient of a TCGA slide; other slides are a case each unless --case-regex or --cases says otherwise.
+TCGA_CASE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
+
+#: Patches of one slide that are kept in memory, drawn by cluster from all.
+POOL = 4_096
+CLUSTERS = 50
+
+Progress = Callable[[int, int], None]  # slides read, slides in all
+#: Hears each slide whole, before it is thinned: name, features (N, D), coords (N, 2) in patch sides.
+Visit = Callable[[str, np.ndarray, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class TrainingSlide:
+    """The patches of one slide to draw from: all, or a clustered sample of `POOL`.
+
+    `features` (N, D) float32; `coords` (N, 2) float32 in patch sides, from the slide's least x and y;
+    `cluster` (N,) int16. `patches` says how many the slide has in all, `sha256` is over its features and coords.
+    """
+
+    name: str
+    case: str
+    features: np.ndarray
+    coords: np.ndarray
+    cluster: np.ndarray
+    patches: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All slides of an archive, ascending by name, and whose features they are."""
+
+    slides: tuple[TrainingSlide, ...]
+    dims: int
+    encoder: str  # as the files call it, "" where they do not agree or do not say
+    encoder_sha256: str  # "" where they do not agree or do not say
+
+    @property
+    def names(self) -> list[str]:
+        return [slide.name for slide in self.slides]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Which case a slide is of: by a table, else by a pattern, else the patient of TCGA names, else its own."""
+
+    table: Mapping[str, str] | None = None
+    pattern: re.Pattern[str] | None = None
+
+    def __call__(self, slide: str) -> str:
+        """Raises UsageError when the table lacks the slide, or the pattern does not match."""
+        if self.table is not None:
+            if slide not in self.table:
+                raise UsageError(f"--cases: no row for slide {slide}; add one")
+            return self.table[slide]
+        if self.pattern is not None:
+            found = self.pattern.search(slide)
+            if found is None:
+                raise UsageError(f"--case-regex: {self.pattern.pattern!r} does not match slide {slide}")
+            return found[1] if self.pattern.groups else found[0]
+        patient = TCGA_CASE.match(slide)
+        return patient[0] if patient else slide
+
+
+def read_cases(table: Path | None, pattern: str | None) -> Cases:
+    """Cases from a CSV with the columns slide and case, or from a regular expression. Raises UsageError.
+
+    A slide whose case the table leaves empty is a case of its own.
+    """
+    if table is not None and pattern is not None:
+        raise UsageError("--cases and --case-regex: give one of them")
+    if pattern is not None:
+        try:
+            return Cases(pattern=re.compile(pattern))
+        except re.error as error:
+            raise UsageError(f"--case-regex: {pattern!r} is no regular expression ({error})") from None
+    if table is None:
+        return Cases()
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"slide", "case"} <= set(rows.fieldnames or ()):
+                raise UsageError(f"{table.name}: expected the columns slide and case, found {rows.fieldnames}")
+            return Cases(table={row["slide"]: row["case"] or row["slide"] for row in rows})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{table.name}: not a CSV file in UTF-8 ({error}); save it as one") from None
+
+
+def read_slides(
+    folders: Sequence[Path],
+    cases: Cases,
+    pool: int = POOL,
+    cache: Path | None = None,
+    seed: int = 0,
+    visit: Visit = lambda name, features, coords: None,
+    progress: Progress = lambda done, total: None,
+) -> TrainingData:
+    """Every h5 below the folders. `cache` is a folder that keeps the cluster of each patch from run to run.
+
+    Raises FeaturesError when there is none, one is damaged, or not all have features of one length.
+    """
+    paths = find_files(folders)
+    slides: list[TrainingSlide] = []
+    encoders: set[tuple[str, str]] = set()
+    dims: Counter[int] = Counter()
+    first: dict[int, str] = {}
+    for number, (name, path) in enumerate(paths.items()):
+        file = read_feature_file(path)
+        length = file.features.shape[1]
+        dims[length] += 1
+        first.setdefault(length, path.name)
+        coords = in_patch_sides(file.coords, file.patch_size_level0)
+        slides.append(to_slide(file.features, coords, name, cases(name), pool, cache, seed))
+        visit(name, file.features, coords)
+        encoders.add((file.encoder, file.encoder_sha256 or ""))
+        progress(number + 1, len(paths))
+    if len(dims) > 1:
+        (usual, _), *others = dims.most_common()
+        odd, _ = others[0]
+        raise FeaturesError(
+            f"{first[odd]}: features of {odd} numbers, where {dims[usual]} of {len(slides)} slides have {usual}; "
+            "take it out of the folder, or encode it like the others"
+        )
+    encoder, sha256 = encoders.pop() if len(encoders) == 1 else ("", "")
+    return TrainingData(tuple(slides), slides[0].features.shape[1], "" if encoder == "unknown" else encoder, sha256)
+
+
+def find_files(folders: Sequence[Path]) -> dict[str, Path]:
+    """Slide name -> its h5, ascending by name. Raises FeaturesError when there is none, or two of one name."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.[hH]5")):
+            if path.name.startswith("."):
+                continue
+            if path.stem in found:
+                raise FeaturesError(f"{path.name}: there are two of that name; slides are told apart by name")
+            found[path.stem] = path
+    if not found:
+        listed = ", ".join(folder.name for folder in folders)
+        raise FeaturesError(f"{listed}: no h5 features here; make them with `wsisum features`", "no features")
+    return dict(sorted(found.items()))
+
+
+def to_slide(
+    features: np.ndarray, coords: np.ndarray, name: str, case: str, pool: int, cache: Path | None, seed: int
+) -> TrainingSlide:
+    """Keep a clustered sample of the slide's patches."""
+    sha256 = hashlib.sha256(features.tobytes() + coords.tobytes()).hexdigest()
+    cluster = cached_clusters(features, name, f"{sha256} {CLUSTERS} {seed}", cache, seed)
+    rows = np.sort(draw_by_cluster(cluster, pool, seed))
+    return TrainingSlide(name, case, features[rows], coords[rows], cluster[rows], len(coords), sha256)
+
+
+def cached_clusters(features: np.ndarray, name: str, made_from: str, cache: Path | None, seed: int) -> np.ndarray:
+    """(N,) int16, from the cache where it was made from the same."""
+    path = cache / f"{name}.npz" if cache else None
+    if path is not None and path.is_file():
+        try:
+            with np.load(path) as stored:
+                if str(stored["made_from"]) == made_from:
+                    return np.asarray(stored["cluster"], np.int16)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # damaged: made again
+    cluster: np.ndarray = cluster_features(features, CLUSTERS, seed)
+    if path is not None:
+        save_arrays(path, {"cluster": cluster, "made_from": np.array(made_from)})
+    return cluster
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As npz, whole or not at all; several processes may write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with waiting.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(waiting, path)
+
+
+def in_patch_sides(coords: np.ndarray, side: float | None) -> np.ndarray:
+    """(N, 2) float32: how many patch sides each lies from the slide's least x and y. None estimates the side."""
+    return np.asarray((coords - coords.min(axis=0)) / (side or estimate_side(coords)), np.float32)
+
+
+def estimate_side(coords: np.ndarray) -> float:
+    """The most frequent step between neighbours in a row or a column of the grid; of several the smallest.
+
+    Where no two patches share a row or a column, the median distance to the nearest. 1 for a single patch.
+    """
+    steps: Counter[float] = Counter()
+    for along, across in ((0, 1), (1, 0)):
+        order = np.lexsort((coords[:, along], coords[:, across]))
+        step = np.diff(coords[order], axis=0)
+        beside = (step[:, across] == 0) & (step[:, along] > 0)
+        steps.update(step[beside, along].tolist())
+    if steps:
+        most = max(steps.values())
+        return min(step for step, count in steps.items() if count == most)
+    if len(coords) < 2:
+        return 1.0
+    apart = np.linalg.norm(coords[:, None] - coords[None], axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    return float(np.median(apart.min(axis=1))) or 1.0
+
+
+def hold_out(
+    slides: Sequence[TrainingSlide], share: float, seed: int
+) -> tuple[list[TrainingSlide], list[TrainingSlide]]:
+    """Training slides and held-out slides; no case is in both. At least `share` of the slides are held out.
+
+    A share of 0 holds out none. Raises UsageError when there are too few cases to hold one out.
+    """
+    if not 0 <= share < 1:
+        raise UsageError(f"--holdout: expected a share from 0 to below 1, found {share:g}")
+    if share == 0:
+        return list(slides), []
+    cases = sorted({slide.case for slide in slides})
+    if len(cases) < 2:
+        raise UsageError(
+            f"--holdout: all {len(slides)} slides are of one case ({cases[0]}); "
+            "say which case a slide is of by --case-regex or --cases, or pass --holdout 0"
+        )
+    sizes = Counter(slide.case for slide in slides)
+    held: set[str] = set()
+    for case in np.random.default_rng(seed).permutation(cases)[:-1]:
+        if sum(sizes[name] for name in held) >= share * len(slides):
+            break
+        held.add(str(case))
+    return [s for s in slides if s.case not in held], [s for s in slides if s.case in held]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Candidates of one slide: `features` (M, D), `coords` (M, 2) in patch sides; `rows` (M,) of its pool."""
+
+    features: np.ndarray
+    coords: np.ndarray
+    rows: np.ndarray
+
+
+def draw_candidates(
+    slide: TrainingSlide, count: int, rng: np.random.Generator, crop: float = 1.0, turn: bool = False
+) -> Draw:
+    """Another clustered sample of the slide with each `rng`, from the patches around one of them.
+
+    `crop` is the share of the patches to draw from: those nearest to a random one, by the larger of their
+    distances in x and y. `turn` turns and mirrors the coords by one of the eight ways that keep a grid a grid.
+    """
+    inside = np.arange(len(slide.coords))
+    if crop < 1:
+        centre = slide.coords[rng.integers(len(inside))]
+        nearest = np.argsort(np.abs(slide.coords - centre).max(axis=1), kind="stable")
+        inside = np.sort(nearest[: max(round(crop * len(inside)), min(count, len(inside)))])
+    drawn = draw_by_cluster(slide.cluster[inside], count, int(rng.integers(2**63)))
+    rows = inside[np.sort(drawn)]
+    coords = slide.coords[rows]
+    if turn:
+        coords = turned(coords, int(rng.integers(8)))
+    return Draw(slide.features[rows], coords, rows)
+
+
+def turned(coords: np.ndarray, way: int) -> np.ndarray:
+    """One of the eight turns and reflections of the square, 0 as it is."""
+    signs = np.array([1 - 2 * (way & 1), 1 - (way & 2)], np.float32)
+    return coords[:, ::-1] * signs if way & 4 else coords * signs

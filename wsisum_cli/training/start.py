@@ -1,0 +1,155 @@
+"""Where the summarizer starts from: what can be computed of the training slides is not left to gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsisum_cli.training.data import TrainingSlide
+from wsisum_cli.training.masked_autoencoder import KERNELS, Interpolation, MaskedAutoencoder, squared_distances
+from wsisum_cli.training.masking import Masking, training_batch
+
+#: Patches of each slide that mean and principal components are found on.
+SAMPLE = 500
+#: Least spread of a component, as a share of the first one's: what hardly varies is not blown up.
+FLOOR = 0.03
+#: Draws, over all slides, that the gains are fitted to, and each slide gives at least one.
+DRAWS = 64
+#: How many slides the starting gains of a component weigh as much as: few slides hardly move them.
+PRIOR_SLIDES = 30
+#: What the ridge of the embedding is chosen from, as shares of the mean variance, by folds of slides.
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+FOLDS = 5
+#: Draws of each slide that the embedding is fitted to.
+VIEWS = 4
+
+
+def set_start(
+    model: MaskedAutoencoder,
+    slides: Sequence[TrainingSlide],
+    targets: Sequence[np.ndarray | None],
+    masking: Masking,
+    seed: int,
+) -> None:
+    """Fit the frame of the features, the gains of the interpolation and the pooled part of the embedding."""
+    with torch.no_grad():
+        set_frame(model, slides, targets, seed)
+        set_gains(model, slides, masking, seed)
+        set_pooled(model, slides, targets, masking, seed)
+
+
+def set_frame(
+    model: MaskedAutoencoder, slides: Sequence[TrainingSlide], targets: Sequence[np.ndarray | None], seed: int
+) -> None:
+    """Mean, principal components and spread of patch features, each slide weighing the same; those of the targets."""
+    rng = np.random.default_rng((seed, 1))
+    dims = slides[0].features.shape[1]
+    mean, products = np.zeros(dims), np.zeros((dims, dims))
+    for slide in slides:
+        rows = slide.features[rng.integers(len(slide.features), size=SAMPLE)].astype(np.float64)
+        mean += rows.mean(axis=0) / len(slides)
+        products += rows.T @ rows / (SAMPLE * len(slides))
+    variances, axes = np.linalg.eigh(products - np.outer(mean, mean))
+    width = model.axes.shape[1]
+    spread = np.sqrt(np.maximum(variances[::-1][:width], FLOOR**2 * max(variances[-1], 1e-12)))
+    model.mean.copy_(torch.from_numpy(mean))
+    model.axes.copy_(torch.from_numpy(axes[:, ::-1][:, :width].copy()))
+    model.spread.copy_(torch.from_numpy(spread))
+    known = np.stack([target for target in targets if target is not None]).astype(np.float64)
+    model.target_mean.copy_(torch.from_numpy(known.mean(axis=0)))
+    model.target_spread.fill_(max(float(known.std(axis=0).mean()), 1e-6))
+
+
+def set_gains(model: MaskedAutoencoder, slides: Sequence[TrainingSlide], masking: Masking, seed: int) -> None:
+    """Least squares of masked features on what the kernels predict, patches of all lengths weighing the same.
+
+    First gains common to all components, then what each differs by, held back by a prior.
+    """
+    width = model.axes.shape[1]
+    common = torch.zeros(KERNELS, KERNELS + 1, dtype=torch.float64)
+    special = torch.zeros(width, KERNELS, KERNELS + 1, dtype=torch.float64)
+    for number in range(-(-DRAWS // len(slides))):
+        for i, slide in enumerate(slides):
+            batch = training_batch([slide], [None], masking, (seed, 2, number, i))
+            predicted, actual = predictions(model, batch)
+            weight = 1 / (len(actual) * batch["features"][0, batch["masked"][0]].double().pow(2).sum(1) + 1e-12)
+            both = torch.cat([predicted, actual.unsqueeze(0)])
+            common += torch.einsum("knd,lnd,n->kl", predicted, both, weight)
+            parts = both @ model.axes.double()
+            special += torch.einsum("knc,lnc,n->ckl", parts[:-1], parts, weight)
+    start = model.interpolation.common.double()
+    gains = start + ridge(common[:, :-1], common[:, -1] - common[:, :-1] @ start, 1e-3)
+    model.interpolation.common.copy_(gains)
+    matrices, products = special[:, :, :-1], special[:, :, -1]
+    excess = ridge(matrices, products - matrices @ gains, PRIOR_SLIDES / len(slides))
+    model.interpolation.special.copy_(excess.T)
+
+
+def predictions(model: MaskedAutoencoder, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of one slide's masked patches (n, D) deviations as each kernel predicts them (kernels, n, D), and as they are."""
+    kept, masked = batch["kept"][0], batch["masked"][0]
+    features, coords = batch["features"][0].double(), batch["coords"][0]
+    average = features[kept].mean(dim=0)
+    squared = squared_distances(coords[masked][None], coords[kept][None])
+    interpolation: Interpolation = model.interpolation
+    weights = interpolation.weights(squared, torch.zeros(1, 1, len(kept)))[0].double()
+    return weights @ (features[kept] - average), features[masked] - average
+
+
+def ridge(matrices: Tensor, products: Tensor, strength: float) -> Tensor:
+    """Solve (..., k, k) for (..., k), held to zero by `strength` times the mean of each diagonal."""
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
+    solved: Tensor = torch.linalg.solve(matrices + (strength * diagonal + 1e-9) * eye, products.unsqueeze(-1))
+    return solved.squeeze(-1)
+
+
+def set_pooled(
+    model: MaskedAutoencoder,
+    slides: Sequence[TrainingSlide],
+    targets: Sequence[np.ndarray | None],
+    masking: Masking,
+    seed: int,
+) -> None:
+    """Ridge regression of the target on the mean of the visible features; its strength by leaving out cases."""
+    inputs, outputs, cases = [], [], []
+    for i, (slide, target) in enumerate(zip(slides, targets, strict=True)):
+        if target is None:
+            continue
+        for number in range(VIEWS):
+            batch = training_batch([slide], [target], masking, (seed, 3, number, i))
+            average = batch["features"][0, batch["kept"][0]].double().mean(dim=0) - model.mean
+            inputs.append((average @ model.axes.double() / model.spread).numpy())
+            outputs.append((batch["target"][0].double() - model.target_mean).numpy() / float(model.target_spread))
+            cases.append(slide.case)
+    x, y = np.stack(inputs), np.stack(outputs)
+    strength = choose_ridge(x, y, np.array(cases), seed)
+    centre, offset = x.mean(axis=0), y.mean(axis=0)
+    weights = fit_ridge(x - centre, y - offset, strength)
+    model.pooled.weight.copy_(torch.from_numpy(weights.T))
+    model.pooled.bias.copy_(torch.from_numpy(offset - centre @ weights))
+
+
+def choose_ridge(x: np.ndarray, y: np.ndarray, cases: np.ndarray, seed: int) -> float:
+    """The strength of least squared error on cases left out; the strongest where there are too few to tell."""
+    names = np.random.default_rng((seed, 4)).permutation(np.unique(cases))
+    if len(names) < 3:
+        return RIDGES[-1]
+    errors = dict.fromkeys(RIDGES, 0.0)
+    for fold in np.array_split(names, min(FOLDS, len(names))):
+        out = np.isin(cases, fold)
+        centre, offset = x[~out].mean(axis=0), y[~out].mean(axis=0)
+        for strength in RIDGES:
+            weights = fit_ridge(x[~out] - centre, y[~out] - offset, strength)
+            errors[strength] += float(((y[out] - offset - (x[out] - centre) @ weights) ** 2).sum())
+    return min(errors, key=lambda strength: errors[strength])
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray, strength: float) -> np.ndarray:
+    """(C, E) weights for centred x (n, C) and y (n, E)."""
+    covariance = x.T @ x / len(x)
+    penalty = strength * max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    return np.asarray(np.linalg.solve(covariance + penalty * np.eye(len(covariance)), x.T @ y / len(x)))

@@ -1,0 +1,75 @@
+"""Tiles to learn from: ZIP files of JPEG tiles, one a slide or one for many, decoded once."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli import jpeg
+from wsisum_cli.errors import UsageError
+
+SIDE = 256  # px
+SUFFIXES = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of several slides.
+
+    `pixels` (N, 256, 256, 3) uint8 RGB, which may be a memory map; `slide` (N,) int32: the slide that each was
+    cut from, an index of `slides`, their names in order.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    slide: npt.NDArray[np.int32]
+    slides: list[str]
+
+
+def find_tiles(sources: Sequence[Path]) -> list[tuple[Path, str, str]]:
+    """ZIP file, member and slide of every tile, in order of slide and member.
+
+    A ZIP file with folders holds a slide in each; one without is a slide itself. `sources` are ZIP files and
+    folders of them. Raises UsageError when there are none.
+    """
+    archives: list[Path] = []
+    for source in sources:
+        archives += sorted(source.rglob("*.zip")) if source.is_dir() else [source]
+    found = []
+    for path in archives:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                place = PurePosixPath(member)
+                if place.suffix.lower() in SUFFIXES:
+                    found.append((path, member, "/".join(place.parts[:-1]) or path.stem))
+    if not found:
+        raise UsageError(f"{', '.join(path.name for path in sources)}: no ZIP files of JPEG tiles found")
+    return sorted(found, key=lambda tile: (tile[2], tile[1]))
+
+
+def read_tiles(sources: Sequence[Path]) -> Tiles:
+    """Decode all tiles, 5,000 to the GB. Smaller ones are left out, larger ones cut.
+
+    Raises UsageError when none is left, JpegError when one is broken.
+    """
+    found = find_tiles(sources)
+    pixels: npt.NDArray[np.uint8] = np.empty((len(found), SIDE, SIDE, 3), np.uint8)
+    names = sorted({slide for _, _, slide in found})
+    number = {name: index for index, name in enumerate(names)}
+    owner: list[int] = []
+    archives: dict[Path, zipfile.ZipFile] = {}
+    for path, member, slide in found:
+        archive = archives.setdefault(path, zipfile.ZipFile(path))
+        tile = jpeg.decode(archive.read(member))
+        if min(tile.shape[:2]) >= SIDE:
+            pixels[len(owner)] = tile[:SIDE, :SIDE]
+            owner.append(number[slide])
+    for archive in archives.values():
+        archive.close()
+    if not owner:
+        raise UsageError(f"{found[0][0].name}: no tile of {SIDE} px or more on each side")
+    return Tiles(pixels[: len(owner)], np.array(owner, np.int32), names)
