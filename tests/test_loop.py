@@ -88,7 +88,7 @@ def test_it_learns_and_writes_the_run_folder(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("checkpoint.pt", "configuration.json", "curves.png", "metrics.csv", "metrics.json"),
     ]
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert stored["best_epoch"] == trained.best_epoch

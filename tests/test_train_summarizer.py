@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from wsisum_cli.slide_encoder import load_slide_encoder  # noqa: E402
 from wsisum_cli.summarizer import Summarizer, load_summarizer, run_graph  # noqa: E402
 from wsisum_cli.summary import open_summary  # noqa: E402
 from wsisum_cli.training import cli, loop  # noqa: E402
-from wsisum_cli.training.data import Cases, read_cases, read_slides  # noqa: E402
+from wsisum_cli.training.data import Cases, TrainingData, read_cases, read_slides  # noqa: E402
 from wsisum_cli.training.masked_autoencoder import MaskedAutoencoder, Sizes  # noqa: E402
-from wsisum_cli.training.masking import Masking  # noqa: E402
+from wsisum_cli.training.masking import Masking, training_batch  # noqa: E402
+from wsisum_cli.training.start import set_start  # noqa: E402
 from wsisum_cli.training.summarizer import Options, SummarizerTask, sizes_of, split  # noqa: E402
-from wsisum_cli.training.targets import Targets  # noqa: E402
+from wsisum_cli.training.targets import PARTS, SlideEncoderTargets, Targets  # noqa: E402
 
 NAMES = ["A-1", "A-2", "B-1", "C-1", "C-2", "D-1"]
 WIDTH = 5
@@ -122,6 +124,57 @@ def test_it_learns(tmp_path: Path):
         assert rows[-1][name] < 0.98 * rows[0][name], name
 
 
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingData, Targets, Options]:
+    """Ten slides, and what a slide encoder makes of them and of parts of those to train on: maps of their means."""
+    folder = tmp_path_factory.mktemp("divided")
+    for number in range(10):
+        write_features(folder / f"{number}.h5", *draw_slide(number, 24, 300))
+    encoding = SlideEncoderTargets(
+        load_slide_encoder(write_slide_encoder(folder / "slide_encoder.onnx", dims=24, embedding_dims=WIDTH), "cpu")
+    )
+    data, options = read_slides([folder], Cases(), visit=encoding.visit), Options(Masking(200), components=12)
+    return data, encoding.targets(data, split(data, options)[0], 0), options
+
+
+def start(data: TrainingData, targets: Targets, options: Options) -> dict[str, float]:
+    """How good it is on held-out slides before the first epoch."""
+    training, held_out = split(data, options)
+    torch.manual_seed(0)
+    module = MaskedAutoencoder(sizes_of(data, targets, options)).eval()
+    known = [targets.embeddings[slide.name] for slide in training]
+    set_start(module, training, known, options.masking, 0, targets.parts)
+    with torch.no_grad():
+        return SummarizerTask(module, training, held_out, targets, options).evaluate()
+
+
+def test_parts_of_slides_teach_more_than_slides(divided: tuple[TrainingData, Targets, Options]):
+    data, targets, options = divided
+    with_parts, without = start(data, targets, options), start(data, replace(targets, parts={}), options)
+    assert with_parts["held_out_embedding_cosine"] > without["held_out_embedding_cosine"] + 0.05
+    assert with_parts["held_out_embedding_error"] < 0.5 * without["held_out_embedding_error"]
+    assert with_parts["held_out_reconstruction_cosine"] == without["held_out_reconstruction_cosine"]
+
+
+def test_a_draw_of_a_part_has_its_target(divided: tuple[TrainingData, Targets, Options]):
+    data, targets, options = divided
+    training, held_out = split(data, options)
+    assert set(targets.parts) == {slide.name for slide in training}
+    assert not set(targets.parts) & {slide.name for slide in held_out}
+    slide, parts = training[0], targets.parts[training[0].name]
+    sizes = [len(part.rows) for part in parts]
+    assert len(parts) == PARTS
+    assert 100 <= min(sizes) < 150 < 250 < max(sizes) <= 300
+    for seed in range(5):
+        masking = Masking(500, queries=500, crops=1.0)
+        batch = training_batch([slide], [targets.embeddings[slide.name]], masking, (seed,), targets.parts)
+        drawn = {row.tobytes() for row in batch["features"][0, batch["valid"][0]].numpy()}
+        of = [part for part in parts if {row.tobytes() for row in slide.features[part.rows]} == drawn]
+        assert any(np.array_equal(part.target, batch["target"][0].numpy()) for part in of)
+    whole = training_batch([slide], [targets.embeddings[slide.name]], Masking(crops=0.0), (0,), targets.parts)
+    assert not whole["targeted"].any()
+
+
 def test_the_card_says_what_it_is_and_how_good(model: Summarizer, run: Path, dims: int):
     card, encoder = model.card, shipped_encoder().card
     assert (card.name, card.licence, card.dims, card.embedding_dims) == ("tiny", "CC0-1.0", dims, WIDTH)
@@ -136,7 +189,7 @@ def test_the_card_says_what_it_is_and_how_good(model: Summarizer, run: Path, dim
 
 
 def test_torch_and_onnx_agree(model: Summarizer, run: Path, dims: int):
-    network = MaskedAutoencoder(Sizes(dims, WIDTH, components=8, width=16, depth=1)).eval()
+    network = MaskedAutoencoder(Sizes(dims, WIDTH, components=8, pooled=16, width=16, depth=1)).eval()
     stored = torch.load(run / "checkpoint.pt", weights_only=True)
     network.load_state_dict(stored["state"]["best_weights"])
     features, coords = draw_slide(70, dims)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Any:
     """What torch saved, made of tensors and plain values alone. Raises ModelError for anything else."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd pickles, which are read or refused all the same
+            return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path.name}: expected tensors and plain values, found objects that would run code when loaded; "

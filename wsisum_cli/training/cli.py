@@ -66,6 +66,11 @@ def show_reading(done: int, total: int) -> None:
         typer.echo(f"read {done} of {total} slides", err=True)
 
 
+def show_parts(done: int, total: int) -> None:
+    if done == total or done % 10 == 0:
+        typer.echo(f"embedded parts of {done} of {total} slides", err=True)
+
+
 def show_epoch(epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
     """One line for each epoch."""
     shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if name != "epoch")
@@ -188,10 +193,10 @@ def read_training(
         visit=encoding.visit if encoding else lambda name, features, coords: None,
         progress=show_reading,
     )
+    training = split(data, options)[0]
     if encoding is not None:
-        return data, encoding.targets(data)
-    training = [slide.name for slide in split(data, options)[0]]
-    return data, teacher_targets(given, data, training, embedding_dims)
+        return data, encoding.targets(data, training, options.settings.seed, show_parts)
+    return data, teacher_targets(given, data, [slide.name for slide in training], embedding_dims)
 
 
 class Method(StrEnum):

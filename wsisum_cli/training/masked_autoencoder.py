@@ -48,6 +48,7 @@ class Sizes:
     dims: int  # D, of a patch feature
     embedding_dims: int  # E, of a slide embedding
     components: int = 64  # principal components of the features that the tokens are made of
+    pooled: int = 64  # principal components of the visible mean that the embedding starts from
     width: int = 96
     depth: int = 2
     decoder_width: int = 64
@@ -64,17 +65,20 @@ class MaskedAutoencoder(nn.Module):
     mean: Tensor
     axes: Tensor
     spread: Tensor
+    pooled_axes: Tensor
     target_mean: Tensor
     target_spread: Tensor
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        components = min(sizes.components, sizes.dims)
+        components, pooled = min(sizes.components, sizes.dims), min(sizes.pooled, sizes.dims)
         width, light = sizes.width, sizes.decoder_width
         self.register_buffer("mean", torch.zeros(sizes.dims))
         self.register_buffer("axes", torch.eye(sizes.dims)[:, :components].contiguous())
         self.register_buffer("spread", torch.ones(components))
+        #: Each divided by its spread.
+        self.register_buffer("pooled_axes", torch.eye(sizes.dims)[:, :pooled].contiguous())
         self.register_buffer("target_mean", torch.zeros(sizes.embedding_dims))
         self.register_buffer("target_spread", torch.ones(()))
         self.interpolation = Interpolation(components)
@@ -88,7 +92,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = nn.ModuleList(Block(light, sizes.heads, across=True) for _ in range(sizes.decoder_depth))
         self.decoder_norm = nn.LayerNorm(light)
         self.out = zeroed(nn.Linear(light, components))
-        self.pooled = zeroed(nn.Linear(components, sizes.embedding_dims))
+        self.pooled = zeroed(nn.Linear(pooled, sizes.embedding_dims))
         self.head = zeroed(nn.Linear(width, sizes.embedding_dims))
 
     def forward(self, features: Tensor, coords: Tensor, valid: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +107,8 @@ class MaskedAutoencoder(nn.Module):
         slide = (average @ self.axes / self.spread).squeeze(1)
         view = View(deviations, deviations @ self.axes / self.spread, places, HIDDEN * (~seen).to(features.dtype))
         encoded = self.encode(view, slide)
-        embedding = self.target_mean + self.target_spread * (self.pooled(slide) + self.head(encoded[:, 0]))
+        pooled = self.pooled(average.squeeze(1) @ self.pooled_axes)
+        embedding = self.target_mean + self.target_spread * (pooled + self.head(encoded[:, 0]))
         return self.mean + average + self.decode(coords, view, encoded), embedding
 
     def encode(self, view: View, slide: Tensor) -> Tensor:

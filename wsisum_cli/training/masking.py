@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wsisum_cli.training.data import Draw, TrainingSlide, draw_candidates
+from wsisum_cli.training.targets import Part
 
 #: What the share of masked candidates varies by in training, and how far it may go.
 SPREAD, LEAST, MOST = 0.05, 0.5, 0.97
+#: Slide name -> parts of it that have targets of their own.
+Parts = Mapping[str, Sequence[Part]]
+NO_PARTS: Parts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,51 @@ class Masking:
 
 
 def training_batch(
-    slides: Sequence[TrainingSlide], targets: Sequence[np.ndarray | None], masking: Masking, seed: Sequence[int]
+    slides: Sequence[TrainingSlide],
+    targets: Sequence[np.ndarray | None],
+    masking: Masking,
+    seed: Sequence[int],
+    parts: Parts = NO_PARTS,
 ) -> dict[str, Tensor]:
-    """One random draw of each slide; see `batch_of`."""
+    """One random draw of each slide, or of one of its parts with that part's target; see `batch_of`."""
     rng = np.random.default_rng(seed)
-    draws, kept = [], []
-    for slide in slides:
-        crop = float(rng.uniform(masking.least_crop, 1)) if rng.random() < masking.crops else 1.0
-        draw = draw_candidates(slide, masking.candidates, rng, crop, turn=True)
+    draws, kept, wanted = [], [], []
+    for slide, target in zip(slides, targets, strict=True):
+        draw, aim = random_draw(slide, target, masking, rng, parts.get(slide.name, ()))
+        wanted.append(aim)
         ratio = float(np.clip(rng.normal(masking.mask_ratio, SPREAD), LEAST, MOST))
         order = rng.permutation(len(draw.rows))
         visible = visible_count(len(order), ratio)
         rows = order[: visible + masking.queries]
         draws.append(Draw(draw.features[rows], draw.coords[rows], draw.rows[rows]))
         kept.append(np.arange(visible))
-    return batch_of(draws, kept, targets)
+    return batch_of(draws, kept, wanted)
+
+
+def random_draw(
+    slide: TrainingSlide,
+    target: np.ndarray | None,
+    masking: Masking,
+    rng: np.random.Generator,
+    parts: Sequence[Part],
+) -> tuple[Draw, np.ndarray | None]:
+    """Candidates of the whole slide or of a part of it, and what they are to be embedded as.
+
+    Where parts have targets, a draw of the whole slide has none: so few would be learned by heart.
+    """
+    cropped, crop = rng.random() < masking.crops, 1.0
+    if parts:
+        target = None
+    if parts and cropped:
+        part = parts[int(rng.integers(len(parts)))]
+        slide, target = part_of(slide, part.rows), part.target
+    elif cropped:
+        crop = float(rng.uniform(masking.least_crop, 1))
+    return draw_candidates(slide, masking.candidates, rng, crop, turn=True), target
+
+
+def part_of(slide: TrainingSlide, rows: np.ndarray) -> TrainingSlide:
+    return replace(slide, features=slide.features[rows], coords=slide.coords[rows], cluster=slide.cluster[rows])
 
 
 def fixed_batch(

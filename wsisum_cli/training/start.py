@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsisum_cli.training.data import TrainingSlide
 from wsisum_cli.training.masked_autoencoder import KERNELS, Interpolation, MaskedAutoencoder, squared_distances
-from wsisum_cli.training.masking import Masking, training_batch
+from wsisum_cli.training.masking import NO_PARTS, Masking, Parts, training_batch, visible_count
 
 #: Patches of each slide that mean and principal components are found on.
 SAMPLE = 500
@@ -25,6 +25,8 @@ RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 FOLDS = 5
 #: Draws of each slide that the embedding is fitted to.
 VIEWS = 4
+#: The same of each part that has a target of its own.
+PART_VIEWS = 2
 
 
 def set_start(
@@ -33,12 +35,13 @@ def set_start(
     targets: Sequence[np.ndarray | None],
     masking: Masking,
     seed: int,
+    parts: Parts = NO_PARTS,
 ) -> None:
     """Fit the frame of the features, the gains of the interpolation and the pooled part of the embedding."""
     with torch.no_grad():
         set_frame(model, slides, targets, seed)
         set_gains(model, slides, masking, seed)
-        set_pooled(model, slides, targets, masking, seed)
+        set_pooled(model, slides, targets, masking, seed, parts)
 
 
 def set_frame(
@@ -53,11 +56,13 @@ def set_frame(
         mean += rows.mean(axis=0) / len(slides)
         products += rows.T @ rows / (SAMPLE * len(slides))
     variances, axes = np.linalg.eigh(products - np.outer(mean, mean))
-    width = model.axes.shape[1]
-    spread = np.sqrt(np.maximum(variances[::-1][:width], FLOOR**2 * max(variances[-1], 1e-12)))
+    axes, variances = axes[:, ::-1].copy(), variances[::-1]
+    spread = np.sqrt(np.maximum(variances, FLOOR**2 * max(variances[0], 1e-12)))
+    width, pooled = model.axes.shape[1], model.pooled_axes.shape[1]
     model.mean.copy_(torch.from_numpy(mean))
-    model.axes.copy_(torch.from_numpy(axes[:, ::-1][:, :width].copy()))
-    model.spread.copy_(torch.from_numpy(spread))
+    model.axes.copy_(torch.from_numpy(axes[:, :width]))
+    model.spread.copy_(torch.from_numpy(spread[:width]))
+    model.pooled_axes.copy_(torch.from_numpy(axes[:, :pooled] / spread[:pooled]))
     known = np.stack([target for target in targets if target is not None]).astype(np.float64)
     model.target_mean.copy_(torch.from_numpy(known.mean(axis=0)))
     model.target_spread.fill_(max(float(known.std(axis=0).mean()), 1e-6))
@@ -113,24 +118,49 @@ def set_pooled(
     targets: Sequence[np.ndarray | None],
     masking: Masking,
     seed: int,
+    parts: Parts,
 ) -> None:
-    """Ridge regression of the target on the mean of the visible features; its strength by leaving out cases."""
+    """Ridge regression of the target on the mean of the visible features; its strength by leaving out cases.
+
+    On parts of slides where there are some: many more targets than there are slides.
+    """
     inputs, outputs, cases = [], [], []
     for i, (slide, target) in enumerate(zip(slides, targets, strict=True)):
-        if target is None:
-            continue
-        for number in range(VIEWS):
-            batch = training_batch([slide], [target], masking, (seed, 3, number, i))
-            average = batch["features"][0, batch["kept"][0]].double().mean(dim=0) - model.mean
-            inputs.append((average @ model.axes.double() / model.spread).numpy())
-            outputs.append((batch["target"][0].double() - model.target_mean).numpy() / float(model.target_spread))
-            cases.append(slide.case)
-    x, y = np.stack(inputs), np.stack(outputs)
+        if slide.name in parts:
+            pairs = part_means(slide, parts, masking, (seed, 12, i))
+        else:
+            pairs = [] if target is None else whole_means(slide, target, masking, (seed, 3), i)
+        inputs += [average for average, _ in pairs]
+        outputs += [aim for _, aim in pairs]
+        cases += [slide.case] * len(pairs)
+    x = (np.stack(inputs) - model.mean.double().numpy()) @ model.pooled_axes.double().numpy()
+    y = (np.stack(outputs) - model.target_mean.double().numpy()) / float(model.target_spread)
     strength = choose_ridge(x, y, np.array(cases), seed)
     centre, offset = x.mean(axis=0), y.mean(axis=0)
     weights = fit_ridge(x - centre, y - offset, strength)
     model.pooled.weight.copy_(torch.from_numpy(weights.T))
     model.pooled.bias.copy_(torch.from_numpy(offset - centre @ weights))
+
+
+def whole_means(
+    slide: TrainingSlide, target: np.ndarray, masking: Masking, seed: tuple[int, int], row: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mean visible features (D,) of random draws of the slide, each with its target (E,)."""
+    batches = [training_batch([slide], [target], masking, (*seed, number, row)) for number in range(VIEWS)]
+    return [(batch["features"][0, batch["kept"][0]].double().mean(dim=0).numpy(), target) for batch in batches]
+
+
+def part_means(
+    slide: TrainingSlide, parts: Parts, masking: Masking, seed: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mean features (D,) of as many patches of each part as are visible at run time, each with its target (E,)."""
+    rng = np.random.default_rng(seed)
+    count = visible_count(masking.candidates, masking.mask_ratio)
+    return [
+        (slide.features[rng.permutation(part.rows)[:count]].mean(axis=0, dtype=np.float64), part.target)
+        for part in parts[slide.name]
+        for _ in range(PART_VIEWS)
+    ]
 
 
 def choose_ridge(x: np.ndarray, y: np.ndarray, cases: np.ndarray, seed: int) -> float:

@@ -41,6 +41,8 @@ FEWEST_PATCHES = 8
 SQUARED = 0.5
 #: Fixed draws of each held-out slide.
 VIEWS = 2
+#: How many times as many components the embedding starts from where parts of slides have targets, enough to fit them.
+POOLED = 2
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class SummarizerTask:
         self.module: nn.Module = module
         self.slides, self.options = list(slides), options
         self.targets = [targets.embeddings.get(slide.name) for slide in slides]
+        self.parts = targets.parts
         self.seed = options.settings.seed
         self.views = [
             fixed_batch(slide, targets.embeddings.get(slide.name), options.masking, (self.seed, 5, view, i))
@@ -107,7 +110,8 @@ class SummarizerTask:
         order = np.resize(order, self.steps(processes) * size * processes)  # the last batch is filled up
         for number, rows in enumerate(order.reshape(-1, processes, size)[:, process]):
             chosen, targets = [self.slides[row] for row in rows], [self.targets[row] for row in rows]
-            yield training_batch(chosen, targets, self.options.masking, (self.seed, 7, epoch, number, process))
+            seed = (self.seed, 7, epoch, number, process)
+            yield training_batch(chosen, targets, self.options.masking, seed, self.parts)
 
     def loss(self, model: nn.Module, batch: loop.Batch, share: float) -> dict[str, Tensor]:  # noqa: ARG002 - the protocol's
         reconstruction, embedding = model(*(batch[name] for name in INPUTS))
@@ -171,7 +175,7 @@ def train_summarizer(
         raise FeaturesError("fewer than two training slides have a target; nothing can be learned of slides")
     torch.manual_seed(options.settings.seed)
     module = MaskedAutoencoder(sizes_of(data, targets, options))
-    set_start(module, training, known, options.masking, options.settings.seed)
+    set_start(module, training, known, options.masking, options.settings.seed, targets.parts)
     task = SummarizerTask(module, training, held_out, targets, options)
     trained = loop.train(
         task, folder, options.settings, configuration(data, training, held_out, targets, options), progress
@@ -201,6 +205,7 @@ def sizes_of(data: TrainingData, targets: Targets, options: Options) -> Sizes:
         dims=data.dims,
         embedding_dims=targets.dims,
         components=options.components,
+        pooled=options.components * (POOLED if targets.parts else 1),
         width=options.width,
         depth=options.depth,
         decoder_width=options.decoder_width,
