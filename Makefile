@@ -24,7 +24,7 @@ endif
 	@echo; echo "Summaries and report: $(DEMO)/summaries   Picture: $(DEMO)/picture.png"
 
 test: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

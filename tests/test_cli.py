@@ -219,3 +219,14 @@ def test_the_source_is_found_by_its_content(slide: Path, tmp_path: Path):
     assert [finding["code"] for result in json.loads(done.stdout) for finding in result["findings"]] == [
         "source-missing"
     ]
+
+
+def test_a_model_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A link to nowhere in the folder of models says nothing of a summary."""
+    from wsisum_cli.cli import model_finders
+
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone/gone.onnx").symlink_to(tmp_path / "nowhere.onnx")
+    monkeypatch.setenv("WSISUM_MODELS", str(tmp_path))
+    for find in model_finders(None, None, None, "cpu"):
+        assert find({"sha256": "f" * 64}) is None

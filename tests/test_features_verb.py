@@ -330,6 +330,19 @@ def test_files_of_other_programs_are_not_written_over(archive: Path, copied: Pat
     assert to_do(archive, copied, force=True) == [*BOTH, "unknown.tiff"]
 
 
+def test_a_file_that_cannot_be_read_may_be_another_programs(archive: Path, copied: Path):
+    """Such as one that is open for writing."""
+    (copied / "report.json").unlink()
+    with h5py.File(copied / "a/slide.h5", "w"):
+        found = plan(archive, copied)
+    (copied / "b/slide.h5").write_bytes(b"no HDF5")
+    again = plan(archive, copied)
+    for outcomes, source in ((found.outcomes, "a/slide.svs"), (again.outcomes, "b/slide.svs")):
+        failed = next(outcome for outcome in outcomes if outcome.source == source)
+        assert (failed.status, failed.reason) == ("failed", "another program's file")
+        assert "--force" in failed.message
+
+
 def test_a_second_run_does_what_is_missing(archive: Path, output: Path, copied: Path):
     expected = (output / "b/slide.h5").read_bytes()
     cut(copied / "b/slide.h5")

@@ -299,9 +299,9 @@ def test_installed_package_finds_its_own_models_only(tmp_path, monkeypatch):
     (package.parent / "models" / "stranger.onnx").touch()
     monkeypatch.setattr(inference, "__file__", str(package / "inference.py"))
     assert shipped_models() == {}
-    (package / "models").mkdir(parents=True)
-    (package / "models" / "mine.onnx").touch()
-    assert shipped_models() == {"mine": package / "models" / "mine.onnx"}
+    (package / "shipped").mkdir(parents=True)
+    (package / "shipped" / "mine.onnx").touch()
+    assert shipped_models() == {"mine": package / "shipped" / "mine.onnx"}
 
 
 @pytest.mark.parametrize("write", [write_summarizer, write_slide_encoder])

@@ -342,6 +342,42 @@ def test_names_that_are_taken_are_refused_unless_forced(encoder, folder):
     assert find_model("texture") == shipped_models()["texture"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_files_that_were_not_added_are_never_deleted(encoder, folder, force):
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine" / "pytorch_model.bin").write_bytes(b"weights")
+    model = Path(shutil.copy(encoder, folder / "mine" / "export.onnx"))
+    for file in (model, encoder):
+        with pytest.raises(UsageError, match=r"mine: holds files that wsisum did not put there; .*--name"):
+            add(file, folder, name="mine", force=force)
+    assert sorted(entry.name for entry in (folder / "mine").iterdir()) == ["export.onnx", "pytorch_model.bin"]
+    added = add(encoder, folder).path.parent
+    (added / "inner").mkdir()
+    (added / "inner" / "notes.txt").write_text("ours")
+    with pytest.raises(UsageError, match="tiny: holds files"):
+        add(encoder, folder, force=force)
+    assert (added / "inner" / "notes.txt").read_text() == "ours"
+    (folder / "linked").symlink_to(added)
+    with pytest.raises(UsageError, match="linked: holds files"):
+        add(encoder, folder, name="linked", force=force)
+
+
+def test_weights_that_were_added_may_be_replaced(tmp_path, folder):
+    (tmp_path / "inner").mkdir()
+    model = write_external(tmp_path, "inner/weights.bin")
+    path = add(model, folder).path
+    add(model, folder, force=True)
+    assert verify(of(path, folder)) == []
+
+
+def test_a_model_is_not_taken_from_the_folder_it_would_replace(encoder, folder):
+    path = add(encoder, folder).path
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"tiny\.onnx: lies in the folder it would replace; .*--name"):
+        add(path, folder, force=True)
+    assert path.read_bytes() == before
+
+
 def test_a_model_that_is_refused_leaves_the_one_it_was_to_replace(encoder, tmp_path, folder):
     add(encoder, folder)
     with pytest.raises(ModelError):
@@ -445,7 +481,7 @@ def test_the_commands_agree_with_one_another(run, encoder, folder):
     row = next(row for row in listed["models"] if row["name"] == "tiny")
     assert set(row) == {
         *("name", "kind", "version", "dims", "embedding_dims", "licence"),
-        *("bytes", "sha256", "where", "file", "problem"),
+        *("bytes", "sha256", "where", "hidden", "file", "problem"),
     }
     assert (row["kind"], row["where"], row["licence"], row["problem"]) == ("encoder", "user", "CC0-1.0", None)
     shown = json.loads(run("show", "tiny", "--json").stdout)
@@ -470,6 +506,14 @@ def test_people_read_columns(run, encoder):
     assert lines[0].split() == ["NAME", "KIND", "DIMS", "LICENCE", "SIZE", "WHERE"]
     assert next(line for line in lines if line.startswith("tiny ")).split()[:4] == ["tiny", "encoder", "21", "CC0-1.0"]
     assert "input" in run("show", encoder).stdout
+
+
+def test_a_shipped_model_that_one_of_the_user_s_hides_is_marked(run, encoder):
+    run("add", encoder, "--name", "texture", "--force")
+    rows = [row for row in json.loads(run("list", "--json").stdout)["models"] if row["hidden"]]
+    assert [(row["name"], row["where"]) for row in rows] == [("texture", "shipped")]
+    lines = [line for line in run("list").stdout.splitlines() if line.startswith("texture ")]
+    assert [line.endswith("shipped, hidden") for line in lines] == [True, False]
 
 
 def test_verify_fails_for_what_is_not_as_it_was(run, encoder, folder):

@@ -95,7 +95,7 @@ def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
     assert 0.9 < facts["quality"]["embedding_cosine"] <= 1
     assert facts["pixels"] in ("source", "jpeg")
     models = [facts[kind]["name"] for kind in ("encoder", "summarizer", "slide_encoder")]
-    assert models == ["encoder", "summarizer", "slide-encoder"]
+    assert models == ["encoder", "summarizer", "slide_encoder"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

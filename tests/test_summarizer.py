@@ -285,6 +285,16 @@ def test_auto_takes_the_one_that_was_trained_on_the_encoder(tmp_path: Path):
     assert slide.card.name == "e-slide"
 
 
+def test_auto_takes_the_one_that_hides_another_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shipped = write_summarizer(tmp_path / "package/mine.onnx", name="mine")
+    monkeypatch.setattr(choice, "shipped_models", lambda: {"mine": shipped})
+    ours = in_folder(tmp_path / "user", "mine", version="2")
+    for folders, wanted in (([], shipped), ([tmp_path / "user"], ours)):
+        found = choose(SUMMARIZER, AUTO, ENCODER, False, None, folders)
+        assert found is not None
+        assert found.path == wanted
+
+
 def test_none_is_none_and_the_log_says_so(tmp_path: Path):
     in_folder(tmp_path, "a")
     model = write_summarizer(tmp_path / "encoder.onnx")

@@ -161,6 +161,13 @@ def test_files_of_teachers(tmp_path: Path):
         read_teacher("T", tmp_path, ["a"])
 
 
+def test_teachers_of_slides_that_go_by_their_paths(tmp_path: Path):
+    for number, name in enumerate(("case0/1", "case1/1", "case2/1", "case0/2")):
+        write_embedding(tmp_path / f"{name}.h5", np.full(4, number))
+    found = read_teacher("T", tmp_path, ["case0/1", "case1/1", "1", "2"]).embeddings
+    assert {slide: int(values[0]) for slide, values in found.items()} == {"case0/1": 0, "case1/1": 1, "2": 3}
+
+
 def test_options_of_teachers(tmp_path: Path):
     assert parse_teachers([f"A={tmp_path}"]) == {"A": tmp_path}
     for wrong, said in (

@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from draw import draw_tissue, write_svs
 
+from wsisum_cli.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.errors import UsageError
 from wsisum_cli.inference import load_encoder
+from wsisum_cli.source import find_source
+from wsisum_cli.summary import open_summary
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains
 from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, train_encoder
 from wsisum_cli.training.network import Byol, Network, SimClr
 from wsisum_cli.training.tiles import Tiles, read_tiles
+from wsisum_cli.verify import verify_summary
 
 CARD = {"name": "tiny", "version": "1", "licence": "MIT", "description": "of a test"}
 SMALL = Settings(steps_an_epoch=4, slides=2, tiles=6, side=64, widths=(8, 8, 16, 16), dims=16)
+TRAINING = loop.Settings(epochs=2, device="cpu")
 STILL = Strength(crop=(256, 256), stain=0, background=0, brightness=0, blur=0, jpeg=0)
 
 
@@ -66,6 +72,28 @@ def test_small_tiles_are_left_out(tmp_path: Path):
 def test_a_folder_without_tiles_is_an_error(tmp_path: Path):
     with pytest.raises(UsageError, match="no ZIP files of JPEG tiles"):
         read_tiles([tmp_path])
+
+
+def damaged(archive: Path, path: Path) -> Path:
+    """A copy with bytes of its first tile changed, which the ZIP file's checksum tells."""
+    content = bytearray((archive / "two.zip").read_bytes())
+    with zipfile.ZipFile(archive / "two.zip") as file:
+        start = file.getinfo("a/0.jpg").header_offset
+    content[start + 400 : start + 500] = bytes(100)
+    path.write_bytes(content)
+    return path
+
+
+def test_files_that_cannot_be_read_are_told(archive: Path, tmp_path: Path):
+    (tmp_path / "none.zip").write_bytes(b"no ZIP file")
+    with pytest.raises(UsageError, match=r"none\.zip: expected a ZIP file of JPEG tiles, found .*; give one"):
+        read_tiles([tmp_path / "none.zip"])
+    with pytest.raises(UsageError, match=r"bad\.zip: expected a JPEG tile as a/0\.jpg, .*; make the file again"):
+        read_tiles([damaged(archive, tmp_path / "bad.zip")])
+    with zipfile.ZipFile(tmp_path / "text.zip", "w") as file:
+        file.writestr("0.jpg", "no JPEG")
+    with pytest.raises(UsageError, match=r"text\.zip: expected a JPEG tile as 0\.jpg"):
+        read_tiles([tmp_path / "text.zip"])
 
 
 def test_views_of_no_strength_are_turned_tiles(tiles: Tiles):
@@ -117,15 +145,39 @@ def test_an_unknown_method_is_an_error(tiles: Tiles):
         EncoderTask(tiles, replace(SMALL, method="magic"))
 
 
-def test_train_export_and_load(archive: Path, tiles: Tiles, tmp_path: Path):
-    training = loop.Settings(epochs=2, device="cpu")
-    path = train_encoder([archive], tmp_path / "run", SMALL, training, CARD)
+def test_one_process_of_several_writes(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "train", lambda *_: loop.Trained(1, (), stopped_early=False, first_process=False))
+    assert train_encoder([archive], tmp_path, SMALL, loop.Settings(), CARD) is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def trained(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = train_encoder([archive], tmp_path_factory.mktemp("run"), SMALL, TRAINING, CARD)
+    assert path is not None
+    return path
+
+
+def test_a_summary_is_made_with_it(trained: Path, tmp_path: Path):
+    encoder, slide, summary = load_encoder(trained, "cpu"), tmp_path / "slide.svs", tmp_path / "slide.ozx"
+    write_svs(slide, draw_tissue(3000, 2500, 3))
+    compress_slide(Job(find_source(slide), summary, slide.name), Options(pixels="jpeg"), Tools(encoder))
+    result = verify_summary(summary, lambda _: encoder, "source", slide)
+    assert result.findings == []
+    with open_summary(summary) as opened:
+        assert opened.attributes["encoder"]["name"] == "tiny"
+        assert opened.features.shape[1] == 16
+
+
+def test_train_export_and_load(archive: Path, trained: Path, tiles: Tiles, tmp_path: Path):
+    path = trained
     encoder = load_encoder(path, "cpu")
     assert (encoder.card.dims, encoder.card.patch_size, encoder.card.mpp) == (16, 256, 0.5)
     features = encoder(tiles.pixels)
     assert np.abs(features.mean(0)).max() < 1e-3  # of the tiles that it was standardised by
     assert np.array_equal(features[3:5], encoder(tiles.pixels[3:5]))
-    again = train_encoder([archive], tmp_path / "again", SMALL, training, CARD)
+    again = train_encoder([archive], tmp_path / "again", SMALL, TRAINING, CARD)
+    assert again is not None
     assert path.read_bytes() == again.read_bytes()
 
 

@@ -12,12 +12,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from draw import draw_tissue, write_svs  # noqa: E402
+from summaries import compress, shipped_encoder  # noqa: E402
+from training_data import draw_slide  # noqa: E402
+from training_data import write_features as write_archive_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
+from wsisum_cli.embedding import SlideModels  # noqa: E402
 from wsisum_cli.errors import FeaturesError, UsageError  # noqa: E402
 from wsisum_cli.feature_file import read_feature_file  # noqa: E402
 from wsisum_cli.session import open_session  # noqa: E402
 from wsisum_cli.slide_encoder import SlideEmbedding, load_slide_encoder  # noqa: E402
+from wsisum_cli.summary import open_summary  # noqa: E402
 from wsisum_cli.training.cli import train_app  # noqa: E402
 from wsisum_cli.training.data import Cases, in_patch_sides  # noqa: E402
 from wsisum_cli.training.distillation import Distilling, SlideDistillation  # noqa: E402
@@ -32,6 +38,7 @@ from wsisum_cli.training.slide_encoder import (  # noqa: E402
 )
 from wsisum_cli.training.slide_graph import OUTPUTS, SlideEncoder, lay_out  # noqa: E402
 from wsisum_cli.training.summarizer import CardText  # noqa: E402
+from wsisum_cli.verify import verify_summary  # noqa: E402
 
 DIMS = 16
 SIDE = 512  # level-0 px of a patch
@@ -228,6 +235,20 @@ def test_patches_share_the_cells_that_training_gives_them(folder: Path):
     assert len(layout.at) == len(np.unique(at // REGION, axis=0))
 
 
+def test_a_summary_is_made_with_it(tmp_path: Path):
+    card = shipped_encoder().card
+    for number in range(3):
+        write_archive_file(tmp_path / "features" / f"{number}.h5", *draw_slide(number, card.dims), sha256=card.sha256)
+    encoder = load_slide_encoder(train(tmp_path / "features", tmp_path / "run", "--holdout", "0"), "cpu")
+    slide = tmp_path / "slide.svs"
+    write_svs(slide, draw_tissue(3000, 2500, 3))
+    path = compress(slide, tmp_path / "slide.ozx", "jpeg", SlideModels(slide_encoder=encoder))
+    result = verify_summary(path, lambda _: shipped_encoder(), "source", slide, find_slide_encoder=lambda _: encoder)
+    assert result.findings == []
+    with open_summary(path) as summary:
+        assert summary.reference.slide_embedding.shape == (encoder.card.embedding_dims,)
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 
 
@@ -276,9 +297,10 @@ def test_one_slide_left_when_others_are_held_out(folder: Path, tmp_path: Path):
 
 
 def test_two_files_of_one_name(folder: Path, tmp_path: Path):
-    copy_of(folder, tmp_path, "a0")
-    copy_of(folder, tmp_path / "elsewhere", "a0")
-    assert "a0.h5: there are two of that name" in refused(tmp_path)
+    elsewhere = [copy_of(folder, tmp_path / name, "a0") for name in ("x", "y")]
+    assert set(read_archive([tmp_path], Cases()).cells) == {"x/a0", "y/a0"}
+    with pytest.raises(FeaturesError, match=r"a0\.h5: there are two of that name"):
+        read_archive(elsewhere, Cases())
 
 
 def test_no_files(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from wsisum_cli.slide_encoder import load_slide_encoder  # noqa: E402
 from wsisum_cli.summarizer import Summarizer, load_summarizer, run_graph  # noqa: E402
 from wsisum_cli.summary import open_summary  # noqa: E402
 from wsisum_cli.training import cli, loop  # noqa: E402
-from wsisum_cli.training.data import Cases, TrainingData, read_cases, read_slides  # noqa: E402
+from wsisum_cli.training.data import Cases, TrainingData, estimate_side, find_files, read_cases, read_slides  # noqa: E402
 from wsisum_cli.training.masked_autoencoder import MaskedAutoencoder, Sizes  # noqa: E402
 from wsisum_cli.training.masking import Masking, training_batch  # noqa: E402
 from wsisum_cli.training.start import set_start  # noqa: E402
@@ -186,6 +187,10 @@ def test_the_card_says_what_it_is_and_how_good(model: Summarizer, run: Path, dim
     better = all(cosines["summarizer"] > value for name, value in cosines.items() if name != "summarizer")
     assert ("It does not reconstruct" in card.description) == (not better)
     assert f"{cosines['summarizer']:.3f}" in card.description
+    figures = found["figures"]
+    assert -1 <= figures["embedding_cosine_of_visible_mean"] <= 1
+    said = f"{figures['embedding_cosine']:.3f}; {figures['embedding_cosine_of_visible_mean']:.3f} of the visible mean"
+    assert said in card.description
 
 
 def test_torch_and_onnx_agree(model: Summarizer, run: Path, dims: int):
@@ -345,11 +350,11 @@ def fewer_coords(path: Path, features: np.ndarray, coords: np.ndarray) -> None:
     ("write", "error", "said"),
     [
         (empty, FeaturesError, "E-1.h5: not a readable h5 file"),
-        (no_rows, FeaturesError, "E-1.h5: expected features of shape"),
+        (no_rows, FeaturesError, "no patches; encode the slide again, or take the file out"),
         (no_arrays, FeaturesError, "E-1.h5: expected numbers as features or feats, found nothing"),
         (not_finite, FeaturesError, "E-1.h5: some features or coords are not finite"),
         (fewer_coords, FeaturesError, "E-1.h5: 60 features but 59 coords"),
-        (too_short, ModelError, "those of E-1 have 7"),
+        (too_short, FeaturesError, "E-1.h5: expected features of"),
     ],
 )
 def test_bad_features_are_refused(
@@ -367,8 +372,69 @@ def test_slides_of_another_length_are_refused(archive: Path, tmp_path: Path, dim
     """With teachers there is no slide encoder to say how long features must be."""
     features, coords = draw_slide(5, dims, 60)
     write_features(tmp_path / "E-1.h5", features[:, :7], coords)
-    with pytest.raises(FeaturesError, match=rf"E-1\.h5: features of 7 numbers, where 6 of 7 slides have {dims}"):
-        read_slides([archive, tmp_path], Cases())
+    seen: list[int] = []
+    said = rf"E-1\.h5: expected features of {dims} numbers, as A-1 has them, found 7; take one of the two out"
+    shutil.copy(archive / "D-1.h5", tmp_path / "F-1.h5")
+    with pytest.raises(FeaturesError, match=said):
+        read_slides([archive, tmp_path], Cases(), progress=lambda done, total: seen.append(done))
+    assert seen == list(range(1, 7))  # F-1 was not waited for
+
+
+def test_a_slide_without_a_case_is_refused_before_any_is_read(archive: Path):
+    seen: list[int] = []
+    with pytest.raises(UsageError, match="does not match slide D-1"):
+        read_slides([archive], read_cases(None, "^[ABC]"), progress=lambda done, total: seen.append(done))
+    assert not seen
+
+
+def mirrored(folder: Path, dims: int) -> Path:
+    """As `wsisum features` mirrors a tree where slides of several cases are called alike."""
+    for number, name in enumerate(("case0/1", "case1/1", "case1/2")):
+        write_features(folder / f"{name}.h5", *draw_slide(number, dims, 60))
+    return folder
+
+
+def test_slides_called_alike_go_by_their_paths(tmp_path: Path):
+    folder = mirrored(tmp_path / "features", 6)
+    assert list(find_files([folder])) == ["2", "case0/1", "case1/1"]
+    assert find_files([folder, folder / "case1", folder]) == find_files([folder])
+    data = read_slides([folder], read_cases(None, r"^(case\d)/|2"), cache=tmp_path / "clusters")
+    assert {slide.name: slide.case for slide in data.slides} == {"2": "2", "case0/1": "case0", "case1/1": "case1"}
+    assert (tmp_path / "clusters" / "case0" / "1.npz").is_file()
+    table = tmp_path / "cases.csv"
+    table.write_text("slide,case\n2,b\ncase0/1,a\ncase1/1,b\n")
+    assert [slide.case for slide in read_slides([folder], read_cases(table, None)).slides] == ["b", "a", "b"]
+    with pytest.raises(FeaturesError, match=r"1\.h5: there are two of that name; .* give the folder that both lie in"):
+        find_files([folder / "case0", folder / "case1"])
+
+
+def test_the_case_of_a_slide():
+    assert Cases()("batch/TCGA-3C-AALI-01Z") == "TCGA-3C-AALI"
+    assert Cases()("case0/1") == "case0/1"
+    optional = read_cases(None, "(A)|s")
+    assert [optional(name) for name in ("A1", "s1")] == ["A", "s"]
+
+
+def test_the_side_of_patches_on_no_grid_is_estimated_in_little_memory():
+    rng = np.random.default_rng(0)
+    places = rng.permutation(4900)
+    coords = np.stack(np.divmod(places, 70), axis=1) * 512.0 + rng.uniform(-1, 1, (4900, 2))
+    tracemalloc.start()
+    side = estimate_side(coords)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert side == pytest.approx(512, abs=2)
+    assert peak < 20e6
+
+
+def test_targets_that_are_all_the_same_give_a_loss(tmp_path: Path):
+    data = read_slides([write_archive(tmp_path, NAMES, 6)], Cases())
+    targets, options = Targets(dict.fromkeys(data.names, np.ones(3, np.float32)), 3, {}), Options(Masking(40))
+    module = MaskedAutoencoder(sizes_of(data, targets, options)).eval()
+    set_start(module, data.slides, [np.ones(3, np.float32)] * len(NAMES), options.masking, 0)
+    with torch.no_grad():
+        found = SummarizerTask(module, data.slides, data.slides[:2], targets, options).evaluate()
+    assert np.isfinite(list(found.values())).all()
 
 
 def test_an_empty_folder_is_refused(target: Path, tmp_path: Path):

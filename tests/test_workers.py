@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from draw import draw_tissue, write_svs
@@ -18,6 +20,7 @@ from draw import draw_tissue, write_svs
 from wsisum_cli import workers
 from wsisum_cli.compress import Job, Options
 from wsisum_cli.errors import UsageError
+from wsisum_cli.outcome import Outcome
 from wsisum_cli.source import find_source
 from wsisum_cli.verify import is_whole
 from wsisum_cli.workers import Event, Setup, run_jobs
@@ -61,6 +64,42 @@ def test_no_jobs_need_no_process(tmp_path: Path):
 def test_a_model_that_does_not_load_cannot_start(archive: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="no model of this name"):
         list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, encoder="nothing"), 1))
+
+
+class Scripted:
+    """Stands for a process that is ready, or refuses to start, and does what it is given."""
+
+    first_words: ClassVar[list[tuple[str, Any]]] = []
+
+    def __init__(self, _setup: Setup) -> None:
+        self.pipe, self.theirs = multiprocessing.Pipe()
+        self.source: str | None = None
+        self.theirs.send(self.first_words.pop(0))
+
+    def give(self, source: str, _job: Job) -> None:
+        self.source = source
+        self.theirs.send(("done", Outcome(source, "written")))
+
+    def hear(self) -> tuple[str, Any]:
+        kind, value = self.pipe.recv()
+        return kind, value
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.theirs.close()
+
+
+def test_a_worker_that_cannot_start_beside_others_leaves_the_work_to_them(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A GPU may hold the models of so many processes only."""
+    monkeypatch.setattr(workers, "Worker", Scripted)
+    Scripted.first_words = [("ready", ""), ("refused", "no memory is left")]
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2))
+    assert [outcome.status for outcome in outcomes] == ["written"] * 3
+    Scripted.first_words = [("refused", "no memory is left"), ("refused", "no memory is left")]
+    with pytest.raises(UsageError, match="no memory"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2))
 
 
 @posix

@@ -250,20 +250,30 @@ def output_stem(relative: Path) -> Path:
 def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
     """The outcome of a slide whose output is whole and what this run would make; None when it is to be made.
 
-    Another program's file of that name is nothing to write over: that slide fails.
+    Another program's file of that name is nothing to write over: that slide fails. So does one that cannot be read and
+    that no run here is known to have made; another program may be writing it.
     """
+    if not job.output.is_file():
+        return None
     try:
-        if not job.output.is_file():
-            return None
         attributes = request.product.provenance(job.output)
-        if not attributes:
-            message = f"{job.output.name}: made by another program; choose another --output, or --force replaces it"
-            return Outcome(relative, FAILED, "another program's file", message)
+    except (WsisumError, OSError, ValueError):
+        if request.product.ours_alone or (known is not None and known.status != FAILED):
+            return None
+        return not_ours(relative, job, "cannot be read, and may be another program's")
+    if not attributes:
+        return not_ours(relative, job, "made by another program")
+    try:
         if not (is_same(request, job, attributes, known) and request.product.is_whole(job.output)):
             return None
         return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
-        return None  # damaged, or none of ours: it is made again
+        return None  # damaged, or of another version: it is made again
+
+
+def not_ours(relative: str, job: Job, why: str) -> Outcome:
+    message = f"{job.output.name}: {why}; choose another --output, or --force replaces it"
+    return Outcome(relative, FAILED, "another program's file", message)
 
 
 def outcome_as_before(

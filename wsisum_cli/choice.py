@@ -123,7 +123,7 @@ def choose(
     if asked == NONE or (asked == AUTO and too_many):
         return None
     if asked == AUTO:
-        return next(fitting(kind, encoder, folders), None)
+        return next(fitting(kind, encoder.sha256, encoder.dims, folders), None)
     if too_many:
         raise UsageError(f"--keep: at most {MOST_KEPT} with a summarizer, found {keep}; or use --{kind} none")
     path = find_model(asked, folders)
@@ -136,13 +136,18 @@ def choose(
     return Choice(path, card, named=True)
 
 
-def fitting(kind: str, encoder: Card, folders: Sequence[Path]) -> Iterator[Choice]:
-    """Models trained on that encoder. What cannot be read is passed over."""
-    for models in (shipped_models(), *map(user_models, folders)):
-        for path in models.values():
-            try:
-                card = read_slide_card(path, kind)
-            except (ModelError, OSError):
-                continue
-            if card.encoder_sha256 == encoder.sha256 and card.dims == encoder.dims:
-                yield Choice(path, card, named=False)
+def fitting(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) -> Iterator[Choice]:
+    """Models trained on the encoder of that sha256, by features of `dims` numbers; what cannot be read is passed over.
+
+    A model that hides another of its name stands in its place, as `find_model` has it.
+    """
+    models = shipped_models()
+    for folder in reversed(folders):
+        models |= user_models(folder)
+    for path in models.values():
+        try:
+            card = read_slide_card(path, kind)
+        except (ModelError, OSError):
+            continue
+        if (card.encoder_sha256, card.dims) == (encoder_sha256, dims):
+            yield Choice(path, card, named=False)

@@ -410,7 +410,14 @@ def finder(
 
     own = find_model(given, [user_folder()]) if given else None
     paths = [*([own] if own else []), *shipped_models().values(), *user_models(user_folder()).values()]
-    digest, loaded = cache(sha256_of), cache(load)
+    loaded = cache(load)
+
+    @cache
+    def digest(path: Path) -> str | None:
+        try:
+            return sha256_of(path)
+        except OSError:  # another model may be the one
+            return None
 
     def find(card: dict[str, Any]) -> Model | None:
         if own is not None and serves_unknown and "sha256" not in card:

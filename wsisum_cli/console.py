@@ -201,7 +201,9 @@ def total_line(outcomes: Sequence[Outcome]) -> str:
     if there:
         before = sum(outcome.bytes_in or 0 for outcome in there)
         after = sum(outcome.bytes_out or 0 for outcome in there)
-        text += f"; {size(before)} -> {size(after)}, {before / after:.1f} times smaller"
+        text += f"; {size(before)} -> {size(after)}"
+        if not any(outcome.features for outcome in there):
+            text += f", {before / after:.1f} times smaller"
     return text
 
 

@@ -36,8 +36,9 @@ SUFFIX = ".h5"
 TRIDENT, STAMP = "trident", "stamp"
 #: A scanner's "40x" is about 0.25 µm, which TRIDENT and its like take for granted.
 MPP_OF_1X = 10.0
+#: No tiles are, so patches need not end where those do.
+NOTHING_COPIED = Options(pixels="jpeg")
 #: Libraries whose versions can change features.
-NOTHING_COPIED = Options(pixels="jpeg")  # so patches need not end where tiles do
 VERSIONED = ("wsisum", "numpy", "opencv-python-headless", "simplejpeg", "imagecodecs")
 
 

@@ -212,8 +212,9 @@ def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) ->
     """A dataset (N, `columns`), any number where that is None; some programs write (1, N, D)."""
     shape = values.shape[1:] if len(values.shape) == 3 and values.shape[0] == 1 else values.shape
     if len(shape) != 2 or 0 in shape or (columns is not None and shape[1] != columns):
-        wanted = f"(N, {columns or 'D'})"
-        raise FeaturesError(f"{path.name}: expected {values.name[1:]} of shape {wanted}, found {values.shape}")
+        wanted = f"{values.name[1:]} of shape (N, {columns or 'D'})"
+        remedy = "no patches; encode the slide again, or take the file out" if 0 in shape else "make it again"
+        raise FeaturesError(f"{path.name}: expected {wanted}, found {values.shape}; {remedy}")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
         return np.asarray(values[()], dtype).reshape(shape)
 

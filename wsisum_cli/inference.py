@@ -44,7 +44,7 @@ class Encoder(Protocol):
 def shipped_models() -> dict[str, Path]:
     """Name and file of the models that come with the package."""
     package = Path(__file__).resolve().parent
-    folder = package / "models"
+    folder = package / "shipped"
     if not folder.is_dir() and (package.parent / "pyproject.toml").is_file():
         folder = package.parent / "models"  # an editable install
     return {path.stem: path for path in sorted(folder.glob("*.onnx"))}

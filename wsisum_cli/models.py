@@ -7,6 +7,7 @@ the sha256 of them all.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -54,6 +55,8 @@ class Model:
     where: str
     #: sha256 of each of its files as they were recorded, by name within the model's folder; None: nothing is.
     recorded: Mapping[str, str] | None
+    #: Whether its name stands for another model, one of the user's.
+    hidden: bool = False
 
     @property
     def files(self) -> list[Path]:
@@ -71,7 +74,8 @@ def models_at_hand(folders: tuple[Path, ...] = ()) -> list[Model]:
     for home in {path.parent for path in shipped.values()}:
         manifest |= _shipped_record(home)
         shipped = {name: home / next(iter(files)) for name, files in manifest.items()} | shipped
-    found = [Model(name, path, SHIPPED, manifest.get(name)) for name, path in sorted(shipped.items())]
+    users = {name for folder in folders for name in user_models(folder)}
+    found = [Model(name, path, SHIPPED, manifest.get(name), name in users) for name, path in sorted(shipped.items())]
     for folder in folders:
         recorded = {path.parent.name: path.with_name(f"{path.parent.name}.onnx") for path in folder.glob(f"*/{RECORD}")}
         own = {name: path for name, path in recorded.items() if NAME.fullmatch(name)} | user_models(folder)
@@ -117,7 +121,7 @@ def parse_any_card(fields: Fields, sha256: str) -> AnyCard:
 
 def describe(model: Model) -> dict[str, Any]:
     """A row of the list, JSON-able; `problem` says what is wrong with a model whose card cannot be read, else None."""
-    row: dict[str, Any] = {"name": model.name, "where": model.where, "file": str(model.path)}
+    row: dict[str, Any] = {"name": model.name, "where": model.where, "hidden": model.hidden, "file": str(model.path)}
     row |= dict.fromkeys(("kind", "version", "dims", "embedding_dims", "licence", "bytes", "sha256", "problem"))
     try:
         row["bytes"] = sum(file.stat().st_size for file in model.files)
@@ -210,7 +214,8 @@ def add(
     """Take a model into the user's folder, with its card in its metadata, after it has run once as it must.
 
     `card` is a TOML file whose fields come before those in the file's metadata; None: the metadata has them all.
-    `name` comes before the card's. `force` replaces a model of the user's of that name, and hides a shipped one.
+    `name` comes before the card's. `force` replaces a model of the user's of that name, and hides a shipped one; a
+    folder that holds anything but what was added is never replaced.
 
     Raises ModelError, and leaves the folder as it was, for a file that is no model, has no card, or does not do what
     the card says; UsageError for a name that is taken or is none.
@@ -222,6 +227,7 @@ def add(
     values["name"] = name or values.get("name", file.stem)
     parsed = parse_any_card(Fields((card or file).name, values, _remedy(card)), sha256="")  # its own is not made yet
     _check_name(parsed.name, folder, force)
+    _check_place(folder / parsed.name, file)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".adding-") as staging:
         staged = Path(staging) / parsed.name
@@ -272,10 +278,27 @@ def _remedy(card: Path | None) -> str:
 def _check_name(name: str, folder: Path, force: bool) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no plain name; give letters, digits, dots, hyphens, at most 64 (--name)")
-    taken = shipped_models().keys() | user_models(folder).keys()
-    if not force and name in taken:
-        where = "in your folder" if (folder / name).exists() else "among those that ship"
+    added = os.path.lexists(folder / name)
+    if added and _foreign(folder / name):
+        raise UsageError(f"{name}: holds files that wsisum did not put there; give another name (--name)")
+    if not force and (added or name in shipped_models()):
+        where = "in your folder" if added else "among those that ship"
         raise UsageError(f"{name}: a model of this name is {where}; give another name (--name), or --force")
+
+
+def _foreign(target: Path) -> bool:
+    """Whether there is anything that `add` did not put there, which is not ours to delete."""
+    if target.is_symlink() or not target.is_dir():
+        return True
+    ours = {RECORD, f"{target.name}.onnx", *(_user_record(target / RECORD) or ())}
+    files = (entry for entry in target.rglob("*") if entry.is_symlink() or not entry.is_dir())
+    return any(entry.relative_to(target).as_posix() not in ours for entry in files)
+
+
+def _check_place(target: Path, file: Path) -> None:
+    """What is to be taken in must not lie in the folder that it replaces."""
+    if file.resolve().is_relative_to(target.resolve()):
+        raise UsageError(f"{file.name}: lies in the folder it would replace; move it, or give another name (--name)")
 
 
 def _stage(file: Path, staged: Path, name: str, values: dict[str, Any]) -> Path:

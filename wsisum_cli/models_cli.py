@@ -75,7 +75,8 @@ def list_models(as_json: AsJson = False) -> None:
     table: list[tuple[str, ...]] = [("NAME", "KIND", "DIMS", "LICENCE", "SIZE", "WHERE")]
     for row in rows:
         dims = f"{row['dims']} -> {row['embedding_dims']}" if row["embedding_dims"] else row["dims"]
-        told = (row["name"], row["kind"], dims, row["licence"], size(row["bytes"]), row["where"])
+        where = f"{row['where']}, hidden" if row["hidden"] else row["where"]
+        told = (row["name"], row["kind"], dims, row["licence"], size(row["bytes"]), where)
         table.append(tuple("-" if value in (None, "") else str(value) for value in told))
     print_columns(table)
     typer.echo(f"added models lie in {folder}", err=True)

@@ -21,6 +21,7 @@ class Product:
     plural: str
     task: str  # what is to be done to a slide
     suffix: str
+    ours_alone: bool  # whether no other program writes files of that suffix
     version: str  # of the format
     make: Callable[[Job, Any, Tools], dict[str, Any]]  # one slide -> figures of the report
     #: How a file was made; empty where another program made it. Raises WsisumError when the file cannot be read.
@@ -91,6 +92,7 @@ SUMMARIES = Product(
     plural="summaries",
     task="summarize",
     suffix=container.SUFFIX,
+    ours_alone=True,
     version=FORMAT_VERSION,
     make=make_summary,
     provenance=summary_provenance,
@@ -102,6 +104,7 @@ FEATURES = Product(
     plural="features",
     task="encode",
     suffix=extract.SUFFIX,
+    ours_alone=False,
     version=FEATURES_VERSION,
     make=make_features,
     provenance=features_provenance,

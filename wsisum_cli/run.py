@@ -53,7 +53,9 @@ class Run:
                 self.outcomes.append(outcome)
                 listener.outcome(outcome)
         except UsageError:
-            raise  # nothing was done, and the report of the last run still holds
+            if len(self.outcomes) > len(plan.outcomes):
+                self.report(plan, began)
+            raise  # where nothing was done, the report of the last run still holds
         except BaseException:
             self.report(plan, began)
             raise

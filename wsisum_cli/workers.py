@@ -105,7 +105,7 @@ def run_jobs(
     listen: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[Outcome]:
     """Outcomes in the order in which slides are done. Raises UsageError when the models cannot be loaded."""
-    waiting, stillborn = deque(jobs), 0
+    waiting, stillborn, started = deque(jobs), 0, False
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
         while team:
@@ -115,7 +115,10 @@ def run_jobs(
                 if kind == "event":
                     listen(value)
                 elif kind == "refused":
-                    raise UsageError(value)
+                    del team[worker.pipe]
+                    worker.stop()
+                    if not started or (waiting and not team):  # else the others do it: a GPU may hold so many only
+                        raise UsageError(value)
                 elif kind == "died":
                     del team[worker.pipe]
                     if worker.source is None:
@@ -129,7 +132,7 @@ def run_jobs(
                         successor = Worker(setup)
                         team[successor.pipe] = successor
                 else:
-                    worker.source, stillborn = None, 0
+                    worker.source, stillborn, started = None, 0, True
                     if kind == "done":
                         yield value
                     if waiting:

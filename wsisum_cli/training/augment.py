@@ -19,9 +19,9 @@ STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 class Strength:
     """How far views may differ."""
 
-    crop: tuple[int, int] = (112, 224)  # px of the tile that a view shows, from and to
-    stain: float = 0.25  # relative change of each stain's amount
-    background: float = 0.03  # optical density added to or taken from each stain
+    crop: tuple[int, int] = (96, 200)  # px of the tile that a view shows, from and to
+    stain: float = 0.35  # relative change of each stain's amount
+    background: float = 0.04  # optical density added to or taken from each stain
     brightness: float = 0.15
     blur: float = 0.25  # share of views
     jpeg: float = 0.15  # share of views

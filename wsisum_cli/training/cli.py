@@ -44,6 +44,28 @@ class Precision(StrEnum):
     fp32 = "fp32"
 
 
+# What several trainings take.
+FeaturesOption = Annotated[
+    list[Path], typer.Option(help="Folder of h5 features; may be given again.", exists=True, file_okay=False)
+]
+RunOption = Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes there.")]
+HoldoutOption = Annotated[float, typer.Option(min=0, max=0.9, help="Share of the slides held out, whole cases.")]
+CaseRegexOption = Annotated[
+    str | None, typer.Option(help="What of a slide's name is its case: the first group, or the match.")
+]
+CasesOption = Annotated[
+    Path | None, typer.Option(help="CSV with the columns slide, case.", exists=True, dir_okay=False)
+]
+RateOption = Annotated[float, typer.Option(min=1e-7, max=1, help="Peak of the learning rate.")]
+DecayOption = Annotated[float, typer.Option(min=0, max=10, help="Of the matrices.")]
+DepthOption = Annotated[int, typer.Option(min=1, max=48, help="Blocks of the encoder.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="bf16 is faster on GPUs, and CPUs, that have it.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to train.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all that is drawn.")]
+CardOption = Annotated[str, typer.Option(help="Of the model, for its card.")]
+LicenceOption = Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")]
+
+
 def need_torch() -> None:
     """Raises UsageError where the extra `train` is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -79,44 +101,39 @@ def show_epoch(epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
 
 @train_app.command()
 def summarizer(
-    features: Annotated[
-        list[Path], typer.Option(help="Folder of h5 features; may be given again.", exists=True, file_okay=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes there.")],
+    features: FeaturesOption,
+    output: RunOption,
     teacher: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: slide embeddings of a teacher; may be given again.")
     ] = None,
     slide_encoder: Annotated[
-        Path | None, typer.Option(help="ONNX file; the target where there are no teachers.", exists=True)
+        str | None, typer.Option(help="Name or ONNX file; the target where there are no teachers.")
     ] = None,
     embedding_dims: Annotated[
         int | None, typer.Option(min=1, max=8192, help="Length of the fused target; by default as teachers allow.")
     ] = None,
     candidates: Annotated[int, typer.Option(min=8, max=4096, help="The most candidates drawn from a slide.")] = 500,
     mask_ratio: Annotated[float, typer.Option(min=0.5, max=0.97, help="Share of the candidates masked.")] = 0.875,
-    holdout: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the slides held out, whole cases.")] = 0.2,
-    case_regex: Annotated[
-        str | None, typer.Option(help="What of a slide's name is its case: the first group, or the match.")
-    ] = None,
-    cases: Annotated[
-        Path | None, typer.Option(help="CSV with the columns slide, case.", exists=True, dir_okay=False)
-    ] = None,
+    holdout: HoldoutOption = 0.2,
+    case_regex: CaseRegexOption = None,
+    cases: CasesOption = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs, unless it stops early.")] = 20,
     patience: Annotated[int, typer.Option(min=0, help="Epochs without gain on held-out slides; 0 never stops.")] = 8,
     draws: Annotated[int, typer.Option(min=1, help="Draws of each slide in an epoch.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Draws in a batch, on each process.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1, help="Peak of the learning rate.")] = 5e-4,
-    weight_decay: Annotated[float, typer.Option(min=0, max=10, help="Of the matrices.")] = 0.05,
+    learning_rate: RateOption = 5e-4,
+    weight_decay: DecayOption = 0.05,
     width: Annotated[int, typer.Option(min=8, max=2048, help="Of the encoder's tokens.")] = 96,
-    depth: Annotated[int, typer.Option(min=1, max=48, help="Of the encoder.")] = 2,
+    depth: DepthOption = 2,
     components: Annotated[int, typer.Option(min=1, max=1024, help="Principal components in a token.")] = 64,
     pool: Annotated[int, typer.Option(min=8, help="Patches of a slide kept in memory, drawn by cluster.")] = 4096,
-    precision: Annotated[Precision, typer.Option(help="bf16 is faster on GPUs that have it.")] = Precision.auto,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all that is drawn.")] = 0,
-    name: Annotated[str, typer.Option(help="Of the model, for its card.")] = "summarizer",
-    version: Annotated[str, typer.Option(help="Of the model, for its card.")] = "1",
-    licence: Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")] = "not for distribution",
+    precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = Device.auto,
+    seed: SeedOption = 0,
+    name: CardOption = "summarizer",
+    version: CardOption = "1",
+    licence: LicenceOption = "not for distribution",
+    description: CardOption = "",
 ) -> None:
     """Train a summarizer: masked reconstruction of patch features and of a slide embedding.
 
@@ -151,7 +168,9 @@ def summarizer(
     archive = Archive(features, read_cases(cases, case_regex), pool)
     with interruptible():
         data, targets = read_training(archive, teacher or [], slide_encoder, embedding_dims, output, options)
-        card = train_summarizer(data, targets, output, options, CardText(name, version, licence), show_epoch)
+        card = train_summarizer(
+            data, targets, output, options, CardText(name, version, licence, description), show_epoch
+        )
     if card is not None:
         typer.echo(card["description"], err=True)
         typer.echo(output / "summarizer.onnx")
@@ -168,24 +187,23 @@ class Archive(NamedTuple):
 def read_training(
     archive: Archive,
     teachers: list[str],
-    slide_encoder: Path | None,
+    slide_encoder: str | None,
     embedding_dims: int | None,
     folder: Path,
     options: Options,
 ) -> tuple[TrainingData, Targets]:
-    """The slides, and what their embeddings are to be. Raises UsageError unless one source of targets is given."""
+    """The slides, and what their embeddings are to be. Raises UsageError where there is no target, or are two kinds."""
     from wsisum_cli.slide_encoder import load_slide_encoder
     from wsisum_cli.training.data import read_slides
     from wsisum_cli.training.summarizer import split
     from wsisum_cli.training.targets import SlideEncoderTargets, teacher_targets
     from wsisum_cli.training.teachers import parse_teachers
 
-    if bool(teachers) == (slide_encoder is not None):
-        raise UsageError(
-            "expected one kind of target for slide embeddings: --teacher NAME=DIR, or --slide-encoder FILE"
-        )
+    if teachers and slide_encoder is not None:
+        raise UsageError("--teacher and --slide-encoder: expected one kind of target for slide embeddings, found both")
     given = parse_teachers(teachers)
-    encoding = SlideEncoderTargets(load_slide_encoder(slide_encoder)) if slide_encoder else None
+    path = None if teachers else target_encoder(slide_encoder, archive.folders)
+    encoding = SlideEncoderTargets(load_slide_encoder(path)) if path is not None else None
     data = read_slides(
         *archive,
         cache=folder / "clusters",
@@ -199,6 +217,31 @@ def read_training(
     return data, teacher_targets(given, data, [slide.name for slide in training], embedding_dims)
 
 
+def target_encoder(asked: str | None, folders: list[Path]) -> Path:
+    """The slide encoder that was asked for, else one that was trained on the encoder of the first features file.
+
+    Raises UsageError where there is none.
+    """
+    from wsisum_cli.card import SLIDE_ENCODER
+    from wsisum_cli.choice import fitting
+    from wsisum_cli.feature_file import read_feature_file
+    from wsisum_cli.inference import find_model
+    from wsisum_cli.models_cli import user_folder
+    from wsisum_cli.training.data import find_files
+
+    if asked is not None:
+        return find_model(asked, [user_folder()])
+    file = read_feature_file(next(iter(find_files(folders).values())))
+    found = next(fitting(SLIDE_ENCODER, file.encoder_sha256 or "", file.features.shape[1], [user_folder()]), None)
+    if found is None or file.encoder_sha256 is None:
+        raise UsageError(
+            "expected a target for slide embeddings, and no slide encoder at hand fits these features: train one "
+            "(wsisum train slide-encoder) and give it as --slide-encoder FILE, or give --teacher NAME=DIR"
+        )
+    typer.echo(f"slide encoder: {found.card.name}", err=True)
+    return found.path
+
+
 class Method(StrEnum):
     simclr = "simclr"
     byol = "byol"
@@ -209,22 +252,20 @@ def encoder(
     tiles: Annotated[
         list[Path], typer.Option(help="ZIP file of JPEG tiles, or a folder of them; may be given again.", exists=True)
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes there.")],
+    output: RunOption,
     method: Annotated[Method, typer.Option(help="How views of tiles are compared.")] = Method.simclr,
-    epochs: Annotated[int, typer.Option(min=1, help="Of 100 batches each.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Of 100 batches each.")] = 24,
     slides: Annotated[int, typer.Option(min=1, help="Slides in a batch.")] = 8,
     tiles_each: Annotated[int, typer.Option(min=2, help="Tiles of each of them.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1, help="Peak of the learning rate.")] = 1.5e-3,
+    learning_rate: RateOption = 1e-3,
     dims: Annotated[int, typer.Option(min=2, max=768, help="Length of the features.")] = 384,
-    precision: Annotated[
-        Precision, typer.Option(help="bf16 is faster on GPUs and CPUs that have it.")
-    ] = Precision.auto,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all that is drawn.")] = 0,
-    name: Annotated[str, typer.Option(help="Of the model, for its card.")] = "encoder",
-    version: Annotated[str, typer.Option(help="Of the model, for its card.")] = "1",
-    licence: Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")] = "not for distribution",
-    description: Annotated[str, typer.Option(help="Of the model, for its card.")] = "",
+    precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = Device.auto,
+    seed: SeedOption = 0,
+    name: CardOption = "encoder",
+    version: CardOption = "1",
+    licence: LicenceOption = "not for distribution",
+    description: CardOption = "",
 ) -> None:
     """Train a patch encoder without labels, on tiles of 256 px at 0.5 µm per px.
 
@@ -245,38 +286,35 @@ def encoder(
     )
     card = {"name": name, "version": version, "licence": licence, "description": description}
     with interruptible():
-        typer.echo(train_encoder(tiles, output, settings, training, card, show_epoch))
+        path = train_encoder(tiles, output, settings, training, card, show_epoch)
+    if path is not None:
+        typer.echo(path)
 
 
 @train_app.command()
 def slide_encoder(
-    features: Annotated[
-        list[Path], typer.Option(help="Folder of h5 features; may be given again.", exists=True, file_okay=False)
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes there.")],
+    features: FeaturesOption,
+    output: RunOption,
     prototypes: Annotated[int, typer.Option(min=1, max=64, help="Of a slide.")] = 4,
     neighbours: Annotated[int, typer.Option(min=0, max=64, help="Similar slides that a region is learned from.")] = 1,
-    holdout: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the slides held out, whole cases.")] = 0.2,
-    case_regex: Annotated[
-        str | None, typer.Option(help="What of a slide's name is its case: the first group, or the match.")
-    ] = None,
-    cases: Annotated[
-        Path | None, typer.Option(help="CSV with the columns slide, case.", exists=True, dir_okay=False)
-    ] = None,
+    holdout: HoldoutOption = 0.2,
+    case_regex: CaseRegexOption = None,
+    cases: CasesOption = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs; the last weights are kept.")] = 20,
     regions: Annotated[int, typer.Option(min=1, help="Regions of each slide in an epoch.")] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Regions in a batch, on each process.")] = 24,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1, help="Peak of the learning rate.")] = 5e-4,
-    weight_decay: Annotated[float, typer.Option(min=0, max=10, help="Of the matrices.")] = 0.05,
+    learning_rate: RateOption = 5e-4,
+    weight_decay: DecayOption = 0.05,
     width: Annotated[int, typer.Option(min=8, max=2048, help="Of a region's embedding.")] = 128,
-    depth: Annotated[int, typer.Option(min=1, max=48, help="Of the region encoder.")] = 2,
+    depth: DepthOption = 2,
     components: Annotated[int, typer.Option(min=1, max=4096, help="Of the patch features that are looked at.")] = 96,
-    precision: Annotated[Precision, typer.Option(help="bf16 is faster on GPUs that have it.")] = Precision.auto,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all that is drawn.")] = 0,
-    name: Annotated[str, typer.Option(help="Of the model, for its card.")] = "slide-encoder",
-    version: Annotated[str, typer.Option(help="Of the model, for its card.")] = "1",
-    licence: Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")] = "not for distribution",
+    precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = Device.auto,
+    seed: SeedOption = 0,
+    name: CardOption = "slide_encoder",
+    version: CardOption = "1",
+    licence: LicenceOption = "not for distribution",
+    description: CardOption = "",
 ) -> None:
     """Train a slide encoder by SLPD: regions of a slide, its prototypes, and those of similar slides.
 
@@ -307,7 +345,7 @@ def slide_encoder(
     )
     with interruptible():
         archive = read_archive(features, read_cases(cases, case_regex), show_reading)
-        card = train_slide_encoder(archive, output, options, CardText(name, version, licence), show_epoch)
+        card = train_slide_encoder(archive, output, options, CardText(name, version, licence, description), show_epoch)
     if card is not None:
         typer.echo(card["description"], err=True)
         typer.echo(output / "slide_encoder.onnx")

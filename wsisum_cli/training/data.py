@@ -10,7 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ TCGA_CASE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 #: Patches of one slide that are kept in memory, drawn by cluster from all.
 POOL = 4_096
 CLUSTERS = 50
+#: Patches whose nearest is looked for where they lie on no grid.
+SAMPLE = 256
 
 Progress = Callable[[int, int], None]  # slides read, slides in all
 #: Hears each slide whole, before it is thinned: name, features (N, D), coords (N, 2) in patch sides.
@@ -79,8 +81,8 @@ class Cases:
             found = self.pattern.search(slide)
             if found is None:
                 raise UsageError(f"--case-regex: {self.pattern.pattern!r} does not match slide {slide}")
-            return found[1] if self.pattern.groups else found[0]
-        patient = TCGA_CASE.match(slide)
+            return (found[1] if self.pattern.groups else None) or found[0]
+        patient = TCGA_CASE.match(PurePosixPath(slide).name)
         return patient[0] if patient else slide
 
 
@@ -122,45 +124,56 @@ def read_slides(
     Raises FeaturesError when there is none, one is damaged, or not all have features of one length.
     """
     paths = find_files(folders)
+    case_of = {name: cases(name) for name in paths}
     slides: list[TrainingSlide] = []
     encoders: set[tuple[str, str]] = set()
-    dims: Counter[int] = Counter()
-    first: dict[int, str] = {}
     for number, (name, path) in enumerate(paths.items()):
         file = read_feature_file(path)
-        length = file.features.shape[1]
-        dims[length] += 1
-        first.setdefault(length, path.name)
+        found = file.features.shape[1]
+        if slides and found != (dims := slides[0].features.shape[1]):
+            raise FeaturesError(
+                f"{path.name}: expected features of {dims} numbers, as {slides[0].name} has them, found {found}; "
+                "take one of the two out of the folder, or encode it like the others"
+            )
         coords = in_patch_sides(file.coords, file.patch_size_level0)
-        slides.append(to_slide(file.features, coords, name, cases(name), pool, cache, seed))
+        slides.append(to_slide(file.features, coords, name, case_of[name], pool, cache, seed))
         visit(name, file.features, coords)
         encoders.add((file.encoder, file.encoder_sha256 or ""))
         progress(number + 1, len(paths))
-    if len(dims) > 1:
-        (usual, _), *others = dims.most_common()
-        odd, _ = others[0]
-        raise FeaturesError(
-            f"{first[odd]}: features of {odd} numbers, where {dims[usual]} of {len(slides)} slides have {usual}; "
-            "take it out of the folder, or encode it like the others"
-        )
     encoder, sha256 = encoders.pop() if len(encoders) == 1 else ("", "")
     return TrainingData(tuple(slides), slides[0].features.shape[1], "" if encoder == "unknown" else encoder, sha256)
 
 
 def find_files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Slide name -> its h5, ascending by name. Raises FeaturesError when there is none, or two of one name."""
-    found: dict[str, Path] = {}
+    """Slide name -> its h5, ascending by name. One file, found twice, counts once.
+
+    A slide is called as its file; where several are, each goes by its path in its folder, as in case0/1. Raises
+    FeaturesError when there is none, or two have the same path.
+    """
+    files: dict[Path, tuple[Path, str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.[hH]5")):
-            if path.name.startswith("."):
-                continue
-            if path.stem in found:
-                raise FeaturesError(f"{path.name}: there are two of that name; slides are told apart by name")
-            found[path.stem] = path
-    if not found:
+            if not path.name.startswith("."):
+                files.setdefault(path.resolve(), (path, path_name(path, folder)))
+    if not files:
         listed = ", ".join(folder.name for folder in folders)
         raise FeaturesError(f"{listed}: no h5 features here; make them with `wsisum features`", "no features")
+    count = Counter(path.stem for path, _ in files.values())
+    found: dict[str, Path] = {}
+    for path, name in files.values():
+        slide = path.stem if count[path.stem] == 1 else name
+        if slide in found:
+            raise FeaturesError(
+                f"{slide}.h5: there are two of that name; slides are told apart by name: rename one, or give the "
+                "folder that both lie in"
+            )
+        found[slide] = path
     return dict(sorted(found.items()))
+
+
+def path_name(path: Path, folder: Path) -> str:
+    """A file by its path in the folder, without suffix: case0/1."""
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def to_slide(
@@ -206,7 +219,8 @@ def in_patch_sides(coords: np.ndarray, side: float | None) -> np.ndarray:
 def estimate_side(coords: np.ndarray) -> float:
     """The most frequent step between neighbours in a row or a column of the grid; of several the smallest.
 
-    Where no two patches share a row or a column, the median distance to the nearest. 1 for a single patch.
+    Where no two patches share a row or a column, the median distance to the nearest, of a sample of the patches. 1 for
+    a single patch.
     """
     steps: Counter[float] = Counter()
     for along, across in ((0, 1), (1, 0)):
@@ -219,9 +233,9 @@ def estimate_side(coords: np.ndarray) -> float:
         return min(step for step, count in steps.items() if count == most)
     if len(coords) < 2:
         return 1.0
-    apart = np.linalg.norm(coords[:, None] - coords[None], axis=-1)
-    np.fill_diagonal(apart, np.inf)
-    return float(np.median(apart.min(axis=1))) or 1.0
+    sample = np.linspace(0, len(coords) - 1, min(len(coords), SAMPLE)).astype(int)
+    apart = [np.linalg.norm(np.delete(coords, row, axis=0) - coords[row], axis=1).min() for row in sample]
+    return float(np.median(apart)) or 1.0
 
 
 def hold_out(

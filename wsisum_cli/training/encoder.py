@@ -129,37 +129,54 @@ def standardised(features: Tensor) -> Tensor:
     return (features - features.mean(0)) / (features.std(0) + 1e-6)
 
 
+class Statistics(nn.Module):
+    """Normalised patches -> mean and standard deviation over each map of the last two stages, (B, 2 channels)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.network.maps(x)
+        means = [found.mean((2, 3)) for found in maps]
+        spreads = [
+            ((found - mean[:, :, None, None]) ** 2).mean((2, 3)).sqrt() for found, mean in zip(maps, means, strict=True)
+        ]
+        return torch.cat([*means, *spreads], 1)
+
+
 class Encoder(nn.Module):
-    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), components of what the network gives."""
+    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of the statistics."""
 
     centre: Tensor
     axes: Tensor
 
-    def __init__(self, network: Network, centre: Tensor, axes: Tensor) -> None:
+    def __init__(self, statistics: Statistics, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
-        self.network = network
+        self.statistics = statistics
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
     def forward(self, patches: Tensor) -> Tensor:
-        features: Tensor = (self.network(normalised(patches)) - self.centre) @ self.axes
+        features: Tensor = (self.statistics(normalised(patches)) - self.centre) @ self.axes
         return features
 
 
 def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
     """The trained network and, of what it makes of tiles spread over all slides, the first `dims` components.
 
-    Each number counts alike; components are brought towards equal variance by the root of theirs plus the mean
+    Each statistic counts alike; components are brought towards equal variance by the root of theirs plus the mean
     variance, so that a few strong ones do not decide every cosine and the weakest are not blown up.
     """
     rows = np.linspace(0, len(tiles.pixels) - 1, min(SCALED_BY, len(tiles.pixels))).astype(np.int64)
-    found = embed(network.eval(), tiles.pixels[rows]).double()
+    statistics = Statistics(network.eval())
+    found = embed(statistics, tiles.pixels[rows]).double()
     centre, scale = found.mean(0), found.std(0) + 1e-5
     values, vectors = torch.linalg.eigh(torch.cov(((found - centre) / scale).T))
     values, vectors = values.flip(0)[:dims], vectors.flip(1)[:, :dims]
     vectors = vectors * torch.sign(vectors.sum(0))  # an eigenvector's sign is any
     axes = vectors / scale[:, None] / (values + values.mean()).sqrt()
-    return Encoder(network, centre.float(), axes.float())
+    return Encoder(statistics, centre.float(), axes.float())
 
 
 def train_encoder(
@@ -169,11 +186,11 @@ def train_encoder(
     training: loop.Settings,
     card: Mapping[str, Any],
     progress: loop.Progress = lambda epoch, epochs, metrics: None,
-) -> Path:
+) -> Path | None:
     """Learn from ZIP files of tiles and write `folder`/encoder.onnx, whose path is returned.
 
-    `card` holds what the card says beyond patch size, mpp and dims: name, version, licence, description.
-    Raises UsageError, JpegError, ModelError.
+    `card` holds what the card says beyond patch size, mpp and dims: name, version, licence, description. None under
+    torchrun for all processes but the first, which writes. Raises UsageError, ModelError.
     """
     tiles = read_tiles(sources)
     task = EncoderTask(tiles, settings)
@@ -182,7 +199,9 @@ def train_encoder(
         "training": {key: value for key, value in asdict(training).items() if key != "device"},
         "tiles": {name: int(count) for name, count in zip(tiles.slides, np.bincount(tiles.slide), strict=True)},
     }
-    loop.train(task, folder, training, configuration, progress)
+    trained = loop.train(task, folder, training, configuration, progress)
+    if not trained.first_process:
+        return None
     return export_encoder(task.network, tiles, settings.dims, folder / "encoder.onnx", card)
 
 

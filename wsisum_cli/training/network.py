@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-TINY = 1e-6  # keeps the slope of a root finite where a map is flat
-
 
 class Block(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut (He et al., 2016); `stride` 2 halves the map."""
@@ -40,8 +38,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Patches (B, 3, P, P), normalised -> (B, channels): mean and standard deviation over each map of the last two
-    stages.
+    """Patches (B, 3, P, P), normalised -> the means (B, channels) over the maps of the last two stages.
 
     Plain convolutions rather than depthwise ones: they do more per second, in training and through ONNX Runtime.
     """
@@ -56,7 +53,7 @@ class Network(nn.Module):
             Block(channels_in, channels, 1 if index == 0 else 2)
             for index, (channels_in, channels) in enumerate(zip(before, widths, strict=True))
         )
-        self.channels = 2 * (widths[-2] + widths[-1])
+        self.channels = widths[-2] + widths[-1]
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps (B, C, H, W) of the last two stages."""
@@ -68,12 +65,7 @@ class Network(nn.Module):
         return found[-2:]
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [found.float() for found in self.maps(x)]
-        means = [found.mean((2, 3)) for found in maps]
-        variances = [
-            ((found - mean[:, :, None, None]) ** 2).mean((2, 3)) for found, mean in zip(maps, means, strict=True)
-        ]
-        return torch.cat([*means, *((variance + TINY).sqrt() for variance in variances)], 1)
+        return torch.cat([found.mean((2, 3)) for found in self.maps(x)], 1)
 
 
 def head(dims: int, hidden: int, out: int) -> nn.Sequential:

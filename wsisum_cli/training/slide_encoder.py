@@ -63,11 +63,12 @@ def read_archive(
     cells: dict[str, Cells] = {}
     encoders: set[tuple[str, str]] = set()
     dims: int | None = None
+    case_of = {name: cases(name) for name in paths}  # before the hours of reading
     for number, (name, path) in enumerate(paths.items()):
         file = read_feature_file(path, dims)
         dims = file.features.shape[1]
         encoders.add((file.encoder, file.encoder_sha256 or ""))
-        cells[name], slide = to_cells(file, name, cases(name))
+        cells[name], slide = to_cells(file, name, case_of[name])
         slides.append(slide)
         progress(number + 1, len(paths))
     assert dims is not None  # there is a file

@@ -97,7 +97,7 @@ class SummarizerTask:
         ]
         #: Mean square of the targets' deviations, which errors are shares of.
         known = [target for target in self.targets if target is not None]
-        self.target_variance = float(np.stack(known).var(axis=0).mean())
+        self.target_variance = max(float(np.stack(known).var(axis=0).mean()), 1e-12)
         self.variance = mean_variance(slides)
 
     def steps(self, processes: int) -> int:
@@ -258,6 +258,7 @@ def figures(
             guess = interpolate(features[kept].astype(np.float64), coords[kept], coords[masked])
             row[name] = mean_cosine(guess, features[masked])
         rows.append(row)
+    embedded = [embedding_of_mean(module, view) for view in views if view["targeted"].any()]
     cosines = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
     found: dict[str, Any] = {
         "slides": len(held_out),
@@ -267,22 +268,40 @@ def figures(
     }
     if "held_out_embedding_cosine" in trained.best:
         found["embedding_cosine"] = round(trained.best["held_out_embedding_cosine"], 4)
+        found["embedding_cosine_of_visible_mean"] = round(float(np.mean(embedded)), 4)
     return found
 
 
+def embedding_of_mean(module: MaskedAutoencoder, view: Mapping[str, Tensor]) -> float:
+    """Cosine with the target where each visible patch is their mean: what single patches and places add is gone."""
+    kept, features = view["kept"][0], view["features"].clone()
+    features[0, kept] = features[0, kept].mean(dim=0)
+    with torch.no_grad():
+        embedding = module(features, *(view[name] for name in INPUTS[1:]))[1]
+    centre = module.target_mean
+    return float(functional.cosine_similarity(embedding - centre, view["target"] - centre)[0])
+
+
 def verdict(found: Mapping[str, Any]) -> str:
-    """In one sentence, whether the reconstruction beats what needs no learning, and by how much."""
+    """Whether the reconstruction beats what needs no learning, and by how much; how near embeddings come to targets."""
     if not found:
         return "No slides were held out, so how good it is is not known."
     cosines = dict(found["reconstruction_cosine"])
     own = cosines.pop("summarizer")
     name = max(cosines, key=lambda key: cosines[key])
     slides = f"{found['slides']} held-out slides of {found['cases']} cases, which also chose the epoch"
+    embedded = ""
+    if "embedding_cosine" in found:
+        own_cosine, of_mean = found["embedding_cosine"], found["embedding_cosine_of_visible_mean"]
+        embedded = (
+            " Mean cosine of their embeddings with the targets, both from the mean target: "
+            f"{own_cosine:.3f}; {of_mean:.3f} of the visible mean alone."
+        )
     if own > cosines[name]:
         best = f"{cosines[name]:.3f} by {name}, the best of {len(cosines)} that need no learning"
-        return f"Mean cosine of reconstructed masked patches on {slides}: {own:.3f}; {best}."
+        return f"Mean cosine of reconstructed masked patches on {slides}: {own:.3f}; {best}.{embedded}"
     worse = f"It does not reconstruct masked patches better than {name} does, which needs no learning"
-    return f"{worse}: mean cosine {own:.3f} against {cosines[name]:.3f} on {slides}."
+    return f"{worse}: mean cosine {own:.3f} against {cosines[name]:.3f} on {slides}.{embedded}"
 
 
 def make_card(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsisum_cli.errors import FeaturesError, UsageError
 from wsisum_cli.feature_file import read_embedding_file
-from wsisum_cli.training.data import save_arrays
+from wsisum_cli.training.data import path_name, save_arrays
 
 Array = NDArray[np.float64]
 
@@ -116,15 +116,21 @@ def parse_teachers(options: Sequence[str]) -> dict[str, Path]:
 def read_teacher(name: str, folder: Path, slides: Sequence[str]) -> Teacher:
     """The embeddings of these slides, from files named like them anywhere below the folder.
 
+    Slides that go by a path, as case0/1, have theirs at that path in it.
+
     Raises FeaturesError when no slide has one, two files are of one name, or one is damaged or of another length.
     """
     wanted = set(slides)
+    #: Names that say too little: slides go by their paths.
+    shared = {PurePosixPath(slide).name for slide in wanted if "/" in slide}
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.[hH]5")):
-        if path.stem in wanted:
-            if path.stem in found:
+        place = path_name(path, folder)
+        slide = place if place in wanted or path.stem in shared else path.stem
+        if slide in wanted:
+            if slide in found:
                 raise FeaturesError(f"teacher {name}: two files are called {path.name}; keep one")
-            found[path.stem] = path
+            found[slide] = path
     if not found:
         example = f"{min(wanted)}.h5" if wanted else "SLIDE.h5"
         raise FeaturesError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,14 +36,14 @@ def find_tiles(sources: Sequence[Path]) -> list[tuple[Path, str, str]]:
     """ZIP file, member and slide of every tile, in order of slide and member.
 
     A ZIP file with folders holds a slide in each; one without is a slide itself. `sources` are ZIP files and
-    folders of them. Raises UsageError when there are none.
+    folders of them. Raises UsageError when there are none, or a file is no ZIP file.
     """
     archives: list[Path] = []
     for source in sources:
         archives += sorted(source.rglob("*.zip")) if source.is_dir() else [source]
     found = []
     for path in archives:
-        with zipfile.ZipFile(path) as archive:
+        with readable(path), zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 place = PurePosixPath(member)
                 if place.suffix.lower() in SUFFIXES:
@@ -51,25 +53,38 @@ def find_tiles(sources: Sequence[Path]) -> list[tuple[Path, str, str]]:
     return sorted(found, key=lambda tile: (tile[2], tile[1]))
 
 
+@contextmanager
+def readable(path: Path, member: str = "") -> Iterator[None]:
+    """Whatever damage raises comes out as UsageError that names the file."""
+    try:
+        yield
+    # A ZIP file damaged, cut short, encrypted, or packed in a way that Python does not know; a JPEG that is none.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        if member:
+            expected, remedy = f"expected a JPEG tile as {member}", "make the file again, or leave the tile out"
+        else:
+            expected, remedy = "expected a ZIP file of JPEG tiles", "give one, or take the file out of the folder"
+        raise UsageError(f"{path.name}: {expected}, found one that cannot be read ({error}); {remedy}") from error
+
+
 def read_tiles(sources: Sequence[Path]) -> Tiles:
     """Decode all tiles, 5,000 to the GB. Smaller ones are left out, larger ones cut.
 
-    Raises UsageError when none is left, JpegError when one is broken.
+    Raises UsageError when none is left, or one is broken.
     """
     found = find_tiles(sources)
     pixels: npt.NDArray[np.uint8] = np.empty((len(found), SIDE, SIDE, 3), np.uint8)
     names = sorted({slide for _, _, slide in found})
     number = {name: index for index, name in enumerate(names)}
     owner: list[int] = []
-    archives: dict[Path, zipfile.ZipFile] = {}
-    for path, member, slide in found:
-        archive = archives.setdefault(path, zipfile.ZipFile(path))
-        tile = jpeg.decode(archive.read(member))
-        if min(tile.shape[:2]) >= SIDE:
-            pixels[len(owner)] = tile[:SIDE, :SIDE]
-            owner.append(number[slide])
-    for archive in archives.values():
-        archive.close()
+    with ExitStack() as opened:
+        archives = {path: opened.enter_context(zipfile.ZipFile(path)) for path in {path for path, _, _ in found}}
+        for path, member, slide in found:
+            with readable(path, member):
+                tile = jpeg.decode(archives[path].read(member))
+            if min(tile.shape[:2]) >= SIDE:
+                pixels[len(owner)] = tile[:SIDE, :SIDE]
+                owner.append(number[slide])
     if not owner:
         raise UsageError(f"{found[0][0].name}: no tile of {SIDE} px or more on each side")
     return Tiles(pixels[: len(owner)], np.array(owner, np.int32), names)
