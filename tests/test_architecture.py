@@ -16,11 +16,11 @@ PACKAGE = Path(wsisum_cli.__file__).parent
 #: Modules from the bottom up: each may import only those above it in this list.
 ORDER = [
     *("errors", "card", "pyramid", "pixels", "jpeg", "dicom", "scanner", "damage", "tiff", "vendor", "slide"),
-    *("tissue", "session", "metadata", "inference", "summarizer", "slide_encoder", "trial", "models", "patch", "grid"),
-    *("source", "feature_file", "features", "sampling", "selection", "embedding", "choice", "container", "arrays"),
-    *("attributes", "overview", "draft", "summary", "finding", "kept", "content", "comparison", "verify", "compress"),
-    *("extract", "product", "picture", "inspection", "outcome", "workers", "archive", "report", "run", "console"),
-    *("models_cli", "cli", "__main__"),
+    *("tissue", "source", "session", "metadata", "inference", "summarizer", "slide_encoder", "trial", "models"),
+    *("patch", "grid", "feature_file", "features", "sampling", "selection", "embedding", "choice", "container"),
+    *("arrays", "attributes", "overview", "draft", "summary", "finding", "kept", "content", "comparison", "verify"),
+    *("compress", "extract", "product", "picture", "inspection", "outcome", "workers", "archive", "report", "run"),
+    *("console", "models_cli", "cli", "__main__"),
 ]
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.

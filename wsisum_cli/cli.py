@@ -15,7 +15,7 @@ import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.errors import UsageError, WsisumError
-from wsisum_cli.models_cli import models_app
+from wsisum_cli.models_cli import Device, models_app
 from wsisum_cli.training.cli import train_app
 
 if TYPE_CHECKING:
@@ -53,12 +53,6 @@ class Pixels(StrEnum):
     auto = "auto"
     source = "source"
     jpeg = "jpeg"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
 
 
 class Layout(StrEnum):

@@ -34,7 +34,8 @@ from wsisum_cli.card import (
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.inference import shipped_models, user_models
 from wsisum_cli.metadata import copy_with_metadata, read_metadata, weight_files
-from wsisum_cli.session import Port, open_session, sha256_of_file
+from wsisum_cli.session import Port, open_session
+from wsisum_cli.source import sha256_of
 from wsisum_cli.trial import try_model
 
 SHIPPED, USER = "shipped", "user"
@@ -107,7 +108,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def read_card(path: Path) -> AnyCard:
     """The card of a model of any kind, without opening a session. Raises ModelError where there is no good one."""
-    return parse_any_card(read_fields(read_metadata(path), path.name), sha256_of_file(path))
+    return parse_any_card(read_fields(read_metadata(path), path.name), sha256_of(path))
 
 
 def parse_any_card(fields: Fields, sha256: str) -> AnyCard:
@@ -171,7 +172,7 @@ def verify(model: Model, device: str = "auto") -> list[dict[str, str]]:
         file = model.path.parent / name
         if not file.is_file():
             problems.append(_problem("missing-file", f"{model.name}: {name} is gone; {_again(model)}"))
-        elif (found := sha256_of_file(file)) != sha256:
+        elif (found := sha256_of(file)) != sha256:
             message = f"{model.name}: {name}: expected sha256 {sha256}, found {found}; {_again(model)}"
             problems.append(_problem("checksum", message))
     if not model.path.is_file():
@@ -317,7 +318,7 @@ def _stage(file: Path, staged: Path, name: str, values: dict[str, Any]) -> Path:
             raise ModelError(f"{file.name}: keeps weights in {place}, which is not beside it; put it there")
         (staged / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file.parent / place, staged / place)
-        values.setdefault(WEIGHTS, {})[place] = sha256_of_file(staged / place)
+        values.setdefault(WEIGHTS, {})[place] = sha256_of(staged / place)
     copy_with_metadata(file, staged / file.name, CARD_KEY, json.dumps(values, sort_keys=True, ensure_ascii=False))
     return staged / file.name
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes.util
-import hashlib
 import io
 import re
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
+from wsisum_cli.source import sha256_of
 
 T = TypeVar("T")
 
@@ -99,11 +99,6 @@ def open_session(path: Path, device: str, serve: Callable[[Session], T]) -> T:
     return on_cpu
 
 
-def sha256_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _brief(error: Exception) -> str:
     return re.sub(r"\s+", " ", str(error))[:300]
 
@@ -140,7 +135,7 @@ def _open(path: Path, providers: list[Any]) -> Session:
         source=path.name,
         provider=session.get_providers()[0],
         metadata=session.get_modelmeta().custom_metadata_map,
-        sha256=sha256_of_file(path),
+        sha256=sha256_of(path),
         inputs=tuple(map(_port, session.get_inputs())),
         outputs=tuple(map(_port, session.get_outputs())),
         _session=session,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.models_cli import Device, user_folder
 
 if TYPE_CHECKING:
     from wsisum_cli.training.data import Cases, TrainingData
@@ -30,12 +31,6 @@ train_app = typer.Typer(help="Train models of your own on features of your own s
 @train_app.callback()
 def options_of_all() -> None:
     """Train models of your own on features of your own slides."""
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
 
 
 class Precision(StrEnum):
@@ -226,7 +221,6 @@ def target_encoder(asked: str | None, folders: list[Path]) -> Path:
     from wsisum_cli.choice import fitting
     from wsisum_cli.feature_file import read_feature_file
     from wsisum_cli.inference import find_model
-    from wsisum_cli.models_cli import user_folder
     from wsisum_cli.training.data import find_files
 
     if asked is not None:

@@ -20,7 +20,8 @@ from wsisum_cli.card import CARD_KEY, ENCODER, WEIGHTS, Card, Fields, parse_card
 from wsisum_cli.errors import ModelError
 from wsisum_cli.inference import load_encoder
 from wsisum_cli.metadata import copy_with_metadata
-from wsisum_cli.session import Session, open_session, sha256_of_file
+from wsisum_cli.session import Session, open_session
+from wsisum_cli.source import sha256_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -175,7 +176,7 @@ def _save(proto: ModelProto, card: Mapping[str, Any], path: Path) -> None:
     weights, without = path.with_name(f"{path.name}.data"), path.with_name(f"{path.name}.part")
     onnx.save_model(proto, str(without), save_as_external_data=True, location=weights.name)
     # other weights would make the same graph, and a model is known by the sha256 of that file
-    copy_with_metadata(without, path, CARD_KEY, _as_json({**card, WEIGHTS: {weights.name: sha256_of_file(weights)}}))
+    copy_with_metadata(without, path, CARD_KEY, _as_json({**card, WEIGHTS: {weights.name: sha256_of(weights)}}))
     without.unlink()
 
 
