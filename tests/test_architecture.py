@@ -17,10 +17,11 @@ PACKAGE = Path(wsisum_cli.__file__).parent
 ORDER = [
     *("errors", "card", "pyramid", "pixels", "jpeg", "dicom", "scanner", "damage", "tiff", "vendor", "slide"),
     *("tissue", "source", "session", "metadata", "inference", "summarizer", "slide_encoder", "trial", "models"),
-    *("patch", "grid", "feature_file", "features", "sampling", "selection", "embedding", "choice", "container"),
-    *("arrays", "attributes", "overview", "draft", "summary", "finding", "kept", "content", "comparison", "verify"),
-    *("compress", "extract", "product", "picture", "inspection", "outcome", "workers", "archive", "report", "run"),
-    *("console", "models_cli", "cli", "__main__"),
+    *("patch", "grid", "feature_file", "features", "sampling", "embedding", "choice", "similarity", "facility", "swaps"),
+    *("weights", "rarity", "tuning", "levels", "population", "attempts", "baselines", "selection", "guarantee"),
+    *("container", "arrays", "attributes", "overview", "draft", "summary", "finding", "kept", "content", "comparison"),
+    *("verify", "compress", "extract", "product", "picture", "inspection", "outcome", "workers", "archive", "report"),
+    *("run", "console", "models_cli", "cli", "__main__"),
 ]
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
@@ -45,7 +46,7 @@ HOMES = {
     "onnxruntime": {"session"},
     "openslide": {"vendor"},
     "rich": {"console"},
-    "scipy": {"training.prototypes"},
+    "scipy": {"weights", "training.prototypes"},
     "simplejpeg": {"jpeg"},
     "sklearn": {"sampling"},
     "threadpoolctl": {"sampling", "draft"},

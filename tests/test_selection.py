@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from wsisum_cli import facility
+from wsisum_cli.embedding import SlideModels
+from wsisum_cli.errors import UsageError
+from wsisum_cli.population import Population
 from wsisum_cli.sampling import Candidates, sample_candidates, unit_rows
 from wsisum_cli.selection import SELECTORS, keep_count, measure, measure_kept, represent, select
+from wsisum_cli.similarity import ONE, scale_of, whole_rows
+from wsisum_cli.slide_encoder import SlideEmbedding
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 every_selector = pytest.mark.parametrize("selector", list(SELECTORS))
@@ -29,8 +35,24 @@ def everything(features: np.ndarray) -> Candidates:
     return Candidates(np.arange(len(features)), np.zeros(len(features), np.int16))
 
 
+class Attentive:
+    """A slide encoder that attends to the longest features."""
+
+    def __call__(self, features, _coords, _patch_size_level0):
+        length = np.linalg.norm(features.astype(np.float32), axis=1)
+        return SlideEmbedding(features[0], features[:1], np.ones(1, np.float32), length)
+
+
+MODELS = SlideModels(slide_encoder=Attentive())
+
+
+def population(features: np.ndarray, candidates: Candidates | None = None, seed: int = 0, coords=None) -> Population:
+    coords = places(len(features)) if coords is None else coords
+    return Population(features, coords, candidates or everything(features), seed, 512, MODELS)
+
+
 def kept(features: np.ndarray, keep: int, selector: str = "facility", seed: int = 0):
-    return select(features, places(len(features)), everything(features), keep, selector, seed)
+    return select(population(features, seed=seed), keep, selector)
 
 
 @st.composite
@@ -144,7 +166,7 @@ def test_neither_a_second_run_nor_the_threads_matter(selector):
     found = []
     for threads in (1, 1, 2, 4):
         with threadpool_limits(limits=threads):
-            selection = select(features, places(5_000), candidates, 40, selector, seed=3)
+            selection = select(population(features, candidates, 3), 40, selector)
             found.append((selection, measure(features, selection)))
     for selection, quality in found[1:]:
         assert all(
@@ -154,13 +176,13 @@ def test_neither_a_second_run_nor_the_threads_matter(selector):
         assert quality == found[0][1]
 
 
-@pytest.mark.parametrize("selector", ["random", "cluster", "location"])
+@pytest.mark.parametrize("selector", ["attempts", "random", "cluster", "location"])
 def test_the_seed_decides_a_draw(selector):
     features = gaussian(200)
     assert set(kept(features, 20, selector, 1).rows) != set(kept(features, 20, selector, 2).rows)
 
 
-@pytest.mark.parametrize("selector", ["facility", "random", "entropy"])
+@pytest.mark.parametrize("selector", ["wsisum", "facility", "random", "entropy", "attention"])
 @given(slides())
 @quick
 def test_the_picks_for_fewer_are_the_first_of_those_for_more(selector, slide):
@@ -197,8 +219,10 @@ def test_coverage_never_falls_with_more_patches(slide):
 
 def plain_greedy(features: np.ndarray, keep: int) -> list[int]:
     """Every gain computed anew for each pick, in whole numbers."""
-    cosines = np.rint(unit_rows(features) @ unit_rows(features).T * 2**22).astype(np.int64)
-    best, picked = np.full(len(features), -(2**22)), []
+    whole = whole_rows(features).astype(np.int64)
+    cosines = np.rint(whole @ whole.T * np.float64(np.float32(ONE / scale_of(features.shape[1]) ** 2)))
+    cosines = np.clip(cosines, -ONE, ONE).astype(np.int64)
+    best, picked = np.full(len(features), -(2**15)), []
     for _ in range(keep):
         gains = np.maximum(cosines - best, 0).sum(axis=1)
         gains[picked] = -1
@@ -232,18 +256,48 @@ def test_equal_patches_are_picked_in_their_order():
     assert kept(np.ones((9, 3), np.float32), 4).rows.tolist() == [0, 1, 2, 3]
 
 
-def test_facility_picks_among_the_candidates():
-    features = gaussian(300)
-    candidates = sample_candidates(features, 50, 5)
-    assert np.isin(select(features, places(300), candidates, 20).rows, candidates.rows).all()
+def test_facility_sees_tissue_that_is_no_candidate():
+    features = np.concatenate([np.ones((40, 3)), -np.ones((5, 3))]).astype(np.float32)
+    candidates = Candidates(np.arange(10), np.zeros(45, np.int16))
+    assert select(population(features, candidates), 2, "facility").rows.tolist() == [0, 40]
 
 
-def test_beyond_the_candidates_the_worst_served_follow():
-    features = np.eye(6, dtype=np.float32) + 0.1
-    features[5] = -features[0]
-    candidates = Candidates(np.array([0, 1]), np.zeros(6, np.int16))
-    rows = select(features, places(6), candidates, 4).rows.tolist()
-    assert rows == [0, 1, 5, 2]
+@pytest.mark.parametrize("selector", ["wsisum", "facility"])
+def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
+    features = np.concatenate([gaussian(12, 16)[np.arange(2_000) % 12], gaussian(3, 16, 9) * 3])
+    features += 0.6 * gaussian(2_003, 16, 5)
+    candidates = sample_candidates(features, 100, 12)
+    full = measure(features, select(population(features, candidates), 30, selector))
+    monkeypatch.setattr(facility, "EXACT", 1_000)
+    monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 600)
+    pooled = population(features, candidates)
+    assert len(pooled.pool.rows) == 600 == len(np.unique(pooled.pool.rows))
+    part = measure(features, select(pooled, 30, selector))
+    assert part.coverage > full.coverage - 0.02
+    assert part.coverage_min > full.coverage_min - 0.1
+
+
+@pytest.mark.parametrize("selector", ["wsisum", "facility"])
+def test_beyond_the_pool_the_worst_served_follow(selector, monkeypatch):
+    monkeypatch.setattr(facility, "EXACT", 4)
+    monkeypatch.setattr(facility, "MOST_COSINES", 1)
+    monkeypatch.setattr(facility, "OUTLIERS", 1)
+    features = gaussian(9)
+    rows = kept(features, 9, selector).rows
+    assert sorted(rows) == list(range(9))
+    similarity = represent(features, rows[:2])[1]
+    assert rows[2] == np.argmin(similarity)
+
+
+@given(st.integers(1, 900), st.integers(0, 99))
+@quick
+def test_cosines_of_the_search_are_exact_in_any_order_and_near_the_true_ones(dims, seed):
+    features = gaussian(20, dims, seed)
+    whole = whole_rows(features)
+    assert (np.square(whole.astype(np.int64)).sum(axis=1) < 2**24).all()
+    true = unit_rows(features) @ unit_rows(features).T
+    assert whole @ whole.T / scale_of(dims) ** 2 == pytest.approx(true, abs=5e-4)
+    assert np.array_equal(whole @ whole.T, whole[:, ::-1] @ whole[:, ::-1].T)
 
 
 # the baselines
@@ -252,14 +306,14 @@ def test_beyond_the_candidates_the_worst_served_follow():
 def test_random_is_a_draw_from_all_patches():
     features = gaussian(100)
     candidates = Candidates(np.arange(3), np.zeros(100, np.int16))
-    rows = select(features, places(100), candidates, 50, "random").rows
+    rows = select(population(features, candidates), 50, "random").rows
     assert rows.max() > 50
     assert rows.tolist() != sorted(rows)
 
 
 def test_cluster_draws_from_each_cluster_in_proportion():
     cluster = np.repeat(np.arange(3, dtype=np.int16), [60, 30, 10])
-    rows = select(gaussian(100), places(100), Candidates(np.arange(3), cluster), 20, "cluster").rows
+    rows = select(population(gaussian(100), Candidates(np.arange(3), cluster)), 20, "cluster").rows
     assert np.bincount(cluster[rows]).tolist() == [12, 6, 2]
 
 
@@ -267,7 +321,7 @@ def test_location_is_even_over_the_slide():
     dense, sparse = places(400), places(400)[::40] + 20 * 512  # as wide, with a tenth of the patches each
     coords = np.concatenate([dense, sparse])
     features = gaussian(len(coords))
-    rows = select(features, coords, everything(features), 8, "location").rows
+    rows = select(population(features, coords=coords), 8, "location").rows
     assert (rows >= 400).sum() == 2  # of the 8 cells that are occupied at most, the sparse area has 2
 
 
@@ -275,13 +329,24 @@ def test_location_is_even_over_the_slide():
 def test_location_copes_with_patches_at_one_place(keep):
     coords = np.array([[0, 0]] * 5 + [[2_000_000_000, 0]] * 4 + [[-2_000_000_000, 7]], np.int32)
     features = gaussian(10)
-    rows = select(features, coords, everything(features), keep, "location").rows
+    rows = select(population(features, coords=coords), keep, "location").rows
     assert len(np.unique(coords[rows], axis=0)) == min(keep, 3)
 
 
 def test_entropy_prefers_the_even_feature():
     features = np.array([[1, 0, 0, 0], [1, 1, 1, -1], [1, 1, 0, 0], [-2, 2, -2, 2]], np.float32)
     assert kept(features, 4, "entropy").rows.tolist() == [1, 3, 2, 0]
+
+
+def test_attention_picks_where_the_slide_encoder_looks():
+    features = gaussian(30)
+    assert kept(features, 5, "attention").rows.tolist() == np.argsort(-np.linalg.norm(features, axis=1))[:5].tolist()
+
+
+def test_attention_without_a_slide_encoder_is_refused():
+    features = gaussian(9)
+    with pytest.raises(UsageError, match="needs a slide encoder"):
+        select(Population(features, places(9), everything(features)), 2, "attention")
 
 
 # quality and representation
@@ -327,7 +392,7 @@ def test_keeping_fewer_than_one_or_more_than_there_are_is_refused(keep):
 
 
 def test_an_unknown_selector_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no selector 'best'; choose one of facility, random"):
+    with pytest.raises(ValueError, match="no selector 'best'; choose one of wsisum, facility"):
         kept(gaussian(9), 2, "best")
 
 
@@ -345,7 +410,7 @@ def test_no_patches_are_refused():
 
 def test_coords_of_other_patches_are_refused():
     with pytest.raises(ValueError, match="must be of the same patches; found 9, 8 and 9"):
-        select(gaussian(9), places(8), everything(gaussian(9)), 2)
+        select(population(gaussian(9), coords=places(8)), 2)
 
 
 # real features
@@ -361,11 +426,13 @@ def real_slides(shared: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield path.name, file["feats"][:], file["coords"][:].astype(np.int32)
 
 
-def test_facility_covers_real_slides_better_than_99_of_100_random_draws(shared):
+@pytest.mark.parametrize("selector", ["wsisum", "facility"])
+def test_real_slides_are_covered_better_than_by_99_of_100_random_draws(shared, selector):
     for name, features, coords in real_slides(shared):
         units = unit_rows(features).astype(np.float32)
         cosines = units @ units.T
         draw = np.random.default_rng(0).permutation
         draws = [cosines[draw(len(features))[:63]].max(axis=0).mean() for _ in range(200)]
-        coverage = measure(features, select(features, coords, sample_candidates(features), 63)).coverage
+        slide = Population(features, coords, sample_candidates(features))
+        coverage = measure(features, select(slide, 63, selector)).coverage
         assert coverage > np.percentile(draws, 99), name

@@ -42,11 +42,14 @@ app.add_typer(train_app, name="train")
 
 
 class Selector(StrEnum):
+    wsisum = "wsisum"
     facility = "facility"
+    attempts = "attempts"
     random = "random"
     cluster = "cluster"
     location = "location"
     entropy = "entropy"
+    attention = "attention"
 
 
 class Pixels(StrEnum):

@@ -34,6 +34,7 @@ from wsisum_cli.inference import Encoder
 from wsisum_cli.kept import Pixels, describe_pixels, kept_pixels
 from wsisum_cli.overview import blank_glass
 from wsisum_cli.patch import plan_reading, read_patches
+from wsisum_cli.population import Population
 from wsisum_cli.sampling import Candidates, sample_candidates
 from wsisum_cli.selection import Quality, Selection, keep_count, measure, pick, weigh
 from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
@@ -145,10 +146,11 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
                 tissue = encode_tissue(slide, grid, tools, damage)
             else:
                 tissue = given_tissue(slide, job, options, encoder)
+        models = serving(tissue, tools)
         with clock("selection"):
             if tissue.given is not None:
-                tissue = readable(slide, tissue, options, damage, tools.threads)
-            candidates, rows = pick_patches(tissue, options)
+                tissue = readable(slide, tissue, options, damage, tools.threads, models)
+            candidates, rows = pick_patches(tissue, options, models)
         with clock("pixels"):
             pixels = kept_pixels(slide, tissue.grid, rows, options.pixels, options.quality, damage, tools.threads)
             tissue, loss = as_stored(tissue, rows, pixels, encoder)
@@ -233,21 +235,26 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     return grid
 
 
-def pick_patches(tissue: Tissue, options: Options) -> tuple[Candidates, np.ndarray]:
+def pick_patches(tissue: Tissue, options: Options, models: SlideModels) -> tuple[Candidates, np.ndarray]:
     """The candidates, and the (K,) rows of the tissue that are kept."""
     keep = keep_count(len(tissue.features), options.keep)
     candidates = sample_candidates(tissue.features, max(options.candidates, keep), options.clusters, options.seed)
-    rows = pick(tissue.features, tissue.grid.coords, candidates, keep, options.selector, options.seed)
+    population = Population(
+        tissue.features, tissue.grid.coords, candidates, options.seed, tissue.grid.patch_size_level0, models
+    )
+    rows = pick(population, keep, options.selector)
     return candidates, rows
 
 
-def readable(slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int) -> Tissue:
+def readable(
+    slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
+) -> Tissue:
     """Given features without those that would be kept and cannot be, because they lie on broken tiles.
 
     Nothing of the slide was read for them so far. Raises BrokenSlideError when too much is broken.
     """
     while True:
-        _, rows = pick_patches(tissue, options)
+        _, rows = pick_patches(tissue, options, models)
         blocks = read_patches(slide.pyramid, tissue.grid.coords[rows], tissue.grid.reading, damage, threads)
         found = np.concatenate([read for read, _ in blocks])
         damage.check(slide.name)
@@ -288,10 +295,15 @@ def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> 
     return TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster)
 
 
+def serving(tissue: Tissue, tools: Tools) -> SlideModels:
+    """Those of the models that are for features such as these."""
+    given = tissue.given
+    return tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
+
+
 def embed_slide(tissue: Tissue, candidates: Candidates, rows: np.ndarray, tools: Tools, clock: Clock) -> Embedded:
     """What those models that serve these features make of the slide. Raises ModelError."""
-    given = tissue.given
-    models = tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
+    models = serving(tissue, tools)
     if models.summarizer is None and models.slide_encoder is None:
         return Embedded()
     with clock("embedding"):

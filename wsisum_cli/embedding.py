@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.card import SlideEncoderCard, SummarizerCard
-from wsisum_cli.sampling import Features, unit_rows
-from wsisum_cli.selection import Coords
+from wsisum_cli.sampling import Coords, Features, unit_rows
 from wsisum_cli.slide_encoder import SlideEmbedding, SlideEncoder
 from wsisum_cli.summarizer import Summarizer
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from wsisum_cli.errors import FeaturesError
 
 Features = npt.NDArray[np.floating]
+Coords = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.int64]
 
 #: k-means on this many principal components is faster than on all, and no worse.

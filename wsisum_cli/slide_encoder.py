@@ -28,6 +28,7 @@ class SlideEmbedding:
     embedding: NDArray[np.float32]  # (E,) of the slide
     prototypes: NDArray[np.float32]  # (P, F) centres of like regions
     prototype_weights: NDArray[np.float32]  # (P,) share of the regions near each, 0 for one that is not used
+    attention: NDArray[np.float32] | None = None  # (N,) share that each patch has; None where it says none
 
 
 class SlideEncoder(Protocol):
@@ -55,6 +56,7 @@ class OnnxSlideEncoder:
     card: SlideEncoderCard
     provider: str
     _session: Session = field(repr=False)
+    has_attention: bool = False  # whether the graph has that output
 
     def __call__(
         self, features: NDArray[np.floating[Any]], coords: NDArray[np.number[Any]], patch_size_level0: float
@@ -66,9 +68,8 @@ class OnnxSlideEncoder:
         """
         check_features(features, coords, self.card.dims, self._error)
         feeds = {"features": features.astype(np.float32), "coords": in_patch_sides(coords, patch_size_level0)}
-        embedding, prototypes, weights = run_graph(
-            self._session, feeds, ("embedding", "prototypes", "prototype_weights")
-        )
+        names = ("embedding", "prototypes", "prototype_weights", *(("attention",) if self.has_attention else ()))
+        embedding, prototypes, weights, *rest = run_graph(self._session, feeds, names)
         count = self.card.prototypes
         fits = embedding.shape == (self.card.embedding_dims,) and weights.shape == (count,)
         if not fits or prototypes.ndim != 2 or len(prototypes) != count:
@@ -76,11 +77,13 @@ class OnnxSlideEncoder:
                 f"expected an embedding ({self.card.embedding_dims},), {count} prototypes and their weights, found "
                 f"{embedding.shape}, {prototypes.shape}, {weights.shape}; export it again"
             )
-        if not all(np.isfinite(value).all() for value in (embedding, prototypes, weights)):
+        if rest and rest[0].shape != (len(features),):
+            raise self._error(f"expected attention ({len(features)},), found {rest[0].shape}; export it again")
+        if not all(np.isfinite(value).all() for value in (embedding, prototypes, weights, *rest)):
             raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
         if weights.min() < 0 or abs(float(weights.sum(dtype=np.float64)) - 1) > SHARES:
             raise self._error(f"expected shares of the regions as prototype_weights, found a sum of {weights.sum():g}")
-        return SlideEmbedding(embedding, prototypes, weights)
+        return SlideEmbedding(embedding, prototypes, weights, rest[0] if rest else None)
 
     def _error(self, message: str) -> ModelError:
         return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
@@ -111,7 +114,10 @@ def _serve(session: Session) -> OnnxSlideEncoder:
         "prototypes": (np.float32, (card.prototypes, None)),
         "prototype_weights": (np.float32, (card.prototypes,)),
     }
+    has_attention = any(port.name == "attention" for port in session.outputs)
+    if has_attention:
+        outputs = {**outputs, "attention": (np.float32, (None,))}
     check_graph(session, inputs, outputs)
-    slide_encoder = OnnxSlideEncoder(card, session.provider, session)
+    slide_encoder = OnnxSlideEncoder(card, session.provider, session, has_attention)
     slide_encoder.try_once()
     return slide_encoder

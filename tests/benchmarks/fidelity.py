@@ -1,0 +1,269 @@
+"""How well the kept patches stand for the slide: every selector, several K, against random draws of the same K.
+
+    python tests/benchmarks/fidelity.py FOLDER ... --models models -o fidelity
+
+A FOLDER holds an h5 of patch features for each slide. Smaller slides come first. For each slide, K and selector:
+coverage (mean, 5th percentile and minimum over all tissue patches of the best cosine to a kept one) and its percentile
+among random draws; the error (1 - cosine) of the mean weighted by counts and by the weights that fit it, as a share of
+what random draws have; and for slides whose features the models are for, the cosine of the summarizer's reconstruction
+and of its embedding. `--rarity` plants 3 adjacent patches of other slides among 10,000 of one and counts how often one
+of them is kept. Writes fidelity.json and fidelity.md, after each slide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from wsisum_cli.embedding import NO_MODELS, SlideModels, retell
+from wsisum_cli.errors import FeaturesError, UsageError
+from wsisum_cli.feature_file import read_feature_file
+from wsisum_cli.guarantee import guarantee
+from wsisum_cli.population import Population
+from wsisum_cli.sampling import Candidates, one_thread, sample_candidates
+from wsisum_cli.selection import SELECTORS, measure, pick, weigh
+from wsisum_cli.similarity import ONE, fill_cosines, whole_rows
+from wsisum_cli.slide_encoder import load_slide_encoder
+from wsisum_cli.summarizer import load_summarizer
+from wsisum_cli.weights import fit_weights, mean_error
+
+KEEP = (16, 31, 32, 63, 125, 250)
+NESTED = ("wsisum", "facility", "random", "entropy", "attention")
+COVERAGE = ("coverage", "p05", "min")
+ERRORS = ("counts_error", "fitted_error")
+DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 20, 3
+
+
+def read_slide(path: Path) -> tuple[np.ndarray, np.ndarray, float, str | None]:
+    """Features, coords, side of a patch, and the sha256 of the encoder."""
+    try:
+        file = read_feature_file(path)
+    except FeaturesError:  # WSISum's own file holds an embedding behind the features of its 500 patches
+        import h5py
+
+        with h5py.File(path) as raw:
+            coords = raw["coords"][:]
+            features = raw["features"][: len(coords)]
+        return features, coords, side_of(coords), None
+    side = file.patch_size_level0 or side_of(file.coords)
+    return file.features, file.coords.astype(np.int64), side, file.encoder_sha256
+
+
+def side_of(coords: np.ndarray) -> float:
+    steps = np.diff(np.unique(coords[:, 0]))
+    return float(np.bincount(steps[steps > 0].astype(np.int64)).argmax()) if len(steps) else 1.0
+
+
+def served_by(cosines: np.ndarray) -> list[float]:
+    """Mean, 5th percentile and minimum of the best of the cosines (K, N)."""
+    best = cosines.max(axis=0)
+    low = np.partition(best, int(0.05 * (len(best) - 1)))[int(0.05 * (len(best) - 1))]
+    return [float(value) / ONE for value in (best.mean(dtype=np.float64), low, best.min())]
+
+
+class RandomDraws:
+    """Coverage of so many random draws, and the mean error of some of them."""
+
+    def __init__(self, features: np.ndarray, count: int) -> None:
+        self.features, self.count = features, count
+        rng = np.random.default_rng(1)
+        self.pool = rng.permutation(len(features))[:DRAW_POOL]
+        whole = whole_rows(features)
+        self.cosines = fill_cosines(np.empty((len(self.pool), len(features)), np.int16), whole[self.pool], whole)
+        self.rng = rng
+
+    def figures(self, keep: int) -> dict[str, list[float]]:
+        draws = [self.rng.permutation(len(self.pool))[:keep] for _ in range(self.count)]
+        coverage = np.array([served_by(self.cosines[draw]) for draw in draws])
+        errors = [errors_of(self.features, self.pool[draw]) for draw in draws[:FITTED_DRAWS]]
+        found = {name: np.sort(coverage[:, place]).tolist() for place, name in enumerate(COVERAGE)}
+        return found | {name: [error[name] for error in errors] for name in ERRORS}
+
+
+def errors_of(features: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """1 - cosine of the mean weighted by counts, and by the weights that fit it."""
+    counts = weigh(features, rows).counts
+    mean, kept = features.mean(axis=0, dtype=np.float64), features[rows].astype(np.float64)
+    fitted = fit_weights(features, rows, counts)
+    return dict(zip(ERRORS, (mean_error(kept, w, mean) for w in (counts / counts.sum(), fitted)), strict=True))
+
+
+def picks(population: Population, selector: str, keeps: list[int]) -> Iterator[tuple[int, np.ndarray, float]]:
+    """K, rows and seconds; of nested selectors the largest is picked once."""
+    start = time.perf_counter()
+    longest = pick(population, max(keeps), selector) if selector in NESTED else None
+    for keep in keeps:
+        rows = pick(population, keep, selector) if longest is None else longest[:keep]
+        yield keep, rows, time.perf_counter() - start
+        start = time.perf_counter()
+
+
+def figures_of(population: Population, rows: np.ndarray, with_models: bool) -> dict[str, float]:
+    selection = weigh(population.features, rows)
+    quality = measure(population.features, selection)
+    figures = {"coverage": quality.coverage, "p05": quality.coverage_p05, "min": quality.coverage_min}
+    figures |= errors_of(population.features, rows)
+    if with_models and population.models.summarizer is not None:
+        told = retell(population.models.summarizer, population.tokens, population.candidates.rows, rows).figures()
+        figures |= {name: value for name, value in told.items() if value is not None}
+    return figures
+
+
+def measure_slide(path: Path, models: SlideModels, draws: int, modelled: set[int]) -> list[dict[str, object]]:
+    features, coords, side, sha256 = read_slide(path)
+    keeps = [keep for keep in KEEP if keep < len(features)]
+    candidates = sample_candidates(features)
+    random = RandomDraws(features, draws)
+    spread = {keep: random.figures(keep) for keep in keeps}
+    del random
+    population = Population(features, coords, candidates, 0, int(side), models.serving(sha256))
+    rows_of_table: list[dict[str, object]] = []
+    for selector in SELECTORS:
+        drawn = selector in ("attempts", "random", "cluster", "location")
+        for seed in range(SEEDS if drawn else 1):
+            of_seed = Population(features, coords, candidates, seed, int(side), population.models)
+            try:
+                for keep, rows, seconds in picks(of_seed if drawn else population, selector, keeps):
+                    figures = figures_of(population, rows, keep in modelled and seed == 0)
+                    area = guarantee(coords, side, 1.0, weigh(features, rows).similarity)
+                    row = {"slide": path.stem, "patches": len(features), "selector": selector, "keep": keep}
+                    row |= {"seed": seed, "seconds": round(seconds, 3), **figures, **compared(figures, spread[keep])}
+                    rows_of_table.append(row | {"patches_at_0.5": round(area.area(0.5) / area.patch_mm2)})
+            except UsageError:
+                break
+    return rows_of_table
+
+
+def compared(figures: dict[str, float], spread: dict[str, list[float]]) -> dict[str, float]:
+    """Percentiles among random draws, and errors as a share of theirs."""
+    found: dict[str, float] = {}
+    for name in COVERAGE:
+        found[f"{name}_percentile"] = round(100 * np.searchsorted(spread[name], figures[name]) / len(spread[name]), 1)
+        found[f"{name}_p99"] = float(np.percentile(spread[name], 99))
+    counts, fitted = (float(np.mean(spread[name])) for name in ERRORS)
+    found["counts_ratio"] = figures["counts_error"] / counts
+    found["fitted_to_counts"] = figures["fitted_error"] / counts
+    found["fitted_ratio"] = figures["fitted_error"] / fitted
+    return found
+
+
+def plant(paths: list[Path], trials: int) -> dict[str, dict[str, float]]:
+    """Share of trials in which one of 3 adjacent foreign patches among 10,000 is kept at K = 64, by selector."""
+    hosts = [path for path in paths if len(read_slide(path)[0]) >= 7_000][:4]
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for host_number, host in enumerate(hosts):
+        features, coords, side, _ = read_slide(host)
+        rng = np.random.default_rng(host_number)
+        base = np.sort(rng.permutation(len(features))[:9_997])
+        cluster = sample_candidates(features[base]).cluster
+        for _ in range(trials // len(hosts)):
+            other = paths[int(rng.integers(len(paths)))]
+            while other.stem.split("__")[0] == host.stem.split("__")[0]:
+                other = paths[int(rng.integers(len(paths)))]
+            foreign = adjacent(*read_slide(other)[:3], rng)
+            planted = np.concatenate([features[base], foreign])
+            at = coords[base[0]] + np.array([[0, 0], [side, 0], [0, side]])
+            labels = np.concatenate([cluster, np.full(3, cluster.max())])  # what k-means would call them
+            rows = np.sort(rng.permutation(len(planted))[:500])
+            slide = Population(
+                planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99))
+            )
+            for selector in SELECTORS:
+                if selector == "attention":
+                    continue
+                kept = weigh(planted, pick(slide, 64, selector))
+                hit = bool((kept.rows >= len(base)).any())
+                served = kept.similarity[-3:].max() >= kept.similarity.mean()
+                found.setdefault(selector, []).append((hit, hit or bool(served)))
+            print({name: round(float(np.mean(list(zip(*hits, strict=True))[0])), 2) for name, hits in found.items()})
+    return {
+        name: {
+            "trials": len(hits),
+            "kept": float(np.mean([h[0] for h in hits])),
+            "served": float(np.mean([h[1] for h in hits])),
+        }
+        for name, hits in found.items()
+    }
+
+
+def adjacent(features: np.ndarray, coords: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:
+    """Features of three patches side by side."""
+    for start in rng.permutation(len(features)):
+        away = np.abs(coords - coords[start]).max(axis=1)
+        near = np.flatnonzero((away <= side * 1.01) & (away > 0))
+        if len(near) >= 2:
+            return features[[start, *near[:2]]]
+    return features[:3]
+
+
+def markdown(table: list[dict[str, object]]) -> str:
+    """Means over slides, the worst slide beside them, for each K."""
+    columns = {
+        "coverage": "coverage", "p05": "5th percentile", "min": "minimum", "counts_ratio": "error, counts",
+        "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
+        "embedding_cosine": "embedding",
+    }  # fmt: skip
+    lines = []
+    for keep in KEEP:
+        lines += [f"\nK = {keep}\n", "| selector | " + " | ".join(columns.values()) + " | above p99 on |"]
+        lines += ["|---|" + "---:|" * (len(columns) + 1)]
+        for selector in SELECTORS:
+            rows = [row for row in table if row["keep"] == keep and row["selector"] == selector]
+            if not rows:
+                continue
+            cells = []
+            for name in columns:
+                values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
+                worst = (
+                    max(values, default=0)
+                    if "error" in columns[name] or "random" in columns[name]
+                    else min(values, default=0)
+                )
+                cells.append(f"{np.mean(values):.4f} ({worst:.3f})" if values else "")
+            above = [all(row[name] > row[f"{name}_p99"] for name in COVERAGE) for row in rows]  # type: ignore[operator]
+            lines.append(f"| {selector} | " + " | ".join(cells) + f" | {sum(above)} of {len(above)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="h5 files, or folders of them")
+    parser.add_argument("--models", type=Path, help="folder of summarizer.onnx and slide_encoder.onnx")
+    parser.add_argument("--modelled", type=int, nargs="*", default=[63], help="K for which models measure")
+    parser.add_argument("--most", type=int, default=10**9, help="leave out slides of more patches")
+    parser.add_argument("--every", type=int, default=1, help="take one slide in so many")
+    parser.add_argument("--draws", type=int, default=1_000, help="random draws")
+    parser.add_argument("--rarity", type=int, default=0, help="trials of planted rarity")
+    parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
+    options = parser.parse_args()
+    paths = sorted(p for given in options.folders for p in ([given] if given.is_file() else given.glob("*.h5")))
+    paths = [path for path in paths if not path.stem.endswith("_summary")]
+    if options.rarity:
+        found = plant(paths, options.rarity)
+        options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(json.dumps(found, indent=1))
+        return
+    sized = sorted((len(read_slide(path)[0]), path) for path in paths)
+    models = NO_MODELS
+    if options.models:
+        summarizer, encoder = (options.models / f"{name}.onnx" for name in ("summarizer", "slide_encoder"))
+        named = frozenset({"summarizer", "slide_encoder"})
+        models = SlideModels(load_summarizer(summarizer, "cpu"), load_slide_encoder(encoder, "cpu"), named)
+    table: list[dict[str, object]] = []
+    for size, path in [pair for pair in sized if pair[0] <= options.most][:: options.every]:
+        start = time.perf_counter()
+        with one_thread():
+            table += measure_slide(path, models, options.draws, set(options.modelled))
+        print(f"{path.stem}: {size} patches, {time.perf_counter() - start:.0f} s", flush=True)
+        options.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(markdown(table))
+    print(markdown(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Facility location: the patches that best serve all tissue patches.
+
+Greedily the patch is picked that most raises the sum, over all N tissue patches, of the best cosine to a picked
+patch; what greed gains is at least 1 - 1/e of the most that K patches can gain (Nemhauser, Wolsey and Fisher,
+1978). Gains only fall as patches are picked, so an old gain bounds the new one and few are computed anew (Minoux,
+1978). Ties are many: two patches that would best serve each other gain the same. The more central of them is picked,
+the one of higher mean cosine to all; then the lowest row.
+
+Up to `EXACT` patches every one may be picked. Of more, a pool may: drawn from each cluster in proportion to its size,
+and the patches that the first picks of these serve worst. Coverage is that of all patches all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.sampling import Features, Rows, draw_by_cluster
+from wsisum_cli.similarity import Cosines, fill_cosines, total, whole_rows
+
+#: Cosines between pool and tissue that are worked on, two bytes each.
+MOST_COSINES = 80_000_000
+#: Patches up to which the pool is all of them.
+EXACT = int(np.sqrt(MOST_COSINES))
+#: The badly served part of a pool, and after how many picks it is looked for.
+OUTLIERS, FIRST_PICKS = 256, 32
+#: Below every cosine.
+NONE = np.iinfo(np.int16).min
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The P of N patches that may be picked.
+
+    `rows` (P,) int64: rows of N, none twice. `served` (P, N): how well each serves every patch, as multiples of
+    `similarity.ONE`.
+    """
+
+    rows: Rows
+    served: Cosines
+
+
+def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> Pool:
+    """All of the N patches with features (N, D), or as many as memory allows; `cluster` is (N,)."""
+    count, whole = len(features), whole_rows(features)
+    if count <= EXACT:
+        every = np.arange(count)
+        return Pool(every, fill_cosines(np.empty((count, count), np.int16), whole, whole))
+    size = max(MOST_COSINES // count, 2 * OUTLIERS)
+    served = np.empty((size, count), np.int16)
+    drawn = np.sort(draw_by_cluster(cluster, size - OUTLIERS, seed))
+    fill_cosines(served[: len(drawn)], whole[drawn], whole)
+    best = served[greedy(served[: len(drawn)], FIRST_PICKS)].max(axis=0)
+    best[drawn] = np.iinfo(np.int16).max
+    outliers = np.argsort(best, kind="stable")[:OUTLIERS]
+    fill_cosines(served[len(drawn) :], whole[outliers], whole)
+    return Pool(np.concatenate([drawn, outliers]), served)
+
+
+def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequence[int] | None = None) -> list[int]:
+    """Pick up to `keep` more rows of `served` (P, N) beside those `picked`, `among` these or all.
+
+    The picks for K are the first K of those for K + 1.
+    """
+    best = served[list(picked)].max(axis=0) if len(picked) else np.full(served.shape[1], NONE, np.int16)
+    reached = total(best)
+    open_rows = np.setdiff1d(np.arange(len(served)) if among is None else among, picked)
+    central = np.array([total(served[row]) for row in open_rows], np.int64)
+    bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - reached
+    new: list[int] = []
+    while len(new) < min(keep, len(open_rows)):
+        tied = np.flatnonzero(bound == bound.max())
+        top = int(tied[central[tied].argmax()])
+        row = int(open_rows[top])
+        gain = total(np.maximum(served[row], best)) - reached
+        if gain < bound[top]:
+            bound[top] = gain
+            continue
+        new.append(row)
+        best = np.maximum(best, served[row])
+        reached += gain
+        bound[top] = -1
+    return new

@@ -1,0 +1,93 @@
+"""The selector "wsisum": facility location with a rarity quota and swaps, level by level.
+
+The patches of a smaller K are a prefix of those of a larger one, whatever K is asked for: patches are settled in
+levels of 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier levels
+hold stays. Within a level
+
+1. patches are picked greedily and swapped against others as long as that serves the tissue better;
+2. a quota goes to what the rest serve worst;
+3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
+   That may cost what the level covers better than plain facility location does, and no more than `SPENT`;
+4. they are put into the order in which each begins well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsisum_cli.facility import Pool, greedy
+from wsisum_cli.rarity import pick_rare
+from wsisum_cli.sampling import Features, Rows, one_thread
+from wsisum_cli.similarity import ONE, Cosines, total
+from wsisum_cli.swaps import improve
+from wsisum_cli.tuning import tune_mean
+
+FIRST_LEVEL = 32
+#: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
+FIRST_RARE, RARE = 16, 8
+#: Coverage that the weighted mean may cost in a level at least, and at most.
+LEAST_SPENT, SPENT = 0.0002, 0.001
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is settled once a level is worked out, as places in the pool."""
+
+    order: list[int]  # as they are kept
+    plain: list[int]  # as plain facility location would have it, to as many
+
+
+def pick_levels(features: Features, pool: Pool, keep: int) -> Rows:
+    """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer."""
+    level = Level([], [])
+    mean = features.mean(axis=0, dtype=np.float64)
+    candidates = features[pool.rows].astype(np.float64)
+    with one_thread():
+        while len(level.order) < min(keep, len(pool.rows)):
+            level = next_level(candidates, mean, pool, level)
+    return pool.rows[level.order[:keep]]
+
+
+def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level) -> Level:
+    """As many patches again as `before`. `features` (P, D) of the pool and `mean` (D,) of the slide are float64."""
+    earlier, served = before.order, pool.served
+    size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
+    plain = [*before.plain, *greedy(served, size, before.plain)]
+    quota = size // (RARE if earlier else FIRST_RARE)
+    central = improve(served, earlier, greedy(served, size - quota, earlier))
+    rare = pick_rare(served, pool.rows, [*earlier, *central], quota)
+    central = improve(served, [*earlier, *rare], central, passes=1)
+    if len(earlier) + size < len(pool.rows):
+        now = total(served[[*earlier, *rare, *central]].max(axis=0))
+        spare = now - total(served[plain].max(axis=0))
+        unit = ONE * served.shape[1]
+        floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
+        central = tune_mean(features, mean, pool, [*earlier, *rare], central, floor)
+    ordered = spare_last(served, [*earlier, *rare], greedy(served, len(central), earlier, central))
+    return Level([*earlier, *interleave(ordered, rare)], plain)
+
+
+def spare_last(served: Cosines, others: Sequence[int], central: list[int]) -> list[int]:
+    """The last of `central` (in order) without which the minimum stays as it is moved to the end.
+
+    A level less one, such as 63, has then nothing that it serves worse than the level has.
+    """
+    lowest = served[[*others, *central]].max(axis=0).min()
+    for place in range(len(central) - 1, -1, -1):
+        rest = [*central[:place], *central[place + 1 :]]
+        if len(others) + len(rest) and served[[*others, *rest]].max(axis=0).min() >= lowest:
+            return [*rest, central[place]]
+    return central
+
+
+def interleave(central: Sequence[int], rare: Sequence[int]) -> list[int]:
+    """`rare` ones spread over the order, each in the last place but one of an even share of it."""
+    size = len(central) + len(rare)
+    places = {(turn + 1) * size // len(rare) - 2: row for turn, row in enumerate(rare)} if len(rare) * 2 <= size else {}
+    if not places:
+        return [*central, *rare]
+    following = iter(central)
+    return [places[place] if place in places else next(following) for place in range(size)]

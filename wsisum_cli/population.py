@@ -1,0 +1,36 @@
+"""The tissue patches of a slide, as those see them who pick from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from wsisum_cli.embedding import NO_MODELS, SlideModels, Tokens
+from wsisum_cli.facility import Pool, pool_of
+from wsisum_cli.sampling import Candidates, Coords, Features
+
+
+@dataclass(frozen=True)
+class Population:
+    """All N tissue patches, and what helps to choose among them.
+
+    `features` (N, D); `coords` (N, 2) level-0 px; `candidates` the clustered sample of them. `patch_size_level0` is
+    the side of a patch, which models need; `models` are those that serve these features, by default none. `seed`
+    decides every draw.
+    """
+
+    features: Features
+    coords: Coords
+    candidates: Candidates
+    seed: int = 0
+    patch_size_level0: int = 1
+    models: SlideModels = NO_MODELS
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.features, self.coords, self.patch_size_level0)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Those that facility location picks from. Made once; up to 160 MB."""
+        return pool_of(self.features, self.candidates.cluster, self.seed)
