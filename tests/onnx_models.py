@@ -124,10 +124,17 @@ def write_summarizer(
 
 
 def write_slide_encoder(
-    path: Path, *, shares: tuple[float, ...] | None = None, last: str = "Identity", **card: Any
+    path: Path,
+    *,
+    shares: tuple[float, ...] | None = None,
+    last: str = "Identity",
+    attention: bool = False,
+    doubled: bool = False,
+    **card: Any,
 ) -> Path:
     """Embedding: the mean of the features, projected; prototypes: that mean times 1, 2, ...; coords count for
-    nothing. `last` is the operator that gives the embedding.
+    nothing. `last` is the operator that gives the embedding. With `attention` the graph says it: the first number of
+    each feature, twice over if `doubled`.
     """
     card = SLIDE_ENCODER_CARD | card
     dims, width, count = card["dims"], card["embedding_dims"], card["prototypes"]
@@ -140,6 +147,13 @@ def write_slide_encoder(
         helper.make_node("Mul", ["mean", "factors"], ["prototypes"]),
         helper.make_node("Identity", ["weights"], ["prototype_weights"]),
     ]
+    said = []
+    if attention:
+        said = [helper.make_tensor_value_info("attention", TensorProto.FLOAT, ("attended",))]
+        nodes += [
+            helper.make_node("Gather", ["features", "first"], ["once"], axis=1),
+            helper.make_node("Concat", ["once"] * (2 if doubled else 1), ["attention"], axis=0),
+        ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
@@ -149,9 +163,11 @@ def write_slide_encoder(
             value("embedding", TensorProto.FLOAT, (width,)),
             value("prototypes", TensorProto.FLOAT, (count, dims)),
             value("prototype_weights", TensorProto.FLOAT, (len(weights),)),
+            *said,
         ],
         [
             constant("zero", [0], np.int64),
+            *([constant("first", 0, np.int64)] if attention else []),
             constant("projection", projection(dims, width)),
             constant("factors", np.arange(1, count + 1)[:, None]),
             constant("weights", weights),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from wsisum_cli.sampling import Features, Rows, draw_by_cluster
 from wsisum_cli.similarity import Cosines, fill_cosines, total, whole_rows
 
 #: Cosines between pool and tissue that are worked on, two bytes each.
-MOST_COSINES = 80_000_000
+MOST_COSINES = 40_000_000
 #: Patches up to which the pool is all of them.
 EXACT = int(np.sqrt(MOST_COSINES))
 #: The badly served part of a pool, and after how many picks it is looked for.
@@ -70,17 +71,18 @@ def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequen
     open_rows = np.setdiff1d(np.arange(len(served)) if among is None else among, picked)
     central = np.array([total(served[row]) for row in open_rows], np.int64)
     bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - reached
+    queue = list(zip((-bound).tolist(), (-central).tolist(), open_rows.tolist(), strict=True))
+    heapify(queue)
     new: list[int] = []
-    while len(new) < min(keep, len(open_rows)):
-        tied = np.flatnonzero(bound == bound.max())
-        top = int(tied[central[tied].argmax()])
-        row = int(open_rows[top])
-        gain = total(np.maximum(served[row], best)) - reached
-        if gain < bound[top]:
-            bound[top] = gain
+    while queue and len(new) < keep:
+        lost, centrality, row = queue[0]
+        with_row = np.maximum(served[row], best)
+        gain = total(with_row) - reached
+        if gain < -lost:
+            heapreplace(queue, (-gain, centrality, row))
             continue
+        heappop(queue)
         new.append(row)
-        best = np.maximum(best, served[row])
+        best = with_row
         reached += gain
-        bound[top] = -1
     return new

@@ -32,5 +32,5 @@ class Population:
 
     @cached_property
     def pool(self) -> Pool:
-        """Those that facility location picks from. Made once; up to 160 MB."""
+        """Those that facility location picks from. Made once; 80 MB."""
         return pool_of(self.features, self.candidates.cluster, self.seed)

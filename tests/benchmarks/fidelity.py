@@ -32,11 +32,11 @@ from wsisum_cli.slide_encoder import load_slide_encoder
 from wsisum_cli.summarizer import load_summarizer
 from wsisum_cli.weights import fit_weights, mean_error
 
-KEEP = (16, 31, 32, 63, 125, 250)
+KEEP = (16, 31, 63, 125, 250)
 NESTED = ("wsisum", "facility", "random", "entropy", "attention")
 COVERAGE = ("coverage", "p05", "min")
 ERRORS = ("counts_error", "fitted_error")
-DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 20, 3
+DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 10, 1
 
 
 def read_slide(path: Path) -> tuple[np.ndarray, np.ndarray, float, str | None]:
@@ -114,7 +114,9 @@ def figures_of(population: Population, rows: np.ndarray, with_models: bool) -> d
     return figures
 
 
-def measure_slide(path: Path, models: SlideModels, draws: int, modelled: set[int]) -> list[dict[str, object]]:
+def measure_slide(
+    path: Path, models: SlideModels, draws: int, modelled: set[int], selectors: list[str]
+) -> list[dict[str, object]]:
     features, coords, side, sha256 = read_slide(path)
     keeps = [keep for keep in KEEP if keep < len(features)]
     candidates = sample_candidates(features)
@@ -123,12 +125,14 @@ def measure_slide(path: Path, models: SlideModels, draws: int, modelled: set[int
     del random
     population = Population(features, coords, candidates, 0, int(side), models.serving(sha256))
     rows_of_table: list[dict[str, object]] = []
-    for selector in SELECTORS:
+    for selector in selectors:
         drawn = selector in ("attempts", "random", "cluster", "location")
         for seed in range(SEEDS if drawn else 1):
             of_seed = Population(features, coords, candidates, seed, int(side), population.models)
             try:
-                for keep, rows, seconds in picks(of_seed if drawn else population, selector, keeps):
+                scored = selector == "attempts" and population.models.summarizer is not None  # which takes its time
+                wanted = [keep for keep in keeps if keep in modelled] if scored else keeps
+                for keep, rows, seconds in picks(of_seed if drawn else population, selector, wanted):
                     figures = figures_of(population, rows, keep in modelled and seed == 0)
                     area = guarantee(coords, side, 1.0, weigh(features, rows).similarity)
                     row = {"slide": path.stem, "patches": len(features), "selector": selector, "keep": keep}
@@ -152,9 +156,9 @@ def compared(figures: dict[str, float], spread: dict[str, list[float]]) -> dict[
     return found
 
 
-def plant(paths: list[Path], trials: int) -> dict[str, dict[str, float]]:
+def plant(paths: list[Path], trials: int, selectors: list[str]) -> dict[str, dict[str, float]]:
     """Share of trials in which one of 3 adjacent foreign patches among 10,000 is kept at K = 64, by selector."""
-    hosts = [path for path in paths if len(read_slide(path)[0]) >= 7_000][:4]
+    hosts = [path for path in paths if len(read_slide(path)[0]) >= 9_997]
     found: dict[str, list[tuple[bool, bool]]] = {}
     for host_number, host in enumerate(hosts):
         features, coords, side, _ = read_slide(host)
@@ -173,14 +177,12 @@ def plant(paths: list[Path], trials: int) -> dict[str, dict[str, float]]:
             slide = Population(
                 planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99))
             )
-            for selector in SELECTORS:
-                if selector == "attention":
-                    continue
+            for selector in selectors:
                 kept = weigh(planted, pick(slide, 64, selector))
                 hit = bool((kept.rows >= len(base)).any())
                 served = kept.similarity[-3:].max() >= kept.similarity.mean()
                 found.setdefault(selector, []).append((hit, hit or bool(served)))
-            print({name: round(float(np.mean(list(zip(*hits, strict=True))[0])), 2) for name, hits in found.items()})
+            print({name: round(float(np.mean([hit for hit, _ in hits])), 2) for name, hits in found.items()})
     return {
         name: {
             "trials": len(hits),
@@ -238,13 +240,14 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10**9, help="leave out slides of more patches")
     parser.add_argument("--every", type=int, default=1, help="take one slide in so many")
     parser.add_argument("--draws", type=int, default=1_000, help="random draws")
+    parser.add_argument("--selectors", nargs="*", default=list(SELECTORS))
     parser.add_argument("--rarity", type=int, default=0, help="trials of planted rarity")
     parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
     options = parser.parse_args()
     paths = sorted(p for given in options.folders for p in ([given] if given.is_file() else given.glob("*.h5")))
     paths = [path for path in paths if not path.stem.endswith("_summary")]
     if options.rarity:
-        found = plant(paths, options.rarity)
+        found = plant(paths, options.rarity, options.selectors)
         options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
         return
@@ -258,7 +261,7 @@ def main() -> None:
     for size, path in [pair for pair in sized if pair[0] <= options.most][:: options.every]:
         start = time.perf_counter()
         with one_thread():
-            table += measure_slide(path, models, options.draws, set(options.modelled))
+            table += measure_slide(path, models, options.draws, set(options.modelled), options.selectors)
         print(f"{path.stem}: {size} patches, {time.perf_counter() - start:.0f} s", flush=True)
         options.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
         options.output.with_suffix(".md").write_text(markdown(table))

@@ -1,0 +1,141 @@
+"""The selector wsisum: levels, swaps, the rarity quota, and the tuning of the mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsisum_cli.facility import Pool, greedy, pool_of
+from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, spare_last
+from wsisum_cli.rarity import pick_rare
+from wsisum_cli.similarity import ONE, total
+from wsisum_cli.swaps import improve
+from wsisum_cli.tuning import tune_mean
+from wsisum_cli.weights import fit_mean, mean_error
+
+quick = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+def gaussian(patches: int, dims: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(patches, dims)).astype(np.float32)
+
+
+def tissue(patches: int, seed: int = 0, dims: int = 24) -> np.ndarray:
+    """Groups of unequal size, with some noise."""
+    rng = np.random.default_rng(seed)
+    group = np.minimum(rng.geometric(0.08, patches), 40)
+    return (gaussian(41, dims, seed)[group] + 0.7 * gaussian(patches, dims, seed + 1)).astype(np.float32)
+
+
+def pooled(features: np.ndarray) -> Pool:
+    return pool_of(features, np.zeros(len(features), np.int16), 0)
+
+
+def coverage(pool: Pool, kept: list[int] | np.ndarray) -> int:
+    return total(pool.served[list(kept)].max(axis=0))
+
+
+# swaps
+
+
+@given(st.integers(2, 60), st.integers(0, 99), st.data())
+@quick
+def test_swaps_leave_fixed_patches_and_never_serve_worse(patches, seed, data):
+    pool = pooled(gaussian(patches, 6, seed))
+    kept = np.random.default_rng(seed).permutation(patches)[: data.draw(st.integers(1, patches))].tolist()
+    fixed = kept[: data.draw(st.integers(0, len(kept)))]
+    free = improve(pool.served, fixed, kept[len(fixed) :], passes=9)
+    assert len({*fixed, *free}) == len(kept)
+    assert coverage(pool, [*fixed, *free]) >= coverage(pool, kept)
+
+
+def test_no_single_swap_serves_better_once_none_is_found():
+    pool = pooled(gaussian(40, 5, 3))
+    kept = improve(pool.served, [], [0, 1, 2, 3], passes=99)
+    reached = coverage(pool, kept)
+    for place in range(4):
+        for row in set(range(40)) - set(kept):
+            assert coverage(pool, [*kept[:place], row, *kept[place + 1 :]]) <= reached
+
+
+# rarity
+
+
+def test_a_quota_goes_to_the_worst_served_and_to_groups_of_them():
+    features = np.repeat(np.eye(6, dtype=np.float32), [50, 40, 1, 3, 2, 1], axis=0)
+    pool = pooled(features)
+    rare = pick_rare(pool.served, pool.rows, [0, 50], 4)
+    assert rare[1] in (91, 92, 93)  # after the worst served itself, the largest group that nothing serves
+    assert {int(features[row].argmax()) for row in rare} == {2, 3, 4, 5}
+
+
+def test_where_all_are_served_there_is_nothing_rare():
+    pool = pooled(np.ones((9, 3), np.float32))
+    assert pick_rare(pool.served, pool.rows, [0], 3) == []
+
+
+def test_three_patches_of_another_kind_are_kept_among_thousands():
+    rng = np.random.default_rng(5)
+    features = tissue(4_000, 5, 48)
+    features[[70, 71, 72]] = rng.normal(size=48) * 1.2 + 0.4 * rng.normal(size=(3, 48))
+    rows = pick_levels(features, pooled(features), 64)
+    assert set(rows) & {70, 71, 72}
+
+
+# the mean
+
+
+def test_tuning_brings_the_mean_nearer_within_what_it_may_cost():
+    features = tissue(600)
+    pool = pooled(features)
+    kept = greedy(pool.served, 20)
+    double, mean = features.astype(float), features.mean(axis=0, dtype=float)
+    floor = coverage(pool, kept) - int(0.002 * ONE * 600)
+    tuned = tune_mean(double, mean, pool, kept[:5], kept[5:], floor)
+    before, after = (
+        [double[kept[:5] + rest], fit_mean(double[kept[:5] + rest], mean, np.full(20, 0.05))]
+        for rest in (kept[5:], tuned)
+    )
+    assert mean_error(*after, mean) < 0.9 * mean_error(*before, mean)
+    assert coverage(pool, kept[:5] + tuned) >= floor
+    assert pool.served[kept[:5] + tuned].max(axis=0).min() >= pool.served[kept].max(axis=0).min()
+
+
+# levels
+
+
+@given(st.integers(1, 90), st.integers(0, 99), st.integers(1, 8))
+@quick
+def test_levels_are_nested_whatever_is_asked_for(patches, seed, dims):
+    features = gaussian(patches, dims, seed)
+    features[: patches // 3] = features[0]
+    pool = pooled(features)
+    most = pick_levels(features, pool, patches)
+    assert sorted(most) == list(range(patches))
+    for keep in {1, patches // 2 + 1, min(patches, FIRST_LEVEL + 1)}:
+        assert np.array_equal(pick_levels(features, pool, keep), most[:keep])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_covers_as_well_as_facility_and_serves_the_worst_better(seed):
+    features = tissue(900, seed)
+    pool = pooled(features)
+    ours, plain = pick_levels(features, pool, 64), greedy(pool.served, 64)
+    assert coverage(pool, ours) > coverage(pool, plain) - 0.0005 * ONE * 900
+    assert pool.served[ours].max(axis=0).min() >= pool.served[plain].max(axis=0).min()
+
+
+def test_rare_ones_are_spread_and_none_is_lost():
+    order = interleave(range(28), range(100, 104))
+    assert [place for place, row in enumerate(order) if row >= 100] == [6, 14, 22, 30]
+    assert [row for row in order if row < 100] == list(range(28))
+    assert interleave([], [7]) == [7]
+    assert interleave([1], [7]) == [7, 1]
+
+
+def test_the_last_one_is_not_needed_for_the_minimum():
+    features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    pool = pooled(features)
+    assert spare_last(pool.served, [], [0, 2, 1, 3]) == [0, 2, 3, 1]
