@@ -415,9 +415,6 @@ def test_what_models_make_of_the_slide_is_recorded(slides, encoder, models, tmp_
         # a summarizer whose embedding is the projected mean, a slide encoder that does the same with all tissue
         np.testing.assert_allclose(reference.slide_embedding, expected_embedding(reference.mean[None]), rtol=1e-3)
         np.testing.assert_allclose(reference.prototypes[1], 2 * reference.mean, rtol=1e-4)
-        at = {tuple(xy): row for row, xy in enumerate(summary.tissue.coords.tolist())}
-        kept = [at[tuple(xy)] for xy in summary.coords.tolist()]
-        assert set(kept) <= set(reference.candidates.tolist())  # facility picks among them
     assert findings(tmp_path / "a.ozx", encoder, models, slides["ycbcr"]) == []
 
 

@@ -139,3 +139,17 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
     assert spare_last(pool.served, [], [0, 2, 1, 3]) == [0, 2, 3, 1]
+
+
+def test_a_score_rises_without_cost_to_the_worst_served():
+    features = tissue(500, 2)
+    pool = pooled(features)
+    wanted = gaussian(1, 24, 8)[0]
+
+    def score(choices: np.ndarray) -> np.ndarray:
+        return np.asarray(features[choices].mean(axis=1) @ wanted, float)
+
+    plain, scored = pick_levels(features, pool, 64), pick_levels(features, pool, 64, score)
+    assert score(scored[None])[0] > score(plain[None])[0]
+    assert coverage(pool, scored) > coverage(pool, plain) - 0.002 * ONE * 500
+    assert np.array_equal(pick_levels(features, pool, 20, score), scored[:20])

@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.embedding import embed
+from wsisum_cli.embedding import EmbeddingScore
 from wsisum_cli.population import Population
 from wsisum_cli.sampling import Rows, draw_by_cluster, unit_rows
-from wsisum_cli.summarizer import Summarizer
 
 ATTEMPTS = 200
 
@@ -37,20 +36,11 @@ def pick_attempts(population: Population, keep: int, attempts: int = ATTEMPTS) -
 def score_draws(population: Population, rows: Rows, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Cosine (B,) between the embeddings of each of the draws `places` (B, K) from `rows` (M,), and of all M."""
     summarizer = population.models.summarizer
-    if summarizer is None:
-        features = population.features[rows].astype(np.float64)
-        made, whole = features[places].mean(axis=1), features.mean(axis=0)
-    else:
-        made, whole = _embeddings(summarizer, population, rows, places)
-    return np.asarray(unit_rows(made) @ unit_rows(whole[None])[0], np.float64)
-
-
-def _embeddings(
-    summarizer: Summarizer, population: Population, rows: Rows, places: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    tokens = population.tokens.at(rows)
-    made = summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, places).embedding
-    return made, embed(summarizer, tokens)
+    if summarizer is not None:
+        return EmbeddingScore(summarizer, population.tokens, rows)(rows[places])
+    features = population.features[rows].astype(np.float64)
+    made = unit_rows(features[places].mean(axis=1))
+    return np.asarray(made @ unit_rows(features.mean(axis=0, keepdims=True))[0], np.float64)
 
 
 def _dense(cluster: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:

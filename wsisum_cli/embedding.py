@@ -144,6 +144,22 @@ def embed(summarizer: Summarizer, patches: Tokens) -> npt.NDArray[np.float32]:
     return np.asarray(made.embedding[0], np.float32)
 
 
+class EmbeddingScore:
+    """How near the summarizer's embedding of some patches alone comes to that of all candidates."""
+
+    def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows) -> None:
+        self._summarizer, self._tissue = summarizer, tissue
+        self._whole = embed(summarizer, tissue.at(candidates))
+
+    def __call__(self, choices: Rows) -> npt.NDArray[np.float64]:
+        """Cosines (B,) of choices (B, K) of rows of the tissue. Raises ModelError."""
+        seen, visible = np.unique(choices, return_inverse=True)
+        tokens = self._tissue.at(seen)
+        visible = visible.reshape(choices.shape)
+        made = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible).embedding
+        return np.asarray(unit_rows(made) @ unit_rows(self._whole[None])[0], np.float64)
+
+
 def encode_slide(slide_encoder: SlideEncoder, patches: Tokens) -> SlideEmbedding:
     return slide_encoder(patches.features, patches.coords, patches.patch_size_level0)
 

@@ -8,7 +8,9 @@ hold stays. Within a level
 2. a quota goes to what the rest serve worst;
 3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
    That may cost what the level covers better than plain facility location does, and no more than `SPENT`;
-4. they are put into the order in which each begins well.
+4. where a summarizer is at hand the same is done once more, so that its embedding of the kept patches comes nearer to
+   that of all candidates;
+5. they are put into the order in which each begins well.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 from wsisum_cli.facility import Pool, greedy
 from wsisum_cli.rarity import pick_rare
 from wsisum_cli.sampling import Features, Rows, one_thread
+from wsisum_cli.scoring import Score, tune_score
 from wsisum_cli.similarity import ONE, Cosines, total
 from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import tune_mean
@@ -29,7 +32,9 @@ FIRST_LEVEL = 32
 #: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
 FIRST_RARE, RARE = 16, 8
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0002, 0.001
+LEAST_SPENT, SPENT = 0.0001, 0.001
+#: What a score may cost beyond that.
+SCORE_SPENT = 0.0002
 
 
 @dataclass(frozen=True)
@@ -40,32 +45,39 @@ class Level:
     plain: list[int]  # as plain facility location would have it, to as many
 
 
-def pick_levels(features: Features, pool: Pool, keep: int) -> Rows:
-    """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer."""
+def pick_levels(features: Features, pool: Pool, keep: int, score: Score | None = None) -> Rows:
+    """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer.
+
+    With a `score` of choices (B, K) of rows, swaps raise that as well.
+    """
     level = Level([], [])
     mean = features.mean(axis=0, dtype=np.float64)
     candidates = features[pool.rows].astype(np.float64)
     with one_thread():
         while len(level.order) < min(keep, len(pool.rows)):
-            level = next_level(candidates, mean, pool, level)
+            level = next_level(candidates, mean, pool, level, score)
     return pool.rows[level.order[:keep]]
 
 
-def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level) -> Level:
+def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level, score: Score | None = None) -> Level:
     """As many patches again as `before`. `features` (P, D) of the pool and `mean` (D,) of the slide are float64."""
     earlier, served = before.order, pool.served
     size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
     quota = size // (RARE if earlier else FIRST_RARE)
     central = improve(served, earlier, greedy(served, size - quota, earlier))
-    rare = pick_rare(served, pool.rows, [*earlier, *central], quota)
+    rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2)
     central = improve(served, [*earlier, *rare], central, passes=1)
+    rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare))
     if len(earlier) + size < len(pool.rows):
         now = total(served[[*earlier, *rare, *central]].max(axis=0))
         spare = now - total(served[plain].max(axis=0))
         unit = ONE * served.shape[1]
         floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
         central = tune_mean(features, mean, pool, [*earlier, *rare], central, floor)
+        if score is not None:
+            floor -= int(SCORE_SPENT * unit)
+            central = tune_score(score, features, mean, pool, [*earlier, *rare], central, floor)
     ordered = spare_last(served, [*earlier, *rare], greedy(served, len(central), earlier, central))
     return Level([*earlier, *interleave(ordered, rare)], plain)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wsisum_cli.attempts import pick_attempts
 from wsisum_cli.baselines import pick_attention, pick_cluster, pick_entropy, pick_location, pick_random
+from wsisum_cli.embedding import EmbeddingScore
 from wsisum_cli.facility import greedy
 from wsisum_cli.levels import pick_levels
 from wsisum_cli.population import Population
@@ -128,7 +129,10 @@ def measure_kept(features: Features, kept: Features, weights: npt.NDArray[np.flo
 def pick_wsisum(population: Population, keep: int) -> Rows:
     """Facility location with a rarity quota and swaps; of more patches than the pool holds the worst served follow."""
     features = checked(population.features)
-    return _with_worst_served(features, pick_levels(features, population.pool, keep), keep)
+    summarizer, score = population.models.summarizer, None
+    if summarizer is not None:
+        score = EmbeddingScore(summarizer, population.tokens, population.candidates.rows)
+    return _with_worst_served(features, pick_levels(features, population.pool, keep, score), keep)
 
 
 def pick_facility(population: Population, keep: int) -> Rows:
