@@ -269,11 +269,11 @@ def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
     candidates = sample_candidates(features, 100, 12)
     full = measure(features, select(population(features, candidates), 30, selector))
     monkeypatch.setattr(facility, "EXACT", 1_000)
-    monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 600)
+    monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 1_100)
     pooled = population(features, candidates)
-    assert len(pooled.pool.rows) == 600 == len(np.unique(pooled.pool.rows))
+    assert len(pooled.pool.rows) == 1_100 == len(np.unique(pooled.pool.rows))
     part = measure(features, select(pooled, 30, selector))
-    assert part.coverage > full.coverage - 0.02
+    assert part.coverage > full.coverage - 0.01
     assert part.coverage_min > full.coverage_min - 0.1
 
 
@@ -285,8 +285,7 @@ def test_beyond_the_pool_the_worst_served_follow(selector, monkeypatch):
     features = gaussian(9)
     rows = kept(features, 9, selector).rows
     assert sorted(rows) == list(range(9))
-    similarity = represent(features, rows[:2])[1]
-    assert rows[2] == np.argmin(similarity)
+    assert rows[4] == np.argmin(represent(features, rows[:4])[1])
 
 
 @given(st.integers(1, 900), st.integers(0, 99))

@@ -6,8 +6,9 @@ patch; what greed gains is at least 1 - 1/e of the most that K patches can gain 
 1978). Ties are many: two patches that would best serve each other gain the same. The more central of them is picked,
 the one of higher mean cosine to all; then the lowest row.
 
-Up to `EXACT` patches every one may be picked. Of more, a pool may: drawn from each cluster in proportion to its size,
-and the patches that the first picks of these serve worst. Coverage is that of all patches all the same.
+Up to `EXACT` patches every one may be picked. Of more, a pool may: some drawn from each cluster in proportion to its
+size; those that the first picks of these serve worst; and those nearest to the means of what these picks serve.
+Coverage is that of all patches all the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,9 @@ MOST_COSINES = 40_000_000
 EXACT = int(np.sqrt(MOST_COSINES))
 #: The badly served part of a pool, and after how many picks it is looked for.
 OUTLIERS, FIRST_PICKS = 256, 32
+#: The share of a pool that is drawn. The rest are outliers, and patches near the means of what the first so many picks
+#: serve: those are the ones that greed and swaps ask for.
+DRAWN, CELLS = 0.4, (16, 32, 64, 128)
 #: Below every cosine.
 NONE = np.iinfo(np.int16).min
 
@@ -50,15 +55,44 @@ def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> 
     if count <= EXACT:
         every = np.arange(count)
         return Pool(every, fill_cosines(np.empty((count, count), np.int16), whole, whole))
-    size = max(MOST_COSINES // count, 2 * OUTLIERS)
+    size = max(MOST_COSINES // count, 4 * OUTLIERS)
     served = np.empty((size, count), np.int16)
-    drawn = np.sort(draw_by_cluster(cluster, size - OUTLIERS, seed))
+    drawn = np.sort(draw_by_cluster(cluster, int(size * DRAWN), seed))
     fill_cosines(served[: len(drawn)], whole[drawn], whole)
-    best = served[greedy(served[: len(drawn)], FIRST_PICKS)].max(axis=0)
-    best[drawn] = np.iinfo(np.int16).max
-    outliers = np.argsort(best, kind="stable")[:OUTLIERS]
-    fill_cosines(served[len(drawn) :], whole[outliers], whole)
-    return Pool(np.concatenate([drawn, outliers]), served)
+    picked = served[greedy(served[: len(drawn)], max(CELLS))]
+    rows = np.concatenate([drawn, np.setdiff1d(_outliers(picked[:FIRST_PICKS]), drawn)])
+    rows = np.concatenate([rows, _central(whole, picked, rows, size - len(rows))])
+    fill_cosines(served[len(drawn) :], whole[rows[len(drawn) :]], whole)
+    return Pool(rows, served)
+
+
+def _outliers(picked: Cosines) -> Rows:
+    """The patches that those picked, (K, N), serve worst."""
+    return np.argsort(picked.max(axis=0), kind="stable")[:OUTLIERS]
+
+
+def _central(whole: npt.NDArray[np.float32], picked: Cosines, without: Rows, count: int) -> Rows:
+    """So many patches nearest to the means of those that each of the picked, (K, N), serves; the nearest first."""
+    means = np.concatenate([_means(whole, picked[:cells].argmax(axis=0), cells) for cells in CELLS])
+    near = fill_cosines(np.empty((len(means), len(whole)), np.int16), whole_rows(means), whole)
+    near[:, without] = NONE
+    turns = min(count, len(whole))
+    order = np.stack([_first(row, turns) for row in near]).T.ravel()  # the nearest to each, then the second, ...
+    _, place = np.unique(order, return_index=True)
+    found = order[np.sort(place)]
+    return np.asarray(found[~np.isin(found, without)][:count], np.int64)
+
+
+def _first(row: npt.NDArray[np.int16], count: int) -> Rows:
+    return np.argsort(-row.astype(np.int32), kind="stable")[:count]
+
+
+def _means(whole: npt.NDArray[np.float32], cell: Rows, cells: int) -> npt.NDArray[np.float64]:
+    """The sums of the rows of each cell, (cells, D), of the direction of their means."""
+    order = np.argsort(cell, kind="stable")
+    bounds = np.searchsorted(cell[order], np.arange(cells + 1))
+    cuts = pairwise(bounds)
+    return np.stack([whole[order[start:stop]].sum(axis=0, dtype=np.float64) for start, stop in cuts])
 
 
 def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequence[int] | None = None) -> list[int]:
