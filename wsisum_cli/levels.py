@@ -32,7 +32,7 @@ FIRST_LEVEL = 32
 #: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
 FIRST_RARE, RARE = 16, 8
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0001, 0.001
+LEAST_SPENT, SPENT = 0.0002, 0.001
 #: What a score may cost beyond that.
 SCORE_SPENT = 0.0002
 

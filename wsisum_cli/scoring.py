@@ -14,9 +14,9 @@ from wsisum_cli.weights import fit_mean
 Score = Callable[[np.ndarray], np.ndarray]
 
 #: How often swaps are proposed, how many at a time, and among how many neighbours each is looked for.
-ROUNDS, PROPOSALS, NEIGHBOURS = 16, 64, 16
+ROUNDS, PROPOSALS, NEIGHBOURS = 8, 64, 8
 #: How much farther from the slide's mean the weighted mean may be afterwards.
-FARTHER = 1.3
+FARTHER = 1.1
 
 
 def tune_score(

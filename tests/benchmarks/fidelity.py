@@ -27,7 +27,7 @@ from wsisum_cli.guarantee import guarantee
 from wsisum_cli.population import Population
 from wsisum_cli.sampling import Candidates, one_thread, sample_candidates
 from wsisum_cli.selection import SELECTORS, measure, pick, weigh
-from wsisum_cli.similarity import ONE, fill_cosines, whole_rows
+from wsisum_cli.similarity import ONE, fill_cosines, nearest, whole_rows
 from wsisum_cli.slide_encoder import load_slide_encoder
 from wsisum_cli.summarizer import load_summarizer
 from wsisum_cli.weights import fit_weights, mean_error
@@ -172,7 +172,7 @@ def plant(paths: list[Path], trials: int, selectors: list[str]) -> dict[str, dic
             foreign = adjacent(*read_slide(other)[:3], rng)
             planted = np.concatenate([features[base], foreign])
             at = coords[base[0]] + np.array([[0, 0], [side, 0], [0, side]])
-            labels = np.concatenate([cluster, np.full(3, cluster.max())])  # what k-means would call them
+            labels = np.concatenate([cluster, cluster[nearest(foreign, features[base])[0]]])
             rows = np.sort(rng.permutation(len(planted))[:500])
             slide = Population(
                 planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99))
@@ -182,7 +182,9 @@ def plant(paths: list[Path], trials: int, selectors: list[str]) -> dict[str, dic
                 hit = bool((kept.rows >= len(base)).any())
                 served = kept.similarity[-3:].max() >= kept.similarity.mean()
                 found.setdefault(selector, []).append((hit, hit or bool(served)))
-            print({name: round(float(np.mean([hit for hit, _ in hits])), 2) for name, hits in found.items()})
+            print(
+                {name: round(float(np.mean([hit for hit, _ in hits])), 2) for name, hits in found.items()}, flush=True
+            )
     return {
         name: {
             "trials": len(hits),
