@@ -13,24 +13,30 @@ import wsisum_cli
 
 PACKAGE = Path(wsisum_cli.__file__).parent
 
+
+def names_of(*rows: str) -> list[str]:
+    return " ".join(rows).split()
+
+
 #: Modules from the bottom up: each may import only those above it in this list.
-ORDER = [
-    *("errors", "card", "pyramid", "pixels", "jpeg", "dicom", "scanner", "damage", "tiff", "vendor", "slide"),
-    *("tissue", "source", "session", "metadata", "inference", "summarizer", "slide_encoder", "trial", "models"),
-    *("patch", "grid", "feature_file", "features", "sampling", "embedding", "choice", "similarity", "facility", "swaps"),
-    *("weights", "rarity", "tuning", "scoring", "levels", "population", "attempts", "baselines", "selection", "guarantee"),
-    *("container", "arrays", "attributes", "overview", "draft", "summary", "finding", "kept", "content", "comparison"),
-    *("verify", "compress", "extract", "product", "picture", "inspection", "outcome", "workers", "archive", "report"),
-    *("run", "console", "models_cli", "cli", "__main__"),
-]
+ORDER = names_of(
+    "errors card pyramid pixels jpeg dicom scanner damage tiff vendor slide",
+    "tissue source session metadata inference summarizer slide_encoder trial models",
+    "patch grid feature_file features sampling embedding choice",
+    "similarity facility swaps weights rarity tuning scoring levels",
+    "population attempts baselines selection guarantee",
+    "container arrays attributes overview draft summary finding kept content comparison",
+    "verify compress extract product picture inspection",
+    "outcome workers archive report run console models_cli cli __main__",
+)
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
-TRAINING = [
-    *("export", "tiles", "augment", "network", "curves", "checkpoint", "loop", "encoder", "data", "teachers"),
-    *("targets", "interpolation", "masked_autoencoder", "masking", "start", "summarizer", "regions"),
-    *("region_encoder", "prototypes", "distillation", "slide_graph", "slide_encoder", "published", "wsisum"),
-    *("foundation", "cli"),
-]
+TRAINING = names_of(
+    "export tiles augment network curves checkpoint loop encoder data teachers",
+    "targets interpolation masked_autoencoder masking start summarizer regions",
+    "region_encoder prototypes distillation slide_graph slide_encoder published wsisum",
+    "foundation cli",
+)
 
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
