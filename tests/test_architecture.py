@@ -23,10 +23,10 @@ ORDER = names_of(
     "errors card pyramid pixels jpeg dicom scanner damage tiff vendor slide",
     "tissue source session metadata inference summarizer slide_encoder trial models",
     "patch grid feature_file features sampling embedding choice",
-    "similarity facility swaps weights rarity tuning scoring levels",
-    "population attempts baselines selection guarantee",
-    "container arrays attributes overview draft summary finding kept content comparison",
-    "verify compress extract product picture inspection",
+    "similarity prefixes facility swaps weights rarity tuning scoring levels",
+    "population attempts baselines selection quality guarantee draws verdict",
+    "container arrays attributes overview draft summary finding kept appraisal content comparison",
+    "verify provenance compress extract product picture inspection",
     "outcome workers archive report run console models_cli cli __main__",
 )
 

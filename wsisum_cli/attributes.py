@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 MISSING = object()
@@ -46,6 +47,15 @@ def is_member(value: Any) -> bool:
     return isinstance(value, dict) and COUNT.fits(value.get("bytes")) and is_sha256(value.get("sha256"))
 
 
+def is_ascending(value: Any) -> bool:
+    sizes = isinstance(value, list) and bool(value) and all(map(SIZE.fits, value))
+    return sizes and all(low < high for low, high in pairwise(value))
+
+
+def is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
 def one_of(*values: Any) -> Kind:
     return Kind(f"one of {', '.join(map(str, values))}", lambda value: type(value) in (str, int) and value in values)
 
@@ -64,6 +74,14 @@ COSINE_OR_NULL = Kind("a number from -1 to 1, or null", lambda value: value is N
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 OBJECT_OR_NULL = Kind("an object or null", lambda value: value is None or isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
+SHARE = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1 + 1e-6)
+SIZE_OR_NULL = Kind("a whole number above 0, or null", lambda value: value is None or SIZE.fits(value))
+ASCENDING = Kind("a list of ascending whole numbers above 0", lambda value: is_ascending(value))
+NUMBERS = Kind("an object of numbers", lambda value: isinstance(value, dict) and all(map(is_number, value.values())))
+THRESHOLDS = Kind(
+    "an object of pairs of percentiles",
+    lambda value: isinstance(value, dict) and all(map(is_pair, value.values())),
+)
 MEMBERS = Kind(
     "an object of members with bytes and sha256",
     lambda value: isinstance(value, dict) and bool(value) and all(map(is_member, value.values())),
@@ -134,6 +152,26 @@ REQUIRED_SINCE_1_1: dict[str, Kind] = {
     "quality.embedding_cosine": COSINE_OR_NULL,
 }
 
+#: What format 1.2 requires besides: figures that say more, and what they are held against.
+REQUIRED_SINCE_1_2: dict[str, Kind] = {
+    "quality.composition": SHARE,
+    "quality.slide_cosine": COSINE_OR_NULL,
+    "draws.keep": ASCENDING,
+    "draws.models": LIST,
+    "draws.count": COUNT,
+    "draws.model_count": COUNT,
+    "draws.seed": COUNT,
+    "verdict.verdict": one_of("PASS", "REVIEW", "FAIL"),
+    "verdict.percentiles": OBJECT,
+    "verdict.reasons": LIST,
+    "verdict.thresholds.percentiles": THRESHOLDS,
+    "verdict.thresholds.values": NUMBERS,
+    "guarantee.cosine": COSINE,
+    "guarantee.area_mm2": POSITIVE,
+    "guarantee.areas_mm2": OBJECT,
+    "trimmed_from": SIZE_OR_NULL,
+}
+
 #: What is required of these models where they are not null.
 REQUIRED_OF_MODELS: dict[str, dict[str, Kind]] = {
     "summarizer": {"name": TEXT, "sha256": SHA256, "dims": SIZE, "embedding_dims": SIZE, "provider": TEXT},
@@ -185,13 +223,18 @@ def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
         for name, more in REQUIRED_OF_MODELS.items():
             if isinstance(attributes.get(name), dict):
                 kinds |= {f"{name}.{path}": kind for path, kind in more.items()}
-    return kinds
+    return kinds | (REQUIRED_SINCE_1_2 if minor_version(attributes) >= 2 else {})
 
 
 def knows_models(attributes: Mapping[str, Any]) -> bool:
     """Whether the format is that of 1.1 or later, which record a summarizer and a slide encoder."""
+    return minor_version(attributes) >= 1
+
+
+def minor_version(attributes: Mapping[str, Any]) -> int:
+    """The second number of the format's version; 0 where there is none."""
     version = attributes.get("format_version")
-    return isinstance(version, str) and is_version(version) and int(version.split(".")[1]) >= 1
+    return int(version.split(".")[1]) if isinstance(version, str) and is_version(version) else 0
 
 
 def model_used(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:

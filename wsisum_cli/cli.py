@@ -130,7 +130,7 @@ def compress(
         int | None, typer.Option(min=1, help="Patch side in level-0 px, for features that do not say.")
     ] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Patches to keep; by default one in eight, 8 to 64.")] = None,
-    selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.facility,
+    selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     pixels: Annotated[
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.content import EMBEDDING_TOLERANCE, Content, Models, compare_quality
+from wsisum_cli.appraisal import EMBEDDING_TOLERANCE, Models, compare_quality, slide_models
+from wsisum_cli.attributes import minor_version
+from wsisum_cli.content import Content
 from wsisum_cli.damage import Damage
 from wsisum_cli.embedding import Tokens, cosine, encode_slide, retell
 from wsisum_cli.errors import ModelError, SlideError
@@ -18,7 +20,7 @@ from wsisum_cli.inference import Encoder
 from wsisum_cli.patch import Reading, read_patches
 from wsisum_cli.pixels import MAX_PSNR, likeness
 from wsisum_cli.pyramid import EncodedTile, Level, said
-from wsisum_cli.selection import measure_kept
+from wsisum_cli.quality import Kept, measure_kept
 from wsisum_cli.slide import Slide, open_slide
 from wsisum_cli.source import find_source
 from wsisum_cli.summary import PIXELS, ROOT, TILES, SourcePatches, Summary
@@ -118,8 +120,10 @@ def same_quality(
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
     kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
     features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
-    quality = measure_kept(features, summary.features.astype(np.float32), summary.weights)
-    now = {name: float(value) for name, value in asdict(quality).items()}
+    stored = Kept(summary.features.astype(np.float32), summary.weights, summary.cluster)
+    now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
+    if minor_version(content.attributes) < 2:
+        del now["composition"]
     measured |= {f"source_{name}": value for name, value in now.items()}
     yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
     if len(rows) == len(coords):
@@ -133,7 +137,7 @@ def same_embeddings(
     """What the summarizer and the slide encoder make of the tissue, where they are at hand."""
     reference = content.summary.reference
     try:
-        at_hand = content.slide_models(models)
+        at_hand = slide_models(content.attributes, models)
         if at_hand.summarizer is not None and reference.candidates is not None and reference.embedding is not None:
             retold = retell(at_hand.summarizer, tissue, reference.candidates, kept)
             now = retold.figures()

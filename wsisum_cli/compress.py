@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +25,33 @@ from wsisum_cli.draft import (
     reference_of,
     write_summary,
 )
+from wsisum_cli.draws import DRAWS, draw
 from wsisum_cli.embedding import NO_MODELS, Embedded, SlideModels, Tokens, embed_tissue
 from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SummaryError
 from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
 from wsisum_cli.grid import Grid, lay_grid
+from wsisum_cli.guarantee import guaranteed
 from wsisum_cli.inference import Encoder
 from wsisum_cli.kept import Pixels, describe_pixels, kept_pixels
 from wsisum_cli.overview import blank_glass
 from wsisum_cli.patch import plan_reading, read_patches
 from wsisum_cli.population import Population
-from wsisum_cli.sampling import Candidates, sample_candidates
-from wsisum_cli.selection import Quality, Selection, keep_count, measure, pick, weigh
+from wsisum_cli.provenance import (
+    describe_features,
+    describe_models,
+    describe_source,
+    describe_standing,
+    describe_versions,
+    rounded,
+)
+from wsisum_cli.quality import Quality, measure_selection
+from wsisum_cli.sampling import Candidates, as_half, sample_candidates
+from wsisum_cli.selection import Selection, keep_count, pick, weigh
 from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.source import Source, sha256_of
 from wsisum_cli.tissue import find_tissue, is_brightfield, read_mask
+from wsisum_cli.verdict import read_thresholds
 from wsisum_cli.verify import cosines, verify_summary
-
-#: Libraries whose versions can change a summary's bytes.
-VERSIONED = (
-    "wsisum",
-    "numpy",
-    "scikit-learn",
-    "opencv-python-headless",
-    "simplejpeg",
-    "imagecodecs",
-    "zarr",
-    "numcodecs",
-)
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,18 @@ class Options:
     """What the user asked for. All of it decides the bytes of a summary, and is recorded there."""
 
     keep: int | None = None  # None: one tissue patch in eight, 8 to 64
-    selector: str = "facility"
+    selector: str = "wsisum"
     seed: int = 0
     candidates: int = 500
     clusters: int = 50
     pixels: str = "auto"  # auto, source or jpeg
     quality: int = jpeg.QUALITY
     patch_size_level0: int | None = None  # of given features whose file does not say
+    draws: int = DRAWS  # random ones that the figures are held against
+    thresholds: tuple[str, ...] = ()  # of the verdict, where they are not the usual ones
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "thresholds": list(self.thresholds)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Written:
     quality: Quality
     reconstruction: float | None  # None without a summarizer, or when all candidates are kept
     embedding_cosine: float | None  # None without a summarizer
+    verdict: str  # PASS, REVIEW or FAIL
     broken_tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -155,13 +157,17 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
             pixels = kept_pixels(slide, tissue.grid, rows, options.pixels, options.quality, damage, tools.threads)
             tissue, loss = as_stored(tissue, rows, pixels, encoder)
             selection = weigh(tissue.features, rows)
-            quality = measure(tissue.features, selection)
+            quality = measure_selection(tissue.features, selection, candidates.cluster)
         embedded = embed_slide(tissue, candidates, rows, tools, clock)
+        with clock("draws"):
+            draws = draw(tissue.tokens, candidates.cluster, len(rows), embedded, options.seed, options.draws)
         with clock("hash"):
             digest.result()
         stored = {**describe_pixels(pixels, options.quality), **loss}
         measured = rounded(asdict(quality) | embedded.figures())
         made = describe(slide, job, options, tissue, damage, encoder) | describe_models(embedded.models)
+        made |= describe_standing(measured, draws, len(rows), read_thresholds(options.thresholds))
+        made |= {"guarantee": represented(tissue, selection, slide.mpp), "trimmed_from": None}
         draft = Draft(
             attributes={**made, "pixels": stored, "patches": len(rows), "quality": measured},
             overview=blank_glass(overview.pixels, mask),
@@ -169,7 +175,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
             kept=kept_patches(tissue, candidates, selection),
             pixels=pixels,
             tissue=tissue_map(tissue, candidates, selection),
-            reference=replace(reference_of(tissue.features), **embedded.arrays()),
+            reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
             icc_profile=slide.pyramid.icc_profile,
         )
     with clock("write"):
@@ -270,14 +276,16 @@ def readable(
 def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder) -> tuple[Tissue, dict[str, float]]:
     """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
 
-    Only new JPEG streams change them; by how much is returned for the record. Existing features stay.
+    They are taken as precisely as they are stored, so that whoever reads the file measures the same. New JPEG streams
+    change them too; by how much is returned for the record. Existing features stay.
     """
+    features = tissue.features.copy()
+    features[rows] = as_half(features[rows])
     if isinstance(pixels, SourceTiles) or tissue.given is not None:
-        return tissue, {}
+        return replace(tissue, features=features), {}
     batches = (pixels[start : start + encoder.batch_size] for start in range(0, len(pixels), encoder.batch_size))
     stored = np.concatenate([encoder(np.stack([jpeg.decode(stream) for stream in batch])) for batch in batches])
-    features = tissue.features.copy()
-    features[rows] = stored
+    features[rows] = as_half(stored)
     cosine = cosines(tissue.features[rows], stored)
     loss = {
         "feature_cosine_mean": round(float(cosine.mean()), 6),
@@ -288,11 +296,17 @@ def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder
 
 def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -> Kept:
     rows = selection.rows
-    return Kept(tissue.grid.coords[rows], tissue.features[rows], selection.weights, candidates.cluster[rows])
+    coords, features = tissue.grid.coords[rows], tissue.features[rows]
+    return Kept(coords, features, selection.weights, selection.counts, candidates.cluster[rows])
 
 
 def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
-    return TissueMap(tissue.grid.coords, selection.representative, selection.similarity, candidates.cluster)
+    told = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
+    return TissueMap(tissue.grid.coords, *told)
+
+
+def represented(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
+    return guaranteed(tissue.grid.coords, tissue.grid.patch_size_level0, mpp, selection.similarity)
 
 
 def serving(tissue: Tissue, tools: Tools) -> SlideModels:
@@ -325,7 +339,7 @@ def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideMode
             find_summarizer=lambda card: models.summarizer,
             find_slide_encoder=lambda card: models.slide_encoder,
         )
-        bad = [finding for finding in result.findings if finding.severity != "info"]
+        bad = [finding for finding in result.findings if finding.severity == "error"]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
 
@@ -342,6 +356,7 @@ def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float])
         quality=quality,
         reconstruction=attributes["quality"]["reconstruction"],
         embedding_cosine=attributes["quality"]["embedding_cosine"],
+        verdict=attributes["verdict"]["verdict"],
         broken_tiles=attributes["broken_tiles"]["count"],
         seconds=seconds,
     )
@@ -369,57 +384,5 @@ def describe(
         "features": describe_features(given, encoder),
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
-        "versions": {name: installed_version(name) for name in VERSIONED},
+        "versions": describe_versions(),
     }
-
-
-def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
-    width, height = slide.size
-    return {
-        "name": slide.name,
-        "bytes": source.bytes,
-        "files": len(source.files),
-        "sha256": source.sha256,
-        "vendor": slide.pyramid.vendor,
-        "scanner": slide.pyramid.scanner,
-        "reader": slide.pyramid.reader,
-        "width": width,
-        "height": height,
-        "mpp": slide.mpp,
-        "mpp_source": slide.mpp_source,
-    }
-
-
-def describe_features(given: GivenFeatures | None, encoder: Encoder) -> dict[str, Any]:
-    """A given file is known by its content alone: its name is the slide's, which a manifest may hide."""
-    if given is None:
-        return {"origin": "computed"}
-    return {
-        "origin": "given",
-        "encoder": given.encoder,
-        "sha256": given.sha256,
-        "left_out": given.left_out,
-        **({"encoder_sha256": given.encoder_sha256} if given.encoder_sha256 is not None else {}),
-        "patch_encoder_sha256": encoder.card.sha256,  # whose patch size the stored patches have
-    }
-
-
-def installed_version(package: str) -> str:
-    """What pip knows; a library may have come under another name, as conda's OpenCV does."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def describe_models(models: SlideModels) -> dict[str, Any]:
-    """Cards of the models that saw the whole slide and what ran them; null where none was used."""
-    found = {"summarizer": models.summarizer, "slide_encoder": models.slide_encoder}
-    return {
-        name: None if model is None else {**model.card.as_dict(), "provider": model.provider}
-        for name, model in found.items()
-    }
-
-
-def rounded(quality: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: None if value is None else round(float(value), 6) for name, value in quality.items()}

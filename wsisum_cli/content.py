@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
-from wsisum_cli.attributes import REQUIRED_OF_MODELS, model_used
-from wsisum_cli.embedding import SlideModels, Tokens, cosine, embed, encode_slide
+from wsisum_cli.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, Models, appraise
+from wsisum_cli.attributes import REQUIRED_OF_MODELS, minor_version, model_used
+from wsisum_cli.draws import BY_FEATURES, SHARES
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.finding import Finding
 from wsisum_cli.inference import Encoder
 from wsisum_cli.patch import Reading
-from wsisum_cli.slide_encoder import SHARES, SlideEncoder
-from wsisum_cli.summarizer import Summarizer
+from wsisum_cli.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.summary import (
     ICC_PROFILE,
     OVERVIEW,
     PIXELS,
     PORTABLE,
-    ROOT,
     TILES,
     Patches,
     Summary,
     parse_json,
     reading_of,
 )
+from wsisum_cli.verdict import Thresholds, Verdict
 
 HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
-QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
-EMBEDDING_TOLERANCE = 1e-3  # of the cosine of embeddings, which float16 features and other processors change a little
-WEIGHT_TOLERANCE = 1e-9
 GIVEN_COSINE = 0.98  # existing features were computed with another program's decoding and resampling
 BATCH = 64  # patches decoded before they are encoded
-
-#: Gives the model that a card in a summary describes, None when it is not at hand.
-FindEncoder = Callable[[dict[str, Any]], Encoder | None]
-FindSummarizer = Callable[[dict[str, Any]], Summarizer | None]
-FindSlideEncoder = Callable[[dict[str, Any]], SlideEncoder | None]
-
-
-@dataclass(frozen=True)
-class Models:
-    """Finds the models that made a summary. By default none is at hand."""
-
-    encoder: FindEncoder = lambda card: None
-    summarizer: FindSummarizer = lambda card: None
-    slide_encoder: FindSlideEncoder = lambda card: None
 
 
 class Content:
@@ -61,13 +42,19 @@ class Content:
         self.summary = summary
         self.damaged = damaged
         self.attributes = summary.attributes
+        self.verdict: Verdict | None = None  # once checked
 
     @property
     def reading(self) -> Reading:
         return reading_of(self.attributes)
 
-    def check(self, models: Models, measured: dict[str, float]) -> Generator[Finding, None, bool]:
-        """Gives back whether the arrays are sound enough to be held against the source."""
+    def check(
+        self, models: Models, measured: Measured, thresholds: Thresholds | None = None
+    ) -> Generator[Finding, None, bool]:
+        """Gives back whether the arrays are sound enough to be held against the source.
+
+        `thresholds` are those of the verdict, None those recorded.
+        """
         if self.damaged:
             yield from self.lost_patches()
             return False
@@ -75,9 +62,7 @@ class Content:
             return False
         if (yield from self.values()) or (yield from self.places()):
             return False
-        yield from self.weights()
-        yield from self.quality(measured)
-        yield from self.embeddings(models, measured)
+        self.verdict = yield from appraise(self.summary, models, measured, thresholds)
         return (yield from self.pixels(models.encoder, measured))
 
     def lost_patches(self) -> Iterator[Finding]:
@@ -137,7 +122,7 @@ class Content:
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
-        return arrays | self.expected_embeddings()
+        return arrays | self.expected_embeddings() | self.expected_since_1_2()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """The same of what a summarizer and a slide encoder made, where such were used."""
@@ -152,6 +137,19 @@ class Content:
             arrays["reference/prototypes"] = ("float32", (prototypes, None))
             arrays["reference/prototype_weights"] = ("float32", (prototypes,))
         return arrays
+
+    def expected_since_1_2(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        if minor_version(self.attributes) < 2:
+            return {}
+        draws = self.attributes["draws"]
+        return {
+            "patches/counts": ("int32", (self.attributes["patches"],)),
+            "tissue/earlier_count": ("int32", (self.attributes["tissue_patches"],)),
+            "tissue/earlier_representative": ("int32", (None,)),
+            "tissue/earlier_similarity": ("float16", (None,)),
+            "reference/draws": ("float32", (len(draws["keep"]), len(BY_FEATURES), len(SHARES))),
+            "reference/model_draws": ("float32", (len(draws["models"]), len(SHARES))),
+        }
 
     def shapes(self) -> Generator[Finding, None, bool]:
         """Decode each array; gives back whether all are of the type and shape that the attributes call for."""
@@ -190,12 +188,31 @@ class Content:
             "reference/mean": np.isfinite(summary.reference.mean),
             "reference/components": np.isfinite(summary.reference.components),
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
-        } | self.embedding_checks()
+        }
+        checks |= self.embedding_checks() | self.checks_since_1_2()
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
             yield Finding("values", f"{int((~good).sum())} values of {name} cannot be", name, None, f"{value:g}")
         return bool(wrong)
+
+    def checks_since_1_2(self) -> dict[str, np.ndarray]:
+        """The same of what stands for the tissue when fewer patches are kept, and of random draws."""
+        if minor_version(self.attributes) < 2:
+            return {}
+        summary, kept = self.summary, self.attributes["patches"]
+        counts, picks = (summary.array(f"tissue/earlier_{name}") for name in ("count", "representative"))
+        told = counts.sum(dtype=np.int64) == len(picks) == len(summary.array("tissue/earlier_similarity"))
+        checks = {
+            "patches/counts": summary.counts >= 0,
+            "tissue/earlier_count": (counts >= 0) & (counts < kept) & told,
+            "tissue/earlier_representative": (picks >= 0) & (picks < kept),
+            "tissue/earlier_similarity": np.abs(summary.array("tissue/earlier_similarity").astype(np.float32)) <= 1.001,
+        }
+        for name in ("reference/draws", "reference/model_draws"):
+            quantiles = summary.array(name)
+            checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
+        return checks
 
     def embedding_checks(self) -> dict[str, np.ndarray]:
         """The same of what a summarizer and a slide encoder made."""
@@ -210,7 +227,7 @@ class Content:
             checks["reference/candidates"] = ascending & (rows < self.attributes["tissue_patches"])
         if "reference/prototype_weights" in expected:
             shares = summary.array("reference/prototype_weights")
-            adds_up = abs(float(shares.sum(dtype=np.float64)) - 1) <= SHARES
+            adds_up = abs(float(shares.sum(dtype=np.float64)) - 1) <= ROUNDING
             checks["reference/prototype_weights"] = (shares >= 0) & adds_up  # false for NaN
         return checks
 
@@ -233,65 +250,6 @@ class Content:
             message = f"{len(strangers)} kept patches are not among the tissue patches"
             yield Finding("values", message, "patches/coords", None, str(min(strangers)))
         return wrong
-
-    def weights(self) -> Iterator[Finding]:
-        weights, stand_in = self.summary.weights, self.summary.tissue.representative
-        shares = np.bincount(stand_in, minlength=len(weights)) / len(stand_in)
-        off = np.abs(weights - shares)
-        if abs(float(weights.sum()) - 1) > WEIGHT_TOLERANCE or off.max() > WEIGHT_TOLERANCE:
-            row = int(off.argmax())
-            message = f"weights are not the shares of tissue that the map assigns; the worst is patch {row}"
-            yield Finding("weights", message, "patches/weights", f"{shares[row]:.6f}", f"{weights[row]:.6f}")
-
-    def quality(self, measured: dict[str, float]) -> Iterator[Finding]:
-        """Coverage from the tissue map, the weighted mean from features and reference."""
-        similarity = self.summary.tissue.similarity.astype(np.float64)
-        mean = self.summary.weights @ self.summary.features.astype(np.float64)
-        now = {
-            "coverage": float(similarity.mean()),
-            "coverage_p05": float(np.percentile(similarity, 5)),
-            "coverage_min": float(similarity.min()),
-            "weighted_cosine": float(cosines(mean[None], self.summary.reference.mean[None])[0]),
-        }
-        measured |= now
-        yield from compare_quality(self.attributes["quality"], now, "the file's own data")
-
-    def tokens(self) -> Tokens:
-        """The kept patches as models that see whole slides take them."""
-        size = self.attributes["patch"]["patch_size_level0"]
-        return Tokens(self.summary.features.astype(np.float32), self.summary.coords, size)
-
-    def embeddings(self, models: Models, measured: dict[str, float]) -> Iterator[Finding]:
-        """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
-        reference, recorded = self.summary.reference, self.attributes["quality"]
-        try:
-            at_hand = self.slide_models(models)
-            yield from self.missing_models(at_hand)
-            if at_hand.summarizer is not None and reference.embedding is not None:
-                now = cosine(embed(at_hand.summarizer, self.tokens()), reference.embedding)
-                measured["embedding_cosine"] = now
-                yield from compare_quality(recorded, {"embedding_cosine": now}, "the kept patches", EMBEDDING_TOLERANCE)
-            if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
-                of_kept = encode_slide(at_hand.slide_encoder, self.tokens()).embedding
-                measured["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
-        except ModelError as error:
-            yield Finding("embedding-not-recomputed", str(error))
-
-    def slide_models(self, models: Models) -> SlideModels:
-        """The summarizer and the slide encoder, each None where none was used or it is not at hand."""
-        summarizer, slide_encoder = (model_used(self.attributes, name) for name in REQUIRED_OF_MODELS)
-        return SlideModels(
-            models.summarizer(summarizer) if summarizer is not None else None,
-            models.slide_encoder(slide_encoder) if slide_encoder is not None else None,
-        )
-
-    def missing_models(self, at_hand: SlideModels) -> Iterator[Finding]:
-        for name in REQUIRED_OF_MODELS:
-            card = model_used(self.attributes, name)
-            if card is not None and getattr(at_hand, name) is None:
-                what, option = name.replace("_", " "), "--" + name.replace("_", "-")
-                message = f"a summary with the {what} {card['name']}; pass that model as {option}"
-                yield Finding("embedding-not-recomputed", message)
 
     def pixels(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:
         """Decode every patch and the overview; compute the features again where the encoder is at hand.
@@ -367,18 +325,6 @@ def same_dims(shapes: dict[str, tuple[int, ...]]) -> bool:
     """Whether features, their mean and their principal directions have the same length, and those their variances."""
     dims = {shapes["patches/features"][1], shapes["reference/mean"][0], shapes["reference/components"][1]}
     return len(dims) == 1 and shapes["reference/components"][0] == shapes["reference/variances"][0]
-
-
-def compare_quality(
-    recorded: dict[str, Any], now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
-) -> Iterator[Finding]:
-    """None is what cannot be measured, and equals None alone."""
-    for name, value in now.items():
-        stated = recorded[name]
-        same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
-        if not same:
-            found = "null" if value is None else f"{value:.4f}"
-            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(stated), found)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -14,8 +14,10 @@ import numpy as np
 from wsisum_cli import jpeg
 from wsisum_cli.container import write_container
 from wsisum_cli.overview import is_finer, portable_image
+from wsisum_cli.prefixes import Prefixes
+from wsisum_cli.sampling import as_half
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
@@ -32,6 +34,8 @@ OVERVIEW = "overview/pixels"
 #: arrays below `reference`: those of every summary, and those that a summarizer and a slide encoder add
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
+    "draws": ("float32", ["keep", "figure", "quantile"]),
+    "model_draws": ("float32", ["figure", "quantile"]),
     "candidates": ("int32", ["candidate"]),
     "embedding": ("float32", ["dimension"]),
     "slide_embedding": ("float32", ["dimension"]),
@@ -56,7 +60,8 @@ class Kept:
 
     coords: np.ndarray  # (K, 2) int32 level-0 px
     features: np.ndarray  # (K, D)
-    weights: np.ndarray  # (K,) share of the tissue, sums to 1
+    weights: np.ndarray  # (K,) shares by which their mean is nearest to the slide's; they sum to 1
+    counts: np.ndarray  # (K,) int32 tissue patches that each stands for
     cluster: np.ndarray  # (K,) int16
 
 
@@ -68,6 +73,7 @@ class TissueMap:
     representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
     similarity: np.ndarray  # (N,) float16 cosine to that patch
     cluster: np.ndarray  # (N,) int16
+    prefixes: Prefixes | None  # the same had fewer patches been kept; None in summaries before format 1.2
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,9 @@ class Reference:
     mean: np.ndarray  # (D,) float32
     components: np.ndarray  # (R, D) float16 principal directions
     variances: np.ndarray  # (R,) float64 along them, whose squares single precision may not hold
+    #: quantiles of figures of random draws; None in summaries before format 1.2
+    draws: np.ndarray | None = None  # (L, 5, 101) float32
+    model_draws: np.ndarray | None = None  # (M, 101) float32
     #: by the summarizer; None without one
     candidates: np.ndarray | None = None  # (M,) int32 ascending rows of the tissue that it saw
     embedding: np.ndarray | None = None  # (E,) float32 of all of these
@@ -119,12 +128,6 @@ def reference_of(features: np.ndarray) -> Reference:
     )
 
 
-def as_half(features: np.ndarray) -> np.ndarray:
-    """float16, or float32 where a value would overflow."""
-    largest = float(np.abs(features).max(initial=0))
-    return features.astype(np.float16 if largest <= float(np.finfo(np.float16).max) else np.float32)
-
-
 def write_summary(path: Path, draft: Draft) -> None:
     """Write `draft` to `path`. The same draft gives the same bytes."""
     files = encode_files(draft)
@@ -151,6 +154,7 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     files |= encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
     files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
     files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
+    files |= encode_array("patches/counts", kept.counts.astype(np.int32), ["patch"])
     files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
     if isinstance(draft.pixels, SourceTiles):
         files |= encode_jpegs(TILES, draft.pixels.streams, draft.pixels.side)
@@ -163,6 +167,7 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
     files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
     files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    files |= encode_earlier(tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
     files |= encode_array("reference/variances", reference.variances, ["component"])
@@ -172,8 +177,20 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     return files
 
 
+def encode_earlier(tissue: TissueMap) -> dict[str, bytes]:
+    """Who stood for each patch before later patches were picked."""
+    from wsisum_cli.arrays import encode_array
+
+    if tissue.prefixes is None:
+        return {}
+    counts, picks, cosines = tissue.prefixes.earlier()
+    files = encode_array("tissue/earlier_count", counts, ["tissue"])
+    files |= encode_array("tissue/earlier_representative", picks, ["earlier"])
+    return files | encode_array("tissue/earlier_similarity", cosines.astype(np.float16), ["earlier"])
+
+
 def encode_embeddings(reference: Reference) -> dict[str, bytes]:
-    """What models that see a whole slide made of it, as far as there are such."""
+    """What random draws reach, and what models that see a whole slide made of it, as far as there are such."""
     from wsisum_cli.arrays import encode_array
 
     files: dict[str, bytes] = {}

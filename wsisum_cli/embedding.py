@@ -81,6 +81,7 @@ class Embedded:
     models: SlideModels = NO_MODELS
     retold: Retold | None = None
     slide: SlideEmbedding | None = None
+    slide_cosine: float | None = None  # between the slide encoder's embedding of the kept patches alone and `slide`
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """By their names below `reference`."""
@@ -97,8 +98,8 @@ class Embedded:
 
     def figures(self) -> dict[str, float | None]:
         """By their names below `quality`."""
-        nothing: dict[str, float | None] = {"reconstruction": None, "embedding_cosine": None}
-        return nothing if self.retold is None else self.retold.figures()
+        figures: dict[str, float | None] = {"reconstruction": None, "embedding_cosine": None}
+        return figures | ({} if self.retold is None else self.retold.figures()) | {"slide_cosine": self.slide_cosine}
 
 
 def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Rows) -> Embedded:
@@ -106,11 +107,12 @@ def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Ro
 
     Raises ModelError.
     """
-    return Embedded(
-        models,
-        retell(models.summarizer, tissue, candidates, kept) if models.summarizer is not None else None,
-        encode_slide(models.slide_encoder, tissue) if models.slide_encoder is not None else None,
-    )
+    retold = retell(models.summarizer, tissue, candidates, kept) if models.summarizer is not None else None
+    if models.slide_encoder is None:
+        return Embedded(models, retold)
+    slide = encode_slide(models.slide_encoder, tissue)
+    of_kept = encode_slide(models.slide_encoder, tissue.at(kept)).embedding
+    return Embedded(models, retold, slide, cosine(of_kept, slide.embedding))
 
 
 def retell(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> Retold:

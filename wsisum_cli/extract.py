@@ -18,9 +18,7 @@ from wsisum_cli.compress import (
     Tissue,
     Tools,
     choose_grid,
-    describe_source,
     encode_tissue,
-    installed_version,
     tissue_mask,
 )
 from wsisum_cli.container import writing_aside
@@ -28,6 +26,7 @@ from wsisum_cli.damage import Damage
 from wsisum_cli.errors import FeaturesError
 from wsisum_cli.feature_file import FeatureDraft, is_whole, write_feature_file
 from wsisum_cli.inference import Encoder
+from wsisum_cli.provenance import describe_source, installed_version
 from wsisum_cli.slide import Slide, open_slide, read_overview
 from wsisum_cli.source import sha256_of
 

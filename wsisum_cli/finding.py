@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wsisum_cli.verdict import Verdict
+
 #: Every code that a finding can have, with its severity and what it means; docs/cli.md lists them.
 CODES = {
     "unreadable": ("error", "the file is missing, or no summary slide of this format"),
@@ -20,6 +22,9 @@ CODES = {
     "coords-outside": ("error", "a patch lies outside the slide"),
     "weights": ("error", "weights do not add up, or do not match the tissue map"),
     "quality-differs": ("error", "the recorded quality is not what the file's data give"),
+    "verdict-differs": ("error", "the recorded verdict is not what the recorded figures and draws give"),
+    "verdict-fail": ("warning", "the summary does not stand for the slide as well as random draws of as many patches"),
+    "verdict-review": ("info", "some figure of the summary is less good than is asked for"),
     "features-differ": ("error", "features computed from the stored pixels are not those stored"),
     "features-not-recomputed": ("info", "the encoder that made the features is not at hand"),
     "embedding-not-recomputed": ("info", "the summarizer or slide encoder that made an embedding is not at hand"),
@@ -59,6 +64,7 @@ class Verification:
     tier: str
     findings: list[Finding] = field(default_factory=list)
     measured: dict[str, float] = field(default_factory=dict)  # figures computed on the way
+    verdict: Verdict | None = None  # None where the file does not tell, or was not looked into
 
     @property
     def ok(self) -> bool:
@@ -72,4 +78,5 @@ class Verification:
             "tier": self.tier,
             "findings": found,
             "measured": self.measured,
+            "verdict": None if self.verdict is None else self.verdict.as_dict(),
         }

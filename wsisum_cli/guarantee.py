@@ -8,6 +8,7 @@ the largest such region cannot be badly served throughout.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,24 @@ class Guarantee:
             return -1.0
         too_large = np.flatnonzero(self.largest >= patches)
         return float(self.cosine[too_large[0] if len(too_large) else -1])
+
+
+#: Cosines for which a summary states the area.
+STATED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def guaranteed(
+    coords: Coords, patch_size_level0: float, mpp: float, similarity: npt.NDArray[np.floating]
+) -> dict[str, Any]:
+    """What a summary states: at the 5th percentile of all cosines, and at round ones that fewer regions reach.
+
+    Similarities count as precisely as a summary stores them.
+    """
+    stored = similarity.astype(np.float16).astype(np.float64)
+    found = guarantee(coords, patch_size_level0, mpp, stored)
+    cosine = round(float(np.percentile(stored, 5)), 4)
+    areas = {f"{at:g}": round(found.area(at), 6) for at in STATED}
+    return {"cosine": cosine, "area_mm2": round(found.area(cosine), 6), "areas_mm2": areas}
 
 
 def guarantee(coords: Coords, patch_size_level0: float, mpp: float, similarity: npt.NDArray[np.floating]) -> Guarantee:

@@ -126,6 +126,12 @@ def unit_rows(features: Features) -> npt.NDArray[np.float64]:
     return scaled
 
 
+def as_half(features: Features) -> Features:
+    """float16, or float32 where a value would overflow: as a summary stores them."""
+    largest = float(np.abs(features).max(initial=0))
+    return features.astype(np.float16 if largest <= float(np.finfo(np.float16).max) else np.float32)
+
+
 def blocks(count: int) -> Iterator[slice]:
     """Slices that cover 0..count in order, `BLOCK` at a time."""
     return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))

@@ -18,8 +18,10 @@ from wsisum_cli.embedding import EmbeddingScore
 from wsisum_cli.facility import greedy
 from wsisum_cli.levels import pick_levels
 from wsisum_cli.population import Population
-from wsisum_cli.sampling import Features, Rows, checked, unit_rows
-from wsisum_cli.similarity import cosines, nearest
+from wsisum_cli.prefixes import Prefixes, prefixes_of
+from wsisum_cli.sampling import Features, Rows, checked
+from wsisum_cli.similarity import nearest
+from wsisum_cli.weights import fit_weights
 
 #: population, keep -> rows (K,) of N, in order of picking.
 Selector = Callable[[Population, int], Rows]
@@ -34,32 +36,19 @@ class Selection:
     """The K kept patches of N, and who stands for whom.
 
     `rows` (K,) int64: rows of N, in order of picking.
-    `weights` (K,) float64: the share of the tissue patches that each stands for; they sum to 1.
-    `counts` (K,) int64: the same as a number of patches, itself included.
+    `weights` (K,) float64: the shares by which the weighted mean is nearest to the slide's; they sum to 1.
+    `counts` (K,) int64: how many of the N patches each stands for, itself included.
     `representative` (N,) int32: which of the K stands for the patch, 0..K-1.
     `similarity` (N,) float32: the cosine to it.
+    `prefixes`: the same had fewer been picked.
     """
 
     rows: Rows
     weights: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
+    prefixes: Prefixes
     representative: npt.NDArray[np.int32]
     similarity: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well the kept patches stand for the tissue; cosines, so -1..1.
-
-    `coverage`, `coverage_p05`, `coverage_min`: mean, 5th percentile and minimum, over all tissue patches,
-    of the best cosine to a kept patch.
-    `weighted_cosine`: between the weighted mean of the kept features and the mean of all features.
-    """
-
-    coverage: float
-    coverage_p05: float
-    coverage_min: float
-    weighted_cosine: float
 
 
 def keep_count(tissue_patches: int, keep: int | None) -> int:
@@ -92,38 +81,18 @@ def pick(population: Population, keep: int, selector: str = "wsisum") -> Rows:
 
 
 def weigh(features: Features, rows: Rows) -> Selection:
-    """Let every patch be represented by the most similar of the picked `rows` (K,), which weighs it so much more."""
-    representative, similarity = represent(features, rows)
+    """Let every patch be represented by the most similar of the picked `rows` (K,), and fit the weights of these."""
+    features = checked(features)
+    prefixes = prefixes_of(features, rows)
+    representative, similarity = prefixes.of(len(rows))
     counts = np.bincount(representative, minlength=len(rows))
-    return Selection(rows, counts / len(features), counts, representative, similarity)
+    weights = fit_weights(features[rows], features.mean(axis=0, dtype=np.float64), counts)
+    return Selection(rows, weights, counts, prefixes, representative, similarity)
 
 
 def select(population: Population, keep: int, selector: str = "wsisum") -> Selection:
     """`pick`, then `weigh`."""
     return weigh(population.features, pick(population, keep, selector))
-
-
-def represent(features: Features, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """For each of the N patches the most similar of the kept `rows`: its index (N,), and the cosine (N,).
-
-    A kept patch stands for itself, also where another is equal to it. Other ties go to the one picked first.
-    """
-    features = checked(features)
-    representative, similarity = nearest(features, features[rows])
-    representative[rows] = np.arange(len(rows))
-    return representative, similarity
-
-
-def measure(features: Features, selection: Selection) -> Quality:
-    """Measure a selection from the features (N, D) of all tissue patches."""
-    features = checked(features)
-    return _quality(features, features[selection.rows], selection.weights, selection.similarity)
-
-
-def measure_kept(features: Features, kept: Features, weights: npt.NDArray[np.floating]) -> Quality:
-    """Measure kept features (K, D) with weights (K,) against the features (N, D) of all tissue patches."""
-    features, kept = checked(features), checked(kept)
-    return _quality(features, kept, weights, nearest(features, kept)[1])
 
 
 def pick_wsisum(population: Population, keep: int) -> Rows:
@@ -160,19 +129,3 @@ SELECTORS: dict[str, Selector] = {
     "entropy": pick_entropy,
     "attention": pick_attention,
 }
-
-
-def _quality(
-    features: Features,
-    kept: Features,
-    weights: npt.NDArray[np.floating],
-    similarity: npt.NDArray[np.float32],
-) -> Quality:
-    weighted = (weights[:, None].astype(np.float64) * kept).sum(axis=0, keepdims=True)
-    mean = features.mean(axis=0, dtype=np.float64, keepdims=True)
-    return Quality(
-        coverage=float(similarity.mean(dtype=np.float64)),
-        coverage_p05=float(np.percentile(similarity.astype(np.float64), 5)),
-        coverage_min=float(similarity.min()),
-        weighted_cosine=float(cosines(unit_rows(weighted), unit_rows(mean))[0, 0]),
-    )

@@ -39,12 +39,13 @@ from wsisum_cli.draft import (
     Reference,
     SourceTiles,
     TissueMap,
-    as_half,
     reference_of,
     write_summary,
 )
+from wsisum_cli.draws import Draws
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.patch import Reading, Tile, cut_patch
+from wsisum_cli.prefixes import Prefixes, join
 
 __all__ = [
     "FORMAT_VERSION",
@@ -63,7 +64,6 @@ __all__ = [
     "SourceTiles",
     "Summary",
     "TissueMap",
-    "as_half",
     "name_of",
     "open_summary",
     "parse_json",
@@ -199,8 +199,15 @@ class Summary:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """(K,) float64 share of the tissue that each kept patch stands for; sums to 1."""
+        """(K,) float64 share of each kept patch in the slide's mean; sums to 1."""
         return self.array("patches/weights")
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """(K,) int32 how many tissue patches each kept patch stands for, itself included; they sum to N."""
+        found = self.optional("patches/counts")
+        stand_in = self.tissue.representative
+        return np.bincount(stand_in, minlength=len(self.coords)).astype(np.int32) if found is None else found
 
     @cached_property
     def cluster(self) -> np.ndarray:
@@ -226,7 +233,32 @@ class Summary:
     def tissue(self) -> TissueMap:
         """Every tissue patch of the slide and the kept patch that stands for it."""
         names = ("coords", "representative", "similarity", "cluster")
-        return TissueMap(*(self.array(f"tissue/{name}") for name in names))
+        coords, representative, similarity, cluster = (self.array(f"tissue/{name}") for name in names)
+        earlier = [self.optional(f"tissue/earlier_{name}") for name in ("count", "representative", "similarity")]
+        return TissueMap(
+            coords, representative, similarity, cluster, self._prefixes(earlier, representative, similarity)
+        )
+
+    def _prefixes(
+        self, earlier: list[np.ndarray | None], representative: np.ndarray, similarity: np.ndarray
+    ) -> Prefixes | None:
+        counts, picks, cosines = earlier
+        if counts is None or picks is None or cosines is None:
+            return None
+        fits = len(counts) == len(representative) == len(similarity) and counts.min(initial=0) >= 0
+        if not fits or not counts.sum(dtype=np.int64) == len(picks) == len(cosines):
+            raise SummaryError(f"{self.name}: tissue/earlier_count does not count tissue/earlier_*; they are damaged")
+        return join(counts, picks, cosines, representative, similarity)
+
+    @cached_property
+    def draws(self) -> Draws | None:
+        """What random draws of as many patches reach; None in summaries before format 1.2."""
+        by_features, by_models = self.optional("reference/draws"), self.optional("reference/model_draws")
+        if by_features is None or by_models is None:
+            return None
+        said = self.attributes["draws"]
+        counts = (said["count"], said["model_count"], said["seed"])
+        return Draws(tuple(said["keep"]), by_features, tuple(said["models"]), by_models, *counts)
 
     @cached_property
     def reference(self) -> Reference:

@@ -12,13 +12,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from wsisum_cli.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, Models
 from wsisum_cli.attributes import wrong_attributes
 from wsisum_cli.comparison import against_source
 from wsisum_cli.container import layout_differs
-from wsisum_cli.content import Content, FindEncoder, FindSlideEncoder, FindSummarizer, Models, cosines
+from wsisum_cli.content import Content, cosines
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.finding import CODES, Finding, Verification
 from wsisum_cli.summary import ROOT, Summary, name_of, open_summary
+from wsisum_cli.verdict import Thresholds
 
 __all__ = [
     "CODES",
@@ -41,15 +43,17 @@ def verify_summary(
     threads: int = 1,
     find_summarizer: FindSummarizer = lambda card: None,
     find_slide_encoder: FindSlideEncoder = lambda card: None,
+    thresholds: Thresholds | None = None,
 ) -> Verification:
     """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found.
 
-    What finds a model gets its card as the summary records it, and gives None where it is not at hand.
+    The verdict is by `thresholds`, None: those recorded. What finds a model gets its card as the summary records it,
+    and gives None where it is not at hand.
     """
     result = Verification(name_of(path), tier)
     models = Models(find_encoder, find_summarizer, find_slide_encoder)
     try:
-        for finding in findings(path, models, tier, source, threads, result.measured):
+        for finding in findings(path, models, tier, source, threads, result, thresholds):
             result.findings.append(finding)
     # Whatever damage makes of the data, the caller gets findings and the other files get their turn.
     except Exception as error:  # noqa: BLE001
@@ -72,7 +76,8 @@ def findings(
     tier: str,
     source: Path | None,
     threads: int,
-    measured: dict[str, float],
+    result: Verification,
+    thresholds: Thresholds | None,
 ) -> Iterator[Finding]:
     try:
         with open_summary(path) as summary:
@@ -84,9 +89,10 @@ def findings(
             if wrong:
                 return  # the arrays cannot be held against them
             content = Content(summary, damaged)
-            agrees = yield from content.check(models, measured)
+            agrees = yield from content.check(models, result.measured, thresholds)
+            result.verdict = content.verdict
             if tier == "source" and agrees:
-                yield from against_source(content, source, models, threads, measured)
+                yield from against_source(content, source, models, threads, result.measured)
     except OSError as error:  # SummaryError among them
         yield Finding("unreadable", str(error))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.sampling import Features, checked, one_thread
+from wsisum_cli.sampling import Features, as_half, checked, one_thread
 
 Weights = npt.NDArray[np.float64]
 
@@ -18,19 +18,19 @@ SUM = 1e3
 STRAY = 1e-4
 
 
-def fit_weights(features: Features, rows: npt.NDArray[np.integer], counts: npt.ArrayLike) -> Weights:
-    """Weights (K,) of the kept `rows` of features (N, D): none negative, summing to 1.
+def fit_weights(kept: Features, mean: Features, counts: npt.ArrayLike) -> Weights:
+    """Weights (K,) of `kept` features (K, D): none negative, summing to 1; `mean` (D,) is that of all tissue patches.
 
     `counts` (K,), all above 0, are how many patches each stands for. Their shares are given back where no others
-    bring the weighted mean nearer to the mean of all by cosine.
+    bring the weighted mean nearer to `mean` by cosine. Both are taken as precisely as a summary stores them, so that
+    whoever has only that fits the same.
     """
-    features = checked(features)
-    kept = features[rows].astype(np.float64)
-    mean = features.mean(axis=0, dtype=np.float64)
+    own = np.asarray(as_half(checked(kept)), np.float64)
+    whole = np.asarray(mean.astype(np.float32), np.float64)
     shares = np.asarray(counts, np.float64) / np.sum(counts, dtype=np.float64)
     with one_thread():
-        fitted = fit_mean(kept, mean, shares)
-        return fitted if mean_error(kept, fitted, mean) < mean_error(kept, shares, mean) else shares
+        fitted = fit_mean(own, whole, shares)
+        return fitted if mean_error(own, fitted, whole) < mean_error(own, shares, whole) else shares
 
 
 def fit_mean(kept: Weights, mean: Weights, shares: Weights) -> Weights:
