@@ -13,8 +13,10 @@ from wsisum_cli import facility
 from wsisum_cli.embedding import SlideModels
 from wsisum_cli.errors import UsageError
 from wsisum_cli.population import Population
+from wsisum_cli.prefixes import prefixes_of
+from wsisum_cli.quality import Kept, Quality, measure_kept, measure_selection
 from wsisum_cli.sampling import Candidates, sample_candidates, unit_rows
-from wsisum_cli.selection import SELECTORS, keep_count, measure, measure_kept, represent, select
+from wsisum_cli.selection import SELECTORS, Selection, keep_count, select
 from wsisum_cli.similarity import ONE, scale_of, whole_rows
 from wsisum_cli.slide_encoder import SlideEmbedding
 
@@ -53,6 +55,15 @@ def population(features: np.ndarray, candidates: Candidates | None = None, seed:
 
 def kept(features: np.ndarray, keep: int, selector: str = "facility", seed: int = 0):
     return select(population(features, seed=seed), keep, selector)
+
+
+def measured(features: np.ndarray, selection: Selection) -> Quality:
+    """All in one cluster."""
+    return measure_selection(features, selection, np.zeros(len(features), np.int16))
+
+
+def represent(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return prefixes_of(features, rows).of(len(rows))
 
 
 @st.composite
@@ -105,7 +116,7 @@ def test_rows_are_distinct_and_weights_are_shares_of_the_tissue(selector, slide)
     assert len(np.unique(selection.rows)) == len(selection.rows) == keep
     assert 0 <= selection.rows.min() <= selection.rows.max() < len(features)
     assert selection.counts.sum() == len(features)
-    assert np.array_equal(selection.weights, selection.counts / len(features))
+    assert (selection.weights >= 0).all()
     assert selection.weights.sum() == pytest.approx(1, abs=1e-12)
 
 
@@ -126,7 +137,7 @@ def test_a_kept_patch_represents_itself(selector, slide):
 def test_quality_is_in_range(selector, slide):
     features, keep = slide
     selection = kept(features, keep, selector)
-    quality = measure(features, selection)
+    quality = measured(features, selection)
     # The 5th percentile may exceed the mean: a few patches badly served, all others perfectly.
     assert -1 <= quality.coverage_min <= min(quality.coverage, quality.coverage_p05)
     assert max(quality.coverage, quality.coverage_p05) <= 1
@@ -136,8 +147,9 @@ def test_quality_is_in_range(selector, slide):
 @every_selector
 def test_keeping_all_is_perfect(selector):
     features = gaussian(30)
-    quality = measure(features, kept(features, 30, selector))
-    assert quality.coverage == quality.coverage_p05 == quality.coverage_min == quality.weighted_cosine == 1
+    quality = measured(features, kept(features, 30, selector))
+    assert quality.coverage == quality.coverage_p05 == quality.coverage_min == 1
+    assert quality.weighted_cosine == pytest.approx(1, abs=1e-6)
 
 
 @every_selector
@@ -146,8 +158,9 @@ def test_keeping_all_is_perfect(selector):
 def test_equal_patches_are_all_represented(selector, patches, value):
     features = np.full((patches, 5), value, np.float32)
     selection = kept(features, keep_count(patches, None), selector)
-    quality = measure(features, selection)
-    assert quality.coverage == quality.coverage_min == quality.weighted_cosine == value
+    quality = measured(features, selection)
+    assert quality.coverage == quality.coverage_min == value
+    assert quality.weighted_cosine == pytest.approx(value, abs=1e-12)
 
 
 @every_selector
@@ -156,7 +169,7 @@ def test_half_precision_gives_what_its_values_give(selector):
     half, single = kept(features, 9, selector), kept(features.astype(np.float32), 9, selector)
     assert np.array_equal(half.rows, single.rows)
     assert np.array_equal(half.similarity, single.similarity)
-    assert measure(features, half) == measure(features.astype(np.float32), single)
+    assert measured(features, half) == measured(features.astype(np.float32), single)
 
 
 @every_selector
@@ -167,12 +180,12 @@ def test_neither_a_second_run_nor_the_threads_matter(selector):
     for threads in (1, 1, 2, 4):
         with threadpool_limits(limits=threads):
             selection = select(population(features, candidates, 3), 40, selector)
-            found.append((selection, measure(features, selection)))
+            found.append((selection, measured(features, selection)))
+    first = found[0][0]
     for selection, quality in found[1:]:
-        assert all(
-            np.array_equal(one, other)
-            for one, other in zip(vars(found[0][0]).values(), vars(selection).values(), strict=True)
-        )
+        for one, other in ((first, selection), (first.prefixes, selection.prefixes)):
+            values = [(value, vars(other)[name]) for name, value in vars(one).items() if name != "prefixes"]
+            assert all(np.array_equal(*pair) for pair in values)
         assert quality == found[0][1]
 
 
@@ -267,12 +280,12 @@ def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
     features = np.concatenate([gaussian(12, 16)[np.arange(2_000) % 12], gaussian(3, 16, 9) * 3])
     features += 0.6 * gaussian(2_003, 16, 5)
     candidates = sample_candidates(features, 100, 12)
-    full = measure(features, select(population(features, candidates), 30, selector))
+    full = measured(features, select(population(features, candidates), 30, selector))
     monkeypatch.setattr(facility, "EXACT", 1_000)
     monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 1_100)
     pooled = population(features, candidates)
     assert len(pooled.pool.rows) == 1_100 == len(np.unique(pooled.pool.rows))
-    part = measure(features, select(pooled, 30, selector))
+    part = measured(features, select(pooled, 30, selector))
     assert part.coverage > full.coverage - 0.01
     assert part.coverage_min > full.coverage_min - 0.1
 
@@ -370,14 +383,17 @@ def test_representation_agrees_with_the_plain_way_beyond_one_block():
 def test_a_selection_measures_the_same_from_what_is_kept_of_it():
     features = gaussian(200)
     selection = kept(features, 20)
-    assert measure(features, selection) == measure_kept(features, features[selection.rows], selection.weights)
+    cluster = np.arange(200) % 3
+    stored = Kept(features[selection.rows], selection.weights, cluster[selection.rows])
+    assert measure_selection(features, selection, cluster) == measure_kept(features, stored, cluster)
 
 
 def test_known_quality():
     features = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
-    quality = measure_kept(features, features[:1], np.ones(1))
+    quality = measure_kept(features, Kept(features[:1], np.ones(1), np.array([2])), np.array([2, 0, 0, 1]))
     assert (quality.coverage, quality.coverage_min) == (0.25, -1)
     assert quality.coverage_p05 == pytest.approx(-0.85)
+    assert quality.composition == 0.75
     assert quality.weighted_cosine == pytest.approx(np.sqrt(0.5), abs=1e-6)
 
 
@@ -433,5 +449,5 @@ def test_real_slides_are_covered_better_than_by_99_of_100_random_draws(shared, s
         draw = np.random.default_rng(0).permutation
         draws = [cosines[draw(len(features))[:63]].max(axis=0).mean() for _ in range(200)]
         slide = Population(features, coords, sample_candidates(features))
-        coverage = measure(features, select(slide, 63, selector)).coverage
+        coverage = measured(features, select(slide, 63, selector)).coverage
         assert coverage > np.percentile(draws, 99), name

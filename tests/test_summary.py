@@ -47,18 +47,20 @@ from wsisum_cli.attributes import (
     REQUIRED,
     REQUIRED_OF_MODELS,
     REQUIRED_SINCE_1_1,
+    REQUIRED_SINCE_1_2,
     REQUIRED_WHERE,
     wrong_attributes,
 )
 from wsisum_cli.container import write_container
 from wsisum_cli.errors import SummaryError
+from wsisum_cli.prefixes import Prefixes, join
+from wsisum_cli.sampling import as_half
 from wsisum_cli.summary import (
     PORTABLE,
     Draft,
     Kept,
     Summary,
     TissueMap,
-    as_half,
     open_summary,
     reference_of,
     write_summary,
@@ -147,6 +149,13 @@ def test_an_overview_finer_than_the_portable_image_is_kept_in_jpeg(tmp_path: Pat
 ATTRIBUTES = tiny_draft().attributes
 
 
+def drawn_prefixes(stand_in: np.ndarray, similarity: np.ndarray, rng: np.random.Generator) -> Prefixes:
+    """Any number of earlier picks before the last of each patch."""
+    earlier = rng.integers(0, stand_in + 1)
+    picks, cosines = rng.integers(0, 6, earlier.sum()), rng.uniform(-1, 1, earlier.sum())
+    return join(earlier, picks.astype(np.int32), cosines.astype(np.float16), stand_in, similarity)
+
+
 @st.composite
 def drafts(draw: st.DrawFn) -> Draft:
     """Drafts of random arrays, which need not agree with each other."""
@@ -167,9 +176,9 @@ def drafts(draw: st.DrawFn) -> Draft:
         attributes,
         overview,
         draw(st.floats(0.1, 100)),
-        Kept(coords[:kept], features[:kept], rng.dirichlet(np.ones(kept)), cluster[:kept]),
+        Kept(coords[:kept], features[:kept], rng.dirichlet(np.ones(kept)), rng.integers(0, 9, kept), cluster[:kept]),
         streams,
-        TissueMap(coords, stand_in, similarity, cluster),
+        TissueMap(coords, stand_in, similarity, cluster, drawn_prefixes(stand_in, similarity, rng)),
         reference_of(features),
         draw(st.one_of(st.none(), st.binary(min_size=1, max_size=50))),
     )
@@ -183,12 +192,16 @@ def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFa
     with open_summary(path) as summary:
         assert summary.provenance == draft.attributes
         assert summary.icc_profile == draft.icc_profile
-        for name in ("coords", "weights", "cluster"):
+        for name in ("coords", "weights", "counts", "cluster"):
             assert np.array_equal(getattr(summary, name), getattr(draft.kept, name))
         assert np.array_equal(summary.features, as_half(draft.kept.features))
         assert np.allclose(summary.features, draft.kept.features, rtol=1e-3, atol=1e-7)
         for part in ("tissue", "reference"):
             for name, values in vars(getattr(draft, part)).items():
+                if name == "prefixes":
+                    found = vars(summary.prefixes)
+                    assert all(np.array_equal(column, found[key]) for key, column in vars(values).items())
+                    continue
                 assert np.array_equal(getattr(getattr(summary, part), name), values), (part, name)
         assert [summary.patches.shard.stream(row) for row in range(len(summary.patches))] == draft.pixels
         assert summary.overview.shape == draft.overview.shape
@@ -522,14 +535,17 @@ def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
     jsonschema.validate(attributes_of(both[which]), SCHEMA)
 
 
-def test_the_schema_knows_both_versions(both: dict[str, Path]):
-    older = attributes_of(both["jpeg"]) | {"format_version": "1.0"}
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(older, SCHEMA)  # which knows no such models
-    del older["summarizer"], older["slide_encoder"]
-    jsonschema.validate(older, SCHEMA)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(older | {"format_version": "1.1"}, SCHEMA)
+def test_the_schema_knows_every_version(both: dict[str, Path]):
+    attributes = attributes_of(both["jpeg"])
+    added = {"1.1": ("draws", "verdict", "guarantee", "trimmed_from"), "1.0": ("summarizer", "slide_encoder")}
+    for version, names in added.items():
+        newer, attributes = attributes, attributes | {"format_version": version}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(attributes, SCHEMA)  # which knows none of these
+        attributes = {name: value for name, value in attributes.items() if name not in names}
+        jsonschema.validate(attributes, SCHEMA)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(attributes | {"format_version": newer["format_version"]}, SCHEMA)
 
 
 def test_tiny_attributes_fit_what_verification_wants(tiny: Path):
@@ -540,6 +556,7 @@ KINDS = {
     **REQUIRED,
     **{path: kind for more in REQUIRED_WHERE.values() for path, kind in more.items()},
     **REQUIRED_SINCE_1_1,
+    **REQUIRED_SINCE_1_2,
     **{f"{name}.{path}": kind for name, more in REQUIRED_OF_MODELS.items() for path, kind in more.items()},
 }
 

@@ -21,6 +21,7 @@ from onnx_models import expected_embedding
 from summaries import (
     DIMS,
     KEPT,
+    LENIENT,
     STUB,
     TISSUE,
     compress_drawn,
@@ -39,8 +40,10 @@ from wsisum_cli.arrays import encode_array, encode_jpegs
 from wsisum_cli.attributes import MISSING
 from wsisum_cli.container import container_parts, write_container
 from wsisum_cli.errors import ModelError, SummaryError
+from wsisum_cli.guarantee import guaranteed
 from wsisum_cli.inspection import facts
 from wsisum_cli.summary import Summary, open_summary, write_summary
+from wsisum_cli.verdict import read_thresholds
 from wsisum_cli.verify import CODES, Verification, is_whole, verify_summary
 
 Members = dict[str, bytes]
@@ -402,9 +405,31 @@ def move_weight(weights: np.ndarray) -> np.ndarray:
 SHARD = "patches/pixels/c/0/0/0/0"
 GREY = jpeg.encode(np.full((32, 32, 3), 128, np.uint8))
 TAMPERED: list[tuple[str, str, str, Change]] = [
-    ("weights", "weight moved", "jpeg", array("patches/weights", move_weight)),
+    ("quality-differs", "weight moved", "jpeg", array("patches/weights", move_weight)),
     ("weights", "weights doubled", "jpeg", array("patches/weights", lambda w: 2 * w)),
     ("weights", "map changed", "jpeg", array("tissue/representative", lambda r: r[::-1] * 0)),
+    ("weights", "counts", "jpeg", array("patches/counts", lambda c: c[::-1])),
+    ("quality-differs", "composition", "jpeg", attribute("quality.composition", 0.9)),
+    ("quality-differs", "slide cosine", "models", attribute("quality.slide_cosine", 0.9)),
+    ("quality-differs", "guaranteed area", "jpeg", attribute("guarantee.area_mm2", 0.0001)),
+    ("quality-differs", "guaranteed areas", "jpeg", attribute("guarantee.areas_mm2", {"0.9": 0.0001})),
+    ("verdict-differs", "percentile", "jpeg", attribute("verdict.percentiles.coverage_min", 101)),
+    ("verdict-differs", "verdict", "jpeg", attribute("verdict.verdict", "REVIEW")),
+    ("verdict-differs", "draws", "jpeg", array("reference/draws", lambda d: d * 0)),
+    ("verdict-differs", "draws of fewer", "jpeg", attribute("draws.keep", [KEPT - 1])),
+    ("values", "draws do not ascend", "jpeg", array("reference/draws", lambda d: d[..., ::-1])),
+    ("values", "draws not numbers", "models", array("reference/model_draws", put((0, 3), np.nan))),
+    ("values", "earlier pick out of range", "jpeg", array("tissue/earlier_representative", put(0, KEPT))),
+    ("values", "earlier cosine", "jpeg", array("tissue/earlier_similarity", put(0, np.nan))),
+    ("values", "earlier ones not as many", "jpeg", array("tissue/earlier_count", put(0, KEPT - 1))),
+    ("values", "counts negative", "jpeg", array("patches/counts", put(0, -1))),
+    ("array-damaged", "no draws", "jpeg", dropped("reference/draws")),
+    ("array-damaged", "no draws by models", "models", dropped("reference/model_draws")),
+    ("array-damaged", "no earlier ones", "jpeg", dropped("tissue/earlier_similarity")),
+    ("attributes", "no verdict", "jpeg", attribute("verdict", {})),
+    ("attributes", "verdict is none", "jpeg", attribute("verdict.verdict", "GOOD")),
+    ("attributes", "composition above 1", "jpeg", attribute("quality.composition", 1.5)),
+    ("attributes", "draws do not ascend", "jpeg", attribute("draws.keep", [8, 8])),
     ("values", "negative weight", "jpeg", array("patches/weights", put(0, -0.1))),
     ("values", "weight not a number", "jpeg", array("patches/weights", put(0, np.nan))),
     ("values", "representative out of range", "jpeg", array("tissue/representative", put(5, KEPT))),
@@ -680,7 +705,7 @@ def test_the_kept_patches_alone_tell_how_near_they_are_to_the_slide(tiny: dict[s
 def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
     """They know no models that see whole slides; should such an attribute be there, it means nothing."""
     draft = tiny_draft()
-    added = ("summarizer", "slide_encoder")
+    added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from")
     attributes = {name: value for name, value in draft.attributes.items() if name not in added}
     figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
     attributes["quality"] = {name: attributes["quality"][name] for name in figures}
@@ -838,6 +863,13 @@ def test_quality_that_the_slides_tissue_does_not_give_is_found(drawn: dict[str, 
 
     def boast(attributes: Attributes) -> None:
         attributes["quality"] |= {"coverage": 1.0, "coverage_p05": 1.0, "coverage_min": 1.0}
+        attributes["verdict"]["percentiles"] |= {"coverage": 100, "coverage_p05": 100, "coverage_min": 100}
+        attributes["guarantee"] = guaranteed(
+            tissue.coords, size, attributes["source"]["mpp"], tissue.similarity * 0 + 1
+        )
+
+    with open_summary(drawn["jpeg"]) as summary:
+        tissue, size = summary.tissue, summary.attributes["patch"]["patch_size_level0"]
 
     changed = sign_again(tmp_path / "x.ozx", members, boast)
     encoder = shipped_encoder()
@@ -878,7 +910,7 @@ def test_embeddings_that_are_not_the_slides_are_found(drawn: dict[str, Path], tm
         sign_again(changed, members, attribute_in_place("quality.embedding_cosine", now))
     result = verify_embedded(drawn, changed)
     assert "embedding-differs" in codes(result)
-    assert codes(result) <= {"embedding-differs", "quality-differs"}
+    assert codes(result) <= {"embedding-differs", "quality-differs", "verdict-differs"}
     (finding,) = [finding for finding in result.findings if finding.code == "embedding-differs"]
     assert finding.member == f"reference/{name}"
 
@@ -886,9 +918,28 @@ def test_embeddings_that_are_not_the_slides_are_found(drawn: dict[str, Path], tm
 def test_a_reconstruction_that_the_slide_does_not_give_is_found(drawn: dict[str, Path], tmp_path: Path):
     path = sign_again(tmp_path / "x.ozx", unpack(drawn["models"]), attribute_in_place("quality.reconstruction", 1.0))
     result = verify_embedded(drawn, path)
-    assert [(finding.code, finding.message.split()[0]) for finding in result.findings] == [
-        ("quality-differs", "reconstruction")
-    ]
+    found = {finding.code: finding.message for finding in result.findings}
+    assert found.keys() <= {"quality-differs", "verdict-differs"}
+    assert found["quality-differs"].startswith("reconstruction")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "code", "ok"),
+    [
+        ("coverage=100/100", "verdict-fail", False),
+        ("coverage=100/0", "verdict-review", True),
+        ("coverage=0/0", "", True),
+    ],
+)
+def test_the_verdict_is_by_thresholds_that_are_asked_for(tiny: dict[str, Path], threshold: str, code: str, ok: bool):
+    texts = [*LENIENT, threshold]
+    result = verify_summary(tiny["jpeg"], find_stub, thresholds=read_thresholds(texts))
+    assert [finding.code for finding in result.findings] == ([code] if code else [])
+    assert result.ok == ok
+    assert result.verdict is not None
+    assert result.verdict.verdict == {"verdict-fail": "FAIL", "verdict-review": "REVIEW", "": "PASS"}[code]
+    assert all(finding.message.startswith("coverage is at percentile") for finding in result.findings)
+    assert result.as_dict()["verdict"]["percentiles"]["coverage"] < 100
 
 
 # -------------------------------------------------------------------------------------------------------- the codes
@@ -902,6 +953,8 @@ ELSEWHERE = {  # code -> the test above that produces it
     "features-not-recomputed": test_without_the_encoder_the_features_are_not_recomputed,
     "embedding-not-recomputed": test_without_the_models_of_whole_slides_their_figures_are_not_recomputed,
     "embedding-differs": test_embeddings_that_are_not_the_slides_are_found,
+    "verdict-fail": test_the_verdict_is_by_thresholds_that_are_asked_for,
+    "verdict-review": test_the_verdict_is_by_thresholds_that_are_asked_for,
     "internal": test_our_own_failures_become_a_finding,
 }
 

@@ -47,12 +47,14 @@ def appraise(
 
     `thresholds` None: those recorded. Gives back the verdict of the figures measured, None before format 1.2.
     """
-    yield from weights(summary)
-    yield from quality(summary, measured)
-    yield from embeddings(summary, models, measured)
-    if minor_version(summary.attributes) < 2:
-        return None
-    yield from guarantees(summary)
+    found = list(weights(summary))
+    if not found:
+        found = [*quality(summary, measured), *embeddings(summary, models, measured)]
+        if minor_version(summary.attributes) >= 2:
+            found += guarantees(summary)
+    yield from found
+    if minor_version(summary.attributes) < 2 or any(finding.severity == "error" for finding in found):
+        return None  # what the figures come to is not told by other figures
     return (yield from verdict(summary, measured, thresholds))
 
 

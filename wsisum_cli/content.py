@@ -142,14 +142,17 @@ class Content:
         if minor_version(self.attributes) < 2:
             return {}
         draws = self.attributes["draws"]
-        return {
+        arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
             "patches/counts": ("int32", (self.attributes["patches"],)),
             "tissue/earlier_count": ("int32", (self.attributes["tissue_patches"],)),
-            "tissue/earlier_representative": ("int32", (None,)),
-            "tissue/earlier_similarity": ("float16", (None,)),
             "reference/draws": ("float32", (len(draws["keep"]), len(BY_FEATURES), len(SHARES))),
-            "reference/model_draws": ("float32", (len(draws["models"]), len(SHARES))),
         }
+        if self.attributes["patches"] > 1:
+            arrays["tissue/earlier_representative"] = ("int32", (None,))
+            arrays["tissue/earlier_similarity"] = ("float16", (None,))
+        if draws["models"]:
+            arrays["reference/model_draws"] = ("float32", (len(draws["models"]), len(SHARES)))
+        return arrays
 
     def shapes(self) -> Generator[Finding, None, bool]:
         """Decode each array; gives back whether all are of the type and shape that the attributes call for."""
@@ -201,17 +204,16 @@ class Content:
         if minor_version(self.attributes) < 2:
             return {}
         summary, kept = self.summary, self.attributes["patches"]
-        counts, picks = (summary.array(f"tissue/earlier_{name}") for name in ("count", "representative"))
-        told = counts.sum(dtype=np.int64) == len(picks) == len(summary.array("tissue/earlier_similarity"))
-        checks = {
-            "patches/counts": summary.counts >= 0,
-            "tissue/earlier_count": (counts >= 0) & (counts < kept) & told,
-            "tissue/earlier_representative": (picks >= 0) & (picks < kept),
-            "tissue/earlier_similarity": np.abs(summary.array("tissue/earlier_similarity").astype(np.float32)) <= 1.001,
-        }
+        counts = summary.array("tissue/earlier_count")
+        checks = {"patches/counts": summary.counts >= 0, "tissue/earlier_count": (counts >= 0) & (counts < kept)}
         for name in ("reference/draws", "reference/model_draws"):
-            quantiles = summary.array(name)
-            checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
+            if (quantiles := summary.optional(name)) is not None:
+                checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
+        if kept > 1:
+            picks, cosines_to = (summary.array(f"tissue/earlier_{name}") for name in ("representative", "similarity"))
+            checks["tissue/earlier_count"] &= counts.sum(dtype=np.int64) == len(picks) == len(cosines_to)
+            checks["tissue/earlier_representative"] = (picks >= 0) & (picks < kept)
+            checks["tissue/earlier_similarity"] = np.abs(cosines_to.astype(np.float32)) <= 1.001
         return checks
 
     def embedding_checks(self) -> dict[str, np.ndarray]:

@@ -73,7 +73,7 @@ class TissueMap:
     representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
     similarity: np.ndarray  # (N,) float16 cosine to that patch
     cluster: np.ndarray  # (N,) int16
-    prefixes: Prefixes | None  # the same had fewer patches been kept; None in summaries before format 1.2
+    prefixes: Prefixes | None = None  # the same had fewer patches been kept; what is read has it apart
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,8 @@ def encode_earlier(tissue: TissueMap) -> dict[str, bytes]:
         return {}
     counts, picks, cosines = tissue.prefixes.earlier()
     files = encode_array("tissue/earlier_count", counts, ["tissue"])
+    if not len(picks):  # of one kept patch; Zarr has no chunk for an array without values
+        return files
     files |= encode_array("tissue/earlier_representative", picks, ["earlier"])
     return files | encode_array("tissue/earlier_similarity", cosines.astype(np.float16), ["earlier"])
 
@@ -196,7 +198,7 @@ def encode_embeddings(reference: Reference) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name, (dtype, dimensions) in EMBEDDINGS.items():
         values = getattr(reference, name)
-        if values is not None:
+        if values is not None and values.size:
             files |= encode_array(f"reference/{name}", values.astype(dtype), dimensions)
     return files
 

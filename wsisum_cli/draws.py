@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.embedding import Embedded, Tokens, cosine, embed, encode_slide, reconstruction
-from wsisum_cli.quality import Quality, composition
-from wsisum_cli.sampling import Features, Rows, one_thread
+from wsisum_cli.quality import Quality, composition, mean_of
+from wsisum_cli.sampling import Features, Rows, as_half, one_thread
 from wsisum_cli.similarity import ONE, Cosines, fill_cosines, whole_rows
 from wsisum_cli.weights import fit_mean, mean_error
 
@@ -53,7 +53,7 @@ class Draws:
 
     def arrays(self) -> dict[str, Figures]:
         """By their names below `reference`."""
-        return {"draws": self.by_features, "model_draws": self.by_models}
+        return {"draws": self.by_features} | ({"model_draws": self.by_models} if self.models else {})
 
     def of(self, name: str, keep: int) -> Figures | None:
         """The quantiles (101,) of one figure: of draws of `keep` patches, or of the next larger number there is.
@@ -108,7 +108,7 @@ def _by_features(
     pool = rng.permutation(len(features))[: min(POOL, room)]
     whole = whole_rows(features)
     served = fill_cosines(np.empty((len(pool), len(features)), np.int16), whole[pool], whole)
-    own, mean = features[pool].astype(np.float64), features.mean(axis=0, dtype=np.float64)
+    own, mean = as_half(features[pool]).astype(np.float64), mean_of(features).astype(np.float64)
     found = np.empty((len(sizes), len(BY_FEATURES), count))
     for number in range(count):
         drawn = rng.permutation(len(pool))[: sizes[-1]]

@@ -1,8 +1,8 @@
 """The selector "wsisum": facility location with a rarity quota and swaps, level by level.
 
 The patches of a smaller K are a prefix of those of a larger one, whatever K is asked for: patches are settled in
-levels of 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier levels
-hold stays. Within a level
+levels of 16, 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier
+levels hold stays. Within a level
 
 1. patches are picked greedily and swapped against others as long as that serves the tissue better;
 2. a quota goes to what the rest serve worst;
@@ -28,7 +28,7 @@ from wsisum_cli.similarity import ONE, Cosines, total
 from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import tune_mean
 
-FIRST_LEVEL = 32
+FIRST_LEVEL = 16
 #: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
 FIRST_RARE, RARE = 16, 8
 #: Coverage that the weighted mean may cost in a level at least, and at most.
@@ -96,10 +96,10 @@ def spare_last(served: Cosines, others: Sequence[int], central: list[int]) -> li
 
 
 def interleave(central: Sequence[int], rare: Sequence[int]) -> list[int]:
-    """`rare` ones spread over the order, each in the last place but one of an even share of it."""
+    """`rare` ones spread evenly over the first half of the order, so that part of a level serves rare tissue too."""
     size = len(central) + len(rare)
-    places = {(turn + 1) * size // len(rare) - 2: row for turn, row in enumerate(rare)} if len(rare) * 2 <= size else {}
-    if not places:
+    if len(rare) * 4 > size:
         return [*central, *rare]
+    places = {(turn + 1) * size // (2 * len(rare)) - 1: row for turn, row in enumerate(rare)}
     following = iter(central)
     return [places[place] if place in places else next(following) for place in range(size)]

@@ -234,28 +234,32 @@ class Summary:
         """Every tissue patch of the slide and the kept patch that stands for it."""
         names = ("coords", "representative", "similarity", "cluster")
         coords, representative, similarity, cluster = (self.array(f"tissue/{name}") for name in names)
-        earlier = [self.optional(f"tissue/earlier_{name}") for name in ("count", "representative", "similarity")]
-        return TissueMap(
-            coords, representative, similarity, cluster, self._prefixes(earlier, representative, similarity)
-        )
+        return TissueMap(coords, representative, similarity, cluster)
 
-    def _prefixes(
-        self, earlier: list[np.ndarray | None], representative: np.ndarray, similarity: np.ndarray
-    ) -> Prefixes | None:
-        counts, picks, cosines = earlier
-        if counts is None or picks is None or cosines is None:
+    @cached_property
+    def prefixes(self) -> Prefixes | None:
+        """Who stood for each tissue patch before later ones were picked; None in summaries before format 1.2."""
+        counts, picks, cosines = (
+            self.optional(f"tissue/earlier_{name}") for name in ("count", "representative", "similarity")
+        )
+        if counts is None:
             return None
-        fits = len(counts) == len(representative) == len(similarity) and counts.min(initial=0) >= 0
+        if picks is None or cosines is None:  # of one kept patch
+            picks, cosines = np.empty(0, np.int32), np.empty(0, np.float16)
+        tissue = self.tissue
+        fits = len(counts) == len(tissue.coords) and counts.min(initial=0) >= 0
         if not fits or not counts.sum(dtype=np.int64) == len(picks) == len(cosines):
             raise SummaryError(f"{self.name}: tissue/earlier_count does not count tissue/earlier_*; they are damaged")
-        return join(counts, picks, cosines, representative, similarity)
+        return join(counts, picks, cosines, tissue.representative, tissue.similarity)
 
     @cached_property
     def draws(self) -> Draws | None:
         """What random draws of as many patches reach; None in summaries before format 1.2."""
         by_features, by_models = self.optional("reference/draws"), self.optional("reference/model_draws")
-        if by_features is None or by_models is None:
+        if by_features is None:
             return None
+        if by_models is None:
+            by_models = np.empty((0, by_features.shape[-1]), np.float32)
         said = self.attributes["draws"]
         counts = (said["count"], said["model_count"], said["seed"])
         return Draws(tuple(said["keep"]), by_features, tuple(said["models"]), by_models, *counts)

@@ -29,6 +29,8 @@ PERCENTILES: dict[str, tuple[float, float]] = {
     "embedding_cosine": (25, 1),
     "slide_cosine": (25, 1),
 }
+#: Figures that differ by less are the same: they were added up in another order.
+EQUAL = 1e-5
 #: Figures of which less is better.
 DISTANCES = {"composition"}
 
@@ -92,7 +94,7 @@ def judge(
 
 def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False) -> int:
     """The percentage of draws that do not better, in whole percent, by their `quantiles` (101,)."""
-    value = float(np.float32(round(value, 6)))
+    value += -EQUAL if less_is_better else EQUAL
     if less_is_better:
         value, quantiles = -value, -quantiles[::-1]
     return max(int(np.searchsorted(quantiles, value, side="right")) - 1, 0)

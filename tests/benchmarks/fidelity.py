@@ -25,12 +25,13 @@ from wsisum_cli.errors import FeaturesError, UsageError
 from wsisum_cli.feature_file import read_feature_file
 from wsisum_cli.guarantee import guarantee
 from wsisum_cli.population import Population
+from wsisum_cli.quality import measure_selection
 from wsisum_cli.sampling import Candidates, one_thread, sample_candidates
-from wsisum_cli.selection import SELECTORS, measure, pick, weigh
+from wsisum_cli.selection import SELECTORS, Selection, pick, weigh
 from wsisum_cli.similarity import ONE, fill_cosines, nearest, whole_rows
 from wsisum_cli.slide_encoder import load_slide_encoder
 from wsisum_cli.summarizer import load_summarizer
-from wsisum_cli.weights import fit_weights, mean_error
+from wsisum_cli.weights import mean_error
 
 KEEP = (16, 31, 63, 125, 250)
 NESTED = ("wsisum", "facility", "random", "entropy", "attention")
@@ -80,17 +81,16 @@ class RandomDraws:
     def figures(self, keep: int) -> dict[str, list[float]]:
         draws = [self.rng.permutation(len(self.pool))[:keep] for _ in range(self.count)]
         coverage = np.array([served_by(self.cosines[draw]) for draw in draws])
-        errors = [errors_of(self.features, self.pool[draw]) for draw in draws[:FITTED_DRAWS]]
+        errors = [errors_of(self.features, weigh(self.features, self.pool[draw])) for draw in draws[:FITTED_DRAWS]]
         found = {name: np.sort(coverage[:, place]).tolist() for place, name in enumerate(COVERAGE)}
         return found | {name: [error[name] for error in errors] for name in ERRORS}
 
 
-def errors_of(features: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+def errors_of(features: np.ndarray, selection: Selection) -> dict[str, float]:
     """1 - cosine of the mean weighted by counts, and by the weights that fit it."""
-    counts = weigh(features, rows).counts
-    mean, kept = features.mean(axis=0, dtype=np.float64), features[rows].astype(np.float64)
-    fitted = fit_weights(features, rows, counts)
-    return dict(zip(ERRORS, (mean_error(kept, w, mean) for w in (counts / counts.sum(), fitted)), strict=True))
+    mean, kept = features.mean(axis=0, dtype=np.float64), features[selection.rows].astype(np.float64)
+    shares = selection.counts / selection.counts.sum()
+    return dict(zip(ERRORS, (mean_error(kept, w, mean) for w in (shares, selection.weights)), strict=True))
 
 
 def picks(population: Population, selector: str, keeps: list[int]) -> Iterator[tuple[int, np.ndarray, float]]:
@@ -105,9 +105,9 @@ def picks(population: Population, selector: str, keeps: list[int]) -> Iterator[t
 
 def figures_of(population: Population, rows: np.ndarray, with_models: bool) -> dict[str, float]:
     selection = weigh(population.features, rows)
-    quality = measure(population.features, selection)
+    quality = measure_selection(population.features, selection, population.candidates.cluster)
     figures = {"coverage": quality.coverage, "p05": quality.coverage_p05, "min": quality.coverage_min}
-    figures |= errors_of(population.features, rows)
+    figures |= errors_of(population.features, selection) | {"composition": quality.composition}
     if with_models and population.models.summarizer is not None:
         told = retell(population.models.summarizer, population.tokens, population.candidates.rows, rows).figures()
         figures |= {name: value for name, value in told.items() if value is not None}
