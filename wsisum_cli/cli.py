@@ -79,6 +79,13 @@ ManifestOption = Annotated[
 EncoderOption = Annotated[str, typer.Option(help="Name of an encoder that ships or that you added, or an ONNX file.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Slides at a time, each in its own process.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+ThresholdOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of the verdict: NAME=PASS/FAIL in percentiles of random draws, or a value, as 'coverage>=0.9'.",
+        metavar="THRESHOLD",
+    ),
+]
 ReportOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -132,6 +139,8 @@ def compress(
     keep: Annotated[int | None, typer.Option(min=1, help="Patches to keep; by default one in eight, 8 to 64.")] = None,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
+    draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
+    threshold: ThresholdOption = None,
     pixels: Annotated[
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
     ] = Pixels.auto,
@@ -152,6 +161,7 @@ def compress(
     from wsisum_cli.inference import find_model
     from wsisum_cli.models_cli import user_folder
     from wsisum_cli.source import sha256_of
+    from wsisum_cli.verdict import read_thresholds
     from wsisum_cli.workers import Setup, cores
 
     options = Options(
@@ -160,7 +170,10 @@ def compress(
         seed=seed,
         pixels=pixels.value,
         patch_size_level0=patch_size_level0,
+        draws=draws,
+        thresholds=tuple(threshold or ()),
     )
+    read_thresholds(options.thresholds)  # before anything is done
     folders = [user_folder()]
     model = find_model(encoder, folders)
     choices = choose_models(summarizer, slide_encoder, model, features is not None, keep, folders)
@@ -335,15 +348,18 @@ def verify(
     ] = None,
     summarizer: Annotated[str | None, typer.Option(help="Likewise, of the summarizer.")] = None,
     slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
+    threshold: ThresholdOption = None,
     device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
 ) -> None:
-    """Say whether a summary slide is whole, agrees with itself, and with its source where that is at hand.
+    """Say whether a summary slide is whole, agrees with itself, with its source where that is at hand, and how well it
+    stands for the slide: PASS, REVIEW or FAIL.
 
     Exit code 1 when there is a finding of severity error or warning.
     """
     from wsisum_cli.archive import SourceIndex
     from wsisum_cli.console import output, print_verifications
+    from wsisum_cli.verdict import read_thresholds
     from wsisum_cli.verify import verify_summary
     from wsisum_cli.workers import cores
 
@@ -352,8 +368,9 @@ def verify(
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
     index = SourceIndex(source) if source is not None else None
+    thresholds = read_thresholds(threshold) if threshold else None
     results = [
-        verify_summary(path, finders[0], tier, index.find(path) if index else None, cores(), *finders[1:])
+        verify_summary(path, finders[0], tier, index.find(path) if index else None, cores(), *finders[1:], thresholds)
         for path in all_summaries(summaries)
     ]
     if as_json:

@@ -172,6 +172,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     table.add_column("outcome", no_wrap=True)
     for name in ("in", "out", "ratio", "patches", "coverage"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.source):
         what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
         table.add_row(
@@ -182,6 +183,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             f"{outcome.ratio:.1f}" if outcome.ratio else "",
             patch_count(outcome),
             f"{outcome.coverage:.3f}" if outcome.coverage is not None else "",
+            verdict_text(outcome.verdict) if outcome.verdict else "",
         )
     console.print(table)
     console.print(total_line(outcomes))
@@ -222,6 +224,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         f"least {quality['coverage_min']:.4f}",
         "mean cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
         **summarizer_lines(facts),
+        **standing_lines(facts),
         "note": facts["disclaimer"],
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
@@ -229,12 +232,27 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("patch", "x", "y", "weight", "cluster"):
+    for name in ("patch", "x", "y", "weight", "stands for", "cluster"):
         table.add_column(name, justify="right")
     for patch in facts["kept"]:
-        cells = (patch["number"], patch["x"], patch["y"], f"{patch['weight']:.1%}", patch["cluster"])
+        weight = f"{patch['weight']:.1%}"
+        cells = (patch["number"], patch["x"], patch["y"], weight, patch["stands_for"], patch["cluster"])
         table.add_row(*map(str, cells))
     console.print(table)
+
+
+def standing_lines(facts: dict[str, Any]) -> dict[str, str]:
+    """What the summary is good for: the verdict, and the smallest region that is surely represented."""
+    verdict, guarantee = facts["verdict"], facts["guarantee"]
+    if verdict is None:
+        return {"verdict": "not known to this version of the format"}
+    found = verdict["percentiles"].items()
+    beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found if value is not None)
+    return {
+        "verdict": f"{verdict['verdict']}: percentiles among {facts['draws']['count']} random draws: {beaten}",
+        "guarantee": f"every tissue area of at least {guarantee['area_mm2']:.3g} mm² has a patch within cosine "
+        f"{guarantee['cosine']:.2f} of a kept one",
+    }
 
 
 def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:
@@ -266,8 +284,12 @@ def print_picture(console: Console, cells: Sequence[Sequence[tuple[Any, Any]]]) 
 
 def print_verifications(console: Console, results: Sequence[Verification]) -> None:
     for result in results:
-        verdict = Text("ok", "green") if result.ok else Text("not ok", "red")
-        console.print(Text.assemble(result.name, ": ", verdict, f" ({result.tier})", measures(result.measured)))
+        sound = Text("ok", "green") if result.ok else Text("not ok", "red")
+        console.print(Text.assemble(result.name, ": ", sound, f" ({result.tier})", measures(result.measured)))
+        if result.verdict is not None:
+            percentiles = result.verdict.percentiles.items()
+            beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in percentiles if value is not None)
+            console.print(Text.assemble("  ", verdict_text(result.verdict.verdict), f" (percentiles: {beaten})"))
         for finding in result.findings:
             member = f" [{finding.member}]" if finding.member else ""
             found = f"; expected {finding.expected}, found {finding.found}" if finding.expected is not None else ""
@@ -276,6 +298,10 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
     bad = sum(not result.ok for result in results)
     if len(results) > 1:
         console.print(f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok")
+
+
+def verdict_text(verdict: str) -> Text:
+    return Text(verdict, {"PASS": "green", "REVIEW": "yellow", "FAIL": "red"}[verdict])
 
 
 def measures(measured: Mapping[str, float]) -> str:

@@ -32,6 +32,7 @@ class Outcome:
     coverage: float | None = None
     reconstruction: float | None = None  # None without a summarizer, as the next
     embedding_cosine: float | None = None
+    verdict: str | None = None  # PASS, REVIEW or FAIL
     broken_tiles: int | None = None
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again

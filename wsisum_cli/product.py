@@ -46,6 +46,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "coverage": round(written.quality.coverage, 4),
         "reconstruction": written.reconstruction,
         "embedding_cosine": written.embedding_cosine,
+        "verdict": written.verdict,
         "broken_tiles": written.broken_tiles,
         "seconds": written.seconds,
     }
@@ -65,6 +66,7 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "coverage": attributes["quality"]["coverage"],
         "reconstruction": attributes["quality"]["reconstruction"],
         "embedding_cosine": attributes["quality"]["embedding_cosine"],
+        "verdict": attributes["verdict"]["verdict"],
         "broken_tiles": attributes["broken_tiles"]["count"],
     }
 

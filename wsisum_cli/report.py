@@ -14,11 +14,11 @@ from wsisum_cli.container import writing_aside
 from wsisum_cli.outcome import Outcome
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
-STAGES = ("tissue", "features", "selection", "pixels", "embedding", "hash", "write")
+STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
-    *("reconstruction", "embedding_cosine"),
+    *("reconstruction", "embedding_cosine", "verdict"),
 )
 
 

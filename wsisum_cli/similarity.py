@@ -3,7 +3,7 @@
 Two ways. Measures are taken in float64 and rounded to multiples of 2^-22. The search for patches works on unit
 rows rounded to whole numbers whose products add up to less than 2^24: float32 then holds every partial sum, so
 that its matrix product, twice as fast, has one value whatever the order of summation. What rounding does to a
-cosine is a few 1e-5. Those cosines are kept as whole multiples of 2^-14, in int16, whose sums are exact too.
+cosine is up to 1e-4. Those cosines are kept as whole multiples of 2^-14, in int16, whose sums are exact too.
 """
 
 from __future__ import annotations
