@@ -133,7 +133,9 @@ def measured_parts(
         "coverage_p05": float(np.percentile(similarity, 5)),
         "coverage_min": float(similarity.min()),
         "weighted_cosine": float(mean @ weighted / np.linalg.norm(mean) / np.linalg.norm(weighted)),
-        "composition": float(np.abs(np.bincount(cluster[rows], weights, minlength=3) - mixture).sum() / 2),
+        "composition": float(
+            np.abs(np.bincount(cluster[rows], counts, minlength=3) / len(features) - mixture).sum() / 2
+        ),
         **embedded.figures(),
     }
     draws = draw(Tokens(features, coords, 2 * SIDE), cluster, len(rows), embedded, 0, 20)

@@ -50,12 +50,28 @@ def everything_in(summary: Path) -> bytes:
         return b"".join([*raw.values(), *decoded])
 
 
+def legible_in(path: Path) -> bytes:
+    """What is text: three letters come up by chance in a few MB of compressed pixels."""
+    if path.suffix == ".ozx":
+        with open_summary(path) as opened:
+            return b"".join(opened.read(name) for name in opened.members if name.endswith("zarr.json"))
+    content = path.read_bytes()
+    return content.replace(pixels_of_png(content), b"") if path.suffix == ".png" else content
+
+
+def pixels_of_png(content: bytes) -> bytes:
+    """From the first IDAT chunk to the last chunk, which is IEND."""
+    return content[content.index(b"IDAT") : -12]
+
+
 @pytest.mark.parametrize("text", PLANTED)
 def test_no_planted_text_anywhere(run: tuple[Path, bytes], text: str):
     output, printed = run
     forms = {text.encode(), text.encode("utf-16-le"), text.lower().encode()}
     for path in output.rglob("*"):
         content = path.read_bytes() + (everything_in(path) if path.suffix == ".ozx" else b"")
+        if len(text) < 5:
+            content = legible_in(path)
         assert not [form for form in forms if form in content], path.name
     assert not [form for form in forms if form in printed]
 

@@ -384,13 +384,15 @@ def test_a_selection_measures_the_same_from_what_is_kept_of_it():
     features = gaussian(200)
     selection = kept(features, 20)
     cluster = np.arange(200) % 3
-    stored = Kept(features[selection.rows], selection.weights, cluster[selection.rows])
+    stored = Kept(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
     assert measure_selection(features, selection, cluster) == measure_kept(features, stored, cluster)
 
 
 def test_known_quality():
     features = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
-    quality = measure_kept(features, Kept(features[:1], np.ones(1), np.array([2])), np.array([2, 0, 0, 1]))
+    quality = measure_kept(
+        features, Kept(features[:1], np.ones(1), np.array([4]), np.array([2])), np.array([2, 0, 0, 1])
+    )
     assert (quality.coverage, quality.coverage_min) == (0.25, -1)
     assert quality.coverage_p05 == pytest.approx(-0.85)
     assert quality.composition == 0.75

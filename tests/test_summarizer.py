@@ -243,7 +243,7 @@ def test_without_models_nothing_is_measured():
     features, coords = patches()
     embedded = embed_tissue(SlideModels(), Tokens(features, coords, SIDE), np.arange(COUNT), np.array([1]))
     assert embedded.arrays() == {}
-    assert embedded.figures() == {"reconstruction": None, "embedding_cosine": None}
+    assert embedded.figures() == {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
 
 
 def test_a_cosine_with_nothing_is_nothing():

@@ -717,7 +717,9 @@ def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
         assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
         assert summary.reference.candidates is None
         shown = facts(summary)
-    assert shown["quality"] == {**attributes["quality"], "reconstruction": None, "embedding_cosine": None}
+    later = ("reconstruction", "embedding_cosine", "composition", "slide_cosine")
+    assert shown["quality"] == {**attributes["quality"], **dict.fromkeys(later)}
+    assert (shown["verdict"], shown["guarantee"]) == (None, None)
     write_summary(tmp_path / "y.ozx", replace(draft, attributes={**attributes, "format_version": "1.1"}))
     assert codes(verify(tmp_path / "y.ozx")) == {"attributes"}
 
@@ -924,21 +926,22 @@ def test_a_reconstruction_that_the_slide_does_not_give_is_found(drawn: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("threshold", "code", "ok"),
+    ("threshold", "verdict", "ok"),
     [
-        ("coverage=100/100", "verdict-fail", False),
-        ("coverage=100/0", "verdict-review", True),
-        ("coverage=0/0", "", True),
+        ("coverage=100/100", "FAIL", False),
+        ("coverage=100/0", "REVIEW", True),
+        ("coverage=0/0", "PASS", True),
     ],
 )
-def test_the_verdict_is_by_thresholds_that_are_asked_for(tiny: dict[str, Path], threshold: str, code: str, ok: bool):
+def test_the_verdict_is_by_thresholds_that_are_asked_for(tiny: dict[str, Path], threshold: str, verdict: str, ok: bool):
     texts = [*LENIENT, threshold]
     result = verify_summary(tiny["jpeg"], find_stub, thresholds=read_thresholds(texts))
-    assert [finding.code for finding in result.findings] == ([code] if code else [])
+    assert [finding.code for finding in result.findings] == ([] if ok else ["verdict-fail"])
     assert result.ok == ok
     assert result.verdict is not None
-    assert result.verdict.verdict == {"verdict-fail": "FAIL", "verdict-review": "REVIEW", "": "PASS"}[code]
-    assert all(finding.message.startswith("coverage is at percentile") for finding in result.findings)
+    assert result.verdict.verdict == verdict
+    assert all(reason.startswith("coverage is at percentile") for reason in result.verdict.reasons)
+    assert bool(result.verdict.reasons) == (verdict != "PASS")
     assert result.as_dict()["verdict"]["percentiles"]["coverage"] < 100
 
 
@@ -954,7 +957,6 @@ ELSEWHERE = {  # code -> the test above that produces it
     "embedding-not-recomputed": test_without_the_models_of_whole_slides_their_figures_are_not_recomputed,
     "embedding-differs": test_embeddings_that_are_not_the_slides_are_found,
     "verdict-fail": test_the_verdict_is_by_thresholds_that_are_asked_for,
-    "verdict-review": test_the_verdict_is_by_thresholds_that_are_asked_for,
     "internal": test_our_own_failures_become_a_finding,
 }
 

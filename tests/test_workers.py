@@ -53,7 +53,7 @@ def test_outcomes_and_events_arrive(archive: Path, tmp_path: Path):
     assert sorted((o.source, o.status, o.summary) for o in outcomes) == [
         (f"{number}.svs", "written", f"{number}.ozx") for number in range(3)
     ]
-    assert {event.stage for event in events} == {"tissue", "features", "selection", "pixels", "hash", "write"}
+    assert {event.stage for event in events} == {"tissue", "features", "selection", "pixels", "draws", "hash", "write"}
     assert any(event.done == event.total > 0 for event in events)
 
 

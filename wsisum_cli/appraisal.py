@@ -18,11 +18,12 @@ from wsisum_cli.quality import Kept, measure
 from wsisum_cli.slide_encoder import SlideEncoder
 from wsisum_cli.summarizer import Summarizer
 from wsisum_cli.summary import ROOT, Summary
-from wsisum_cli.verdict import Thresholds, Verdict, judge, stored_thresholds
+from wsisum_cli.verdict import FAIL, Thresholds, Verdict, judge, stored_thresholds
 
 QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
 EMBEDDING_TOLERANCE = 1e-3  # of the cosine of embeddings, which float16 features and other processors change a little
 WEIGHT_TOLERANCE = 1e-9
+ROUNDING = 1e-5  # of figures that follow from what is stored
 
 #: Gives the model that a card in a summary describes, None when it is not at hand.
 FindEncoder = Callable[[dict[str, Any]], Encoder | None]
@@ -76,13 +77,15 @@ def weights(summary: Summary) -> Iterator[Finding]:
 
 def quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
     """Coverage from the tissue map, the weighted mean from features and reference, composition from clusters."""
-    kept = Kept(summary.features.astype(np.float32), summary.weights, summary.cluster)
+    kept = Kept(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure(kept, summary.tissue.similarity, summary.embedding, summary.tissue.cluster))
     measured |= now
     recorded = summary.attributes["quality"]
-    if minor_version(summary.attributes) < 2:
+    tolerance = ROUNDING
+    if minor_version(summary.attributes) < 2:  # figures were of what was not rounded yet
+        tolerance = QUALITY_TOLERANCE
         del now["composition"]
-    yield from compare_quality(recorded, now, "the file's own data")
+    yield from compare_quality(recorded, now, "the file's own data", tolerance)
 
 
 def compare_quality(
@@ -162,6 +165,6 @@ def verdict(
         yield Finding("verdict-differs", "the verdict is not what figures and draws give", ROOT, *map(str, stated[:1]))
     figures = {name: measured.get(name, value) for name, value in summary.attributes["quality"].items()}
     found = judge(figures, draws, keep, thresholds or stored)
-    if found.verdict != "PASS":
-        yield Finding(f"verdict-{found.verdict.lower()}", "; ".join(found.reasons))
+    if found.verdict == FAIL:
+        yield Finding("verdict-fail", "; ".join(found.reasons))
     return found

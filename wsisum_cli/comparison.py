@@ -120,7 +120,7 @@ def same_quality(
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
     kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
     features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
-    stored = Kept(summary.features.astype(np.float32), summary.weights, summary.cluster)
+    stored = Kept(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
     if minor_version(content.attributes) < 2:
         del now["composition"]

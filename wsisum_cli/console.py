@@ -290,6 +290,8 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
             percentiles = result.verdict.percentiles.items()
             beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in percentiles if value is not None)
             console.print(Text.assemble("  ", verdict_text(result.verdict.verdict), f" (percentiles: {beaten})"))
+            for reason in result.verdict.reasons if result.verdict.verdict == "REVIEW" else ():
+                console.print(f"    {reason}")
         for finding in result.findings:
             member = f" [{finding.member}]" if finding.member else ""
             found = f"; expected {finding.expected}, found {finding.found}" if finding.expected is not None else ""

@@ -7,6 +7,7 @@ The weights of a draw are fitted like those of the kept patches.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -112,24 +113,32 @@ def _by_features(
     found = np.empty((len(sizes), len(BY_FEATURES), count))
     for number in range(count):
         drawn = rng.permutation(len(pool))[: sizes[-1]]
-        coverage = _coverage(served, drawn, sizes)
-        for level, size in enumerate(sizes):
-            weights = fit_mean(own[drawn[:size]], mean, np.full(size, 1 / size))
-            error = mean_error(own[drawn[:size]], weights, mean)
-            told = composition(cluster[pool[drawn[:size]]], weights, cluster)
-            found[level, :, number] = (*coverage[level], 1 - error, told)
+        for level, (best, counts) in enumerate(_served(served, drawn, sizes)):
+            rows = drawn[: len(counts)]
+            weights = fit_mean(own[rows], mean, counts.clip(1) / len(features))
+            error = mean_error(own[rows], weights, mean)
+            told = composition(cluster[pool[rows]], counts, cluster)
+            found[level, :, number] = (*_coverage(best), 1 - error, told)
     return found
 
 
-def _coverage(served: Cosines, drawn: Rows, sizes: tuple[int, ...]) -> list[tuple[float, float, float]]:
-    """Mean, 5th percentile and minimum of the best of the first so many rows of `served` (P, N)."""
-    best, start, found = np.full(served.shape[1], -ONE, np.int16), 0, []
+def _served(served: Cosines, drawn: Rows, sizes: tuple[int, ...]) -> Iterator[tuple[Cosines, Rows]]:
+    """Of the first so many of the drawn rows of `served` (P, N): the best for each patch (N,), and how many each row
+    serves best."""
+    best, which, start = np.full(served.shape[1], -ONE, np.int16), np.zeros(served.shape[1], np.int64), 0
     for size in sizes:
-        best = np.maximum(best, served[drawn[start:size]].max(axis=0))
-        figures = (best.mean(dtype=np.float64), np.percentile(best, 5), best.min())
-        found.append((float(figures[0]) / ONE, float(figures[1]) / ONE, float(figures[2]) / ONE))
-        start = size
-    return found
+        more = served[drawn[start:size]]
+        first = more.argmax(axis=0)
+        value = more[first, np.arange(len(first))]
+        which = np.where(value > best, first + start, which)
+        best, start = np.maximum(best, value), size
+        yield best, np.bincount(which, minlength=size)
+
+
+def _coverage(best: Cosines) -> tuple[float, float, float]:
+    """Mean, 5th percentile and minimum."""
+    figures = (best.mean(dtype=np.float64), np.percentile(best, 5), best.min())
+    return float(figures[0]) / ONE, float(figures[1]) / ONE, float(figures[2]) / ONE
 
 
 def _by_models(

@@ -17,7 +17,7 @@ from wsisum_cli.weights import mean_error
 class Quality:
     """`coverage`, `coverage_p05`, `coverage_min`: mean, 5th percentile and minimum, over all tissue patches, of the
     best cosine to a kept patch. `weighted_cosine`: between the weighted mean of the kept features and the mean of all.
-    `composition`: distance between the shares of the clusters in the tissue and in the weights of the kept patches,
+    `composition`: distance between the shares of the clusters in the tissue and in what the kept patches stand for,
     half the sum of their differences (total variation): 0 where they are the same, at most 1.
     """
 
@@ -30,10 +30,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Kept:
-    """K patches that were kept: features (K, D), weights (K,) that sum to 1, and the cluster of each (K,)."""
+    """K patches that were kept: features (K, D), weights (K,) that sum to 1, how many tissue patches each stands for
+    (K,), and the cluster of each (K,)."""
 
     features: Features
     weights: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.integer]
     cluster: npt.NDArray[np.integer]
 
 
@@ -49,14 +51,14 @@ def measure(
         coverage_p05=float(np.percentile(stored, 5)),
         coverage_min=float(stored.min()),
         weighted_cosine=1 - mean_error(kept.features.astype(np.float64), kept.weights, mean.astype(np.float64)),
-        composition=composition(kept.cluster, kept.weights, cluster),
+        composition=composition(kept.cluster, kept.counts, cluster),
     )
 
 
 def measure_selection(features: Features, selection: Selection, cluster: npt.NDArray[np.integer]) -> Quality:
     """Of a selection from features (N, D) of all tissue patches, of which `cluster` is (N,)."""
     features = checked(features)
-    kept = Kept(features[selection.rows], selection.weights, cluster[selection.rows])
+    kept = Kept(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
     return measure(kept, selection.similarity, mean_of(features), cluster)
 
 
@@ -72,10 +74,11 @@ def mean_of(features: Features) -> npt.NDArray[np.float32]:
 
 
 def composition(
-    kept: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], cluster: npt.NDArray[np.integer]
+    kept: npt.NDArray[np.integer], counts: npt.NDArray[np.integer], cluster: npt.NDArray[np.integer]
 ) -> float:
-    """Distance of the clusters' shares, 0..1, from the clusters of the kept (K,) with weights (K,), and of all (N,)."""
+    """Distance of the clusters' shares, 0..1: the cluster of each kept patch (K,), how many patches it stands for (K,),
+    and the cluster of all (N,)."""
     count = int(max(cluster.max(), kept.max())) + 1
     shares = np.bincount(cluster, minlength=count) / len(cluster)
-    told = np.bincount(kept, weights, minlength=count)
+    told = np.bincount(kept, counts, minlength=count) / len(cluster)
     return float(np.abs(told - shares).sum() / 2)

@@ -21,8 +21,8 @@ PASS, REVIEW, FAIL = "PASS", "REVIEW", "FAIL"
 #: Percentiles among random draws from which a figure passes, and below which it fails.
 PERCENTILES: dict[str, tuple[float, float]] = {
     "coverage": (99, 90),
-    "coverage_p05": (99, 90),
-    "coverage_min": (99, 90),
+    "coverage_p05": (99, 50),
+    "coverage_min": (99, 25),
     "weighted_cosine": (90, 10),
     "composition": (50, 1),
     "reconstruction": (25, 1),
