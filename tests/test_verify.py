@@ -466,7 +466,7 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("values", "candidate twice", "models", array("reference/candidates", put(1, 0))),
     ("values", "candidate negative", "models", array("reference/candidates", put(0, -1))),
     ("values", "candidate out of range", "models", array("reference/candidates", put(-1, TISSUE))),
-    ("features-differ", "one feature", "jpeg", array("patches/features", put((3, 1), 0.9))),
+    ("features-differ", "one feature", "jpeg", array("patches/features", lambda f: put((3, 1), f[3, 1] + 0.01)(f))),
     ("features-differ", "patches swapped", "jpeg", streams(lambda s: [s[1], s[0], *s[2:]])),
     ("features-differ", "grey patch", "jpeg", streams(lambda s: [*s[:-1], GREY])),
     ("features-differ", "tiles moved", "source", array("patches/tile_positions", lambda p: p[::-1])),

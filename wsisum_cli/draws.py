@@ -124,7 +124,8 @@ def _by_features(
 
 def _served(served: Cosines, drawn: Rows, sizes: tuple[int, ...]) -> Iterator[tuple[Cosines, Rows]]:
     """Of the first so many of the drawn rows of `served` (P, N): the best for each patch (N,), and how many each row
-    serves best."""
+    serves best.
+    """
     best, which, start = np.full(served.shape[1], -ONE, np.int16), np.zeros(served.shape[1], np.int64), 0
     for size in sizes:
         more = served[drawn[start:size]]

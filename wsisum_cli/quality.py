@@ -31,7 +31,8 @@ class Quality:
 @dataclass(frozen=True)
 class Kept:
     """K patches that were kept: features (K, D), weights (K,) that sum to 1, how many tissue patches each stands for
-    (K,), and the cluster of each (K,)."""
+    (K,), and the cluster of each (K,).
+    """
 
     features: Features
     weights: npt.NDArray[np.float64]
@@ -77,7 +78,8 @@ def composition(
     kept: npt.NDArray[np.integer], counts: npt.NDArray[np.integer], cluster: npt.NDArray[np.integer]
 ) -> float:
     """Distance of the clusters' shares, 0..1: the cluster of each kept patch (K,), how many patches it stands for (K,),
-    and the cluster of all (N,)."""
+    and the cluster of all (N,).
+    """
     count = int(max(cluster.max(), kept.max())) + 1
     shares = np.bincount(cluster, minlength=count) / len(cluster)
     told = np.bincount(kept, counts, minlength=count) / len(cluster)
