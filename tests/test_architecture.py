@@ -26,7 +26,8 @@ ORDER = names_of(
     "similarity facility swaps weights rarity tuning scoring levels",
     "population attempts baselines selection guarantee",
     "container arrays attributes overview draft summary finding kept content comparison",
-    "verify compress extract product picture inspection",
+    "verify compress extract product inspection",
+    "colours labels page caption canvas legend picture",
     "outcome workers archive report run console models_cli cli __main__",
 )
 
@@ -40,7 +41,7 @@ TRAINING = names_of(
 
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
-    "PIL": {"picture"},
+    "PIL": {"canvas"},
     "cv2": {"pixels", "tissue", "training.augment"},
     "fsspec": {"summary"},
     "google_crc32c": {"arrays"},

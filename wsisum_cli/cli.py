@@ -308,14 +308,15 @@ def show_overview(summary: Any) -> None:
 
     console = output()
     if shows_pictures(console):
-        from wsisum_cli.picture import half_blocks
+        from wsisum_cli.canvas import half_blocks
 
         print_picture(console, half_blocks(summary.overview, PICTURE_COLUMNS))
 
 
 def write_image(path: Path, summary: Any) -> None:
+    from wsisum_cli.canvas import save_png
     from wsisum_cli.console import messages
-    from wsisum_cli.picture import draw_summary, save_png
+    from wsisum_cli.picture import draw_summary
 
     save_png(path, draw_summary(summary))
     messages().print(f"picture: {path}", markup=False)
