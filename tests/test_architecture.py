@@ -27,8 +27,8 @@ ORDER = names_of(
     "population attempts baselines selection guarantee",
     "container arrays attributes overview draft summary finding kept content comparison",
     "verify compress extract product inspection",
-    "colours labels page caption canvas legend picture",
-    "outcome workers archive report run console models_cli cli __main__",
+    "colours labels page caption scale tint canvas legend picture heatmap panels rivals",
+    "outcome workers archive report run console models_cli inspect_cli cli __main__",
 )
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
@@ -58,7 +58,7 @@ HOMES = {
     "sklearn": {"sampling"},
     "threadpoolctl": {"sampling", "draft"},
     "tifffile": {"tiff", "scanner"},
-    "typer": {"cli", "models_cli", "training.cli"},
+    "typer": {"cli", "inspect_cli", "models_cli", "training.cli"},
     "zarr": {"arrays"},
 }
 

@@ -59,6 +59,16 @@ class Canvas:
         text, chosen = fitted(text, style, width)
         self._draw.text(at, text, style.colour, chosen, anchor="ls")
 
+    def upright(self, at: tuple[int, int], text: str, style: Style, room: int) -> None:
+        """One line from below upwards, its left edge and its middle at `at`, at most `room` px high."""
+        from PIL import Image, ImageDraw
+
+        text, chosen = fitted(text, style, room)
+        line = Image.new("L", (round(chosen.getlength(text)) + 2, 2 * style.size))
+        ImageDraw.Draw(line).text((1, 1.4 * style.size), text, 255, chosen, anchor="ls")
+        mask = line.transpose(Image.Transpose.ROTATE_90)
+        self._image.paste(style.colour, (at[0], at[1] - mask.height // 2), mask)
+
     def number(self, corner: tuple[float, float], text: str, size: int) -> None:
         """White in a dark halo, the upper left of both at `corner`; `number_extent` says how large they are."""
         left, upper, *_ = font(size).getbbox(text)
