@@ -30,7 +30,6 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, b
     for command in (
         ["compress", shared / SLIDE, "-o", output],
         ["inspect", output / "stomach-metaplasia.ozx", "--image", output / "picture.png"],
-        ["inspect", output / "stomach-metaplasia.ozx", "--map", "coverage", "--image", output / "map.png"],
         ["inspect", output / "stomach-metaplasia.ozx", "--json"],
         ["verify", output, "--source", shared / SLIDE],
         ["verify", output, "--source", shared / SLIDE, "--json"],

@@ -109,6 +109,7 @@ def artefact_layer(summary: Summary) -> Layer:
         return Layer(ARTEFACT_HEADING, np.empty((0, 2), np.int32), [], note=note)
     if kind.ndim != 1 or coords.shape != (len(kind), 2):
         raise SummaryError(f"{summary.name}: artefact/coords and artefact/kind do not belong together; verify the file")
+    coords, kind = coords[kind > 0], kind[kind > 0]  # 0 is tissue
     numbers, counts = np.unique(kind, return_counts=True)
     swatches = tuple(
         Swatch(artefact_colour(number), f"{ARTEFACTS.get(number, f'kind {number}')}: {count:,}")

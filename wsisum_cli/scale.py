@@ -50,14 +50,20 @@ def coverage_scale(similarity: np.ndarray, below: float = 0.01) -> Scale:
 
 
 def weight_scale(weights: np.ndarray) -> Scale:
-    """Of shares of the tissue (K,), logarithmic: few patches stand for much of it and many for little."""
-    low, high = (min(max(float(end), LEAST), 1.0) for end in (np.min(weights), np.max(weights)))
-    low = min(low, 0.5)  # a scale has two ends, also where one patch stands for all
+    """Of shares of the tissue (K,), logarithmic: few patches stand for much of it and many for little. Shares of
+    nothing, which fitted weights may be, lie below it.
+    """
+    weights = np.asarray(weights, float)
+    some = weights[weights > LEAST] if (weights > LEAST).any() else np.array([LEAST])
+    high = min(float(some.max()), 1.0)
+    low = min(float(some.min()), 0.5)  # a scale has two ends, also where one patch stands for all
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 3 else (1,)
     marks = [step * 10.0**power for power in powers for step in steps]
     first = max(mark for mark in marks if mark <= low * 1.000001)
     last = min((mark for mark in marks if mark >= high * 0.999999 and mark > first * 1.1), default=10 * first)
     ticks = tuple(mark for mark in marks if first <= mark <= last)
-    words = tuple(f"{100 * tick:.6g} %" for tick in ticks)
-    return Scale("weight: share of the tissue, logarithmic", ticks, words, RAMP, logarithmic=True)
+    words = [f"{100 * tick:.6g} %" for tick in ticks]
+    if weights.min() < first * 0.999999:
+        words[0] = f"< {words[0]}"
+    return Scale("weight: share of the tissue, logarithmic", ticks, tuple(words), RAMP, logarithmic=True)
