@@ -10,7 +10,7 @@ import numpy as np
 from wsisum_cli.colours import RAMP, VIRIDIS, Colour, ramp_colours
 
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # between ticks of cosines
-MOST_STEPS = 6
+MOST_STEPS = 8
 LEAST = 1e-6  # share of the tissue; less is not told apart
 
 
