@@ -123,7 +123,7 @@ def measured_parts(
     cosine = units @ units[rows].T
     stand_in, similarity = cosine.argmax(axis=1).astype(np.int32), cosine.max(axis=1).astype(np.float16)
     counts = np.bincount(stand_in, minlength=len(rows))
-    weights = shares = counts / len(features)
+    weights = counts / len(features)
     cluster = (np.arange(len(features)) % 3).astype(np.int16)
     mixture = np.bincount(cluster, minlength=3) / len(features)
     mean, weighted = features.mean(axis=0, dtype=np.float64), weights @ features[rows].astype(np.float64)

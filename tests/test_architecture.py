@@ -26,8 +26,9 @@ ORDER = names_of(
     "similarity prefixes facility swaps weights rarity tuning scoring levels",
     "population attempts baselines selection quality guarantee draws verdict",
     "container arrays attributes overview draft summary finding kept appraisal content comparison",
-    "verify provenance compress extract product picture inspection",
-    "outcome workers archive report run console models_cli cli __main__",
+    "verify provenance compress extract product inspection",
+    "colours labels page caption scale tint canvas legend picture heatmap panels rivals",
+    "outcome workers archive report run console models_cli inspect_cli cli __main__",
 )
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
@@ -40,7 +41,7 @@ TRAINING = names_of(
 
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
-    "PIL": {"picture"},
+    "PIL": {"canvas"},
     "cv2": {"pixels", "tissue", "training.augment"},
     "fsspec": {"summary"},
     "google_crc32c": {"arrays"},
@@ -57,7 +58,7 @@ HOMES = {
     "sklearn": {"sampling"},
     "threadpoolctl": {"sampling", "draft"},
     "tifffile": {"tiff", "scanner"},
-    "typer": {"cli", "models_cli", "training.cli"},
+    "typer": {"cli", "inspect_cli", "models_cli", "training.cli"},
     "zarr": {"arrays"},
 }
 

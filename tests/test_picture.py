@@ -7,31 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wsisum_cli.canvas import Style, fitted, half_blocks, save_png
+from wsisum_cli.caption import facts_of, percent, plain
+from wsisum_cli.colours import INK, RAMP, colours_of
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.picture import (
-    HEADER,
-    INK,
-    MARGIN,
-    MIN_BOX,
-    PAD,
-    RAMP,
-    Style,
-    arrange,
-    boxes_of,
-    colours_of,
-    draw_summary,
-    facts_of,
-    fitted,
-    half_blocks,
-    leaders,
-    overlaps,
-    percent,
-    place_labels,
-    plain,
-    rank,
-    save_png,
-    scale_bar,
-)
+from wsisum_cli.labels import leaders, overlaps, place_labels
+from wsisum_cli.page import HEADER, MARGIN, PAD, arrange, scale_bar
+from wsisum_cli.picture import MIN_BOX, boxes_of, draw_summary, rank
 
 SIDE = 512  # level-0 px of a patch
 TISSUE = (214, 150, 196)

@@ -15,6 +15,7 @@ import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.inspect_cli import inspect
 from wsisum_cli.models_cli import Device, models_app
 from wsisum_cli.training.cli import train_app
 
@@ -281,57 +282,7 @@ def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
     raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in run.outcomes) else 0)
 
 
-@app.command()
-def inspect(
-    summaries: Annotated[list[str], typer.Argument(help="Summary slides: paths or URLs.", metavar="SUMMARY...")],
-    image: Annotated[
-        Path | None, typer.Option(help="Write a PNG: the kept patches on the overview, and as a contact sheet.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
-) -> None:
-    """Show what is in a summary slide: from what, how small, how good, which patches."""
-    from wsisum_cli.console import output, print_summary, warn
-    from wsisum_cli.errors import SummaryError
-    from wsisum_cli.inspection import facts, kept_patches
-    from wsisum_cli.summary import open_summary
-
-    if image is not None and len(summaries) > 1:
-        raise UsageError("--image draws one summary; give one")
-    found: list[dict[str, Any]] = []
-    failed = False
-    for path in summaries:
-        try:
-            with open_summary(path) as summary:
-                found.append({**facts(summary), "kept": kept_patches(summary)})
-                if image is not None:
-                    write_image(image, summary)
-                if not as_json:
-                    print_summary(output(), found[-1])
-                    show_overview(summary)
-        except SummaryError as error:
-            failed = True
-            warn(str(error))
-    if as_json:
-        typer.echo(json.dumps(found[0] if len(summaries) == 1 and found else found, ensure_ascii=False, indent=1))
-    raise typer.Exit(FOUND if failed else 0)
-
-
-def show_overview(summary: Any) -> None:
-    from wsisum_cli.console import PICTURE_COLUMNS, output, print_picture, shows_pictures
-
-    console = output()
-    if shows_pictures(console):
-        from wsisum_cli.picture import half_blocks
-
-        print_picture(console, half_blocks(summary.overview, PICTURE_COLUMNS))
-
-
-def write_image(path: Path, summary: Any) -> None:
-    from wsisum_cli.console import messages
-    from wsisum_cli.picture import draw_summary, save_png
-
-    save_png(path, draw_summary(summary))
-    messages().print(f"picture: {path}", markup=False)
+app.command()(inspect)
 
 
 @app.command()

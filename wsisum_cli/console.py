@@ -255,6 +255,18 @@ def standing_lines(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """`rows` as `inspect --compare --json` has them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("selection", no_wrap=True)
+    for name in ("patches", "of", "coverage", "5th percentile", "least"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        figures = (f"{row[name]:.4f}" for name in ("coverage", "coverage_p05", "coverage_min"))
+        table.add_row(escape(row["title"]), str(row["patches"]), str(row["tissue_patches"]), *figures)
+    console.print(table)
+
+
 def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:
     """What models that see whole slides found."""
     summarizer, slide_encoder, quality = facts["summarizer"], facts["slide_encoder"], facts["quality"]

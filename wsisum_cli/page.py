@@ -1,0 +1,223 @@
+"""The page of a figure, in px: where everything goes. Pure geometry.
+
+The page of a summary is a grid of columns; the overview takes the first of them, and patches for which there is no
+room beside it flow on beneath.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MARGIN, GAP, GUTTER, ROW_GAP = 80, 18, 56, 20  # px
+HEADER, HEADING, FOOTER = 144, 46, 64  # px high: title, the line over each panel, the last line
+TOP = HEADER + HEADING
+PAD = 28  # px of white around the overview, into which numbers may run
+LEGEND, BAR_LEGEND = 78, 108  # px high, under the overview: scale bar and colours; with ticks and a name
+MIN_THUMB, MAX_THUMB = 96, 400  # px
+MIN_PANEL, MAX_PANEL = 420, 0.62  # px; share of the page's width
+MAX_MAP = 2000  # px high
+MAX_ZOOM, SMALL_MAP = 8, 480  # an overview is enlarged eightfold, or more where it stays smaller than this
+MAP_WIDTHS, MAP_SIDE, CELL_MAP = (1280, 1880), 1560, 1200  # px: page of one map; its map's height; that of panels
+SWATCH_ROW = 34  # px high
+CELL_TITLE, CELL_PAD, COLUMN_GAP, BLOCK_GAP, SIDE_WORDS = 84, 12, 36, 44, 44  # px of pages of panels
+STACKED = 2.5  # an overview this many times as wide as high may have the whole width
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The page as a grid: `columns` wide, of which the overview takes the first `panel_columns`."""
+
+    width: int
+    count: int
+    columns: int
+    panel_columns: int
+    panel_width: int  # px
+    flows: bool  # whether patches that find no room beside the overview go on beneath it
+    thumb: int
+    map_size: tuple[int, int]  # px of the scaled overview
+
+    @property
+    def caption(self) -> int:
+        """Font size under the patches."""
+        return min(22, max(14, round(self.thumb / 8.5)))
+
+    @property
+    def cell_height(self) -> int:
+        return self.thumb + round(2.7 * self.caption) + ROW_GAP
+
+    @property
+    def panel(self) -> tuple[int, int, int, int]:
+        """Left, upper, right, lower of the framed overview."""
+        return MARGIN, TOP, MARGIN + self.panel_width, TOP + self.map_size[1] + 2 * PAD
+
+    @property
+    def beside(self) -> tuple[int, int]:
+        """Columns and rows of patches beside the overview; the rest of the patches go on beneath."""
+        columns = self.columns - self.panel_columns
+        needed = math.ceil(self.count / columns) if columns else 0
+        level = round((self.panel[3] + LEGEND - TOP) / self.cell_height)
+        return columns, min(needed, max(1, level)) if self.flows else needed
+
+    @property
+    def beneath(self) -> int:
+        """The page's px at which the patches beneath the overview begin."""
+        columns, rows = self.beside
+        return max(self.panel[3] + LEGEND, TOP + rows * self.cell_height) + (0 if columns else HEADING)
+
+    @property
+    def height(self) -> int:
+        more = max(0, self.count - math.prod(self.beside))
+        return self.beneath + math.ceil(more / self.columns) * self.cell_height + FOOTER
+
+    @property
+    def score(self) -> float:
+        """How well the page is used: full, the overview large, lying, and all patches beside the overview."""
+        page = self.width * self.height
+        overview, patches = self.map_size[0] * self.map_size[1] / page, self.count * self.thumb**2 / page
+        tall = max(0.0, self.height / self.width - 0.75)
+        return patches + overview + min(overview, 0.4) - 0.15 * self.flows - 0.4 * tall
+
+    def cell(self, index: int) -> tuple[int, int]:
+        """Upper left px of patch `index`."""
+        columns, rows = self.beside
+        if index < columns * rows:
+            row, column = divmod(index, columns)
+            column, top = column + self.panel_columns, TOP
+        else:
+            row, column = divmod(index - columns * rows, self.columns)
+            top = self.beneath
+        return MARGIN + column * (self.thumb + GAP), top + row * self.cell_height
+
+
+def arrange(count: int, overview: tuple[int, int]) -> Plan:
+    """The best page for `count` patches and an overview of this width and height."""
+    width = 2000 if count <= 6 else 2400 if count <= 72 else 3000
+    return max(plans(width, count, overview), key=lambda plan: plan.score)
+
+
+def plans(width: int, count: int, overview: tuple[int, int]) -> Iterator[Plan]:
+    content = width - 2 * MARGIN
+    for columns in range(3, (content + GAP) // (MIN_THUMB + GAP) + 1):
+        thumb = (content + GAP) // columns - GAP
+        for taken in range(1, columns + 1):
+            panel = taken * (thumb + GAP) - (GAP if taken == columns else GUTTER)
+            beside = MIN_PANEL <= panel <= MAX_PANEL * content
+            stacked = taken == columns and overview[0] >= STACKED * overview[1]
+            if thumb <= MAX_THUMB and (beside or stacked):
+                for flows in (False, True):
+                    map_size = fit_map(overview, panel - 2 * PAD)
+                    yield Plan(width, count, columns, taken, panel, flows, thumb, map_size)
+
+
+def fit_map(overview: tuple[int, int], width: int, height: int = MAX_MAP) -> tuple[int, int]:
+    """The overview's size on the page, where so many px are free."""
+    zoom = min(width / overview[0], height / overview[1], max(MAX_ZOOM, SMALL_MAP / max(overview)))
+    return max(1, round(overview[0] * zoom)), max(1, round(overview[1] * zoom))
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """The page of one map: the overview, as wide as the page, and beneath it what its colours mean."""
+
+    width: int
+    map_size: tuple[int, int]
+    swatch_rows: int
+
+    @property
+    def panel(self) -> tuple[int, int, int, int]:
+        """Left, upper, right, lower of the framed overview."""
+        return MARGIN, TOP, self.width - MARGIN, TOP + self.map_size[1] + 2 * PAD
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Upper left px of the overview, which lies in the middle of its frame."""
+        return (self.width - self.map_size[0]) // 2, TOP + PAD
+
+    @property
+    def height(self) -> int:
+        return self.panel[3] + BAR_LEGEND + self.swatch_rows * SWATCH_ROW + FOOTER
+
+
+def arrange_map(overview: tuple[int, int], swatch_rows: int = 0) -> MapPlan:
+    """The page for an overview of this width and height."""
+    smallest, widest = MAP_WIDTHS
+    around = 2 * (MARGIN + PAD)
+    size = fit_map(overview, widest - around, MAP_SIDE)
+    return MapPlan(max(smallest, size[0] + around), size, swatch_rows)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """The page of `count` panels in rows of `columns`. Each has a title and, one above the other, two maps."""
+
+    width: int
+    count: int
+    columns: int
+    cell_width: int
+    map_size: tuple[int, int]
+
+    @property
+    def frame_height(self) -> int:
+        return self.map_size[1] + 2 * CELL_PAD
+
+    @property
+    def cell_height(self) -> int:
+        return CELL_TITLE + 2 * self.frame_height + ROW_GAP
+
+    @property
+    def lower(self) -> int:
+        """Where the last row ends."""
+        rows = math.ceil(self.count / self.columns)
+        return HEADER + rows * (self.cell_height + BLOCK_GAP) - BLOCK_GAP
+
+    @property
+    def height(self) -> int:
+        return self.lower + BAR_LEGEND + FOOTER
+
+    @property
+    def left(self) -> int:
+        """Where the first column begins: to its left stands what the maps show."""
+        return MARGIN + SIDE_WORDS
+
+    def cell(self, index: int) -> tuple[int, int]:
+        """Upper left px of panel `index`."""
+        row, column = divmod(index, self.columns)
+        return self.left + column * (self.cell_width + COLUMN_GAP), HEADER + row * (self.cell_height + BLOCK_GAP)
+
+    def frame(self, index: int, lower: bool) -> tuple[int, int, int, int]:
+        """Left, upper, right, lower px around the upper or the lower map of a panel."""
+        left, top = self.cell(index)
+        top += CELL_TITLE + (self.frame_height + ROW_GAP if lower else 0)
+        return left, top, left + self.cell_width, top + self.frame_height
+
+    def corner(self, index: int, lower: bool) -> tuple[int, int]:
+        """Upper left px of the map, in the middle of its frame."""
+        left, top, *_ = self.frame(index, lower)
+        return left + (self.cell_width - self.map_size[0]) // 2, top + CELL_PAD
+
+    @property
+    def cost(self) -> float:
+        """How far the page is from the shape of one, and how much of it stays empty."""
+        rows = math.ceil(self.count / self.columns)
+        return abs(math.log(self.height / self.width / 0.75)) + rows * self.columns / self.count
+
+
+def arrange_panels(count: int, overview: tuple[int, int]) -> GridPlan:
+    """The best page for `count` panels with an overview of this width and height."""
+    return min((grid_plan(count, columns, overview) for columns in range(1, count + 1)), key=lambda plan: plan.cost)
+
+
+def grid_plan(count: int, columns: int, overview: tuple[int, int]) -> GridPlan:
+    width = 2000 if count <= 2 else 2400 if columns <= 3 else 3000
+    cell = (width - 2 * MARGIN - SIDE_WORDS - (columns - 1) * COLUMN_GAP) // columns
+    return GridPlan(width, count, columns, cell, fit_map(overview, cell - 2 * CELL_PAD, CELL_MAP))
+
+
+def scale_bar(mm: float, room: float) -> tuple[int, str]:
+    """Length in px and its words, for px of `mm` each and at most `room` of them: 1, 2 or 5 times a power of ten."""
+    largest = max(mm * room, 1e-6)
+    power = 10.0 ** math.floor(math.log10(largest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= largest * 1.000001)
+    return max(1, round(length / mm)), f"{length:g} mm"
