@@ -304,7 +304,8 @@ def shorten_tissue(stub: Any) -> None:
 
 
 def empty_tissue(stub: Any) -> None:
-    stub.tissue = TissueMap(*(values[:0] for values in vars(stub.tissue).values()))
+    arrays = [values[:0] for name, values in vars(stub.tissue).items() if name != "prefixes"]
+    stub.tissue = TissueMap(*arrays)
 
 
 @pytest.mark.parametrize("spoil", [spoil_representative, spoil_similarity, shorten_tissue, empty_tissue])

@@ -17,8 +17,9 @@ from wsisum_cli.feature_file import StoredFeatures, load_h5
 from wsisum_cli.heatmap import checked_tissue
 from wsisum_cli.panels import Panel
 from wsisum_cli.population import Population
+from wsisum_cli.quality import measure_selection
 from wsisum_cli.sampling import sample_candidates
-from wsisum_cli.selection import SELECTORS, measure, pick, weigh
+from wsisum_cli.selection import SELECTORS, pick, weigh
 from wsisum_cli.summary import Summary
 
 #: Of the options that decide what is picked, for summaries that do not record them.
@@ -104,6 +105,6 @@ def panel_of_rows(population: Population, rows: np.ndarray, selector: str, file:
         population.coords,
         selection.similarity,
         population.patch_size_level0,
-        asdict(measure(population.features, selection)),
+        asdict(measure_selection(population.features, selection, population.candidates.cluster)),
         (file.encoder, file.encoder_sha256),
     )
