@@ -17,6 +17,7 @@ from wsisum_cli import __version__
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.models_cli import Device, models_app
 from wsisum_cli.training.cli import train_app
+from wsisum_cli.training.evaluate_cli import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
+app.command()(evaluate)
 
 
 class Selector(StrEnum):
