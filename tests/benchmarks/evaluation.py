@@ -43,6 +43,7 @@ LEAST, MOST = 0.05, 0.30  # tumour in a slide
 VARIANTS = {NORMAL: 56, "lung_aca": 16, "lung_scc": 16}  # of each tile, so that a slide holds none twice
 WINDOW = (0.75, 1.0)  # of a tile's side
 PERMUTATIONS = 25
+POOL = 1_024  # patches of a slide that the attention network sees where all are looked at
 
 
 def varied(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -85,8 +86,11 @@ def build(archive: Path, folder: Path, seed: int) -> dict[str, np.ndarray]:
             name, count = f"p{patient:02}-{number}", round(rng.uniform(LEAST, MOST) * PATCHES)
             drawn = [rng.permutation(normal)[: PATCHES - count], rng.permutation(tumour)[:count]]
             places = np.stack(np.divmod(np.arange(PATCHES), ACROSS)[::-1], axis=1)  # the tumour lies together
-            write_features(folder / "features" / f"{name}.h5", np.concatenate(drawn), places, "encoder", sha256)
-            truth[name] = np.arange(PATCHES) >= PATCHES - count
+            # Seeded selectors draw the same rows of every slide: what lies in a row must not depend on its number.
+            order = np.random.default_rng((seed, patient, number)).permutation(PATCHES)
+            features = np.concatenate(drawn)[order]
+            write_features(folder / "features" / f"{name}.h5", features, places[order], "encoder", sha256)
+            truth[name] = order >= PATCHES - count
             rows.append((name, f"p{patient:02}", label))
     write_labels(folder / "labels.csv", rows)
     return truth
@@ -119,7 +123,7 @@ def composition(folder: Path, arms: list[Arm], cohort: Cohort, truth: dict[str, 
 def evaluate(folder: Path, features: Path, arms: list[Arm], plan: Plan, label: str) -> tuple[Cohort, str]:
     files = find_files([features])
     cohort = read_labels(folder / "labels.csv", files)
-    bags = read_bags(cohort.slides, files, arms, {}, folder / "selections", plan.seed, progress=said("read"))
+    bags = read_bags(cohort.slides, files, arms, {}, folder / "selections", plan.seed, POOL, said("read"))
     found = cross_validate(bags, cohort, plan, said("judged"))
     report = as_report(cohort, arms, bags, found, plan, {"label": label})
     write_evaluation(folder, report, cohort, found)
@@ -127,7 +131,11 @@ def evaluate(folder: Path, features: Path, arms: list[Arm], plan: Plan, label: s
 
 
 def said(what: str):
-    return lambda done, total: print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
+    def say(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
+
+    return say
 
 
 def by_chance(folder: Path, cohort: Cohort, bags: dict, plan: Plan) -> str:
