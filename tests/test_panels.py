@@ -23,9 +23,10 @@ from wsisum_cli.feature_file import load_h5
 from wsisum_cli.inspect_cli import Map, check_options
 from wsisum_cli.page import CELL_PAD, MARGIN, arrange_panels
 from wsisum_cli.panels import BELOW, KEPT_COLOUR, Panel, details, draw_panels, panel_of, panels_of, told_apart
+from wsisum_cli.prefixes import prefixes_of
 from wsisum_cli.rivals import models_of, rivals
 from wsisum_cli.scale import coverage_scale
-from wsisum_cli.selection import SELECTORS, represent
+from wsisum_cli.selection import SELECTORS
 from wsisum_cli.summary import open_summary, write_summary
 from wsisum_cli.tint import LUMA, as_seen, squares
 
@@ -151,7 +152,7 @@ def test_every_selector_has_its_panel(summary: Path, tissue: tuple[np.ndarray, n
     for panel in panels:
         rows = [int(np.flatnonzero((coords == place).all(axis=1))[0]) for place in panel.coords]
         assert len(set(rows)) == KEPT
-        assert np.array_equal(panel.similarity, represent(features, np.array(rows))[1])
+        assert np.array_equal(panel.similarity, prefixes_of(features, np.array(rows)).of(len(rows))[1])
         assert panel.quality["coverage"] == pytest.approx(panel.similarity.mean(dtype=float))
     best = max(panels, key=lambda panel: panel.quality["coverage"])
     assert best.title.split(",")[0] in ("wsisum", "facility")

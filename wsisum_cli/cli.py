@@ -18,6 +18,7 @@ from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.inspect_cli import inspect
 from wsisum_cli.models_cli import Device, models_app
 from wsisum_cli.training.cli import train_app
+from wsisum_cli.training.evaluate_cli import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
+app.command()(evaluate)
 
 
 class Selector(StrEnum):

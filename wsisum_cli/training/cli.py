@@ -61,11 +61,11 @@ CardOption = Annotated[str, typer.Option(help="Of the model, for its card.")]
 LicenceOption = Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")]
 
 
-def need_torch() -> None:
+def need_torch(what: str = "training") -> None:
     """Raises UsageError where the extra `train` is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"training needs {', '.join(missing)}: pip install 'wsisum[train]'")
+        raise UsageError(f"{what} needs {', '.join(missing)}: pip install 'wsisum[train]'")
 
 
 @contextmanager
