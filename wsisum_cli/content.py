@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.attributes import REQUIRED_OF_MODELS, model_used
+from wsisum_cli.artefact import KINDS
+from wsisum_cli.attributes import REQUIRED_OF_MODELS, artefacts_found, model_used
 from wsisum_cli.embedding import SlideModels, Tokens, cosine, embed, encode_slide
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.finding import Finding
@@ -137,6 +138,9 @@ class Content:
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
+        found = artefacts_found(self.attributes)
+        if found:
+            arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
         return arrays | self.expected_embeddings()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -180,17 +184,21 @@ class Content:
     def values(self) -> Generator[Finding, None, bool]:
         """Numbers that can be; gives back whether there are others."""
         summary, kept = self.summary, self.attributes["patches"]
-        checks = {
-            "patches/features": np.isfinite(summary.features),
-            "patches/weights": (summary.weights >= 0) & (summary.weights <= 1 + WEIGHT_TOLERANCE),  # false for NaN
-            "patches/cluster": summary.cluster >= 0,
-            "tissue/representative": (summary.tissue.representative >= 0) & (summary.tissue.representative < kept),
-            "tissue/similarity": np.abs(summary.tissue.similarity.astype(np.float32)) <= 1.001,
-            "tissue/cluster": summary.tissue.cluster >= 0,
-            "reference/mean": np.isfinite(summary.reference.mean),
-            "reference/components": np.isfinite(summary.reference.components),
-            "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
-        } | self.embedding_checks()
+        checks = (
+            {
+                "patches/features": np.isfinite(summary.features),
+                "patches/weights": (summary.weights >= 0) & (summary.weights <= 1 + WEIGHT_TOLERANCE),  # false for NaN
+                "patches/cluster": summary.cluster >= 0,
+                "tissue/representative": (summary.tissue.representative >= 0) & (summary.tissue.representative < kept),
+                "tissue/similarity": np.abs(summary.tissue.similarity.astype(np.float32)) <= 1.001,
+                "tissue/cluster": summary.tissue.cluster >= 0,
+                "reference/mean": np.isfinite(summary.reference.mean),
+                "reference/components": np.isfinite(summary.reference.components),
+                "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
+            }
+            | self.embedding_checks()
+            | self.artefact_checks()
+        )
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
@@ -214,13 +222,23 @@ class Content:
             checks["reference/prototype_weights"] = (shares >= 0) & adds_up  # false for NaN
         return checks
 
+    def artefact_checks(self) -> dict[str, np.ndarray]:
+        """The same of the patches that are none of tissue: kinds as often as the attributes say."""
+        if not artefacts_found(self.attributes):
+            return {}
+        kind, counts = self.summary.artefacts.kind, self.attributes["artefacts"]["kinds"]
+        stated = np.zeros(256, np.int64)
+        stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
+        return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
+
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
         size = self.attributes["patch"]["patch_size_level0"]
         extent = np.array([self.attributes["source"]["width"], self.attributes["source"]["height"]])
         kept, tissue = self.summary.coords.astype(np.int64), self.summary.tissue.coords.astype(np.int64)
+        artefacts = self.summary.artefacts.coords.astype(np.int64)
         wrong = False
-        for name, coords in (("patches/coords", kept), ("tissue/coords", tissue)):
+        for name, coords in (("patches/coords", kept), ("tissue/coords", tissue), ("artefact/coords", artefacts)):
             outside = ((coords < 0) | (coords + size > extent)).any(axis=1)
             if outside.any():
                 wrong = True
@@ -232,6 +250,12 @@ class Content:
             wrong = True
             message = f"{len(strangers)} kept patches are not among the tissue patches"
             yield Finding("values", message, "patches/coords", None, str(min(strangers)))
+        among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
+        wanted = len(artefacts) if self.summary.artefacts.ignored else 0
+        if among != wanted and not wrong:
+            wrong = True
+            message = f"{among} artefacts are among the tissue patches"
+            yield Finding("values", message, "artefact/coords", str(wanted), str(among))
         return wrong
 
     def weights(self) -> Iterator[Finding]:

@@ -16,14 +16,14 @@ def facts(summary: Summary) -> dict[str, Any]:
     """Its attributes with the list of members left out, its own size and the ratio to the source's added.
 
     The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`. Models that see whole
-    slides, and their figures, are None in summaries of format 1.0, which know none.
+    slides, and their figures, are None in summaries of format 1.0, which know none; `artefacts` where nobody looked.
     """
     wrong = next(wrong_attributes(summary.attributes), None)
     if wrong is not None:
         raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
     size = summary.file.seek(0, os.SEEK_END)
     return {
-        **dict.fromkeys(REQUIRED_OF_MODELS),
+        **dict.fromkeys((*REQUIRED_OF_MODELS, "artefacts")),
         **summary.provenance,
         "quality": {**dict.fromkeys(("reconstruction", "embedding_cosine")), **summary.attributes["quality"]},
         "pixels": summary.attributes["pixels"]["mode"],

@@ -33,6 +33,7 @@ class Outcome:
     reconstruction: float | None = None  # None without a summarizer, as the next
     embedding_cosine: float | None = None
     broken_tiles: int | None = None
+    artefacts: int | None = None  # patches that are none of tissue
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again
     traceback: str = ""  # of errors nobody foresaw
