@@ -33,7 +33,7 @@ STATISTICS = (
     *("level", "spread"),  # of the darkest channel: median; range of all but 2 % at either end; grey levels
     *("detail", "focus"),  # contrast of details of 2 µm, grey levels; log2 of its ratio to that of 4 µm
     *("red", "green", "blue"),  # optical density of the channel that a third of the patch exceeds, thousandths
-    *("seam", "constant"),  # ratio of the steps at edges of 4 or 8 px blocks to others; share of the patch
+    *("seam", "constant"),  # steps at edges of 4 or 8 px blocks over the next largest; share of the patch
 )
 
 # Pixel sizes at which things are looked at, µm: details, colours without single nuclei, layers of tissue.
@@ -55,11 +55,11 @@ NOISE = 3  # so much steps differ by without a reason
 
 # Shares of a patch. Blood clots look like red ink up to 0.14, carbon in a lung like soot up to 0.1.
 MOST_INK, MOST_SOOT, MOST_GREY, MOST_NIGHT, MOST_CONSTANT = 0.16, 0.3, 0.012, 0.25, 0.05
-MOST_SEAM = 1.4  # JPEG of low quality reaches 1.32
+MOST_SEAM = 1.28  # JPEG of low quality reaches 1.27
 
 # Beside the other patches of the slide.
 FEWEST_BESIDE = 16  # patches that a slide's own measure is taken from
-MOST_PENNED = 0.3  # a hue that more of the slide has is a stain, as the blue of Masson's trichrome
+MOST_PENNED = 0.5  # a hue that more of the slide has is a stain, as the blue of Masson's trichrome
 BLURRED_FOCUS, BLURRED_DETAIL, SMOOTH = -0.75, 0.5, 0.15
 DENSE = 90  # percentile of the thickness that counts as one layer of dense tissue
 THICK, RATHER_THICK, RATHER_BLURRED = 1.4, 1.05, -0.15
@@ -101,9 +101,9 @@ def classify(statistics: Statistics) -> Kinds:
     """
     of = dict(zip(STATISTICS, statistics.astype(np.float64).T, strict=True))
     certain = {
-        PEN: (of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT),
         BLANK: (of["spread"] < FLAT) & (of["level"] > BRIGHT),
         CORRUPT: (of["seam"] > MOST_SEAM) | (of["constant"] > MOST_CONSTANT),
+        PEN: (of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT),
         BLACK: of["black"] > MOST_NIGHT,
     }
     if len(statistics) >= FEWEST_BESIDE and certain[PEN].mean() > MOST_PENNED:
@@ -173,7 +173,7 @@ def _is_ink(red: Plane, green: Plane, blue: Plane) -> Mask:
     """Hues that no stain has: a stain lets green through least, or no more than red (haematoxylin), blue (DAB)."""
     green_ink = (green < 0.85 * np.minimum(red, blue)) | ((green < 1.1 * blue) & (red > 1.3 * green))
     red_ink = (red < 0.25 * green) & (blue > 0.65 * green)
-    blue_ink = ((red > 1.2 * green) & (red > 2 * blue)) | ((red > 1.1 * green) & (red > 5 * blue))
+    blue_ink = (red > 1.1 * green) & (red > 2 * blue)  # haematoxylin lets red through at least as well as green
     paler = (blue > 0.2 * red) & (red < NAVY_INK)
     return green_ink | red_ink | (blue_ink & ~paler)
 
@@ -202,7 +202,7 @@ def _layers(pixels: Image) -> tuple[float, ...]:
 
 
 def _seams(patch: Image) -> float:
-    """How much larger steps at one phase of a period of 4 or 8 px are: JPEG blocks, decoded at half or full size."""
+    """How much larger steps at one phase of 4 or 8 px are than at others: JPEG blocks, decoded at half or full size."""
     import cv2
 
     green = np.ascontiguousarray(patch[..., 1])
@@ -211,9 +211,10 @@ def _seams(patch: Image) -> float:
     worst = 1.0
     for steps in (across / len(patch), down / len(patch)):
         for period in (4, 8):
-            phases = steps[: len(steps) // period * period].reshape(-1, period).mean(axis=0) + NOISE
-            highest = float(phases.max())
-            worst = max(worst, highest * (period - 1) / (float(phases.sum()) - highest))
+            # Without the largest of each phase, which may be the edge of a stroke, or of what was scanned.
+            phases = np.sort(steps[: len(steps) // period * period].reshape(-1, period), axis=0)[:-1].mean(axis=0)
+            second, first = np.sort(phases)[-2:] + NOISE
+            worst = max(worst, float(first / second))
     return worst
 
 

@@ -1,4 +1,4 @@
-"""Artefacts kept out of the tissue: of patches whose pixels pass by anyway, or of those alone that would be kept."""
+"""Artefacts kept out of the tissue, as the pixels of all patches pass by, or by looking at what would be kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from wsisum_cli.slide import Slide
 Pick = Callable[[np.ndarray], np.ndarray]
 
 FEWEST, LEAST = 8, 0.05  # patches, and share of them, that are left at least
+SAMPLE = 64  # patches
 
 
 class Watch:
@@ -50,22 +51,27 @@ def too_few(kinds: Kinds) -> bool:
 def part_picked(
     slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: int, guarded: bool
 ) -> tuple[np.ndarray, Artefacts]:
-    """As `part`, where nothing of the slide has been read: only patches that would be kept are looked at.
+    """As `part`, where nothing of the slide has been read: no more is looked at than a sample and what would be kept.
 
-    Those on broken tiles are left out, and artefacts where `guarded`; then others are picked in their place, until
-    all can be kept. Raises BrokenSlideError when too much is broken.
+    Picks on broken tiles are left out, and artefacts where `guarded`; then others are picked in their place, until all
+    can be kept. The sample, evenly spread, shows what the slide is like. Raises BrokenSlideError.
     """
     watch, count = Watch(slide, grid), len(grid.coords)
     kinds, seen = np.zeros(count, np.uint8), np.zeros(count, bool)
+
+    def look(rows: np.ndarray) -> None:
+        for read, pixels in read_patches(slide.pyramid, grid.coords[rows], grid.reading, damage, threads):
+            seen[rows[read]] = True
+            if guarded:
+                watch(rows[read], pixels)
+        damage.check(slide.name)
+
+    if guarded:
+        look(np.unique(np.linspace(0, count - 1, SAMPLE).astype(int)))
     rows = left = np.arange(count)
     while True:
         picked = rows[pick(rows)]
-        fresh = picked[~seen[picked]]
-        for read, pixels in read_patches(slide.pyramid, grid.coords[fresh], grid.reading, damage, threads):
-            seen[fresh[read]] = True
-            if guarded:
-                watch(fresh[read], pixels)
-        damage.check(slide.name)
+        look(picked[~seen[picked]])
         left = np.setdiff1d(left, picked[~seen[picked]])
         if not len(left):
             raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
