@@ -21,8 +21,8 @@ def names_of(*rows: str) -> list[str]:
 #: Modules from the bottom up: each may import only those above it in this list.
 ORDER = names_of(
     "errors card pyramid pixels jpeg dicom scanner damage tiff vendor slide",
-    "tissue source session metadata inference summarizer slide_encoder trial models",
-    "patch grid feature_file features sampling embedding choice",
+    "tissue artefact source session metadata inference summarizer slide_encoder trial models",
+    "patch grid guard feature_file features sampling embedding choice",
     "similarity prefixes facility swaps weights rarity tuning scoring levels",
     "population attempts baselines selection quality guarantee draws verdict",
     "cohort evaluation probe",
@@ -43,7 +43,7 @@ TRAINING = names_of(
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
     "PIL": {"canvas"},
-    "cv2": {"pixels", "tissue", "training.augment"},
+    "cv2": {"pixels", "tissue", "artefact", "training.augment"},
     "fsspec": {"summary"},
     "google_crc32c": {"arrays"},
     "h5py": {"feature_file"},

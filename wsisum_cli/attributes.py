@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from wsisum_cli.artefact import KINDS
+
 MISSING = object()
 MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
 MAX_TILES = 64  # that a patch spans in one direction
@@ -210,7 +212,8 @@ def wrong_attributes(attributes: Any) -> Iterator[str]:
         yield "the attributes are not an object"
         return
     wrong = list(of_wrong_kind(attributes, required(attributes)))
-    yield from wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
+    wrong = wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
+    yield from wrong or wrong_artefacts(attributes)
 
 
 def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
@@ -294,3 +297,32 @@ def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
         card = attributes[name]
         if card is not None and dims not in (None, card["dims"]):
             yield f"{name}.dims is {card['dims']}, encoder.dims {dims}"
+
+
+#: What is required of `artefacts` where it is there; before it was, nobody looked.
+REQUIRED_OF_ARTEFACTS: dict[str, Kind] = {
+    "artefacts.count": COUNT,
+    "artefacts.kinds": OBJECT,
+    "artefacts.looked_at": COUNT,
+    "artefacts.ignored": YES_OR_NO,
+}
+
+
+def wrong_artefacts(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Kinds that are none, or do not add up to their count."""
+    if "artefacts" not in attributes:
+        return
+    wrong = list(of_wrong_kind(attributes, REQUIRED_OF_ARTEFACTS))
+    yield from wrong
+    if not wrong:
+        artefacts = attributes["artefacts"]
+        counts = artefacts["kinds"]
+        if not all(name in KINDS[1:] and SIZE.fits(count) for name, count in counts.items()):
+            yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}, or counts that are none"
+        elif sum(counts.values()) != artefacts["count"] or artefacts["count"] > artefacts["looked_at"]:
+            yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+
+
+def artefacts_found(attributes: Mapping[str, Any]) -> int:
+    """How many arrays `artefact/*` list; 0 before there were such. Needs attributes that are in order."""
+    return int(attributes["artefacts"]["count"]) if "artefacts" in attributes else 0

@@ -61,6 +61,11 @@ class Pixels(StrEnum):
     jpeg = "jpeg"
 
 
+class Artefacts(StrEnum):
+    guard = "guard"
+    keep = "keep"
+
+
 class Layout(StrEnum):
     trident = "trident"
     stamp = "stamp"
@@ -147,6 +152,9 @@ def compress(
     pixels: Annotated[
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
     ] = Pixels.auto,
+    artefacts: Annotated[
+        Artefacts, typer.Option(help="Leave out pen, blur, folds, bubbles and the like, or keep them.")
+    ] = Artefacts.guard,
     device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
     force: Annotated[bool, typer.Option("--force", help="Make summaries again that are up to date.")] = False,
@@ -172,6 +180,7 @@ def compress(
         selector=selector.value,
         seed=seed,
         pixels=pixels.value,
+        artefacts=artefacts.value,
         patch_size_level0=patch_size_level0,
         draws=draws,
         thresholds=tuple(threshold or ()),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli import jpeg
+from wsisum_cli.artefact import NO_ARTEFACTS, Artefacts, classify
 from wsisum_cli.container import writing_aside
 from wsisum_cli.damage import Damage
 from wsisum_cli.draft import (
@@ -27,14 +28,15 @@ from wsisum_cli.draft import (
 )
 from wsisum_cli.draws import DRAWS, draw
 from wsisum_cli.embedding import NO_MODELS, Embedded, SlideModels, Tokens, embed_tissue
-from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SummaryError
+from wsisum_cli.errors import NotASlideError, NoTissueError, SummaryError
 from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
 from wsisum_cli.grid import Grid, lay_grid
 from wsisum_cli.guarantee import guaranteed
+from wsisum_cli.guard import Watch, part, part_picked
 from wsisum_cli.inference import Encoder
 from wsisum_cli.kept import Pixels, describe_pixels, kept_pixels
 from wsisum_cli.overview import blank_glass
-from wsisum_cli.patch import plan_reading, read_patches
+from wsisum_cli.patch import plan_reading
 from wsisum_cli.population import Population
 from wsisum_cli.provenance import (
     describe_features,
@@ -65,6 +67,7 @@ class Options:
     clusters: int = 50
     pixels: str = "auto"  # auto, source or jpeg
     quality: int = jpeg.QUALITY
+    artefacts: str = "guard"  # leave them out; or keep
     patch_size_level0: int | None = None  # of given features whose file does not say
     draws: int = DRAWS  # random ones that the figures are held against
     thresholds: tuple[str, ...] = ()  # of the verdict, where they are not the usual ones
@@ -100,6 +103,7 @@ class Written:
     embedding_cosine: float | None  # None without a summarizer
     verdict: str  # PASS, REVIEW or FAIL
     broken_tiles: int
+    artefacts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -124,10 +128,16 @@ class Tissue:
     grid: Grid
     features: np.ndarray  # (N, D) float32
     given: GivenFeatures | None  # None when they were computed here
+    artefacts: Artefacts = NO_ARTEFACTS
 
     @property
     def tokens(self) -> Tokens:
         return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
+
+    def rows(self, rows: np.ndarray, artefacts: Artefacts = NO_ARTEFACTS) -> Tissue:
+        """Some of the patches alone."""
+        coords = self.grid.coords[rows]
+        return replace(self, grid=replace(self.grid, coords=coords), features=self.features[rows], artefacts=artefacts)
 
 
 def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
@@ -145,7 +155,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
             digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
             if grid is not None:
-                tissue = encode_tissue(slide, grid, tools, damage)
+                tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
                 tissue = given_tissue(slide, job, options, encoder)
         models = serving(tissue, tools)
@@ -177,6 +187,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
             tissue=tissue_map(tissue, candidates, selection),
             reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
             icc_profile=slide.pyramid.icc_profile,
+            artefacts=tissue.artefacts,
         )
     with clock("write"):
         write_verified(job.output, draft, encoder, embedded.models)
@@ -219,12 +230,14 @@ def given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> 
     return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
 
 
-def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage) -> Tissue:
-    """The patches of the grid that can be read. Raises BrokenSlideError."""
+def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guarded: bool = False) -> Tissue:
+    """The patches of the grid that can be read; where `guarded`, without artefacts. Raises BrokenSlideError."""
+    watch = Watch(slide, grid) if guarded else None
     features, rows = encode_patches(
-        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress
+        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, watch
     )
-    return Tissue(replace(grid, coords=grid.coords[rows]), features, None)
+    tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
+    return tissue if watch is None else tissue.rows(*part(tissue.grid.coords, classify(watch.statistics[rows])))
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
@@ -255,22 +268,13 @@ def pick_patches(tissue: Tissue, options: Options, models: SlideModels) -> tuple
 def readable(
     slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
 ) -> Tissue:
-    """Given features without those that would be kept and cannot be, because they lie on broken tiles.
+    """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
 
-    Nothing of the slide was read for them so far. Raises BrokenSlideError when too much is broken.
-    """
-    while True:
-        _, rows = pick_patches(tissue, options, models)
-        blocks = read_patches(slide.pyramid, tissue.grid.coords[rows], tissue.grid.reading, damage, threads)
-        found = np.concatenate([read for read, _ in blocks])
-        damage.check(slide.name)
-        if len(found) == len(rows):
-            return tissue
-        lost = np.delete(rows, found)
-        if len(lost) == len(tissue.features):
-            raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
-        coords, features = (np.delete(values, lost, axis=0) for values in (tissue.grid.coords, tissue.features))
-        tissue = replace(tissue, grid=replace(tissue.grid, coords=coords), features=features)
+    def picked(rows: np.ndarray) -> np.ndarray:
+        return pick_patches(tissue.rows(rows), options, models)[1]
+
+    guarded = options.artefacts == "guard"
+    return tissue.rows(*part_picked(slide, tissue.grid, picked, damage, threads, guarded))
 
 
 def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder) -> tuple[Tissue, dict[str, float]]:
@@ -358,6 +362,7 @@ def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float])
         embedding_cosine=attributes["quality"]["embedding_cosine"],
         verdict=attributes["verdict"]["verdict"],
         broken_tiles=attributes["broken_tiles"]["count"],
+        artefacts=attributes["artefacts"]["count"],
         seconds=seconds,
     )
 
@@ -384,5 +389,6 @@ def describe(
         "features": describe_features(given, encoder),
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
+        "artefacts": tissue.artefacts.as_dict(),
         "versions": describe_versions(),
     }

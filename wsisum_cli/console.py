@@ -153,7 +153,8 @@ def outcome_line(outcome: Outcome) -> str:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
         broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
-        figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}"
+        artefacts = f", {many(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
+        figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
         of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
         kept = f"{outcome.patches}{of_all} patches"
         return printable(f"{outcome.source}: written, {kept}, {figures}")
@@ -219,6 +220,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "size": f"{size(source['bytes'])} -> {size(facts['bytes'])}, {facts['ratio']:.1f} times smaller",
         "patches": f"{facts['patches']} of {facts['tissue_patches']}, {facts['patch_size_level0']} level-0 px each, "
         f"{facts['pixels']} pixels",
+        "artefacts": artefacts_line(facts["artefacts"]),
         "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
         "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
         f"least {quality['coverage_min']:.4f}",
@@ -265,6 +267,17 @@ def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         figures = (f"{row[name]:.4f}" for name in ("coverage", "coverage_p05", "coverage_min"))
         table.add_row(escape(row["title"]), str(row["patches"]), str(row["tissue_patches"]), *figures)
     console.print(table)
+
+
+def artefacts_line(artefacts: dict[str, Any] | None) -> str:
+    """What was found of pen, blur and the like."""
+    if artefacts is None or not artefacts["looked_at"]:
+        return "not looked for"
+    kinds = ", ".join(f"{count} {name}" for name, count in artefacts["kinds"].items())
+    what = "kept all the same, hardly anything else is there" if artefacts["ignored"] else "left out"
+    return (
+        f"{kinds} of {artefacts['looked_at']} patches, {what}" if kinds else f"none in {artefacts['looked_at']} patches"
+    )
 
 
 def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from wsisum_cli.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, Models, appraise
-from wsisum_cli.attributes import REQUIRED_OF_MODELS, minor_version, model_used
+from wsisum_cli.artefact import KINDS
+from wsisum_cli.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
 from wsisum_cli.draws import BY_FEATURES, SHARES
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.finding import Finding
@@ -122,6 +123,9 @@ class Content:
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
+        found = artefacts_found(self.attributes)
+        if found:
+            arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
         return arrays | self.expected_embeddings() | self.expected_since_1_2()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -192,7 +196,7 @@ class Content:
             "reference/components": np.isfinite(summary.reference.components),
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
         }
-        checks |= self.embedding_checks() | self.checks_since_1_2()
+        checks |= self.embedding_checks() | self.artefact_checks() | self.checks_since_1_2()
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
@@ -233,13 +237,23 @@ class Content:
             checks["reference/prototype_weights"] = (shares >= 0) & adds_up  # false for NaN
         return checks
 
+    def artefact_checks(self) -> dict[str, np.ndarray]:
+        """The same of the patches that are none of tissue: kinds as often as the attributes say."""
+        if not artefacts_found(self.attributes):
+            return {}
+        kind, counts = self.summary.artefacts.kind, self.attributes["artefacts"]["kinds"]
+        stated = np.zeros(256, np.int64)
+        stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
+        return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
+
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
         size = self.attributes["patch"]["patch_size_level0"]
         extent = np.array([self.attributes["source"]["width"], self.attributes["source"]["height"]])
         kept, tissue = self.summary.coords.astype(np.int64), self.summary.tissue.coords.astype(np.int64)
+        artefacts = self.summary.artefacts.coords.astype(np.int64)
         wrong = False
-        for name, coords in (("patches/coords", kept), ("tissue/coords", tissue)):
+        for name, coords in (("patches/coords", kept), ("tissue/coords", tissue), ("artefact/coords", artefacts)):
             outside = ((coords < 0) | (coords + size > extent)).any(axis=1)
             if outside.any():
                 wrong = True
@@ -251,6 +265,12 @@ class Content:
             wrong = True
             message = f"{len(strangers)} kept patches are not among the tissue patches"
             yield Finding("values", message, "patches/coords", None, str(min(strangers)))
+        among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
+        wanted = len(artefacts) if self.summary.artefacts.ignored else 0
+        if among != wanted and not wrong:
+            wrong = True
+            message = f"{among} artefacts are among the tissue patches"
+            yield Finding("values", message, "artefact/coords", str(wanted), str(among))
         return wrong
 
     def pixels(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:

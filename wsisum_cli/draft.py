@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli import jpeg
+from wsisum_cli.artefact import NO_ARTEFACTS, Artefacts
 from wsisum_cli.container import write_container
 from wsisum_cli.overview import is_finer, portable_image
 from wsisum_cli.prefixes import Prefixes
@@ -31,6 +32,7 @@ ICC_PROFILE = "icc_profile"
 #: arrays that only summaries of source pixels hold, and what takes their place otherwise
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
+ARTEFACT = "artefact"  # group of the patches that are none of tissue
 #: arrays below `reference`: those of every summary, and those that a summarizer and a slide encoder add
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
@@ -107,6 +109,7 @@ class Draft:
     tissue: TissueMap
     reference: Reference
     icc_profile: bytes | None  # of the source
+    artefacts: Artefacts = NO_ARTEFACTS
 
 
 def reference_of(features: np.ndarray) -> Reference:
@@ -172,6 +175,7 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
     files |= encode_array("reference/variances", reference.variances, ["component"])
     files |= encode_embeddings(reference)
+    files |= encode_artefacts(draft.artefacts)
     if draft.icc_profile is not None:
         files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
     return files
@@ -201,6 +205,17 @@ def encode_embeddings(reference: Reference) -> dict[str, bytes]:
         if values is not None and values.size:
             files |= encode_array(f"reference/{name}", values.astype(dtype), dimensions)
     return files
+
+
+def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
+    """A group of their own; nothing where there are none."""
+    from wsisum_cli.arrays import encode_array, encode_groups
+
+    if not len(artefacts.kind):
+        return {}
+    files = encode_groups([ARTEFACT])
+    files |= encode_array(f"{ARTEFACT}/coords", artefacts.coords.astype(np.int32), ["artefact", "xy"])
+    return files | encode_array(f"{ARTEFACT}/kind", artefacts.kind.astype(np.uint8), ["artefact"])
 
 
 def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:

@@ -20,6 +20,7 @@ from wsisum_cli.slide import Slide
 from wsisum_cli.source import sha256_of
 
 Progress = Callable[[int, int], None]  # patches done, patches in all
+Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; from several threads at once
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ def encode_patches(
     damage: Damage,
     threads: int = 1,
     progress: Progress = lambda done, total: None,
+    look: Look | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of the patches at `coords`: (M, D) float32, and the (M,) ascending rows they belong to.
 
-    Rows whose patch touches a broken tile are missing. Batches are encoded while the next are decoded.
-    Raises BrokenSlideError when nothing or too little is left.
+    Rows whose patch touches a broken tile are missing. Batches are encoded while the next are decoded; `look` sees
+    the pixels of each. Raises BrokenSlideError when nothing or too little is left.
     """
     features = np.empty((len(coords), encoder.card.dims), np.float32)
     found = np.zeros(len(coords), bool)
@@ -55,6 +57,8 @@ def encode_patches(
 
     def encode(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         rows, pixels = batch
+        if look is not None:
+            look(rows, pixels)
         return rows, encoder(pixels)
 
     with ThreadPoolExecutor(threads) as pool:

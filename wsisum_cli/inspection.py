@@ -20,14 +20,15 @@ def facts(summary: Summary) -> dict[str, Any]:
     """Its attributes with the list of members left out, its own size and the ratio to the source's added.
 
     The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`. What an older format does
-    not know is None: models that see whole slides and their figures in 1.0, the verdict and what it needs before 1.2.
+    not know is None: models that see whole slides and their figures in 1.0, the verdict and what it needs before 1.2;
+    `artefacts` where nobody looked.
     """
     wrong = next(wrong_attributes(summary.attributes), None)
     if wrong is not None:
         raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
     size = summary.file.seek(0, os.SEEK_END)
     return {
-        **dict.fromkeys((*REQUIRED_OF_MODELS, *SINCE_1_2)),
+        **dict.fromkeys((*REQUIRED_OF_MODELS, *SINCE_1_2, "artefacts")),
         **summary.provenance,
         "quality": {**dict.fromkeys((*BY_FEATURES, *BY_MODELS)), **summary.attributes["quality"]},
         "pixels": summary.attributes["pixels"]["mode"],

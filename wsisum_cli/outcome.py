@@ -34,6 +34,7 @@ class Outcome:
     embedding_cosine: float | None = None
     verdict: str | None = None  # PASS, REVIEW or FAIL
     broken_tiles: int | None = None
+    artefacts: int | None = None  # patches that are none of tissue
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again
     traceback: str = ""  # of errors nobody foresaw

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli import container, extract, feature_file, verify
+from wsisum_cli.attributes import artefacts_found
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.extract import FEATURES_VERSION, FeatureOptions, extract_slide
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
@@ -48,6 +49,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "embedding_cosine": written.embedding_cosine,
         "verdict": written.verdict,
         "broken_tiles": written.broken_tiles,
+        "artefacts": written.artefacts,
         "seconds": written.seconds,
     }
 
@@ -68,6 +70,7 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "embedding_cosine": attributes["quality"]["embedding_cosine"],
         "verdict": attributes["verdict"]["verdict"],
         "broken_tiles": attributes["broken_tiles"]["count"],
+        "artefacts": artefacts_found(attributes),
     }
 
 

@@ -22,9 +22,11 @@ from typing import IO, Any
 import numpy as np
 
 from wsisum_cli import jpeg
-from wsisum_cli.attributes import wrong_geometry
+from wsisum_cli.artefact import NO_ARTEFACTS, Artefacts
+from wsisum_cli.attributes import artefacts_found, wrong_geometry
 from wsisum_cli.container import SUFFIX, Member, read_member, read_members
 from wsisum_cli.draft import (
+    ARTEFACT,
     EMBEDDINGS,
     FORMAT_VERSION,
     ICC_PROFILE,
@@ -263,6 +265,14 @@ class Summary:
         said = self.attributes["draws"]
         counts = (said["count"], said["model_count"], said["seed"])
         return Draws(tuple(said["keep"]), by_features, tuple(said["models"]), by_models, *counts)
+
+    @cached_property
+    def artefacts(self) -> Artefacts:
+        """The patches that are none of tissue, and of which kinds; none where nobody looked."""
+        if not artefacts_found(self.attributes):
+            return NO_ARTEFACTS
+        looked_at, ignored = (self.attributes["artefacts"][name] for name in ("looked_at", "ignored"))
+        return Artefacts(self.array(f"{ARTEFACT}/coords"), self.array(f"{ARTEFACT}/kind"), looked_at, ignored)
 
     @cached_property
     def reference(self) -> Reference:

@@ -1,0 +1,168 @@
+"""How well artefacts are told from tissue: painted ones found, clean patches left alone, and what selectors keep.
+
+    python tests/benchmarks/artefacts.py SLIDE... --mpp 0.25 --tiles atlas-he-0.5mpp.zip --lung lc25000-lung-dev.zip
+
+On each slide 5 % of the tissue patches are painted (see tests/spoil.py). The tables say how many of each kind are found
+when one kind is painted at a time, what else is flagged, and how many of K = 63 kept patches are artefacts when pen,
+blur and folds are painted together, with the guard and without. `--sheet` writes what is flagged of the clean tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from encoder import read_tiles  # noqa: E402
+from spoil import PAINTERS, as_ihc  # noqa: E402
+
+from wsisum_cli.artefact import KINDS, kinds_of, measure  # noqa: E402
+from wsisum_cli.damage import Damage  # noqa: E402
+from wsisum_cli.grid import lay_grid  # noqa: E402
+from wsisum_cli.guard import part  # noqa: E402
+from wsisum_cli.inference import load_encoder  # noqa: E402
+from wsisum_cli.patch import read_patches  # noqa: E402
+from wsisum_cli.population import Population  # noqa: E402
+from wsisum_cli.sampling import sample_candidates  # noqa: E402
+from wsisum_cli.selection import keep_count, pick  # noqa: E402
+from wsisum_cli.slide import open_slide, read_overview  # noqa: E402
+from wsisum_cli.tissue import find_tissue  # noqa: E402
+
+MPP, SHARE, KEEP, DRAWS = 0.5, 0.05, 63, 4
+SELECTORS = ("wsisum", "facility", "random")
+
+
+def tissue_of(path: Path, mpp: float, card) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and coords of all tissue patches."""
+    with open_slide(path, mpp, path.name) as slide:
+        overview = read_overview(slide, Damage(), 1)
+        mask = find_tissue(overview.pixels, overview.mpp)
+        grid = lay_grid(slide.levels, slide.mpp, mask, overview.downsample, card, False, path.name)
+        pixels = np.empty((len(grid.coords), card.patch_size, card.patch_size, 3), np.uint8)
+        for rows, patches in read_patches(slide.pyramid, grid.coords, grid.reading, Damage()):
+            pixels[rows] = patches
+    return pixels, grid.coords
+
+
+def painted(patches: np.ndarray, names: list[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The patches with 5 % of them painted, by turns, and which."""
+    rows = rng.choice(len(patches), max(len(names), round(SHARE * len(patches))), replace=False)
+    spoilt = patches.copy()
+    for turn, row in enumerate(rows):
+        spoilt[row] = PAINTERS[names[turn % len(names)]](patches[row], rng)
+    return spoilt, np.sort(rows)
+
+
+def detection(groups: list[np.ndarray]) -> list[str]:
+    """One row a kind: painted, found, found as that kind; precision among all patches."""
+    lines = ["| painted | patches | recall | called that | precision |", "|---|---:|---:|---:|---:|"]
+    for name in PAINTERS:
+        rng, total, found, right, flagged = np.random.default_rng(0), 0, 0, 0, 0
+        for patches in groups:
+            for _ in range(DRAWS):
+                spoilt, rows = painted(patches, [name], rng)
+                kinds = kinds_of(spoilt, MPP)
+                total, found = total + len(rows), found + np.count_nonzero(kinds[rows])
+                right += np.count_nonzero(kinds[rows] == KINDS.index(name))
+                flagged += np.count_nonzero(kinds)
+        lines.append(
+            f"| {name} | {total} | {found / total:.3f} | {right / total:.3f} | {found / max(flagged, 1):.3f} |"
+        )
+    return lines
+
+
+def false_positives(name: str, groups: list[np.ndarray]) -> str:
+    kinds = np.concatenate([kinds_of(patches, MPP) for patches in groups])
+    counts = {KINDS[code]: int(count) for code, count in enumerate(np.bincount(kinds)) if code and count}
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
+    return f"| {name} | {len(kinds)} | {100 * np.count_nonzero(kinds) / len(kinds):.2f} % | {listed} |"
+
+
+def encode(encoder, patches: np.ndarray) -> np.ndarray:
+    return np.concatenate([encoder(patches[i : i + 64]) for i in range(0, len(patches), 64)])
+
+
+def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) -> list[str]:
+    """Shares of artefacts among kept patches, of all slides together."""
+    kept = {(name, guarded): [0, 0] for name in SELECTORS for guarded in (False, True)}
+    for patches, coords in slides.values():
+        spoilt, rows = painted(patches, ["pen", "blurred", "fold"], np.random.default_rng(1))
+        features = encode(encoder, spoilt)
+        left, _ = part(coords, kinds_of(spoilt, MPP))
+        for guarded, of in ((False, np.arange(len(coords))), (True, left)):
+            keep = keep_count(len(of), KEEP)
+            candidates = sample_candidates(features[of], 500, 50, 0)
+            for name in SELECTORS:
+                picked = of[pick(Population(features[of], coords[of], candidates), keep, name)]
+                kept[name, guarded][0] += np.isin(picked, rows).sum()
+                kept[name, guarded][1] += keep
+    lines = ["| selector | without | with the guard |", "|---|---:|---:|"]
+    for name in SELECTORS:
+        shares = [100 * kept[name, guarded][0] / kept[name, guarded][1] for guarded in (False, True)]
+        lines.append(f"| `{name}` | {shares[0]:.1f} % | {shares[1]:.1f} % |")
+    return lines
+
+
+def speed(encoder, patches: np.ndarray) -> str:
+    """Medians of alternating rounds, one thread each."""
+    cv2.setNumThreads(1)
+    seconds: dict[str, list[float]] = {"guard": [], "encoder": []}
+    for _ in range(7):
+        for name, work in (("guard", lambda: measure(patches, MPP)), ("encoder", lambda: encoder(patches))):
+            start = time.process_time()
+            work()
+            seconds[name].append(1000 * (time.process_time() - start) / len(patches))
+    guard, of_encoder = (statistics.median(values) for values in seconds.values())
+    return f"{guard:.2f} ms a patch, encoder {of_encoder:.2f} ms: {100 * guard / of_encoder:.1f} %"
+
+
+def write_sheet(path: Path, groups: list[np.ndarray]) -> None:
+    """What is flagged, with its kind."""
+    cells = []
+    for patches in groups:
+        for patch, kind in zip(patches, kinds_of(patches, MPP), strict=True):
+            if kind:
+                cells.append(cv2.putText(patch.copy(), KINDS[kind], (4, 24), 0, 0.8, (0, 110, 0), 2))
+    cells += [np.full_like(groups[0][0], 255)] * (-len(cells) % 6)
+    rows = [np.hstack(cells[i : i + 6]) for i in range(0, len(cells), 6)]
+    cv2.imwrite(str(path), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slides", nargs="*", type=Path)
+    parser.add_argument("--mpp", type=float, default=0.25)
+    parser.add_argument("--tiles", type=Path)
+    parser.add_argument("--lung", type=Path)
+    parser.add_argument("--sheet", type=Path)
+    options = parser.parse_args()
+    encoder = load_encoder("encoder", "cpu")
+    slides = {path.name: tissue_of(path, options.mpp, encoder.card) for path in options.slides}
+    clean = ["| clean patches | patches | flagged | as |", "|---|---:|---:|---|"]
+    clean += [false_positives(name, [patches]) for name, (patches, _) in slides.items()]
+    if slides:
+        first = next(iter(slides.values()))[0]
+        print("\n".join([speed(encoder, first[:64]), "", *detection([patches for patches, _ in slides.values()]), ""]))
+        print("\n".join([*kept_artefacts(slides, encoder), ""]))
+        clean.append(false_positives("the same as IHC", [np.stack([*map(as_ihc, p)]) for p, _ in slides.values()]))
+    if options.tiles:
+        rows, pixels = read_tiles(options.tiles)
+        of = np.array([f"{row['case']}/{row['slide']}" for row in rows])
+        groups = [np.stack([pixels[i] for i in np.flatnonzero(of == name)]) for name in sorted(set(of))]
+        clean.append(false_positives(options.tiles.name, groups))
+        if options.sheet:
+            write_sheet(options.sheet, groups)
+    if options.lung:
+        clean.append(false_positives(options.lung.name, [np.stack(read_tiles(options.lung)[1])]))
+    print("\n".join(clean))
+
+
+if __name__ == "__main__":
+    main()
