@@ -153,7 +153,7 @@ def test_every_selector_has_its_panel(summary: Path, tissue: tuple[np.ndarray, n
         rows = [int(np.flatnonzero((coords == place).all(axis=1))[0]) for place in panel.coords]
         assert len(set(rows)) == KEPT
         assert np.array_equal(panel.similarity, prefixes_of(features, np.array(rows)).of(len(rows))[1])
-        assert panel.quality["coverage"] == pytest.approx(panel.similarity.mean(dtype=float))
+        assert panel.quality["coverage"] == pytest.approx(panel.similarity.astype(np.float16).mean(dtype=float))
     best = max(panels, key=lambda panel: panel.quality["coverage"])
     assert best.title.split(",")[0] in ("wsisum", "facility")
 
