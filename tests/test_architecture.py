@@ -24,10 +24,10 @@ ORDER = names_of(
     "tissue source session metadata inference summarizer slide_encoder trial models",
     "patch grid feature_file features sampling embedding choice",
     "similarity prefixes facility swaps weights rarity tuning scoring levels",
-    "population attempts baselines selection quality guarantee draws verdict",
+    "population attempts baselines selection budget quality guarantee draws verdict",
     "container arrays attributes overview draft summary finding kept appraisal content comparison",
-    "verify provenance compress extract product picture inspection",
-    "outcome workers archive report run console models_cli cli __main__",
+    "verify provenance trim job keeping compress plot sweep extract product picture inspection",
+    "outcome workers archive report run console models_cli lookup trim_cli cli __main__",
 )
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
@@ -46,7 +46,7 @@ HOMES = {
     "google_crc32c": {"arrays"},
     "h5py": {"feature_file"},
     "imagecodecs": {"jpeg"},
-    "matplotlib": {"training.curves"},
+    "matplotlib": {"plot"},
     "numcodecs": {"arrays"},
     "onnx": {"training.export"},
     "onnxruntime": {"session"},
@@ -57,7 +57,7 @@ HOMES = {
     "sklearn": {"sampling"},
     "threadpoolctl": {"sampling", "draft"},
     "tifffile": {"tiff", "scanner"},
-    "typer": {"cli", "models_cli", "training.cli"},
+    "typer": {"cli", "models_cli", "trim_cli", "training.cli"},
     "zarr": {"arrays"},
 }
 
