@@ -26,6 +26,7 @@ from wsisum_cli.budget import (
     parse_keep,
 )
 from wsisum_cli.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.draws import affordable
 from wsisum_cli.errors import SlideError, TooFewBytesError, UsageError
 from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.population import Population
@@ -37,6 +38,7 @@ from wsisum_cli.selection import NESTED, SELECTORS, keep_count, pick
 from wsisum_cli.source import find_source
 from wsisum_cli.summary import open_summary
 from wsisum_cli.sweep import COLUMNS, numbers, read_sweep, sweep_slide
+from wsisum_cli.trim import trim_summary
 from wsisum_cli.verify import verify_summary
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
@@ -139,6 +141,14 @@ def test_all_tissue_is_a_bound_of_its_own():
     assert most_kept(2000, None, True) == Limit(1024, "most")
     assert most_kept(2000, None, False) == Limit(64, "auto")
     assert most_kept(5, None, False) == Limit(5, "tissue")
+
+
+@given(st.integers(1, 1024), st.integers(1, 1500))
+@quick
+def test_fewer_draws_are_made_of_many_patches(keep, count):
+    found = affordable(keep, count)
+    assert found == count if keep <= 256 else min(count, 100) <= found <= count
+    assert found >= affordable(keep + 1, count)
 
 
 # -- what users type -----------------------------------------------------------------------------------------
@@ -278,15 +288,19 @@ def test_where_nothing_fits_the_least_that_would_is_named(slide, encoder, tmp_pa
 def test_the_command_reports_what_bound_and_resumes_by_it(slide, tmp_path):
     command = ["compress", slide, "-o", tmp_path, "--encoder", "texture", "--draws", 100, "--mpp", 0.25, "--json"]
     rows = []
-    for options in (["--max-bytes", "300kB"], ["--max-bytes", "300 kB"], ["--target", "0.9"], ["--keep", "auto"]):
+    for options in (["--max-bytes", "300kB", "--keep", "auto"], ["--max-bytes", "300 kB"], ["--target", "0.9"]):
         rows += json.loads(wsisum(*command, *options).stdout)["slides"]
+    whole = (tmp_path / "drawn.ozx").read_bytes()
+    trim_summary(tmp_path / "drawn.ozx", tmp_path / "drawn.ozx", 3, force=True)
+    rows += json.loads(wsisum(*command, "--target", "0.9").stdout)["slides"]
+    assert (tmp_path / "drawn.ozx").read_bytes() == whole  # one that was cut down is made again
     assert [(row["status"], row["bound"]) for row in rows] == [
         ("written", "max_bytes"),
         ("skipped", "max_bytes"),
         ("written", "target"),
-        ("written", "auto"),
+        ("written", "target"),
     ]
-    assert [row["target_reached"] for row in rows] == [None, None, True, None]
+    assert [row["target_reached"] for row in rows] == [None, None, True, True]
     assert rows[0]["bytes_out"] <= 300_000
 
 

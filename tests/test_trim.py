@@ -212,16 +212,6 @@ def test_the_command_mirrors_folders_and_names_what_failed(made, tmp_path, monke
     assert (tmp_path / "one.ozx").read_bytes() == (tmp_path / "trimmed" / "deep" / "a.ozx").read_bytes()
 
 
-def test_a_trimmed_summary_is_made_again_by_compress(slide, tmp_path):
-    command = ["compress", slide, "-o", tmp_path, "--encoder", "texture", "--draws", 100, "--mpp", 0.25, "--json"]
-    assert wsisum(*command).returncode == 0
-    whole = (tmp_path / "drawn.ozx").read_bytes()
-    assert wsisum("trim", tmp_path / "drawn.ozx", "--keep", 3, "-o", tmp_path / "drawn.ozx", "--force").returncode == 0
-    assert (tmp_path / "drawn.ozx").read_bytes() != whole
-    assert json.loads(wsisum(*command).stdout)["slides"][0]["status"] == "written"
-    assert (tmp_path / "drawn.ozx").read_bytes() == whole
-
-
 def test_a_real_slide_cut_down_is_what_fewer_give(shared, encoder, tmp_path):
     slide = shared / "slides" / "stomach" / "stomach-metaplasia.svs"
     for keep in (32, 12):

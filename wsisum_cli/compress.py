@@ -24,7 +24,7 @@ from wsisum_cli.draft import (
     size_of,
     write_summary,
 )
-from wsisum_cli.draws import BY_FEATURES, Draws, draw, unmeasured
+from wsisum_cli.draws import BY_FEATURES, Draws, affordable, draw, unmeasured
 from wsisum_cli.embedding import Embedded, SlideModels, embed_tissue
 from wsisum_cli.errors import BrokenSlideError, NotASlideError, NoTissueError, SummaryError, TooFewBytesError
 from wsisum_cli.features import encode_patches, find_features, read_features
@@ -147,7 +147,8 @@ def finished(scene: Scene, limit: Limit) -> Draft:
     embedded = embed_slide(scene, chosen)
     with clock("draws"):
         cluster = scene.keeping.candidates.cluster
-        draws = draw(chosen.tissue.tokens, cluster, limit.keep, embedded, options.seed, options.draws)
+        count = affordable(limit.keep, options.draws)
+        draws = draw(chosen.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
     with clock("hash"):
         scene.hashed.result()
     return draft_of(scene, chosen, embedded, draws, limit)
@@ -169,7 +170,8 @@ def within_bytes(scene: Scene, limit: Limit, most: int) -> Draft:
             with scene.clock("pixels"):
                 chosen = scene.keeping.choose(keep)
                 figures = tuple(name for name, value in embedded.figures().items() if value is not None)
-                draws = unmeasured(keep, figures, scene.options.draws, scene.options.seed)
+                count = affordable(keep, scene.options.draws)
+                draws = unmeasured(keep, figures, count, scene.options.seed)
                 provisional[keep] = size_of(draft_of(scene, chosen, embedded, draws, limit.cut(keep, MAX_BYTES)))
         return provisional[keep]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,16 +155,11 @@ def listed(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 def encode_files(draft: Draft) -> dict[str, bytes]:
     """Every member but the root's metadata."""
-    from wsisum_cli.arrays import encode_array, encode_groups, encode_jpegs
+    from wsisum_cli.arrays import encode_array, encode_groups
 
     reference = draft.reference
-    portable = np.moveaxis(portable_image(draft.overview), 2, 0)
     files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
-    files |= encode_array(PORTABLE, portable, ["c", "y", "x"], fill=255)
-    if is_finer(draft.overview):
-        stream = jpeg.encode(draft.overview, OVERVIEW_QUALITY)
-        height, width = draft.overview.shape[:2]
-        files |= encode_jpegs(OVERVIEW, [stream], (height, width))
+    files |= encode_overview(draft.overview.tobytes(), draft.overview.shape)
     files |= encode_kept(draft.kept, draft.pixels, draft.attributes["patch"]["patch_size"])
     files |= encode_tissue(draft.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
@@ -172,6 +168,18 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     files |= encode_embeddings(reference)
     if draft.icc_profile is not None:
         files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
+    return files
+
+
+@lru_cache(maxsize=1)  # it takes long, and is the same of every summary of a slide that is tried
+def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
+    """The portable overview, and the finer one where there is such."""
+    from wsisum_cli.arrays import encode_array, encode_jpegs
+
+    overview = np.frombuffer(pixels, np.uint8).reshape(shape)
+    files = encode_array(PORTABLE, np.moveaxis(portable_image(overview), 2, 0), ["c", "y", "x"], fill=255)
+    if is_finer(overview):
+        files |= encode_jpegs(OVERVIEW, [jpeg.encode(overview, OVERVIEW_QUALITY)], (shape[0], shape[1]))
     return files
 
 

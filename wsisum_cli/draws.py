@@ -24,6 +24,8 @@ DRAWS, MODEL_DRAWS = 1_000, 200
 POOL, MOST_COSINES = 4_000, 40_000_000
 #: Fewer than K patches for which quantiles are stored too, so that a summary that is cut down can still be judged.
 FEWER = (8, 16, 32, 64, 128, 256, 512)
+#: Patches in a draw beyond which fewer draws are made.
+COSTLY = 256
 #: Shares of the draws, 0 to 1, whose figures are stored.
 SHARES = np.linspace(0, 1, 101)
 #: Figures by features and by models, in the order of the arrays.
@@ -81,6 +83,14 @@ def unmeasured(keep: int, models: tuple[str, ...], count: int, seed: int) -> Dra
     by_features = rng.normal(0.9, 0.02, (len(sizes), len(BY_FEATURES), count))
     by_models = rng.normal(0.9, 0.02, (len(models), count))
     return Draws(sizes, _quantiles(by_features), models, _quantiles(by_models), count, min(count, MODEL_DRAWS), seed)
+
+
+def affordable(keep: int, count: int) -> int:
+    """`count` draws of up to `COSTLY` patches, fewer of more, whose weights take long to fit.
+
+    At least 100 where so many are asked for: of fewer, a percentile would mean nothing.
+    """
+    return count if keep <= COSTLY else max(count * COSTLY**2 // keep**2, min(count, 100))
 
 
 def sizes_of(keep: int) -> tuple[int, ...]:
