@@ -140,7 +140,12 @@ def measured_parts(
     }
     draws = draw(Tokens(features, coords, 2 * SIDE), cluster, len(rows), embedded, 0, 20)
     standing = describe_standing(quality, draws, len(rows), Thresholds(dict.fromkeys(PERCENTILES, (0, 0))))
-    standing |= {"guarantee": guaranteed(coords, 2 * SIDE, 0.25, similarity), "trimmed_from": None}
+    standing |= {
+        "guarantee": guaranteed(coords, 2 * SIDE, 0.25, similarity),
+        "trimmed_from": None,
+        "bound": "keep",
+        "target_reached": None,
+    }
     return {
         "attributes": tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing,
         "kept": Kept(coords[rows], features[rows], weights, counts, cluster[rows]),

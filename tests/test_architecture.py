@@ -24,12 +24,12 @@ ORDER = names_of(
     "tissue artefact source session metadata inference summarizer slide_encoder trial models",
     "patch grid guard feature_file features sampling embedding choice",
     "similarity prefixes facility swaps weights rarity tuning scoring levels",
-    "population attempts baselines selection quality guarantee draws verdict",
+    "population attempts baselines selection budget quality guarantee draws verdict",
     "cohort evaluation probe",
     "container arrays attributes overview draft summary finding kept appraisal content comparison",
-    "verify provenance compress extract product inspection",
+    "verify provenance trim job keeping compress plot sweep extract product inspection",
     "colours labels page caption scale tint canvas legend picture heatmap panels rivals",
-    "outcome workers archive report run console models_cli inspect_cli cli __main__",
+    "outcome workers archive report run console models_cli inspect_cli lookup trim_cli cli __main__",
 )
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
@@ -48,7 +48,7 @@ HOMES = {
     "google_crc32c": {"arrays"},
     "h5py": {"feature_file"},
     "imagecodecs": {"jpeg"},
-    "matplotlib": {"training.curves", "training.charts"},
+    "matplotlib": {"plot"},
     "numcodecs": {"arrays"},
     "onnx": {"training.export"},
     "onnxruntime": {"session"},
@@ -59,7 +59,7 @@ HOMES = {
     "sklearn": {"sampling", "probe"},
     "threadpoolctl": {"sampling", "draft"},
     "tifffile": {"tiff", "scanner"},
-    "typer": {"cli", "inspect_cli", "models_cli", "training.cli", "training.evaluate_cli"},
+    "typer": {"cli", "inspect_cli", "models_cli", "trim_cli", "training.cli", "training.evaluate_cli"},
     "zarr": {"arrays"},
 }
 

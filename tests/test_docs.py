@@ -26,7 +26,7 @@ def section(command: str) -> str:
     return found[1]
 
 
-COMMANDS = ["compress", "features", "inspect", "verify", "evaluate"]
+COMMANDS = ["compress", "features", "inspect", "trim", "verify", "evaluate"]
 COMMANDS += [f"models {name}" for name in ("list", "show", "add", "verify", "export", "import-wsisum")]
 COMMANDS += [f"train {name}" for name in ("encoder", "slide-encoder", "summarizer")]
 

@@ -17,7 +17,7 @@ from wsisum_cli.inference import Encoder
 from wsisum_cli.quality import Kept, measure
 from wsisum_cli.slide_encoder import SlideEncoder
 from wsisum_cli.summarizer import Summarizer
-from wsisum_cli.summary import ROOT, Summary
+from wsisum_cli.summary import ROOT, Reference, Summary
 from wsisum_cli.verdict import FAIL, Thresholds, Verdict, judge, stored_thresholds
 
 QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
@@ -104,21 +104,33 @@ def embeddings(summary: Summary, models: Models, measured: Measured) -> Iterator
     """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
     size = summary.attributes["patch"]["patch_size_level0"]
     tokens = Tokens(summary.features.astype(np.float32), summary.coords, size)
-    reference, recorded = summary.reference, summary.attributes["quality"]
-    now = {}
+    now: dict[str, float] = {}
     try:
         at_hand = slide_models(summary.attributes, models)
         yield from missing_models(summary.attributes, at_hand)
-        if at_hand.summarizer is not None and reference.embedding is not None:
-            now["embedding_cosine"] = cosine(embed(at_hand.summarizer, tokens), reference.embedding)
-        if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
-            of_kept = encode_slide(at_hand.slide_encoder, tokens).embedding
-            now["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
+        now = embedding_figures(at_hand, tokens, summary.reference)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
     measured |= now
-    stated = {name: value for name, value in now.items() if name in recorded}
-    yield from compare_quality(recorded, stated, "the kept patches", EMBEDDING_TOLERANCE)
+    stated = comparable(summary.attributes, now)
+    yield from compare_quality(summary.attributes["quality"], stated, "the kept patches", EMBEDDING_TOLERANCE)
+
+
+def embedding_figures(at_hand: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
+    """How near the kept patches alone bring the embeddings of the slide, by the models at hand. Raises ModelError."""
+    now = {}
+    if at_hand.summarizer is not None and reference.embedding is not None:
+        now["embedding_cosine"] = cosine(embed(at_hand.summarizer, kept), reference.embedding)
+    if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
+        of_kept = encode_slide(at_hand.slide_encoder, kept).embedding
+        now["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
+    return now
+
+
+def comparable(attributes: Mapping[str, Any], now: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Those figures that are recorded; a trimmed summary has null where nothing was at hand to measure them."""
+    recorded, trimmed = attributes["quality"], attributes.get("trimmed_from") is not None
+    return {name: value for name, value in now.items() if name in recorded and not (trimmed and recorded[name] is None)}
 
 
 def slide_models(attributes: Mapping[str, Any], models: Models) -> SlideModels:

@@ -300,6 +300,7 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
     if (
         attributes["format_version"] != request.product.version
         or attributes["options"] != wanted
+        or attributes.get("trimmed_from") is not None  # cut down since it was made
         or source["name"] != job.name
         or source["bytes"] != job.source.bytes
         or (source["mpp_source"] == "given" and source["mpp"] != job.mpp)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from wsisum_cli.artefact import KINDS
+from wsisum_cli.budget import BOUNDS
 
 MISSING = object()
 MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
@@ -66,6 +67,7 @@ TEXT = Kind("text", lambda value: isinstance(value, str))
 TEXT_OR_NULL = Kind("text or null", lambda value: value is None or isinstance(value, str))
 VERSION = Kind("a version", is_version)
 YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
+YES_NO_OR_NULL = Kind("true, false or null", lambda value: value is None or isinstance(value, bool))
 COUNT = Kind("a whole number", whole(0, MAX_COUNT))
 SIZE = Kind("a whole number above 0", whole(1, 2**31 - 1))
 SIDE = Kind(f"a whole number of px from 1 to {MAX_SIDE}", whole(1, MAX_SIDE))
@@ -172,6 +174,8 @@ REQUIRED_SINCE_1_2: dict[str, Kind] = {
     "guarantee.area_mm2": POSITIVE,
     "guarantee.areas_mm2": OBJECT,
     "trimmed_from": SIZE_OR_NULL,
+    "bound": one_of(*BOUNDS),
+    "target_reached": YES_NO_OR_NULL,
 }
 
 #: What is required of these models where they are not null.
@@ -288,7 +292,8 @@ def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
     if not knows_models(attributes):
         return
     quality, summarizer = attributes["quality"], attributes["summarizer"]
-    if (summarizer is None) != (quality["embedding_cosine"] is None):
+    trimmed = attributes.get("trimmed_from") is not None  # perhaps where no model was at hand
+    if (summarizer is None) != (quality["embedding_cosine"] is None) and not (trimmed and summarizer is not None):
         yield "quality.embedding_cosine is there without a summarizer, or not there with one"
     if summarizer is None and quality["reconstruction"] is not None:
         yield "quality.reconstruction is there without a summarizer"

@@ -7,25 +7,19 @@ import json
 import signal
 import sys
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.inspect_cli import inspect
+from wsisum_cli.lookup import all_summaries, model_finders
 from wsisum_cli.models_cli import Device, models_app
 from wsisum_cli.training.cli import train_app
 from wsisum_cli.training.evaluate_cli import evaluate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from wsisum_cli.verify import FindEncoder, FindSlideEncoder, FindSummarizer
-
-Model = TypeVar("Model")
+from wsisum_cli.trim_cli import trim
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -144,7 +138,16 @@ def compress(
     patch_size_level0: Annotated[
         int | None, typer.Option(min=1, help="Patch side in level-0 px, for features that do not say.")
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="Patches to keep; by default one in eight, 8 to 64.")] = None,
+    keep: Annotated[str, typer.Option(help="Patches to keep; auto: one in eight, 8 to 64.", metavar="K|auto")] = "auto",
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Size of a summary at most: 5MB, 800kB, 4MiB.", metavar="SIZE")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Coverage to reach, 0 to 1, with as few patches as do.", metavar="COVERAGE")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Measure 8 to 256 patches on each slide: a table and a figure, no summary.")
+    ] = False,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
@@ -167,16 +170,23 @@ def compress(
     report.json.
     """
     from wsisum_cli.archive import Request
+    from wsisum_cli.budget import check_target, parse_bytes, parse_keep
     from wsisum_cli.choice import choose_models
     from wsisum_cli.compress import Options
     from wsisum_cli.inference import find_model
     from wsisum_cli.models_cli import user_folder
+    from wsisum_cli.product import SUMMARIES, SWEEPS
     from wsisum_cli.source import sha256_of
     from wsisum_cli.verdict import read_thresholds
     from wsisum_cli.workers import Setup, cores
 
+    if sweep and (keep, max_bytes, target) != ("auto", None, None):
+        raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
+    check_target(target)
     options = Options(
-        keep=keep,
+        keep=parse_keep(keep),
+        max_bytes=parse_bytes(max_bytes) if max_bytes is not None else None,
+        target=target,
         selector=selector.value,
         seed=seed,
         pixels=pixels.value,
@@ -188,9 +198,10 @@ def compress(
     read_thresholds(options.thresholds)  # before anything is done
     folders = [user_folder()]
     model = find_model(encoder, folders)
-    choices = choose_models(summarizer, slide_encoder, model, features is not None, keep, folders)
-    request = Request(source, output, options, sha256_of(model), mpp, features, force, choices=choices)
-    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, choices=choices)
+    choices = choose_models(summarizer, slide_encoder, model, features is not None, options.keep, folders)
+    product = SWEEPS if sweep else SUMMARIES
+    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, product, choices)
     run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
 
 
@@ -274,6 +285,7 @@ def warn_of_unused(manifest: Any) -> None:
 
 def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.console import listening, messages, output, print_outcomes, warn
+    from wsisum_cli.product import SWEEPS
     from wsisum_cli.report import JSON_NAME
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
@@ -285,7 +297,9 @@ def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
         raise typer.Exit(INTERRUPTED) from None
     warn_of_unused(manifest)
     report = run.request.output / JSON_NAME
-    if as_json:
+    if run.request.product is SWEEPS:
+        show_sweeps(run, as_json)
+    elif as_json:
         typer.echo(report.read_text(encoding="utf-8"), nl=False)
     else:
         print_outcomes(output(), run.outcomes)
@@ -293,7 +307,25 @@ def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
     raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in run.outcomes) else 0)
 
 
+def show_sweeps(run: Any, as_json: bool) -> None:
+    """Tables of the slides on which several numbers were tried, and why the others have none."""
+    from wsisum_cli.console import output, print_outcomes, print_sweep
+    from wsisum_cli.sweep import read_sweep
+
+    tables = {done.source: read_sweep(run.request.output / done.sweep) for done in run.outcomes if done.sweep}
+    if as_json:
+        slides = [{**done.as_dict(), "table": tables.get(done.source)} for done in run.outcomes]
+        typer.echo(json.dumps({"slides": slides}, ensure_ascii=False, indent=1))
+        return
+    for source, rows in sorted(tables.items()):
+        print_sweep(output(), source, rows)
+    without = [done for done in run.outcomes if not done.sweep]
+    if without:
+        print_outcomes(output(), without)
+
+
 app.command()(inspect)
+app.command()(trim)
 
 
 @app.command()
@@ -342,63 +374,3 @@ def verify(
     else:
         print_verifications(output(), results)
     raise typer.Exit(0 if all(result.ok for result in results) else FOUND)
-
-
-def all_summaries(arguments: list[str]) -> list[str]:
-    """Folders are searched through. Raises UsageError when one holds no summary."""
-    from wsisum_cli.summary import SUFFIX
-
-    found: list[str] = []
-    for argument in arguments:
-        if not Path(argument).is_dir():
-            found.append(argument)
-            continue
-        inside = sorted(str(path) for path in Path(argument).rglob(f"*{SUFFIX}") if not path.name.startswith("."))
-        if not inside:
-            raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
-        found += inside
-    return found
-
-
-def model_finders(
-    encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
-) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:
-    """Find the models of the cards in summaries among those given, the shipped ones and the user's."""
-    from wsisum_cli.inference import load_encoder
-    from wsisum_cli.slide_encoder import load_slide_encoder
-    from wsisum_cli.summarizer import load_summarizer
-
-    return (
-        # Of features that somebody else computed only the user can say that this encoder made them.
-        finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
-        finder(summarizer, lambda path: load_summarizer(path, device)),
-        finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
-    )
-
-
-def finder(
-    given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
-) -> Callable[[dict[str, Any]], Model | None]:
-    """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
-    from wsisum_cli.inference import find_model, shipped_models, user_models
-    from wsisum_cli.models_cli import user_folder
-    from wsisum_cli.source import sha256_of
-
-    own = find_model(given, [user_folder()]) if given else None
-    paths = [*([own] if own else []), *shipped_models().values(), *user_models(user_folder()).values()]
-    loaded = cache(load)
-
-    @cache
-    def digest(path: Path) -> str | None:
-        try:
-            return sha256_of(path)
-        except OSError:  # another model may be the one
-            return None
-
-    def find(card: dict[str, Any]) -> Model | None:
-        if own is not None and serves_unknown and "sha256" not in card:
-            return loaded(own)
-        path = next((path for path in paths if digest(path) == card.get("sha256")), None)
-        return loaded(path) if path is not None else None
-
-    return find

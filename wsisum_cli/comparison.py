@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.appraisal import EMBEDDING_TOLERANCE, Models, compare_quality, slide_models
+from wsisum_cli.appraisal import EMBEDDING_TOLERANCE, Models, comparable, compare_quality, slide_models
 from wsisum_cli.attributes import minor_version
 from wsisum_cli.content import Content
 from wsisum_cli.damage import Damage
@@ -142,7 +142,8 @@ def same_embeddings(
             retold = retell(at_hand.summarizer, tissue, reference.candidates, kept)
             now = retold.figures()
             measured |= {f"source_{name}": value for name, value in now.items() if value is not None}
-            yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
+            stated = comparable(content.attributes, now)
+            yield from compare_quality(content.attributes["quality"], stated, "the slide's tissue")
             yield from same_embedding("embedding", retold.embedding, reference.embedding)
         if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
             embedding = encode_slide(at_hand.slide_encoder, tissue).embedding

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli import jpeg
-from wsisum_cli.artefact import NO_ARTEFACTS, Artefacts, classify
+from wsisum_cli.artefact import classify
+from wsisum_cli.budget import GUESS, MAX_BYTES, TARGET, Limit, most_kept, most_within
 from wsisum_cli.container import writing_aside
 from wsisum_cli.damage import Damage
 from wsisum_cli.draft import (
@@ -21,23 +20,24 @@ from wsisum_cli.draft import (
     FORMAT_VERSION,
     Draft,
     Kept,
-    SourceTiles,
     TissueMap,
     reference_of,
+    size_of,
     write_summary,
 )
-from wsisum_cli.draws import DRAWS, draw
-from wsisum_cli.embedding import NO_MODELS, Embedded, SlideModels, Tokens, embed_tissue
-from wsisum_cli.errors import NotASlideError, NoTissueError, SummaryError
-from wsisum_cli.features import GivenFeatures, Progress, encode_patches, find_features, read_features
+from wsisum_cli.draws import BY_FEATURES, Draws, affordable, draw, unmeasured
+from wsisum_cli.embedding import Embedded, SlideModels, embed_tissue
+from wsisum_cli.errors import NotASlideError, NoTissueError, SummaryError, TooFewBytesError
+from wsisum_cli.features import encode_patches, find_features, read_features
 from wsisum_cli.grid import Grid, lay_grid
 from wsisum_cli.guarantee import guaranteed
 from wsisum_cli.guard import Watch, part, part_picked
 from wsisum_cli.inference import Encoder
-from wsisum_cli.kept import Pixels, describe_pixels, kept_pixels
+from wsisum_cli.job import Clock, Job, Options, Stage, Tools
+from wsisum_cli.keeping import Chosen, Keeping, Tissue, pick_by
+from wsisum_cli.kept import describe_pixels
 from wsisum_cli.overview import blank_glass
 from wsisum_cli.patch import plan_reading
-from wsisum_cli.population import Population
 from wsisum_cli.provenance import (
     describe_features,
     describe_models,
@@ -46,46 +46,16 @@ from wsisum_cli.provenance import (
     describe_versions,
     rounded,
 )
-from wsisum_cli.quality import Quality, measure_selection
-from wsisum_cli.sampling import Candidates, as_half, sample_candidates
-from wsisum_cli.selection import Selection, keep_count, pick, weigh
+from wsisum_cli.quality import Quality
+from wsisum_cli.sampling import Candidates
+from wsisum_cli.selection import Selection, pick
 from wsisum_cli.slide import Overview, Slide, open_slide, read_overview
-from wsisum_cli.source import Source, sha256_of
+from wsisum_cli.source import sha256_of
 from wsisum_cli.tissue import find_tissue, is_brightfield, read_mask
 from wsisum_cli.verdict import read_thresholds
-from wsisum_cli.verify import cosines, verify_summary
+from wsisum_cli.verify import verify_summary
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for. All of it decides the bytes of a summary, and is recorded there."""
-
-    keep: int | None = None  # None: one tissue patch in eight, 8 to 64
-    selector: str = "wsisum"
-    seed: int = 0
-    candidates: int = 500
-    clusters: int = 50
-    pixels: str = "auto"  # auto, source or jpeg
-    quality: int = jpeg.QUALITY
-    artefacts: str = "guard"  # leave them out; or keep
-    patch_size_level0: int | None = None  # of given features whose file does not say
-    draws: int = DRAWS  # random ones that the figures are held against
-    thresholds: tuple[str, ...] = ()  # of the verdict, where they are not the usual ones
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "thresholds": list(self.thresholds)}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One slide to summarize."""
-
-    source: Source
-    output: Path
-    name: str  # what the summary calls the slide
-    mpp: float | None = None  # where the file does not state it
-    mask: Path | None = None
-    features: Path | None = None  # folder of existing features
+__all__ = ["Clock", "Job", "Options", "Stage", "Tissue", "Tools", "Written", "compress_slide"]
 
 
 @dataclass
@@ -102,42 +72,29 @@ class Written:
     reconstruction: float | None  # None without a summarizer, or when all candidates are kept
     embedding_cosine: float | None  # None without a summarizer
     verdict: str  # PASS, REVIEW or FAIL
+    bound: str  # what decided on the number of patches
+    target_reached: bool | None  # None where no coverage was asked for
     broken_tiles: int
     artefacts: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-Stage = Callable[[str], None]
-
-
 @dataclass(frozen=True)
-class Tools:
-    """What the stages work with."""
+class Scene:
+    """A slide whose tissue is encoded."""
 
-    encoder: Encoder
-    threads: int = 1
-    stage: Stage = lambda name: None  # hears the name of each stage as it begins
-    progress: Progress = lambda done, total: None  # hears how many patches are encoded
-    models: SlideModels = NO_MODELS  # that see a whole slide; by default none
-
-
-@dataclass(frozen=True)
-class Tissue:
-    """All patches of tissue: where they lie, what the encoder makes of them."""
-
-    grid: Grid
-    features: np.ndarray  # (N, D) float32
-    given: GivenFeatures | None  # None when they were computed here
-    artefacts: Artefacts = NO_ARTEFACTS
-
-    @property
-    def tokens(self) -> Tokens:
-        return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
-
-    def rows(self, rows: np.ndarray, artefacts: Artefacts = NO_ARTEFACTS) -> Tissue:
-        """Some of the patches alone."""
-        coords = self.grid.coords[rows]
-        return replace(self, grid=replace(self.grid, coords=coords), features=self.features[rows], artefacts=artefacts)
+    slide: Slide
+    job: Job
+    options: Options
+    tools: Tools
+    models: SlideModels  # that serve its features
+    clock: Clock
+    damage: Damage
+    overview: np.ndarray  # (H, W, 3) uint8, without what is not tissue
+    overview_mpp: float
+    keeping: Keeping
+    limit: Limit  # by number alone
+    hashed: Any  # a future of the source's hash
 
 
 def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
@@ -146,14 +103,30 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
     Raises SlideError or one of its children, ModelError when the encoder fails, SummaryError when the file
     written does not verify, OSError when the file system fails.
     """
-    clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
+    clock = Clock(tools.stage)
+    with encoded(job, options, tools, clock) as scene:
+        limit = scene.limit
+        if options.target is not None:
+            with clock("pixels"):
+                fewest = scene.keeping.fewest(options.target)
+            limit = limit if fewest is None else limit.cut(fewest, TARGET)
+        draft = finished(scene, limit) if options.max_bytes is None else within_bytes(scene, limit, options.max_bytes)
+    with clock("write"):
+        write_verified(job.output, draft, tools.encoder, scene.models)
+    return written(job, draft, clock.seconds)
+
+
+@contextmanager
+def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
+    """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
+    damage, encoder = Damage(), tools.encoder
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = tissue_mask(slide, overview, job.mask)
         with clock("features"):
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
-            digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
+            hashed = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
             if grid is not None:
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
@@ -162,51 +135,81 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
         with clock("selection"):
             if tissue.given is not None:
                 tissue = readable(slide, tissue, options, damage, tools.threads, models)
-            candidates, rows = pick_patches(tissue, options, models)
-        with clock("pixels"):
-            pixels = kept_pixels(slide, tissue.grid, rows, options.pixels, options.quality, damage, tools.threads)
-            tissue, loss = as_stored(tissue, rows, pixels, encoder)
-            selection = weigh(tissue.features, rows)
-            quality = measure_selection(tissue.features, selection, candidates.cluster)
-        embedded = embed_slide(tissue, candidates, rows, tools, clock)
-        with clock("draws"):
-            draws = draw(tissue.tokens, candidates.cluster, len(rows), embedded, options.seed, options.draws)
-        with clock("hash"):
-            digest.result()
-        stored = {**describe_pixels(pixels, options.quality), **loss}
-        measured = rounded(asdict(quality) | embedded.figures())
-        made = describe(slide, job, options, tissue, damage, encoder) | describe_models(embedded.models)
-        made |= describe_standing(measured, draws, len(rows), read_thresholds(options.thresholds))
-        made |= {"guarantee": represented(tissue, selection, slide.mpp), "trimmed_from": None}
-        draft = Draft(
-            attributes={**made, "pixels": stored, "patches": len(rows), "quality": measured},
-            overview=blank_glass(overview.pixels, mask),
-            overview_mpp=overview.mpp,
-            kept=kept_patches(tissue, candidates, selection),
-            pixels=pixels,
-            tissue=tissue_map(tissue, candidates, selection),
-            reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
-            icc_profile=slide.pyramid.icc_profile,
-            artefacts=tissue.artefacts,
+            limit = most_allowed(tissue, options)
+            keeping = Keeping(slide, tissue, limit.keep, options, tools, models, damage)
+            keeping.rows(min(limit.keep, GUESS))
+        glass = blank_glass(overview.pixels, mask)
+        yield Scene(slide, job, options, tools, models, clock, damage, glass, overview.mpp, keeping, limit, hashed)
+
+
+def finished(scene: Scene, limit: Limit) -> Draft:
+    """The summary of so many patches: their pixels, figures, and what these come to. Raises as `compress_slide`."""
+    clock, options = scene.clock, scene.options
+    with clock("pixels"):
+        chosen = scene.keeping.choose(limit.keep)
+    embedded = embed_slide(scene, chosen)
+    with clock("draws"):
+        cluster = scene.keeping.candidates.cluster
+        count = affordable(limit.keep, options.draws)
+        draws = draw(chosen.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
+    with clock("hash"):
+        scene.hashed.result()
+    return draft_of(scene, chosen, embedded, draws, limit)
+
+
+def within_bytes(scene: Scene, limit: Limit, most: int) -> Draft:
+    """The summary of as many patches as fit into `most` bytes. Raises TooFewBytesError, and as `compress_slide`."""
+    drafts: dict[int, Draft] = {}
+    provisional: dict[int, int] = {}
+    embedded = embed_slide(scene, scene.keeping.choose(1))
+
+    def size(keep: int) -> int:
+        drafts[keep] = finished(scene, limit.cut(keep, MAX_BYTES))
+        return size_of(drafts[keep])
+
+    def estimate(keep: int) -> int:
+        """Without embeddings and draws, which take long, of just these patches."""
+        if keep not in provisional:
+            with scene.clock("pixels"):
+                chosen = scene.keeping.choose(keep)
+                figures = tuple(name for name, value in embedded.figures().items() if value is not None)
+                count = affordable(keep, scene.options.draws)
+                draws = unmeasured(keep, figures, count, scene.options.seed)
+                provisional[keep] = size_of(draft_of(scene, chosen, embedded, draws, limit.cut(keep, MAX_BYTES)))
+        return provisional[keep]
+
+    keep = most_within(most, limit.keep, estimate, size)
+    if not keep:
+        least = size_of(drafts[1])
+        least += len(str(least)) - len(str(most))  # which the file records
+        raise TooFewBytesError(
+            f"{scene.slide.name}: expected a summary of at most {most} bytes, found that one of a single patch takes "
+            f"{least}; allow as many with --max-bytes"
         )
-    with clock("write"):
-        write_verified(job.output, draft, encoder, embedded.models)
-    return written(job, draft, quality, clock.seconds)
+    return drafts[keep]
 
 
-class Clock:
-    """Seconds of each stage."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.seconds: dict[str, float] = {}
-        self._stage = stage
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self._stage(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+def draft_of(scene: Scene, chosen: Chosen, embedded: Embedded, draws: Draws, limit: Limit) -> Draft:
+    """All that the summary holds of the patches chosen."""
+    slide, options, candidates, tissue = scene.slide, scene.options, scene.keeping.candidates, chosen.tissue
+    measured = rounded(asdict(chosen.quality) | embedded.figures())
+    made = describe(scene, tissue) | describe_models(embedded.models)
+    made |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
+    made |= {"guarantee": represented(tissue, chosen.selection, slide.mpp), "trimmed_from": None}
+    reached = None if options.target is None else chosen.quality.coverage >= options.target
+    made |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
+    stored = {**describe_pixels(chosen.pixels, options.quality), **chosen.loss}
+    return Draft(
+        attributes={**made, "pixels": stored, "quality": measured},
+        overview=scene.overview,
+        overview_mpp=scene.overview_mpp,
+        kept=kept_patches(tissue, candidates, chosen.selection),
+        pixels=chosen.pixels,
+        tissue=tissue_map(tissue, candidates, chosen.selection),
+        reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
+        icc_profile=slide.pyramid.icc_profile,
+        artefacts=tissue.artefacts,
+    )
 
 
 def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
@@ -254,15 +257,10 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     return grid
 
 
-def pick_patches(tissue: Tissue, options: Options, models: SlideModels) -> tuple[Candidates, np.ndarray]:
-    """The candidates, and the (K,) rows of the tissue that are kept."""
-    keep = keep_count(len(tissue.features), options.keep)
-    candidates = sample_candidates(tissue.features, max(options.candidates, keep), options.clusters, options.seed)
-    population = Population(
-        tissue.features, tissue.grid.coords, candidates, options.seed, tissue.grid.patch_size_level0, models
-    )
-    rows = pick(population, keep, options.selector)
-    return candidates, rows
+def most_allowed(tissue: Tissue, options: Options) -> Limit:
+    """How many patches `keep` allows, before bytes and coverage are looked at."""
+    free = options.max_bytes is not None or options.target is not None
+    return most_kept(len(tissue.features), options.keep, free)
 
 
 def readable(
@@ -271,31 +269,11 @@ def readable(
     """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
 
     def picked(rows: np.ndarray) -> np.ndarray:
-        return pick_patches(tissue.rows(rows), options, models)[1]
+        some = tissue.rows(rows)
+        return pick(pick_by(some, options, models), most_allowed(some, options).keep, options.selector)
 
     guarded = options.artefacts == "guard"
     return tissue.rows(*part_picked(slide, tissue.grid, picked, damage, threads, guarded))
-
-
-def as_stored(tissue: Tissue, rows: np.ndarray, pixels: Pixels, encoder: Encoder) -> tuple[Tissue, dict[str, float]]:
-    """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
-
-    They are taken as precisely as they are stored, so that whoever reads the file measures the same. New JPEG streams
-    change them too; by how much is returned for the record. Existing features stay.
-    """
-    features = tissue.features.copy()
-    features[rows] = as_half(features[rows])
-    if isinstance(pixels, SourceTiles) or tissue.given is not None:
-        return replace(tissue, features=features), {}
-    batches = (pixels[start : start + encoder.batch_size] for start in range(0, len(pixels), encoder.batch_size))
-    stored = np.concatenate([encoder(np.stack([jpeg.decode(stream) for stream in batch])) for batch in batches])
-    features[rows] = as_half(stored)
-    cosine = cosines(tissue.features[rows], stored)
-    loss = {
-        "feature_cosine_mean": round(float(cosine.mean()), 6),
-        "feature_cosine_min": round(float(cosine.min()), 6),
-    }
-    return replace(tissue, features=features), loss
 
 
 def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -> Kept:
@@ -319,13 +297,13 @@ def serving(tissue: Tissue, tools: Tools) -> SlideModels:
     return tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
 
 
-def embed_slide(tissue: Tissue, candidates: Candidates, rows: np.ndarray, tools: Tools, clock: Clock) -> Embedded:
+def embed_slide(scene: Scene, chosen: Chosen) -> Embedded:
     """What those models that serve these features make of the slide. Raises ModelError."""
-    models = serving(tissue, tools)
+    models, rows = scene.models, chosen.selection.rows
     if models.summarizer is None and models.slide_encoder is None:
         return Embedded()
-    with clock("embedding"):
-        return embed_tissue(models, tissue.tokens, candidates.rows, rows)
+    with scene.clock("embedding"):
+        return embed_tissue(models, chosen.tissue.tokens, scene.keeping.seen(len(rows)), rows)
 
 
 def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideModels) -> None:
@@ -348,7 +326,7 @@ def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideMode
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
 
 
-def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float]) -> Written:
+def written(job: Job, draft: Draft, seconds: dict[str, float]) -> Written:
     attributes = draft.attributes
     return Written(
         bytes_in=attributes["source"]["bytes"],
@@ -357,21 +335,22 @@ def written(job: Job, draft: Draft, quality: Quality, seconds: dict[str, float])
         tissue_patches=attributes["tissue_patches"],
         pixels=attributes["pixels"]["mode"],
         provider=attributes["provider"],
-        quality=quality,
+        quality=Quality(**{name: attributes["quality"][name] for name in BY_FEATURES}),
         reconstruction=attributes["quality"]["reconstruction"],
         embedding_cosine=attributes["quality"]["embedding_cosine"],
         verdict=attributes["verdict"]["verdict"],
+        bound=attributes["bound"],
+        target_reached=attributes["target_reached"],
         broken_tiles=attributes["broken_tiles"]["count"],
         artefacts=attributes["artefacts"]["count"],
         seconds=seconds,
     )
 
 
-def describe(
-    slide: Slide, job: Job, options: Options, tissue: Tissue, damage: Damage, encoder: Encoder
-) -> dict[str, Any]:
+def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
     """Provenance: all that is needed to make the summary again, and nothing that names a patient or a path."""
     given, grid = tissue.given, tissue.grid
+    slide, job, options, encoder, damage = scene.slide, scene.job, scene.options, scene.tools.encoder, scene.damage
     return {
         "format_version": FORMAT_VERSION,
         "disclaimer": DISCLAIMER,

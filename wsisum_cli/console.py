@@ -149,15 +149,19 @@ def plan_line(plan: Plan) -> str:
 
 
 def outcome_line(outcome: Outcome) -> str:
+    if outcome.status == WRITTEN and outcome.sweep:
+        return printable(f"{outcome.source}: measured, {sum(outcome.seconds.values()):.1f} s")
     if outcome.status == WRITTEN:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
+        bound = f", bound by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
+        bound += ", target not reached" if outcome.target_reached is False else ""
         broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
         artefacts = f", {many(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
         of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
         kept = f"{outcome.patches}{of_all} patches"
-        return printable(f"{outcome.source}: written, {kept}, {figures}")
+        return printable(f"{outcome.source}: written, {kept}{bound}, {figures}")
     return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
 
 
@@ -219,7 +223,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "sha256": source["sha256"],
         "size": f"{size(source['bytes'])} -> {size(facts['bytes'])}, {facts['ratio']:.1f} times smaller",
         "patches": f"{facts['patches']} of {facts['tissue_patches']}, {facts['patch_size_level0']} level-0 px each, "
-        f"{facts['pixels']} pixels",
+        f"{facts['pixels']} pixels{bound_words(facts)}",
         "artefacts": artefacts_line(facts["artefacts"]),
         "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
         "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
@@ -241,6 +245,21 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         cells = (patch["number"], patch["x"], patch["y"], weight, patch["stands_for"], patch["cluster"])
         table.add_row(*map(str, cells))
     console.print(table)
+
+
+def bound_words(facts: dict[str, Any]) -> str:
+    """What decided on the number of patches."""
+    if facts["trimmed_from"] is not None:
+        return f", trimmed from {facts['trimmed_from']}"
+    options = facts["options"]
+    missed = f"; a coverage of {options.get('target')} is not reached" if facts["target_reached"] is False else ""
+    words = {
+        "max_bytes": f", as many as fit into {size(options.get('max_bytes'))}",
+        "target": f", enough for a coverage of {options.get('target')}",
+        "tissue": ", all tissue there is",
+        "most": ", the most that are kept",
+    }
+    return words.get(facts["bound"], "") + missed
 
 
 def standing_lines(facts: dict[str, Any]) -> dict[str, str]:
@@ -285,9 +304,10 @@ def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:
     summarizer, slide_encoder, quality = facts["summarizer"], facts["slide_encoder"], facts["quality"]
     lines = {"summarizer": "none used", "slide encoder": "none used"}
     if summarizer is not None:
-        rest = quality["reconstruction"]
-        again = "nothing to reconstruct" if rest is None else f"reconstruction {rest:.4f}"
-        cosine = f"embedding cosine {quality['embedding_cosine']:.4f}"
+        rest, near = quality["reconstruction"], quality["embedding_cosine"]
+        nothing = "nothing to reconstruct" if facts["trimmed_from"] is None else "reconstruction not known once trimmed"
+        again = nothing if rest is None else f"reconstruction {rest:.4f}"
+        cosine = "embedding cosine not measured" if near is None else f"embedding cosine {near:.4f}"
         lines["summarizer"] = f"{summarizer['name']} on {summarizer['provider']}: {again}, {cosine}"
     if slide_encoder is not None:
         lines["slide encoder"] = f"{slide_encoder['name']} on {slide_encoder['provider']}"
@@ -325,6 +345,28 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
     bad = sum(not result.ok for result in results)
     if len(results) > 1:
         console.print(f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok")
+
+
+def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What several numbers of patches cost on a slide, and what they give."""
+    console.print(Text(printable(source), "bold"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("patches", "size", "coverage", "5th pct", "least", "mean cosine", "composition"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    shown = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
+    for row in rows:
+        figures = [f"{row[name]:.4f}" for name in shown]
+        table.add_row(str(row["patches"]), size(row["bytes"]), *figures, verdict_text(row["verdict"]))
+    console.print(table)
+
+
+def print_trimmed(console: Console, done: Sequence[Any]) -> None:
+    """One line for each summary that was cut down."""
+    for trimmed in done:
+        kept = f"{trimmed.patches} patches" + (f" of {trimmed.trimmed_from}" if trimmed.trimmed_from else "")
+        sizes = f"{size(trimmed.bytes_in)} -> {size(trimmed.bytes_out)}, coverage {trimmed.coverage:.4f}"
+        console.print(Text.assemble(f"{printable(trimmed.name)}: {kept}, {sizes}, ", verdict_text(trimmed.verdict)))
 
 
 def verdict_text(verdict: str) -> Text:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from wsisum_cli import jpeg
 from wsisum_cli.artefact import NO_ARTEFACTS, Artefacts
-from wsisum_cli.container import write_container
+from wsisum_cli.container import container_parts, write_container
+from wsisum_cli.draws import Draws
 from wsisum_cli.overview import is_finer, portable_image
 from wsisum_cli.prefixes import Prefixes
 from wsisum_cli.sampling import as_half
@@ -133,44 +135,36 @@ def reference_of(features: np.ndarray) -> Reference:
 
 def write_summary(path: Path, draft: Draft) -> None:
     """Write `draft` to `path`. The same draft gives the same bytes."""
+    write_container(path, encode_summary(draft))
+
+
+def size_of(draft: Draft) -> int:
+    """Bytes of the file that `write_summary` writes."""
+    return sum(map(len, container_parts(encode_summary(draft))))
+
+
+def encode_summary(draft: Draft) -> dict[str, bytes]:
+    """Every member by its name."""
     files = encode_files(draft)
-    members = {
+    return {**files, ROOT: encode_root({**draft.attributes, "members": listed(files)}, draft)}
+
+
+def listed(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The attribute `members` of all files but the root's metadata."""
+    return {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
     }
-    attributes = {**draft.attributes, "members": members}
-    files[ROOT] = encode_root(attributes, draft)
-    write_container(path, files)
 
 
 def encode_files(draft: Draft) -> dict[str, bytes]:
     """Every member but the root's metadata."""
-    from wsisum_cli.arrays import encode_array, encode_groups, encode_jpegs
+    from wsisum_cli.arrays import encode_array, encode_groups
 
-    kept, tissue, reference = draft.kept, draft.tissue, draft.reference
-    portable = np.moveaxis(portable_image(draft.overview), 2, 0)
+    reference = draft.reference
     files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
-    files |= encode_array(PORTABLE, portable, ["c", "y", "x"], fill=255)
-    if is_finer(draft.overview):
-        stream = jpeg.encode(draft.overview, OVERVIEW_QUALITY)
-        height, width = draft.overview.shape[:2]
-        files |= encode_jpegs(OVERVIEW, [stream], (height, width))
-    files |= encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
-    files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
-    files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
-    files |= encode_array("patches/counts", kept.counts.astype(np.int32), ["patch"])
-    files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
-    if isinstance(draft.pixels, SourceTiles):
-        files |= encode_jpegs(TILES, draft.pixels.streams, draft.pixels.side)
-        files |= encode_array("patches/tile_positions", draft.pixels.positions, ["tile", "column_row"])
-        files |= encode_array("patches/tile_spliced", draft.pixels.spliced, ["tile"])
-    else:
-        side = draft.attributes["patch"]["patch_size"]
-        files |= encode_jpegs(PIXELS, draft.pixels, (side, side))
-    files |= encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
-    files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
-    files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
-    files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
-    files |= encode_earlier(tissue)
+    files |= encode_overview(draft.overview.tobytes(), draft.overview.shape)
+    files |= encode_kept(draft.kept, draft.pixels, draft.attributes["patch"]["patch_size"])
+    files |= encode_tissue(draft.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
     files |= encode_array("reference/variances", reference.variances, ["component"])
@@ -179,6 +173,47 @@ def encode_files(draft: Draft) -> dict[str, bytes]:
     if draft.icc_profile is not None:
         files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
     return files
+
+
+@lru_cache(maxsize=1)  # it takes long, and is the same of every summary of a slide that is tried
+def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
+    """The portable overview, and the finer one where there is such."""
+    from wsisum_cli.arrays import encode_array, encode_jpegs
+
+    overview = np.frombuffer(pixels, np.uint8).reshape(shape)
+    files = encode_array(PORTABLE, np.moveaxis(portable_image(overview), 2, 0), ["c", "y", "x"], fill=255)
+    if is_finer(overview):
+        files |= encode_jpegs(OVERVIEW, [jpeg.encode(overview, OVERVIEW_QUALITY)], (shape[0], shape[1]))
+    return files
+
+
+def encode_kept(kept: Kept, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
+    """All below `patches` but the group itself; `side` px have the patches."""
+    from wsisum_cli.arrays import encode_array, encode_jpegs
+
+    files = encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
+    files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
+    files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
+    files |= encode_array("patches/counts", kept.counts.astype(np.int32), ["patch"])
+    files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
+    if isinstance(pixels, SourceTiles):
+        files |= encode_jpegs(TILES, pixels.streams, pixels.side)
+        files |= encode_array("patches/tile_positions", pixels.positions, ["tile", "column_row"])
+        files |= encode_array("patches/tile_spliced", pixels.spliced, ["tile"])
+    else:
+        files |= encode_jpegs(PIXELS, pixels, (side, side))
+    return files
+
+
+def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
+    """All below `tissue` but the group itself."""
+    from wsisum_cli.arrays import encode_array
+
+    files = encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
+    files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
+    files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
+    files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    return files | encode_earlier(tissue)
 
 
 def encode_earlier(tissue: TissueMap) -> dict[str, bytes]:
@@ -216,6 +251,16 @@ def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
     files = encode_groups([ARTEFACT])
     files |= encode_array(f"{ARTEFACT}/coords", artefacts.coords.astype(np.int32), ["artefact", "xy"])
     return files | encode_array(f"{ARTEFACT}/kind", artefacts.kind.astype(np.uint8), ["artefact"])
+
+
+def encode_draws(draws: Draws) -> dict[str, bytes]:
+    """The arrays of random draws alone."""
+    from wsisum_cli.arrays import encode_array
+
+    files: dict[str, bytes] = {}
+    for name, values in draws.arrays().items():
+        files |= encode_array(f"reference/{name}", values, EMBEDDINGS[name][1])
+    return files
 
 
 def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:

@@ -25,6 +25,8 @@ DRAWS, MODEL_DRAWS = 1_000, 200
 POOL, MOST_COSINES = 4_000, 40_000_000
 #: Fewer than K patches for which quantiles are stored too, so that a summary that is cut down can still be judged.
 FEWER = (8, 16, 32, 64, 128, 256, 512)
+#: Patches in a draw beyond which fewer draws are made.
+COSTLY = 256
 #: Shares of the draws, 0 to 1, whose figures are stored.
 SHARES = np.linspace(0, 1, 101)
 #: Figures by features and by models, in the order of the arrays.
@@ -68,6 +70,34 @@ class Draws:
             return np.asarray(self.by_models[self.models.index(name)])
         return None
 
+    def cut(self, keep: int) -> Draws:
+        """What is needed of them to judge `keep` patches, fewer than there were; those by models are of the most."""
+        needed = 1 + next(place for place, number in enumerate(self.keep) if number >= keep)
+        by_models = np.empty((0, self.by_models.shape[-1]), np.float32)
+        return Draws(self.keep[:needed], self.by_features[:needed], (), by_models, self.count, 0, self.seed)
+
+
+def unmeasured(keep: int, models: tuple[str, ...], count: int, seed: int) -> Draws:
+    """What `draw` would give, with figures that mean nothing and take about as many bytes."""
+    sizes = sizes_of(keep)
+    rng = np.random.default_rng(0)
+    by_features = rng.normal(0.9, 0.02, (len(sizes), len(BY_FEATURES), count))
+    by_models = rng.normal(0.9, 0.02, (len(models), count))
+    return Draws(sizes, _quantiles(by_features), models, _quantiles(by_models), count, min(count, MODEL_DRAWS), seed)
+
+
+def affordable(keep: int, count: int) -> int:
+    """`count` draws of up to `COSTLY` patches, fewer of more, whose weights take long to fit.
+
+    At least 100 where so many are asked for: of fewer, a percentile would mean nothing.
+    """
+    return count if keep <= COSTLY else max(count * COSTLY**2 // keep**2, min(count, 100))
+
+
+def sizes_of(keep: int) -> tuple[int, ...]:
+    """Numbers of patches that are drawn where `keep` are kept."""
+    return (*(number for number in FEWER if number < keep), keep)
+
 
 def draw(
     tissue: Tokens, cluster: npt.NDArray[np.integer], keep: int, embedded: Embedded, seed: int, count: int = DRAWS
@@ -76,7 +106,7 @@ def draw(
 
     Raises ModelError.
     """
-    sizes = (*(number for number in FEWER if number < keep), keep)
+    sizes = sizes_of(keep)
     rng = np.random.default_rng(seed)
     with one_thread():
         by_features = _by_features(tissue.features, cluster, sizes, rng, count)

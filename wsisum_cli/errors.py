@@ -8,6 +8,7 @@ WsisumError
 │   ├── BrokenSlideError    too many tiles cannot be read
 │   ├── FeaturesError       existing features do not belong to the slide
 │   ├── MaskError           a given mask cannot be used
+│   ├── TooFewBytesError    not even one patch fits into so few bytes
 │   └── NoTissueError       nothing to summarize; its outcome is `skipped`
 ├── SummaryError            a summary slide cannot be read
 ├── ModelError              an ONNX file cannot serve as a model
@@ -70,6 +71,12 @@ class MaskError(SlideError, ValueError):
     """A given mask cannot be used."""
 
     reason = "mask does not fit"
+
+
+class TooFewBytesError(SlideError, ValueError):
+    """Not even a summary of one patch fits into the bytes allowed."""
+
+    reason = "too few bytes"
 
 
 class NoTissueError(SlideError):

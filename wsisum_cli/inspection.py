@@ -13,7 +13,7 @@ from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary import Summary
 
 #: Attributes that format 1.2 added.
-SINCE_1_2 = ("draws", "verdict", "guarantee", "trimmed_from")
+SINCE_1_2 = ("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached")
 
 
 def facts(summary: Summary) -> dict[str, Any]:

@@ -8,74 +8,84 @@ import numpy as np
 
 from wsisum_cli import jpeg
 from wsisum_cli.damage import Damage
+from wsisum_cli.draft import SourceTiles
 from wsisum_cli.errors import BrokenSlideError, SlideError
 from wsisum_cli.grid import MAX_PULL, Grid, pull
-from wsisum_cli.patch import Reading, read_patches
-from wsisum_cli.pyramid import Pyramid
+from wsisum_cli.patch import Tile, read_patches
+from wsisum_cli.pyramid import EncodedTile
 from wsisum_cli.slide import Slide
-from wsisum_cli.summary import SourceTiles
 
 Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
 
 
-def kept_pixels(
-    slide: Slide, grid: Grid, rows: np.ndarray, mode: str, quality: int, damage: Damage, threads: int
-) -> Pixels:
-    """Pixels of the (K,) `rows` of the grid. `mode` is source, jpeg, or auto: copied where that is allowed and cheap.
+class KeptPixels:
+    """Pixels of patches that may be kept, in the way they would be stored; each is read once, whatever is tried.
 
-    Raises SlideError or one of its children.
+    `mode` is source, jpeg, or auto: copied where that is allowed and cheap.
     """
-    kept = grid.coords[rows]
-    copyable = slide.pyramid.copies_jpeg(grid.reading.level)
-    if mode == "source" and not copyable:
-        raise SlideError(
-            f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
-            "no JPEG tiles",
-        )
-    cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
-    if copyable and (mode == "source" or (mode == "auto" and cheap)):
-        tiles = copy_tiles(slide.pyramid, grid.reading, kept)
-        if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
-            return tiles
-        if mode == "source":
+
+    def __init__(self, slide: Slide, grid: Grid, mode: str, quality: int, damage: Damage, threads: int) -> None:
+        self._slide, self._grid, self._mode, self._quality = slide, grid, mode, quality
+        self._damage, self._threads = damage, threads
+        self._streams: dict[int, bytes] = {}  # of rows of the grid
+        self._tiles: dict[Tile, EncodedTile | None] = {}
+
+    def of(self, rows: np.ndarray) -> Pixels:
+        """Of the (K,) `rows` of the grid. Raises SlideError or one of its children."""
+        slide, grid, mode = self._slide, self._grid, self._mode
+        kept = grid.coords[rows]
+        copyable = slide.pyramid.copies_jpeg(grid.reading.level)
+        if mode == "source" and not copyable:
             raise SlideError(
-                f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
-                "name a patient, or have odd sizes; use --pixels auto or jpeg",
-                "no plain JPEG tiles",
+                f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
+                "no JPEG tiles",
             )
-    return encode_kept(slide, grid.reading, kept, quality, damage, threads)
+        cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
+        if copyable and (mode == "source" or (mode == "auto" and cheap)):
+            tiles = self._copied(kept)
+            if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
+                return tiles
+            if mode == "source":
+                raise SlideError(
+                    f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
+                    "name a patient, or have odd sizes; use --pixels auto or jpeg",
+                    "no plain JPEG tiles",
+                )
+        return self._encoded(rows)
 
+    def _encoded(self, rows: np.ndarray) -> list[bytes]:
+        """One new JPEG stream a patch. Raises BrokenSlideError."""
+        slide, missing = self._slide, np.array([row for row in rows.tolist() if row not in self._streams], np.int64)
+        coords, reading = self._grid.coords[missing], self._grid.reading
+        for found, patches in read_patches(slide.pyramid, coords, reading, self._damage, self._threads):
+            for row, patch in zip(missing[found].tolist(), patches, strict=True):
+                self._streams[row] = jpeg.encode(patch, self._quality)
+        if any(row not in self._streams for row in missing.tolist()):
+            raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
+        return [self._streams[row] for row in rows.tolist()]
 
-def encode_kept(
-    slide: Slide, reading: Reading, kept: np.ndarray, quality: int, damage: Damage, threads: int
-) -> list[bytes]:
-    """One new JPEG stream a patch. Raises BrokenSlideError."""
-    streams: dict[int, bytes] = {}
-    for found, patches in read_patches(slide.pyramid, kept, reading, damage, threads):
-        for row, patch in zip(found.tolist(), patches, strict=True):
-            streams[row] = jpeg.encode(patch, quality)
-    if len(streams) < len(kept):
-        raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
-    return [streams[row] for row in range(len(kept))]
+    def _copied(self, kept: np.ndarray) -> SourceTiles:
+        """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
+        reading = self._grid.reading
+        level = self._slide.pyramid.levels[reading.level]
+        touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
+        ordered = sorted(touched, key=lambda at: (at[1], at[0]))
+        tiles = [(at, encoded) for at in ordered if (encoded := self._tile(at)) is not None]
+        return SourceTiles(
+            positions=np.array([at for at, _ in tiles], np.int32).reshape(-1, 2),
+            spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
+            streams=[encoded.stream for _, encoded in tiles],
+            side=(level.tile_height, level.tile_width),
+        )
 
-
-def copy_tiles(pyramid: Pyramid, reading: Reading, kept: np.ndarray) -> SourceTiles:
-    """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
-    level = pyramid.levels[reading.level]
-    touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
-    tiles = [
-        (tile, encoded)
-        for tile in sorted(touched, key=lambda at: (at[1], at[0]))
-        if (encoded := pyramid.encoded_tile(reading.level, *tile)) is not None
-    ]
-    for tile, _ in tiles:
-        pyramid.tile(reading.level, *tile, reading.shrink)  # given features may lie where nothing can be decoded
-    return SourceTiles(
-        positions=np.array([tile for tile, _ in tiles], np.int32).reshape(-1, 2),
-        spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
-        streams=[encoded.stream for _, encoded in tiles],
-        side=(level.tile_height, level.tile_width),
-    )
+    def _tile(self, at: Tile) -> EncodedTile | None:
+        """None where the source does not store it."""
+        if at not in self._tiles:
+            pyramid, reading = self._slide.pyramid, self._grid.reading
+            self._tiles[at] = pyramid.encoded_tile(reading.level, *at)
+            if self._tiles[at] is not None:  # given features may lie where nothing can be decoded
+                pyramid.tile(reading.level, *at, reading.shrink)
+        return self._tiles[at]
 
 
 def describe_pixels(pixels: Pixels, quality: int) -> dict[str, Any]:

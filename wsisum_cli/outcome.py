@@ -23,6 +23,7 @@ class Outcome:
     message: str = ""  # what was expected, what was found, what to do
     summary: str = ""  # path within the output folder, empty when there is none
     features: str = ""  # the same of a file of features
+    sweep: str = ""  # and of a table of several numbers of patches
     bytes_in: int | None = None
     bytes_out: int | None = None
     patches: int | None = None
@@ -33,6 +34,8 @@ class Outcome:
     reconstruction: float | None = None  # None without a summarizer, as the next
     embedding_cosine: float | None = None
     verdict: str | None = None  # PASS, REVIEW or FAIL
+    bound: str | None = None  # what decided on the number of patches
+    target_reached: bool | None = None  # None where no coverage was asked for
     broken_tiles: int | None = None
     artefacts: int | None = None  # patches that are none of tissue
     sha256: str | None = None  # of the source

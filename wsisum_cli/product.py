@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli import container, extract, feature_file, verify
+from wsisum_cli import container, extract, feature_file, sweep, verify
 from wsisum_cli.attributes import artefacts_found
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.extract import FEATURES_VERSION, FeatureOptions, extract_slide
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
+from wsisum_cli.sweep import sweep_slide
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Product:
     provenance: Callable[[Path], Mapping[str, Any]]
     figures: Callable[[Mapping[str, Any]], dict[str, Any]]  # of the report, out of the provenance
     is_whole: Callable[[Path], bool]  # raises WsisumError when the file cannot be read
+    reported: bool = True  # whether a run leaves a report beside the files
 
     def named(self, path: str) -> dict[str, Any]:
         """The column of the report that names the file."""
@@ -48,6 +50,8 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "reconstruction": written.reconstruction,
         "embedding_cosine": written.embedding_cosine,
         "verdict": written.verdict,
+        "bound": written.bound,
+        "target_reached": written.target_reached,
         "broken_tiles": written.broken_tiles,
         "artefacts": written.artefacts,
         "seconds": written.seconds,
@@ -69,6 +73,8 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "reconstruction": attributes["quality"]["reconstruction"],
         "embedding_cosine": attributes["quality"]["embedding_cosine"],
         "verdict": attributes["verdict"]["verdict"],
+        "bound": attributes["bound"],
+        "target_reached": attributes["target_reached"],
         "broken_tiles": attributes["broken_tiles"]["count"],
         "artefacts": artefacts_found(attributes),
     }
@@ -90,6 +96,23 @@ def features_figures(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "provider": provenance["provider"],
         "broken_tiles": provenance["broken_tiles"]["count"],
     }
+
+
+def make_sweep(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
+    return asdict(sweep_slide(job, options, tools))
+
+
+def no_provenance(_path: Path) -> Mapping[str, Any]:
+    """Tables are made anew each time."""
+    return {}
+
+
+def no_figures(_provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def never_whole(_path: Path) -> bool:
+    return False
 
 
 SUMMARIES = Product(
@@ -115,4 +138,17 @@ FEATURES = Product(
     provenance=features_provenance,
     figures=features_figures,
     is_whole=feature_file.is_whole,
+)
+SWEEPS = Product(
+    noun="sweep",
+    plural="tables",
+    task="sweep",
+    suffix=sweep.SUFFIX,
+    ours_alone=True,
+    version=FORMAT_VERSION,
+    make=make_sweep,
+    provenance=no_provenance,
+    figures=no_figures,
+    is_whole=never_whole,
+    reported=False,
 )

@@ -63,6 +63,8 @@ class Run:
 
     def report(self, plan: Plan, began: datetime) -> None:
         """Slides that the run did not come to are listed apart."""
+        if not self.request.product.reported:
+            return
         done = {outcome.source for outcome in self.outcomes}
         left = [source for source, _ in plan.jobs if source not in done]
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})

@@ -1,7 +1,7 @@
 """All tissue patches -> kept patches, and the share of the tissue that each stands for.
 
 The selectors are interchangeable: `wsisum` (see `levels`), `facility`, WSISum's own search `attempts`, and the
-baselines. For wsisum, facility, random and entropy the picks for K are the first K of those for K + 1.
+baselines. For those in `NESTED` the picks for K are the first K of those for K + 1.
 """
 
 from __future__ import annotations
@@ -129,3 +129,6 @@ SELECTORS: dict[str, Selector] = {
     "entropy": pick_entropy,
     "attention": pick_attention,
 }
+
+#: Those whose picks for K are the first K of those for any larger number.
+NESTED = frozenset({"wsisum", "facility", "random", "entropy", "attention"})

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsisum_cli.evaluation import AUC, BALANCED_ACCURACY
+from wsisum_cli.plot import as_png, new_figure
 
 TITLES = {AUC: "AUC", BALANCED_ACCURACY: "balanced accuracy"}
 
 
 def draw_figures(arms: Sequence[Mapping[str, Any]], metric: str) -> bytes:
     """A PNG of the report's `arms`: for each classifier the metric, and beside it the difference to all patches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     classifiers = list(arms[0]["figures"])
-    figure = Figure(figsize=(9, (0.26 * len(arms) + 1.1) * len(classifiers)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, (0.26 * len(arms) + 1.1) * len(classifiers))
     for number, classifier in enumerate(classifiers):
         for place, name in enumerate((metric, f"{metric}_difference")):
             axes = figure.add_subplot(len(classifiers), 2, 2 * number + place + 1)
             draw_panel(axes, arms, [arm["figures"][classifier][name] for arm in arms], place == 0)
             axes.set_title(f"{classifier}: {TITLES[metric]}" + ("" if place == 0 else ", less that of all patches"))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
-    return picture.getvalue()
+    return as_png(figure)
 
 
 def draw_panel(axes: Any, arms: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], named: bool) -> None:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wsisum_cli.plot import as_png, new_figure
+
 Row = Mapping[str, float]
 
 COLUMNS = 3  # panels beside each other
@@ -29,15 +31,11 @@ def write_metrics(folder: Path, metrics: Sequence[Row], best_epoch: int) -> None
 
 def draw_curves(metrics: Sequence[Row], best_epoch: int) -> bytes:
     """A PNG with a panel for each metric, training and held-out ones of one name together."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics for name in row if name != "epoch"):
         panels.setdefault(name.removeprefix("held_out_"), []).append(name)
     rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.6 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4 * COLUMNS, 2.6 * rows + 0.4)
     for number, (title, names) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, COLUMNS, number + 1)
         for name in names:
@@ -47,9 +45,7 @@ def draw_curves(metrics: Sequence[Row], best_epoch: int) -> bytes:
         axes.axvline(best_epoch, color="0.7", linewidth=1, zorder=0)
         axes.set(title=title.replace("_", " "), xlabel="epoch")
         axes.legend(fontsize="small", frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
-    return picture.getvalue()
+    return as_png(figure)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,0 +1,70 @@
+"""`wsisum trim`: summaries cut down without their slides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.lookup import all_summaries, model_finders
+from wsisum_cli.models_cli import Device
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+FOUND = 1
+
+
+def trim(
+    summaries: Annotated[
+        list[str], typer.Argument(help="Summary slides, or folders of them.", metavar="SUMMARY|FOLDER...")
+    ],
+    keep: Annotated[int, typer.Option(min=1, help="Patches to keep: those that were picked first.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what is made; of one summary also its file (.ozx).")
+    ] = Path("trimmed"),
+    summarizer: Annotated[
+        str | None, typer.Option(help="The ONNX file of the summarizer, where it is not a shipped one.")
+    ] = None,
+    slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
+    device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: a list.")] = False,
+) -> None:
+    """Cut summary slides down to the patches that were picked first, without the slides.
+
+    One that has no more patches is copied. Exit code 1 when one could not be cut.
+    """
+    from wsisum_cli.appraisal import Models
+    from wsisum_cli.console import output as stdout
+    from wsisum_cli.console import print_trimmed, warn
+    from wsisum_cli.trim import outputs_of, trim_summary
+
+    places = outputs_of(named(summaries), output)
+    there = [place for place in places.values() if place.exists()]
+    if there and not force:
+        raise UsageError(f"{there[0]}: is there already; choose another --output, or --force replaces it")
+    models = Models(*model_finders(None, summarizer, slide_encoder, device.value))
+    done = []
+    for path, place in places.items():
+        try:
+            done.append(trim_summary(path, place, keep, models, force))
+        except SummaryError as error:
+            warn(str(error))
+    if as_json:
+        typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
+    else:
+        print_trimmed(stdout(), done)
+    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+
+
+def named(arguments: list[str]) -> dict[Path, Path]:
+    """Each summary, and what it is called within a folder of outputs: a folder's tree is mirrored."""
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        root = Path(argument) if Path(argument).is_dir() else Path(argument).parent
+        found |= {Path(path): Path(path).relative_to(root) for path in all_summaries([argument])}
+    return found
