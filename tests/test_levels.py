@@ -63,12 +63,14 @@ def test_no_single_swap_serves_better_once_none_is_found():
 # rarity
 
 
-def test_a_quota_goes_to_the_worst_served_and_to_groups_of_them():
-    features = np.repeat(np.eye(6, dtype=np.float32), [50, 40, 1, 3, 2, 1], axis=0)
+def test_a_quota_goes_to_small_spots_and_to_the_worst_served_by_turns():
+    features = np.repeat(np.eye(6, dtype=np.float32), [50, 40, 9, 3, 2, 1], axis=0)
+    features[90:99, 0] = -0.1  # the worst served, and many
     pool = pooled(features)
-    rare = pick_rare(pool.served, pool.rows, [0, 50], 4)
-    assert rare[1] in (91, 92, 93)  # after the worst served itself, the largest group that nothing serves
-    assert {int(features[row].argmax()) for row in rare} == {2, 3, 4, 5}
+    found = [int(features[row].argmax()) for row in pick_rare(pool.served, pool.rows, [0, 50], 4)]
+    assert found[1] == 2
+    assert sorted([found[0], *found[2:]]) == [3, 4, 5]
+    assert int(features[pick_rare(pool.served, pool.rows, [0, 50], 1, turn=3)[0]].argmax()) == 2
 
 
 def test_where_all_are_served_there_is_nothing_rare():

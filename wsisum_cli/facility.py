@@ -29,7 +29,7 @@ MOST_COSINES = 40_000_000
 #: Patches up to which the pool is all of them.
 EXACT = int(np.sqrt(MOST_COSINES))
 #: The badly served part of a pool, and after how many picks it is looked for.
-OUTLIERS, FIRST_PICKS = 256, 32
+OUTLIERS, FIRST_PICKS = 512, 32
 #: The share of a pool that is drawn. The rest are outliers, and patches near the means of what the first so many picks
 #: serve: those are the ones that greed and swaps ask for.
 DRAWN, CELLS = 0.4, (16, 32, 64, 128)

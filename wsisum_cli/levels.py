@@ -43,6 +43,7 @@ class Level:
 
     order: list[int]  # as they are kept
     plain: list[int]  # as plain facility location would have it, to as many
+    rare: int  # how many of them were picked for what the rest serve worst
 
 
 def pick_levels(features: Features, pool: Pool, keep: int, score: Score | None = None) -> Rows:
@@ -50,7 +51,7 @@ def pick_levels(features: Features, pool: Pool, keep: int, score: Score | None =
 
     With a `score` of choices (B, K) of rows, swaps raise that as well.
     """
-    level = Level([], [])
+    level = Level([], [], 0)
     mean = features.mean(axis=0, dtype=np.float64)
     candidates = features[pool.rows].astype(np.float64)
     with one_thread():
@@ -66,9 +67,10 @@ def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level
     plain = [*before.plain, *greedy(served, size, before.plain)]
     quota = size // (RARE if earlier else FIRST_RARE)
     central = improve(served, earlier, greedy(served, size - quota, earlier))
-    rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2)
+    rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2, before.rare)
     central = improve(served, [*earlier, *rare], central, passes=1)
-    rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare))
+    turn = before.rare + len(rare)
+    rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare), turn)
     if len(earlier) + size < len(pool.rows):
         now = total(served[[*earlier, *rare, *central]].max(axis=0))
         spare = now - total(served[plain].max(axis=0))
@@ -79,7 +81,7 @@ def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level
             floor -= int(SCORE_SPENT * unit)
             central = tune_score(score, features, mean, pool, [*earlier, *rare], central, floor)
     ordered = spare_last(served, [*earlier, *rare], greedy(served, len(central), earlier, central))
-    return Level([*earlier, *interleave(ordered, rare)], plain)
+    return Level([*earlier, *interleave(ordered, rare)], plain, before.rare + len(rare))
 
 
 def spare_last(served: Cosines, others: Sequence[int], central: list[int]) -> list[int]:

@@ -10,16 +10,16 @@ from wsisum_cli.similarity import ONE, Cosines
 
 #: The worst served patches that are looked at, of all.
 WORST = 1_024
-#: A patch's want counts by this power of what its best cosine lacks to 1: groups before single patches, the worst
-#: served before both.
-POWER = 3
+#: Patches alike that make a rare spot: a patch is rare where all others but so many, itself included, are unlike it.
+SPOT = 3
 
 
-def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int) -> list[int]:
-    """Up to `count` rows of `served` (P, N) more, that lower the wants of the worst served patches most.
+def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int, turn: int = 0) -> list[int]:
+    """Up to `count` rows of `served` (P, N) more, for patches that are served worst.
 
-    `rows` (P,) says which of the N patches the pool holds. Every second pick is the worst served patch itself, which
-    raises the minimum.
+    `rows` (P,) says which of the N patches the pool holds. By turns: at even ones, counted from `turn` on, that of the
+    badly served patches which others are least like, as in a small spot of foreign tissue; at odd ones the worst served,
+    which raises the minimum.
     """
     best = served[list(kept)].max(axis=0)
     place = np.full(served.shape[1], -1)
@@ -32,18 +32,14 @@ def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int
         able = able[~np.isin(able, [*kept, *new])]
         if not len(able):
             break
-        turn = 0 if len(new) % 2 == 0 else int(_relief(served[np.ix_(able, worst)], best[worst]).argmax())
-        top = int(able[turn])
-        new.append(top)
-        best = np.maximum(best, served[top])
+        odd = (turn + len(new)) % 2
+        chosen = 0 if odd else int(_likeness(served[able]).argmin())
+        new.append(int(able[chosen]))
+        best = np.maximum(best, served[new[-1]])
     return new
 
 
-def _relief(served: Cosines, best: np.ndarray) -> np.ndarray:
-    """What each row takes off the wants of the patches, (A,) from (A, W) and (W,); exact."""
-    return np.asarray((_wants(best)[None] - _wants(np.maximum(served, best))).sum(axis=1))
-
-
-def _wants(best: np.ndarray) -> np.ndarray:
-    lack = (ONE - best.astype(np.int64)) >> 5  # at most 2^10, so that sums of powers are exact
-    return np.asarray(lack**POWER)
+def _likeness(served: Cosines) -> np.ndarray:
+    """How like each row of (A, N) is what is most like it past its spot, (A,)."""
+    beyond = min(SPOT, served.shape[1] - 1)
+    return np.asarray(np.partition(served, -1 - beyond, axis=1)[:, -1 - beyond])
