@@ -283,6 +283,7 @@ def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
     full = measured(features, select(population(features, candidates), 30, selector))
     monkeypatch.setattr(facility, "EXACT", 1_000)
     monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 1_100)
+    monkeypatch.setattr(facility, "OUTLIERS", 256)
     pooled = population(features, candidates)
     assert len(pooled.pool.rows) == 1_100 == len(np.unique(pooled.pool.rows))
     part = measured(features, select(pooled, 30, selector))
