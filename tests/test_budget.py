@@ -60,7 +60,7 @@ def test_the_curve_is_what_each_prefix_covers_and_never_falls(patches, dims, see
     curve = coverage_curve(prefixes_of(features, rows), len(rows))
     cluster = np.zeros(patches, np.int16)
     for keep in range(1, len(rows) + 1):
-        kept = Weighed(features[rows[:keep]], np.full(keep, 1 / keep), cluster[:keep])
+        kept = Weighed(features[rows[:keep]], np.full(keep, 1 / keep), np.ones(keep, int), cluster[:keep])
         if features[rows[:keep]].any(axis=1).all():  # which zero rows stand for is told by picking alone
             assert curve[keep - 1] == measure_kept(features, kept, cluster).coverage
     assert (np.diff(curve) >= 0).all()
