@@ -1,7 +1,7 @@
 """The selector "wsisum": facility location with a rarity quota and swaps, level by level.
 
 The patches of a smaller K are a prefix of those of a larger one, whatever K is asked for: patches are settled in
-levels of 16, 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier
+levels of 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier
 levels hold stays. Within a level
 
 1. patches are picked greedily and swapped against others as long as that serves the tissue better;
@@ -28,7 +28,7 @@ from wsisum_cli.similarity import ONE, Cosines, total
 from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import tune_mean
 
-FIRST_LEVEL = 16
+FIRST_LEVEL = 32
 #: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
 FIRST_RARE, RARE = 16, 8
 #: Coverage that the weighted mean may cost in a level at least, and at most.

@@ -22,7 +22,7 @@ PASS, REVIEW, FAIL = "PASS", "REVIEW", "FAIL"
 PERCENTILES: dict[str, tuple[float, float]] = {
     "coverage": (99, 90),
     "coverage_p05": (99, 50),
-    "coverage_min": (99, 25),
+    "coverage_min": (90, 25),
     "weighted_cosine": (90, 10),
     "composition": (50, 1),
     "reconstruction": (25, 1),

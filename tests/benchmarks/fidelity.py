@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.embedding import NO_MODELS, SlideModels, retell
+from wsisum_cli.embedding import NO_MODELS, SlideModels, embed_tissue
 from wsisum_cli.errors import FeaturesError, UsageError
 from wsisum_cli.feature_file import read_feature_file
 from wsisum_cli.guarantee import guarantee
@@ -109,8 +109,8 @@ def figures_of(population: Population, rows: np.ndarray, with_models: bool) -> d
     figures = {"coverage": quality.coverage, "p05": quality.coverage_p05, "min": quality.coverage_min}
     figures |= errors_of(population.features, selection) | {"composition": quality.composition}
     if with_models and population.models.summarizer is not None:
-        told = retell(population.models.summarizer, population.tokens, population.candidates.rows, rows).figures()
-        figures |= {name: value for name, value in told.items() if value is not None}
+        embedded = embed_tissue(population.models, population.tokens, population.candidates.rows, rows)
+        figures |= {name: value for name, value in embedded.figures().items() if value is not None}
     return figures
 
 
@@ -210,7 +210,7 @@ def markdown(table: list[dict[str, object]]) -> str:
     columns = {
         "coverage": "coverage", "p05": "5th percentile", "min": "minimum", "counts_ratio": "error, counts",
         "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
-        "embedding_cosine": "embedding",
+        "embedding_cosine": "embedding", "slide_cosine": "slide embedding", "composition": "composition",
     }  # fmt: skip
     lines = []
     for keep in KEEP:
@@ -225,7 +225,7 @@ def markdown(table: list[dict[str, object]]) -> str:
                 values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
                 worst = (
                     max(values, default=0)
-                    if "error" in columns[name] or "random" in columns[name]
+                    if "error" in columns[name] or "random" in columns[name] or name == "composition"
                     else min(values, default=0)
                 )
                 cells.append(f"{np.mean(values):.4f} ({worst:.3f})" if values else "")
@@ -234,15 +234,91 @@ def markdown(table: list[dict[str, object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def points(table: list[dict[str, object]]) -> str:
+    """What `wsisum` reaches on every slide, against draws, against the baselines with twice as many, and `facility`."""
+    rows = {(str(row["slide"]), str(row["selector"]), row["keep"]): row for row in table if row["seed"] == 0}
+    ours = {slide: row for (slide, selector, keep), row in rows.items() if (selector, keep) == ("wsisum", 63)}
+    lines = [f"\n`wsisum`, K = 63, {len(ours)} slides:\n"]
+    for name in COVERAGE:
+        above = sum(row[name] > row[f"{name}_p99"] for row in ours.values())  # type: ignore[operator]
+        lines.append(f"- {name} above the 99th percentile of random draws on {above} of {len(ours)}")
+    for name, aim in (("fitted_to_counts", 0.3), ("fitted_ratio", 0.6)):
+        values = np.array([row[name] for row in ours.values()], float)
+        lines.append(
+            f"- {name}: mean {values.mean():.3f}, at most {aim} on {(values <= aim).sum()}, worst {values.max():.2f}"
+        )
+    for other in (name for name in SELECTORS if name not in ("wsisum", "facility")):
+        pairs = [
+            (rows[slide, "wsisum", 31]["coverage"], rows[slide, other, 63]["coverage"])
+            for slide in ours
+            if (slide, other, 63) in rows
+        ]
+        if pairs:
+            won = sum(mine >= theirs for mine, theirs in pairs)  # type: ignore[operator]
+            lines.append(f"- 31 patches cover at least as well as 63 by `{other}` on {won} of {len(pairs)}")
+    return "\n".join([*lines, *against_facility(rows, list(ours))]) + "\n"
+
+
+def against_facility(rows: dict[tuple[str, str, object], dict[str, object]], slides: list[str]) -> list[str]:
+    """Paired differences at K = 63, with 95 % intervals by drawing slides, and Wilcoxon's signed-rank test."""
+    from scipy.stats import wilcoxon
+
+    lines = ["\n| `wsisum` less `facility`, K = 63 | mean | 95 % | slides | p |", "|---|---:|---:|---:|---:|"]
+    better = ("coverage", "p05", "min", "reconstruction", "embedding_cosine", "slide_cosine")
+    for name in (*better, "fitted_error", "composition"):
+        pairs = [(rows[slide, "wsisum", 63].get(name), rows[slide, "facility", 63].get(name)) for slide in slides]
+        found = np.array([(mine, theirs) for mine, theirs in pairs if mine is not None], float)
+        if not len(found):
+            continue
+        apart = found[:, 0] - found[:, 1]
+        drawn = np.random.default_rng(0).integers(len(apart), size=(10_000, len(apart)))
+        low, high = np.percentile(apart[drawn].mean(axis=1), (2.5, 97.5))
+        p = wilcoxon(apart).pvalue if (apart != 0).any() else 1.0
+        lines.append(f"| {name} | {apart.mean():+.5f} | {low:+.5f} to {high:+.5f} | {len(apart)} | {p:.3f} |")
+    return lines
+
+
+def published(cluster: Path, summary: Path, draws: int) -> str:
+    """A summary that WSISum's authors published, on its own 500 candidates, beside `wsisum` with half as many."""
+    features, coords, side, _ = read_slide(cluster)
+    import h5py
+
+    with h5py.File(summary) as raw:
+        kept = raw["features"][:]
+    which, cosine = nearest(kept, features)
+    theirs = np.unique(which[cosine > 0.9999]).astype(np.int64)  # the last row is an embedding
+    population = Population(features, coords, sample_candidates(features), 0, int(side))
+    spread = RandomDraws(features, draws).figures(len(theirs))
+    lines = [f"\n| {cluster.stem} | K | coverage | 5th percentile | minimum | error, counts | error, fitted |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    for name, rows in (
+        ("published", theirs),
+        ("`wsisum`", pick(population, len(theirs) // 2, "wsisum")),
+        ("`wsisum`", pick(population, len(theirs), "wsisum")),
+    ):
+        figures = figures_of(population, rows, False)
+        cells = [f"{figures[key]:.4f}" for key in COVERAGE] + [f"{figures[key]:.5f}" for key in ERRORS]
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+    cells = [f"{np.percentile(spread[key], 99):.4f}" for key in COVERAGE] + [
+        f"{np.mean(spread[key]):.5f}" for key in ERRORS
+    ]
+    lines.append(f"| random, 99th percentile; mean error | {len(theirs)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="h5 files, or folders of them")
+    parser.add_argument("folders", type=Path, nargs="*", help="h5 files, or folders of them")
     parser.add_argument("--models", type=Path, help="folder of summarizer.onnx and slide_encoder.onnx")
     parser.add_argument("--modelled", type=int, nargs="*", default=[63], help="K for which models measure")
     parser.add_argument("--most", type=int, default=10**9, help="leave out slides of more patches")
     parser.add_argument("--every", type=int, default=1, help="take one slide in so many")
     parser.add_argument("--draws", type=int, default=1_000, help="random draws")
     parser.add_argument("--selectors", nargs="*", default=list(SELECTORS))
+    parser.add_argument(
+        "--published", type=Path, nargs=2, help="WSISum's h5 files: candidates, and its summary of them"
+    )
+    parser.add_argument("--table", type=Path, nargs="*", help="nothing is measured: fidelity.json of earlier runs")
     parser.add_argument("--rarity", type=int, default=0, help="trials of planted rarity")
     parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
     options = parser.parse_args()
@@ -252,6 +328,11 @@ def main() -> None:
         found = plant(paths, options.rarity, options.selectors)
         options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
+        return
+    if options.table or options.published:
+        table = [row for path in options.table or () for row in json.loads(path.read_text())]
+        print(markdown(table) + points(table) if table else "")
+        print(published(*options.published, options.draws) if options.published else "")
         return
     sized = sorted((len(read_slide(path)[0]), path) for path in paths)
     models = NO_MODELS
@@ -266,8 +347,8 @@ def main() -> None:
             table += measure_slide(path, models, options.draws, set(options.modelled), options.selectors)
         print(f"{path.stem}: {size} patches, {time.perf_counter() - start:.0f} s", flush=True)
         options.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(markdown(table))
-    print(markdown(table))
+        options.output.with_suffix(".md").write_text(markdown(table) + points(table))
+    print(markdown(table) + points(table))
 
 
 if __name__ == "__main__":
