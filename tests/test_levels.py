@@ -151,7 +151,7 @@ def test_a_score_rises_without_cost_to_the_worst_served():
     def score(choices: np.ndarray) -> np.ndarray:
         return np.asarray(features[choices].mean(axis=1) @ wanted, float)
 
-    plain, scored = pick_levels(features, pool, 64), pick_levels(features, pool, 64, score)
+    plain, scored = pick_levels(features, pool, 64), pick_levels(features, pool, 64, score=score)
     assert score(scored[None])[0] > score(plain[None])[0]
     assert coverage(pool, scored) > coverage(pool, plain) - 0.002 * ONE * 500
-    assert np.array_equal(pick_levels(features, pool, 20, score), scored[:20])
+    assert np.array_equal(pick_levels(features, pool, 20, score=score), scored[:20])

@@ -21,7 +21,7 @@ from onnx_models import (
 from wsisum_cli import choice, session, summarizer
 from wsisum_cli.card import SLIDE_ENCODER, SUMMARIZER, Card
 from wsisum_cli.choice import AUTO, NONE, Choice, Choices, choose, choose_models
-from wsisum_cli.embedding import SlideModels, Tokens, cosine, embed_tissue, retell
+from wsisum_cli.embedding import RetoldScore, SlideModels, Tokens, cosine, embed_tissue, retell
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
 from wsisum_cli.inference import find_model
 from wsisum_cli.slide_encoder import SlideEncoder, load_slide_encoder
@@ -230,6 +230,20 @@ def test_reconstruction_is_measured_over_what_was_not_kept(tiny: Summarizer):
     np.testing.assert_allclose(told.embedding, expected_embedding(features[candidates]), rtol=1e-4, atol=1e-5)
     of_kept = expected_embedding(features[kept])
     assert told.embedding_cosine == pytest.approx(cosine(of_kept, expected_embedding(features[candidates])), abs=1e-5)
+
+
+def test_a_choice_scores_by_what_it_tells_again_and_by_its_embedding(tiny: Summarizer):
+    features, coords = patches()
+    tissue, candidates = Tokens(features, coords, SIDE), np.arange(0, COUNT, 2)
+    choices = np.array([[2 * (first + place) for place in range(3)] for first in range(18)]) % (2 * (COUNT // 2))
+    scores = RetoldScore(tiny, tissue, candidates)(choices)
+    for choice_of, score in zip(choices, scores, strict=True):
+        told = retell(tiny, tissue, candidates, choice_of)
+        assert told.reconstruction is not None
+        assert score == pytest.approx(told.reconstruction + told.embedding_cosine / 4, abs=1e-5)
+    assert RetoldScore(tiny, tissue, candidates)(candidates[None])[0] == pytest.approx(
+        0.25, abs=1e-5
+    )  # nothing is left
 
 
 def test_nothing_is_reconstructed_where_all_is_kept(tiny: Summarizer):

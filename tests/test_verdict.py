@@ -50,12 +50,12 @@ def test_draws_are_what_random_patches_measure():
 
 def test_draws_of_fewer_patches_are_there_and_do_worse():
     draws = draw(tissue(), np.zeros(600, np.int16), 40, Embedded(), 0, 50)
-    assert draws.keep == (8, 16, 32, 40)
-    assert draws.by_features.shape == (4, len(BY_FEATURES), 101)
+    assert draws.keep == (4, 8, 12, 16, 24, 32, 40)
+    assert draws.by_features.shape == (7, len(BY_FEATURES), 101)
     assert (np.diff(draws.by_features[:, :3], axis=0) >= 0).all()
-    assert np.array_equal(draws.of("coverage", 40), draws.by_features[3, 0])
-    assert np.array_equal(draws.of("coverage", 33), draws.by_features[3, 0])  # the next larger number
-    assert np.array_equal(draws.of("coverage", 9), draws.by_features[1, 0])
+    assert np.array_equal(draws.of("coverage", 40), draws.by_features[6, 0])
+    assert np.array_equal(draws.of("coverage", 33), draws.by_features[6, 0])  # the next larger number
+    assert np.array_equal(draws.of("coverage", 9), draws.by_features[2, 0])
     assert draws.of("coverage", 41) is None
     assert draws.of("slide_cosine", 40) is None
 

@@ -149,6 +149,9 @@ def compress(
         bool, typer.Option("--sweep", help="Measure 8 to 256 patches on each slide: a table and a figure, no summary.")
     ] = False,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
+    rare: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of the kept patches for tissue that the others serve worst.")
+    ] = 1 / 32,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
     threshold: ThresholdOption = None,
@@ -188,6 +191,7 @@ def compress(
         max_bytes=parse_bytes(max_bytes) if max_bytes is not None else None,
         target=target,
         selector=selector.value,
+        rare=rare,
         seed=seed,
         pixels=pixels.value,
         artefacts=artefacts.value,

@@ -24,7 +24,7 @@ DRAWS, MODEL_DRAWS = 1_000, 200
 #: Draws come from so many patches at most, fewer where the tissue is large: their cosines to all are held at once.
 POOL, MOST_COSINES = 4_000, 40_000_000
 #: Fewer than K patches for which quantiles are stored too, so that a summary that is cut down can still be judged.
-FEWER = (8, 16, 32, 64, 128, 256, 512)
+FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 #: Patches in a draw beyond which fewer draws are made.
 COSTLY = 256
 #: Shares of the draws, 0 to 1, whose figures are stored.

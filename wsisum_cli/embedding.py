@@ -15,6 +15,9 @@ from wsisum_cli.summarizer import Summarizer
 
 Rows = npt.NDArray[np.integer]
 
+#: Choices whose reconstructions are held at once.
+CHOICES = 16
+
 
 @dataclass(frozen=True)
 class SlideModels:
@@ -160,6 +163,34 @@ class EmbeddingScore:
         visible = visible.reshape(choices.shape)
         made = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible).embedding
         return np.asarray(unit_rows(made) @ unit_rows(self._whole[None])[0], np.float64)
+
+
+class RetoldScore:
+    """Both levels of WSISum in one figure: how well the candidates are made again from some patches, and how near the
+    embedding of these alone comes to that of all candidates, which counts a quarter.
+    """
+
+    def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows) -> None:
+        self._summarizer, self._tissue, self._candidates = summarizer, tissue, candidates
+        self._whole = unit_rows(embed(summarizer, tissue.at(candidates))[None])[0]
+        self._true = unit_rows(tissue.features[candidates])
+
+    def __call__(self, choices: Rows) -> npt.NDArray[np.float64]:
+        """Scores (B,) of choices (B, K) of rows of the tissue. Raises ModelError."""
+        seen = np.union1d(self._candidates, choices)
+        tokens, visible = self._tissue.at(seen), np.searchsorted(seen, choices)
+        parts = [visible[start : start + CHOICES] for start in range(0, len(visible), CHOICES)]
+        return np.concatenate([self._of(tokens, seen, part) for part in parts])
+
+    def _of(self, tokens: Tokens, seen: Rows, visible: Rows) -> npt.NDArray[np.float64]:
+        made = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible)
+        masked = np.ones((len(visible), len(seen)), bool)
+        np.put_along_axis(masked, visible, False, axis=1)
+        at = np.searchsorted(seen, self._candidates)
+        masked = masked[:, at]
+        told = np.stack([(unit_rows(one[at]) * self._true).sum(axis=1) for one in made.reconstruction])
+        again = (told * masked).sum(axis=1) / np.maximum(masked.sum(axis=1), 1)
+        return np.asarray(again + unit_rows(made.embedding) @ self._whole / 4, np.float64)
 
 
 def encode_slide(slide_encoder: SlideEncoder, patches: Tokens) -> SlideEmbedding:

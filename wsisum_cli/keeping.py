@@ -60,7 +60,7 @@ def pick_by(tissue: Tissue, options: Options, models: SlideModels) -> Population
     """The tissue as selectors see it, with its candidates; the same whatever number is kept."""
     candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
     size = tissue.grid.patch_size_level0
-    return Population(tissue.features, tissue.grid.coords, candidates, options.seed, size, models)
+    return Population(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
 
 
 class Keeping:

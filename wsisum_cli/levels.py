@@ -8,8 +8,8 @@ levels hold stays. Within a level
 2. a quota goes to what the rest serve worst;
 3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
    That may cost what the level covers better than plain facility location does, and no more than `SPENT`;
-4. where a summarizer is at hand the same is done once more, so that its embedding of the kept patches comes nearer to
-   that of all candidates;
+4. where a summarizer is at hand the same is done once more, at no further cost, so that it makes the candidates again
+   better from the kept patches, and its embedding of these comes nearer to that of all candidates;
 5. they are put into the order in which each begins well.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisum_cli.facility import Pool, greedy
-from wsisum_cli.rarity import pick_rare
+from wsisum_cli.rarity import RARE, pick_rare
 from wsisum_cli.sampling import Features, Rows, one_thread
 from wsisum_cli.scoring import Score, tune_score
 from wsisum_cli.similarity import ONE, Cosines, total
@@ -29,12 +29,8 @@ from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import tune_mean
 
 FIRST_LEVEL = 32
-#: One in so many patches of the first level, and of those after it, goes to the tissue that the rest serve worst.
-FIRST_RARE, RARE = 16, 8
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0002, 0.001
-#: What a score may cost beyond that.
-SCORE_SPENT = 0.0002
+LEAST_SPENT, SPENT = 0.0008, 0.001
 
 
 @dataclass(frozen=True)
@@ -46,26 +42,41 @@ class Level:
     rare: int  # how many of them were picked for what the rest serve worst
 
 
-def pick_levels(features: Features, pool: Pool, keep: int, score: Score | None = None) -> Rows:
+@dataclass(frozen=True)
+class Ground:
+    """What every level is worked out on: features (P, D) of the pool and the mean (D,) of the slide, float64; the share
+    that goes to rare tissue; and how choices (B, K) of rows are scored, None where they are not.
+    """
+
+    features: np.ndarray
+    mean: np.ndarray
+    pool: Pool
+    rare: float
+    score: Score | None
+
+
+def pick_levels(features: Features, pool: Pool, keep: int, rare: float = RARE, score: Score | None = None) -> Rows:
     """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer.
 
-    With a `score` of choices (B, K) of rows, swaps raise that as well.
+    `rare` is the share that goes to what the rest serve worst. With a `score` of choices (B, K) of rows, swaps raise
+    that as well.
     """
     level = Level([], [], 0)
     mean = features.mean(axis=0, dtype=np.float64)
-    candidates = features[pool.rows].astype(np.float64)
+    ground = Ground(features[pool.rows].astype(np.float64), mean, pool, rare, score)
     with one_thread():
         while len(level.order) < min(keep, len(pool.rows)):
-            level = next_level(candidates, mean, pool, level, score)
+            level = next_level(ground, level)
     return pool.rows[level.order[:keep]]
 
 
-def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level, score: Score | None = None) -> Level:
-    """As many patches again as `before`. `features` (P, D) of the pool and `mean` (D,) of the slide are float64."""
+def next_level(ground: Ground, before: Level) -> Level:
+    """As many patches again as `before`."""
+    features, mean, pool, score = ground.features, ground.mean, ground.pool, ground.score
     earlier, served = before.order, pool.served
     size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
-    quota = size // (RARE if earlier else FIRST_RARE)
+    quota = round(size * ground.rare)
     central = improve(served, earlier, greedy(served, size - quota, earlier))
     rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2, before.rare)
     central = improve(served, [*earlier, *rare], central, passes=1)
@@ -78,7 +89,6 @@ def next_level(features: np.ndarray, mean: np.ndarray, pool: Pool, before: Level
         floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
         central = tune_mean(features, mean, pool, [*earlier, *rare], central, floor)
         if score is not None:
-            floor -= int(SCORE_SPENT * unit)
             central = tune_score(score, features, mean, pool, [*earlier, *rare], central, floor)
     ordered = spare_last(served, [*earlier, *rare], greedy(served, len(central), earlier, central))
     return Level([*earlier, *interleave(ordered, rare)], plain, before.rare + len(rare))

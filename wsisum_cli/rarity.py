@@ -10,6 +10,8 @@ from wsisum_cli.similarity import ONE, Cosines
 
 #: The worst served patches that are looked at, of all.
 WORST = 1_024
+#: The usual share of the kept patches.
+RARE = 1 / 32
 #: Patches alike that make a rare spot: a patch is rare where all others but so many, itself included, are unlike it.
 SPOT = 3
 

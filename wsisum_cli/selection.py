@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from wsisum_cli.attempts import pick_attempts
 from wsisum_cli.baselines import pick_attention, pick_cluster, pick_entropy, pick_location, pick_random
-from wsisum_cli.embedding import EmbeddingScore
+from wsisum_cli.embedding import RetoldScore
 from wsisum_cli.facility import greedy
 from wsisum_cli.levels import pick_levels
 from wsisum_cli.population import Population
@@ -100,8 +100,8 @@ def pick_wsisum(population: Population, keep: int) -> Rows:
     features = checked(population.features)
     summarizer, score = population.models.summarizer, None
     if summarizer is not None:
-        score = EmbeddingScore(summarizer, population.tokens, population.candidates.rows)
-    return _with_worst_served(features, pick_levels(features, population.pool, keep, score), keep)
+        score = RetoldScore(summarizer, population.tokens, population.candidates.rows)
+    return _with_worst_served(features, pick_levels(features, population.pool, keep, population.rare, score), keep)
 
 
 def pick_facility(population: Population, keep: int) -> Rows:

@@ -26,6 +26,7 @@ from wsisum_cli.feature_file import read_feature_file
 from wsisum_cli.guarantee import guarantee
 from wsisum_cli.population import Population
 from wsisum_cli.quality import measure_selection
+from wsisum_cli.rarity import RARE
 from wsisum_cli.sampling import Candidates, one_thread, sample_candidates
 from wsisum_cli.selection import SELECTORS, Selection, pick, weigh
 from wsisum_cli.similarity import ONE, fill_cosines, nearest, whole_rows
@@ -156,7 +157,7 @@ def compared(figures: dict[str, float], spread: dict[str, list[float]]) -> dict[
     return found
 
 
-def plant(paths: list[Path], trials: int, selectors: list[str]) -> dict[str, dict[str, float]]:
+def plant(paths: list[Path], trials: int, selectors: list[str], rare: float) -> dict[str, dict[str, float]]:
     """Share of trials in which one of 3 adjacent foreign patches among 10,000 is kept at K = 64, by selector."""
     hosts = [path for path in paths if len(read_slide(path)[0]) >= 9_997]
     found: dict[str, list[tuple[bool, bool]]] = {}
@@ -175,7 +176,7 @@ def plant(paths: list[Path], trials: int, selectors: list[str]) -> dict[str, dic
             labels = np.concatenate([cluster, cluster[nearest(foreign, features[base])[0]]])
             rows = np.sort(rng.permutation(len(planted))[:500])
             slide = Population(
-                planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99))
+                planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99)), rare=rare
             )
             for selector in selectors:
                 kept = weigh(planted, pick(slide, 64, selector))
@@ -320,12 +321,14 @@ def main() -> None:
     )
     parser.add_argument("--table", type=Path, nargs="*", help="nothing is measured: fidelity.json of earlier runs")
     parser.add_argument("--rarity", type=int, default=0, help="trials of planted rarity")
+    parser.add_argument("--rare", type=float, default=RARE, help="share of the kept patches for rare tissue")
+    parser.add_argument("--begin", type=int, default=0, help="the first slide that is taken, by size")
     parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
     options = parser.parse_args()
     paths = sorted(p for given in options.folders for p in ([given] if given.is_file() else given.glob("*.h5")))
     paths = [path for path in paths if not path.stem.endswith("_summary")]
     if options.rarity:
-        found = plant(paths, options.rarity, options.selectors)
+        found = plant(paths, options.rarity, options.selectors, options.rare)
         options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
         return
@@ -341,7 +344,7 @@ def main() -> None:
         named = frozenset({"summarizer", "slide_encoder"})
         models = SlideModels(load_summarizer(summarizer, "cpu"), load_slide_encoder(encoder, "cpu"), named)
     table: list[dict[str, object]] = []
-    for size, path in [pair for pair in sized if pair[0] <= options.most][:: options.every]:
+    for size, path in [pair for pair in sized if pair[0] <= options.most][options.begin :: options.every]:
         start = time.perf_counter()
         with one_thread():
             table += measure_slide(path, models, options.draws, set(options.modelled), options.selectors)
