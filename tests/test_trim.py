@@ -87,7 +87,7 @@ def test_what_is_cut_down_is_what_fewer_would_have_given(made, slide, encoder, t
     with open_summary(tmp_path / "a.ozx") as summary, open_summary(made[mode, MOST]) as before:
         jsonschema.validate(summary.attributes, SCHEMA)
         assert summary.attributes["trimmed_from"] == MOST
-        assert summary.attributes["draws"]["keep"] == [4, 8, 12]
+        assert summary.attributes["draws"]["keep"] == [1, 2, 4, 8, 12]
         assert summary.attributes["options"] == before.attributes["options"]
         kept = ("overview", "0/", "reference/mean", "tissue/coords")
         for name in summary.members:

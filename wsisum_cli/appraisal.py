@@ -172,8 +172,8 @@ def verdict(
         return None
     stored = stored_thresholds(recorded["thresholds"])
     again = judge(summary.attributes["quality"], draws, keep, stored)
-    stated = (recorded["verdict"], recorded["percentiles"])
-    if stated != (again.verdict, again.percentiles):
+    stated = (recorded["verdict"], recorded["percentiles"], recorded["reasons"])
+    if stated != (again.verdict, again.percentiles, list(again.reasons)):
         yield Finding("verdict-differs", "the verdict is not what figures and draws give", ROOT, *map(str, stated[:1]))
     figures = {name: measured.get(name, value) for name, value in summary.attributes["quality"].items()}
     found = judge(figures, draws, keep, thresholds or stored)

@@ -5,7 +5,6 @@ Only what readers rely on is listed; more may stand there, as later minor versio
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from wsisum_cli.artefact import KINDS
 from wsisum_cli.budget import BOUNDS
 
 MISSING = object()
+LARGEST = 1e300  # above it, whole numbers are none that arithmetic can take
 MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
 MAX_TILES = 64  # that a patch spans in one direction
 MAX_COUNT = 2**53  # JSON numbers are exact up to here
@@ -31,7 +31,7 @@ class Kind:
 
 def is_number(value: Any) -> bool:
     """Finite, and no bool, which Python counts among the integers."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def whole(low: int, high: int) -> Callable[[Any], bool]:
@@ -287,6 +287,18 @@ def contradictions(attributes: Mapping[str, Any]) -> Iterator[str]:
         yield "patch.patch_size is not the encoder's"
 
 
+def wrong_since_1_2(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """A figure of a slide encoder that was not used; fewer patches before a summary was cut down than after."""
+    if minor_version(attributes) < 2:
+        return
+    before, used = attributes["trimmed_from"], attributes["slide_encoder"] is not None
+    known = attributes["quality"]["slide_cosine"] is not None
+    if known != used and (known or before is None):
+        yield "quality.slide_cosine is there without a slide encoder, or not there with one"
+    if before is not None and before <= attributes["patches"]:
+        yield f"trimmed_from is {before}, and there are {attributes['patches']} patches"
+
+
 def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
     """Figures of a summarizer that was not used, or the lack of them; models of other features."""
     if not knows_models(attributes):
@@ -297,6 +309,7 @@ def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
         yield "quality.embedding_cosine is there without a summarizer, or not there with one"
     if summarizer is None and quality["reconstruction"] is not None:
         yield "quality.reconstruction is there without a summarizer"
+    yield from wrong_since_1_2(attributes)
     dims = attributes["encoder"].get("dims")
     for name in REQUIRED_OF_MODELS:
         card = attributes[name]

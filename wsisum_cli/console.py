@@ -204,6 +204,10 @@ def patch_count(outcome: Outcome) -> str:
 def total_line(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
     text = f"{many(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    failing = sum(outcome.verdict == "FAIL" for outcome in outcomes)
+    missed = sum(outcome.target_reached is False for outcome in outcomes)
+    text += f", {failing} with the verdict FAIL" if failing else ""
+    text += f", {missed} short of the target" if missed else ""
     there = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
     if there:
         before = sum(outcome.bytes_in or 0 for outcome in there)

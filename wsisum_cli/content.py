@@ -218,7 +218,18 @@ class Content:
             checks["tissue/earlier_count"] &= counts.sum(dtype=np.int64) == len(picks) == len(cosines_to)
             checks["tissue/earlier_representative"] = (picks >= 0) & (picks < kept)
             checks["tissue/earlier_similarity"] = np.abs(cosines_to.astype(np.float32)) <= 1.001
+            if all(good.all() for good in checks.values()):
+                checks["tissue/earlier_representative"] = self.rising(picks)
         return checks
+
+    def rising(self, picks: np.ndarray) -> np.ndarray:
+        """Whether, in the list of each patch, the first pick is the first of all, and picks and cosines rise."""
+        found = self.summary.prefixes
+        assert found is not None
+        begins = np.diff(found.patch, prepend=-1) != 0
+        rises = (np.diff(found.pick, prepend=-1) > 0) & (np.diff(found.similarity.astype(np.float32), prepend=-2) >= 0)
+        sound = np.where(begins, found.pick == 0, rises)
+        return np.full(len(picks), bool(sound.all()))
 
     def embedding_checks(self) -> dict[str, np.ndarray]:
         """The same of what a summarizer and a slide encoder made."""

@@ -18,7 +18,7 @@ from wsisum_cli.container import container_parts, write_container
 from wsisum_cli.draws import Draws
 from wsisum_cli.overview import is_finer, portable_image
 from wsisum_cli.prefixes import Prefixes
-from wsisum_cli.sampling import as_half
+from wsisum_cli.sampling import as_half, blocks
 
 FORMAT_VERSION = "1.2"
 DISCLAIMER = (
@@ -118,10 +118,12 @@ def reference_of(features: np.ndarray) -> Reference:
     """Mean and a covariance sketch of (N, D) features; signs of the directions are fixed."""
     from threadpoolctl import threadpool_limits
 
-    values = np.asarray(features, np.float64)
-    mean = values.mean(axis=0)
+    mean = np.asarray(features.mean(axis=0, dtype=np.float64))
+    covariance = np.zeros((len(mean), len(mean)))
     with threadpool_limits(1):  # sums in another order would change the last bits
-        covariance = np.cov(values, rowvar=False, bias=True).reshape(len(mean), len(mean))
+        for block in blocks(len(features)):
+            apart = features[block].astype(np.float64) - mean
+            covariance += apart.T @ apart / len(features)
         variances, directions = np.linalg.eigh(covariance)
     top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
     components = directions[:, top].T

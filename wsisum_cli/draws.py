@@ -24,7 +24,7 @@ DRAWS, MODEL_DRAWS = 1_000, 200
 #: Draws come from so many patches at most, fewer where the tissue is large: their cosines to all are held at once.
 POOL, MOST_COSINES = 4_000, 40_000_000
 #: Fewer than K patches for which quantiles are stored too, so that a summary that is cut down can still be judged.
-FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+FEWER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 #: Patches in a draw beyond which fewer draws are made.
 COSTLY = 256
 #: Shares of the draws, 0 to 1, whose figures are stored.
@@ -57,6 +57,10 @@ class Draws:
     def arrays(self) -> dict[str, Figures]:
         """By their names below `reference`."""
         return {"draws": self.by_features} | ({"model_draws": self.by_models} if self.models else {})
+
+    def number(self, keep: int) -> int | None:
+        """How many patches are drawn to be compared with `keep`: as many, or the next larger number there is."""
+        return next((number for number in self.keep if number >= keep), None)
 
     def of(self, name: str, keep: int) -> Figures | None:
         """The quantiles (101,) of one figure: of draws of `keep` patches, or of the next larger number there is.
@@ -136,7 +140,7 @@ def _by_features(
 ) -> npt.NDArray[np.float64]:
     """Figures (L, 5, count)."""
     room = max(MOST_COSINES // len(features), 2 * sizes[-1])
-    pool = rng.permutation(len(features))[: min(POOL, room)]
+    pool = rng.permutation(len(features))[: min(max(POOL, 2 * sizes[-1]), room)]
     whole = whole_rows(features)
     served = fill_cosines(np.empty((len(pool), len(features)), np.int16), whole[pool], whole)
     own, mean = as_half(features[pool]).astype(np.float64), mean_of(features).astype(np.float64)

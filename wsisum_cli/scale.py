@@ -66,4 +66,4 @@ def weight_scale(weights: np.ndarray) -> Scale:
     words = [f"{100 * tick:.6g} %" for tick in ticks]
     if weights.min() < first * 0.999999:
         words[0] = f"< {words[0]}"
-    return Scale("weight: share of the tissue, logarithmic", ticks, tuple(words), RAMP, logarithmic=True)
+    return Scale("weight: share in the slide's mean, logarithmic", ticks, tuple(words), RAMP, logarithmic=True)

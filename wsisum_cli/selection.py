@@ -1,4 +1,4 @@
-"""All tissue patches -> kept patches, and the share of the tissue that each stands for.
+"""All tissue patches -> kept patches, what each stands for, and its weight in the slide's mean.
 
 The selectors are interchangeable: `wsisum` (see `levels`), `facility`, WSISum's own search `attempts`, and the
 baselines. For those in `NESTED` the picks for K are the first K of those for K + 1.

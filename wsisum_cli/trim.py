@@ -25,7 +25,7 @@ from wsisum_cli.quality import Kept as Weighed
 from wsisum_cli.quality import measure
 from wsisum_cli.summary import SourcePatches, Summary, open_summary, parse_json
 from wsisum_cli.verdict import stored_thresholds
-from wsisum_cli.verify import is_whole, verify_summary
+from wsisum_cli.verify import verify_summary
 from wsisum_cli.weights import fit_weights
 
 
@@ -80,8 +80,10 @@ def check(path: Path, summary: Summary) -> None:
             f"{summary.name}: expected format 1.2 or later, found {version}, which does not say who stands for whom "
             "among fewer patches; compress the slide again"
         )
-    if not is_whole(path):
-        raise SummaryError(f"{summary.name}: it is damaged, and is not cut; run wsisum verify on it")
+    found = verify_summary(path).findings
+    bad = [finding for finding in found if finding.severity == "error"]
+    if bad:
+        raise SummaryError(f"{summary.name}: it is damaged, and is not cut: {bad[0].message}; run wsisum verify on it")
 
 
 def told(summary: Summary, path: Path, output: Path) -> Trimmed:
@@ -154,7 +156,7 @@ def describe_cut(summary: Summary, kept: Kept, similarity: np.ndarray, draws: Dr
     unknown = {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
     embedded = embedding_figures(at_hand, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
-    target = about["options"].get("target")
+    target = about["options"].get("target") if about["target_reached"] is not None else None
     return {
         "patches": keep,
         "trimmed_from": about["trimmed_from"] or about["patches"],

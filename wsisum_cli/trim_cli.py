@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.lookup import all_summaries, model_finders
 from wsisum_cli.models_cli import Device
 
@@ -52,8 +52,13 @@ def trim(
     for path, place in places.items():
         try:
             done.append(trim_summary(path, place, keep, models, force))
-        except SummaryError as error:
+        except WsisumError as error:
             warn(str(error))
+        except OSError as error:
+            warn(f"{path.name}: {error.strerror or type(error).__name__}")
+        # One file that somebody made to do harm never ends a run.
+        except Exception as error:  # noqa: BLE001
+            warn(f"{path.name}: cannot be cut ({type(error).__name__}: {error}); run wsisum verify on it")
     if as_json:
         typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
     else:

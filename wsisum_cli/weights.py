@@ -44,6 +44,8 @@ def fit_mean(kept: Weights, mean: Weights, shares: Weights) -> Weights:
     rows = np.concatenate([kept.T / scale, np.full((1, len(kept)), SUM), np.diag(stray)])
     wanted = np.concatenate([mean / scale, [SUM], stray * shares])
     fitted, _ = nnls(rows, wanted, maxiter=100 * len(kept))
+    if not fitted.any():  # no weights bring a mean nearer that lies on the other side
+        return shares
     whole = np.rint(fitted / fitted.sum() * 2**40)  # so that what is stored is the same where the last bits are not
     return np.asarray(whole / whole.sum(), np.float64)
 

@@ -87,7 +87,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         f"# {report['label']}: all patches against summaries",
         "",
         f"{report['slides']} slides of {report['patients']} patients. Slides (of patients) by class: {classes}.",
-        f"{options['folds']} folds by patient, {options['repeats']} times; intervals are 95 % of {options['draws']}",
+        f"{options['folds']} folds by patient, dealt {options['repeats']}x; intervals are 95 % of {options['draws']}",
         "draws of patients. Differences are paired: above 0 an arm does better than all patches. A summary does the",
         "work where the lower end of the difference is no lower than you can bear; wide intervals mean few patients.",
     ]
