@@ -232,7 +232,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
         "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
         f"least {quality['coverage_min']:.4f}",
-        "mean cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
+        "weighted cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
         **summarizer_lines(facts),
         **standing_lines(facts),
         "note": facts["disclaimer"],
@@ -242,11 +242,19 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("patch", "x", "y", "weight", "stands for", "cluster"):
+    for name in ("patch", "picked", "x", "y", "weight", "stands for", "cluster"):
         table.add_column(name, justify="right")
     for patch in facts["kept"]:
         weight = f"{patch['weight']:.1%}"
-        cells = (patch["number"], patch["x"], patch["y"], weight, patch["stands_for"], patch["cluster"])
+        cells = (
+            patch["number"],
+            patch["picked"],
+            patch["x"],
+            patch["y"],
+            weight,
+            patch["stands_for"],
+            patch["cluster"],
+        )
         table.add_row(*map(str, cells))
     console.print(table)
 
@@ -355,7 +363,7 @@ def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]
     """What several numbers of patches cost on a slide, and what they give."""
     console.print(Text(printable(source), "bold"))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("patches", "size", "coverage", "5th pct", "least", "mean cosine", "composition"):
+    for name in ("patches", "size", "coverage", "5th pct", "least", "weighted cosine", "composition"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     shown = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")

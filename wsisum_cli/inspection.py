@@ -40,11 +40,12 @@ def facts(summary: Summary) -> dict[str, Any]:
 
 
 def kept_patches(summary: Summary) -> list[dict[str, Any]]:
-    """The kept patches, heaviest first: number from 1, x, y in level-0 px, weight, tissue patches, cluster."""
+    """The kept patches, heaviest first: number from 1, in which turn it was picked, x, y in level-0 px, weight, tissue patches, cluster."""
     order = np.argsort(-summary.weights, kind="stable")
     return [
         {
             "number": number,
+            "picked": row + 1,
             "x": int(summary.coords[row, 0]),
             "y": int(summary.coords[row, 1]),
             "weight": round(float(summary.weights[row]), 6),
