@@ -40,7 +40,9 @@ def facts(summary: Summary) -> dict[str, Any]:
 
 
 def kept_patches(summary: Summary) -> list[dict[str, Any]]:
-    """The kept patches, heaviest first: number from 1, in which turn it was picked, x, y in level-0 px, weight, tissue patches, cluster."""
+    """The kept patches, heaviest first: number from 1, in which turn it was picked, x, y in level-0 px, weight, tissue
+    patches that it stands for, cluster.
+    """
     order = np.argsort(-summary.weights, kind="stable")
     return [
         {
