@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +13,23 @@ import torch
 from draw import draw_tissue, write_svs
 
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.inference import load_encoder
 from wsisum_cli.source import find_source
 from wsisum_cli.summary import open_summary
 from wsisum_cli.training import loop
-from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains
-from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, train_encoder
-from wsisum_cli.training.network import Byol, Network, SimClr
+from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains, lay
+from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, finish, normalised, train_encoder
+from wsisum_cli.training.network import Byol, Network, SimClr, Statistics
+from wsisum_cli.training.teaching import (
+    Poses,
+    Teaching,
+    check_teacher,
+    lessons,
+    mean_over_poses,
+    start_from,
+    train_pupil,
+)
 from wsisum_cli.training.tiles import Tiles, read_tiles
 from wsisum_cli.verify import verify_summary
 
@@ -179,6 +190,108 @@ def test_train_export_and_load(archive: Path, trained: Path, tiles: Tiles, tmp_p
     again = train_encoder([archive], tmp_path / "again", SMALL, TRAINING, CARD)
     assert again is not None
     assert path.read_bytes() == again.read_bytes()
+
+
+class Tinted:
+    """A teacher who sees the mean colour of a patch and how much its halves differ."""
+
+    def __init__(self, patch_size: int = 256, mpp: float = 0.5) -> None:
+        self.card = SimpleNamespace(name="tinted", sha256="0" * 64, patch_size=patch_size, mpp=mpp, dims=6)
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        self.seen.append(pixels)
+        half = pixels.shape[2] // 2
+        left, right = pixels[:, :, :half].mean((1, 2)), pixels[:, :, half:].mean((1, 2))
+        return np.concatenate([(left + right) / 2, left - right], axis=1).astype(np.float32)
+
+
+def test_a_tile_is_laid_in_its_middle_at_the_scale_asked_for():
+    tile = np.zeros((256, 256, 3), np.uint8)
+    tile[96:160, 96:160] = 255  # a square of 64 px in the middle: as much of it at any turn
+    for side, scale in ((256, 1.0), (256, 2.0), (192, 0.8)):
+        for seed in range(4):
+            laid = lay(tile, side, scale, np.random.default_rng(seed))
+            assert laid.shape == (side, side, 3)
+            assert laid.sum() / 255 / 3 == pytest.approx((64 * scale) ** 2, rel=0.04)
+            rows, columns = np.nonzero(laid[..., 0] > 128)
+            assert (rows.mean(), columns.mean()) == pytest.approx(((side - 1) / 2, (side - 1) / 2), abs=0.7)
+
+
+def test_the_mean_over_poses_forgets_how_a_tile_lies(tiles: Tiles):
+    teacher = Tinted()
+    many = mean_over_poses(teacher, tiles.pixels, Poses(64), 0)
+    once = np.concatenate([teacher(tiles.pixels[i : i + 1]) for i in range(len(tiles.pixels))])
+    assert np.abs(many[:, 3:]).mean() < 0.35 * np.abs(once[:, 3:]).mean()
+    assert np.abs(many[:, :3] - once[:, :3]).mean() < 4
+    turned = mean_over_poses(teacher, tiles.pixels[:, ::-1, ::-1].copy(), Poses(64), 0)
+    assert np.abs(many - turned)[:, 3:].mean() < 0.5 * np.abs(once[:, 3:]).mean()
+
+
+def test_a_teacher_gets_patches_of_its_own_size_and_mpp(tiles: Tiles):
+    teacher = Tinted(128, 1.0)  # shows just what a tile does
+    mean_over_poses(teacher, tiles.pixels[:4], Poses(1, (1.0, 1.0)), 0)
+    assert teacher.seen[0].shape == (4, 128, 128, 3)
+    assert teacher.seen[0].mean() == pytest.approx(tiles.pixels[:4].mean(), abs=6)
+    with pytest.raises(UsageError, match=r"teacher 'tinted': expected one whose patches show at most 384 px .* 512"):
+        check_teacher(Tinted(256, 1.0).card)
+
+
+def test_lessons_are_kept_for_the_same_teacher_and_tiles(tiles: Tiles, tmp_path: Path):
+    teacher, seen = Tinted(), []
+    first = lessons(teacher, tiles, Poses(2), tmp_path, lambda *counts: seen.append(counts))
+    assert seen == [(24, 24)]
+    assert first.mean(0) == pytest.approx(0, abs=1e-4)
+    assert first.std(0) == pytest.approx(1, abs=1e-3)
+    teacher.seen.clear()
+    assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
+    assert not teacher.seen
+    assert not np.array_equal(lessons(teacher, tiles, Poses(3), tmp_path), first)
+    assert [path.name for path in tmp_path.iterdir()] == ["lessons.npz"]
+
+
+def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tiles: Tiles, tmp_path: Path):
+    losses: list[float] = []
+    path = train_pupil(
+        [archive], tmp_path / "pupil", Teaching(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
+        loop.Settings(epochs=3, device="cpu"), CARD, lambda *seen: losses.append(seen[2]["loss"]),
+    )  # fmt: skip
+    assert losses[-1] < losses[0]
+    assert path is not None
+    pupil, teacher = load_encoder(path, "cpu"), load_encoder(trained, "cpu")
+    assert pupil(tiles.pixels).shape == teacher(tiles.pixels).shape
+    again = train_pupil(
+        [archive], tmp_path / "again", Teaching(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
+        loop.Settings(epochs=3, device="cpu"), CARD,
+    )  # fmt: skip
+    assert again is not None
+    assert again.read_bytes() == path.read_bytes()
+    configuration = json.loads((path.parent / "configuration.json").read_text())
+    assert configuration["teacher"]["sha256"] == teacher.card.sha256
+    with pytest.raises(UsageError, match="holds a run of another configuration"):
+        train_pupil([archive], path.parent, Teaching(trained), SMALL, loop.Settings(epochs=3, device="cpu"), CARD)
+
+
+def test_a_pupil_starts_from_a_run_of_the_same_network_alone(trained: Path, tmp_path: Path):
+    network = Network(SMALL.widths)
+    start_from(network, trained.parent)
+    with pytest.raises(ModelError, match="found another; give its folder"):
+        start_from(Network((16, 16, 16, 16)), trained.parent)
+    with pytest.raises(UsageError, match=r"found no checkpoint\.pt"):
+        start_from(network, tmp_path)
+    torch.save({"module": 3}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match="found another"):
+        start_from(network, tmp_path)
+
+
+def test_the_exported_graph_is_the_trained_network(tiles: Tiles):
+    """Normalising is folded into the stem: what comes out is what the network gives for normalised pixels."""
+    torch.manual_seed(0)
+    network = Network(SMALL.widths).eval()
+    encoder = finish(network, Statistics(network), tiles, 16).eval()
+    with torch.no_grad():
+        plain = (Statistics(network)(normalised(torch.from_numpy(tiles.pixels[:5]))) - encoder.centre) @ encoder.axes
+        assert torch.allclose(encoder(torch.from_numpy(tiles.pixels[:5])), plain, atol=1e-4)
 
 
 def test_the_networks_are_as_wide_as_they_say():

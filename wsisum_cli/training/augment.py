@@ -61,6 +61,20 @@ def _placement(tile: int, side: int, strength: Strength, rng: np.random.Generato
     return np.column_stack([turn, centre - turn @ np.array([side / 2, side / 2])])
 
 
+def lay(tile: npt.NDArray[np.uint8], side: int, scale: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """The middle of a tile (T, T, 3) as (side, side, 3): turned by any angle, magnified by `scale`, mirrored or not.
+
+    Beyond its edge it goes on mirrored.
+    """
+    turn = cv2.getRotationMatrix2D(
+        ((tile.shape[1] - 1) / 2, (tile.shape[0] - 1) / 2), float(rng.uniform(0, 360)), scale
+    )
+    turn[:, 2] += (side - tile.shape[0]) / 2
+    laid = np.empty((side, side, 3), np.uint8)
+    cv2.warpAffine(tile, turn, (side, side), laid, cv2.INTER_LINEAR, _BORDER)
+    return laid[:, ::-1] if rng.random() < 0.5 else laid
+
+
 def jitter_stains(tiles: npt.NDArray[np.uint8], strength: Strength, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Tiles (B, H, W, 3) as if stained and scanned otherwise: amounts of haematoxylin and eosin, and the light."""
     changed = np.empty_like(tiles)

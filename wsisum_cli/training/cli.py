@@ -83,6 +83,10 @@ def show_reading(done: int, total: int) -> None:
         typer.echo(f"read {done} of {total} slides", err=True)
 
 
+def show_taught(tiles: int, total: int) -> None:
+    typer.echo(f"the teacher has seen {tiles} of {total} tiles", err=True)
+
+
 def show_parts(done: int, total: int) -> None:
     if done == total or done % 10 == 0:
         typer.echo(f"embedded parts of {done} of {total} slides", err=True)
@@ -239,6 +243,7 @@ def target_encoder(asked: str | None, folders: list[Path]) -> Path:
 class Method(StrEnum):
     simclr = "simclr"
     byol = "byol"
+    pupil = "pupil"
 
 
 @train_app.command()
@@ -247,7 +252,15 @@ def encoder(
         list[Path], typer.Option(help="ZIP file of JPEG tiles, or a folder of them; may be given again.", exists=True)
     ],
     output: RunOption,
-    method: Annotated[Method, typer.Option(help="How views of tiles are compared.")] = Method.simclr,
+    method: Annotated[
+        Method, typer.Option(help="simclr and byol compare two views of a tile; pupil learns from --teacher.")
+    ] = Method.simclr,
+    teacher: Annotated[
+        Path | None, typer.Option(help="ONNX patch encoder to learn from.", exists=True, dir_okay=False)
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Run folder of an encoder to start a pupil from.", exists=True, file_okay=False)
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of 100 batches each.")] = 24,
     slides: Annotated[int, typer.Option(min=1, help="Slides in a batch.")] = 8,
     tiles_each: Annotated[int, typer.Option(min=2, help="Tiles of each of them.")] = 32,
@@ -265,9 +278,12 @@ def encoder(
 
     Writes OUTPUT/encoder.onnx when training has ended; curves, metrics and checkpoint lie beside it.
     """
+    if (method == Method.pupil) != (teacher is not None) or (start is not None and teacher is None):
+        raise UsageError("--method pupil, --teacher and --start: expected a pupil with its teacher, found one alone")
     need_torch()
     from wsisum_cli.training.encoder import Settings, train_encoder
     from wsisum_cli.training.loop import Settings as Training
+    from wsisum_cli.training.teaching import Teaching, train_pupil
 
     settings = Settings(method=method.value, slides=slides, tiles=tiles_each, seed=seed, dims=dims)
     training = Training(
@@ -280,7 +296,11 @@ def encoder(
     )
     card = {"name": name, "version": version, "licence": licence, "description": description}
     with interruptible():
-        path = train_encoder(tiles, output, settings, training, card, show_epoch)
+        if teacher is None:
+            path = train_encoder(tiles, output, settings, training, card, show_epoch)
+        else:
+            teaching = Teaching(teacher, start)
+            path = train_pupil(tiles, output, teaching, settings, training, card, show_epoch, show_taught)
     if path is not None:
         typer.echo(path)
 

@@ -5,11 +5,12 @@ A batch holds many tiles of few slides, so that the stain of a slide does not te
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,10 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains
 from wsisum_cli.training.export import export_onnx
-from wsisum_cli.training.network import METHODS, Network, follow
+from wsisum_cli.training.network import METHODS, Network, Statistics, follow
 from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
+
+T = TypeVar("T")
 
 MEAN, STD = (0.76, 0.60, 0.73), (0.17, 0.20, 0.16)  # of H&E tissue, R, G, B scaled to 0..1
 MPP = 0.5  # of the tiles
@@ -69,14 +72,9 @@ class EncoderTask:
 
     def batches(self, epoch: int, process: int, processes: int) -> Iterator[Mapping[str, Tensor]]:
         """Views (2B, S, S, 3) of B tiles, drawn two batches ahead."""
-        settings, steps = self.settings, self.steps(processes)
-        seeds = [(settings.seed, epoch, process, step) for step in range(steps)]
-        with ThreadPoolExecutor(2) as pool:
-            ahead = [pool.submit(draw_batch, self.tiles, settings, seed) for seed in seeds[:3]]
-            for step in range(steps):
-                yield {"views": torch.from_numpy(ahead.pop(0).result())}
-                if step + 3 < steps:
-                    ahead.append(pool.submit(draw_batch, self.tiles, settings, seeds[step + 3]))
+        seeds = [(self.settings.seed, epoch, process, step) for step in range(self.steps(processes))]
+        for views in ahead(lambda seed: draw_batch(self.tiles, self.settings, seed), seeds):
+            yield {"views": torch.from_numpy(views)}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor], share: float) -> Mapping[str, Tensor]:
         del share
@@ -100,13 +98,28 @@ class EncoderTask:
         return {"held_out_same_tile": float((cosines.argmax(1) == own).float().mean())}
 
 
-def draw_batch(tiles: Tiles, settings: Settings, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Views (2B, S, S, 3): a first one of each of B tiles, then a second of each."""
-    rng = np.random.default_rng(seed)
+def ahead(draw: Callable[[tuple[int, ...]], T], seeds: Sequence[tuple[int, ...]]) -> Iterator[T]:
+    """What `draw` makes of each seed, in order, two drawn in advance."""
+    with ThreadPoolExecutor(2) as pool:
+        drawn = [pool.submit(draw, seed) for seed in seeds[:3]]
+        for seed in [*seeds[3:], None, None, None][: len(seeds)]:
+            yield drawn.pop(0).result()
+            if seed is not None:
+                drawn.append(pool.submit(draw, seed))
+
+
+def draw_rows(tiles: Tiles, settings: Settings, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Rows of the tiles of a batch, in order."""
     of_slide = [np.flatnonzero(tiles.slide == slide) for slide in range(len(tiles.slides))]
     chosen = rng.choice(len(of_slide), min(settings.slides, len(of_slide)), replace=False)
     rows = [rng.choice(of_slide[slide], min(settings.tiles, len(of_slide[slide])), False) for slide in chosen]
-    pixels = tiles.pixels[np.sort(np.concatenate(rows))]
+    return np.sort(np.concatenate(rows))
+
+
+def draw_batch(tiles: Tiles, settings: Settings, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Views (2B, S, S, 3): a first one of each of B tiles, then a second of each."""
+    rng = np.random.default_rng(seed)
+    pixels = tiles.pixels[draw_rows(tiles, settings, rng)]
     views = [draw_views(pixels, settings.side, settings.strength, rng) for _ in range(2)]
     return jitter_stains(np.concatenate(views), settings.strength, rng)
 
@@ -129,54 +142,49 @@ def standardised(features: Tensor) -> Tensor:
     return (features - features.mean(0)) / (features.std(0) + 1e-6)
 
 
-class Statistics(nn.Module):
-    """Normalised patches -> mean and standard deviation over each map of the last two stages, (B, 2 channels)."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = self.network.maps(x)
-        means = [found.mean((2, 3)) for found in maps]
-        spreads = [
-            ((found - mean[:, :, None, None]) ** 2).mean((2, 3)).sqrt() for found, mean in zip(maps, means, strict=True)
-        ]
-        return torch.cat([*means, *spreads], 1)
-
-
 class Encoder(nn.Module):
-    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of the statistics."""
+    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of what was learned.
 
+    The stem's weights take the division by `STD` in, and the mean is taken away channel by channel: normalising
+    interleaved pixels first took half of the time that ONNX Runtime needs for a patch.
+    """
+
+    mean: Tensor
     centre: Tensor
     axes: Tensor
 
-    def __init__(self, statistics: Statistics, centre: Tensor, axes: Tensor) -> None:
+    def __init__(self, network: Network, learned: nn.Module, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
-        self.statistics = statistics
+        # Together: the one is a part of the other.
+        (weights, *_), self.learned = copy.deepcopy((list(network.stem.parameters()), learned))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+        with torch.no_grad():
+            weights.div_(std)
+        self.register_buffer("mean", mean)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
     def forward(self, patches: Tensor) -> Tensor:
-        features: Tensor = (self.statistics(normalised(patches)) - self.centre) @ self.axes
+        pixels = patches.permute(0, 3, 1, 2).float() - self.mean
+        features: Tensor = (self.learned(pixels) - self.centre) @ self.axes
         return features
 
 
-def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
+def finish(network: Network, learned: nn.Module, tiles: Tiles, dims: int) -> Encoder:
     """The trained network and, of what it makes of tiles spread over all slides, the first `dims` components.
 
-    Each statistic counts alike; components are brought towards equal variance by the root of theirs plus the mean
-    variance, so that a few strong ones do not decide every cosine and the weakest are not blown up.
+    `learned`, with `network` in it, gives numbers (B, any) for normalised patches. Each counts alike; components
+    are brought towards equal variance by the root of theirs plus the mean variance, so that a few strong ones do not
+    decide every cosine and the weakest are not blown up.
     """
     rows = np.linspace(0, len(tiles.pixels) - 1, min(SCALED_BY, len(tiles.pixels))).astype(np.int64)
-    statistics = Statistics(network.eval())
-    found = embed(statistics, tiles.pixels[rows]).double()
+    found = embed(learned.eval(), tiles.pixels[rows]).double()
     centre, scale = found.mean(0), found.std(0) + 1e-5
     values, vectors = torch.linalg.eigh(torch.cov(((found - centre) / scale).T))
     values, vectors = values.flip(0)[:dims], vectors.flip(1)[:, :dims]
     vectors = vectors * torch.sign(vectors.sum(0))  # an eigenvector's sign is any
     axes = vectors / scale[:, None] / (values + values.mean()).sqrt()
-    return Encoder(statistics, centre.float(), axes.float())
+    return Encoder(network, learned, centre.float(), axes.float())
 
 
 def train_encoder(
@@ -194,20 +202,25 @@ def train_encoder(
     """
     tiles = read_tiles(sources)
     task = EncoderTask(tiles, settings)
-    configuration = {
+    trained = loop.train(task, folder, training, configuration(tiles, settings, training), progress)
+    if not trained.first_process:
+        return None
+    return export_encoder(task.network, Statistics(task.network), tiles, settings.dims, folder / "encoder.onnx", card)
+
+
+def configuration(tiles: Tiles, settings: Settings, training: loop.Settings) -> dict[str, Any]:
+    return {
         "encoder": asdict(settings),
         "training": {key: value for key, value in asdict(training).items() if key != "device"},
         "tiles": {name: int(count) for name, count in zip(tiles.slides, np.bincount(tiles.slide), strict=True)},
     }
-    trained = loop.train(task, folder, training, configuration, progress)
-    if not trained.first_process:
-        return None
-    return export_encoder(task.network, tiles, settings.dims, folder / "encoder.onnx", card)
 
 
-def export_encoder(network: Network, tiles: Tiles, dims: int, path: Path, card: Mapping[str, Any]) -> Path:
+def export_encoder(
+    network: Network, learned: nn.Module, tiles: Tiles, dims: int, path: Path, card: Mapping[str, Any]
+) -> Path:
     """Raises ModelError, and writes nothing, when ONNX Runtime does not compute what torch computes."""
-    encoder = finish(network, tiles, dims)
+    encoder = finish(network, learned, tiles, dims)
     examples = [{"patches": torch.from_numpy(np.array(tiles.pixels[:count]))} for count in (2, 5, 1)]
     measures = {"kind": "encoder", "patch_size": SIDE, "mpp": MPP, "mpp_tolerance": 0.1, "dims": encoder.axes.shape[1]}
     export_onnx(encoder, examples, ["features"], {"patches": {0: "batch"}}, {**card, **measures}, path)

@@ -1,7 +1,9 @@
-"""The network of the patch encoder, and two ways to learn it from pairs of views.
+"""The network of the patch encoder, and three ways to learn it.
 
 SimCLR (Chen et al., 2020) asks that two views of a tile agree and that views of different tiles do not; BYOL
-(Grill et al., 2020) that one view foretells what a slowly moving copy of the network makes of the other.
+(Grill et al., 2020) that one view foretells what a slowly moving copy of the network makes of the other; and a
+`Pupil` learns what a teacher found in the tile (Hinton et al., 2015), told from what it found in others
+(Tian et al., 2020).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
+
+SMALL = 1e-6  # added to a variance before its root, whose slope at 0 has no bound
 
 
 class Block(nn.Module):
@@ -68,6 +72,22 @@ class Network(nn.Module):
         return torch.cat([found.mean((2, 3)) for found in self.maps(x)], 1)
 
 
+class Statistics(nn.Module):
+    """Normalised patches -> mean and standard deviation over each map of the last two stages, (B, 2 channels)."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [found.float() for found in self.network.maps(x)]
+        means = [found.mean((2, 3)) for found in maps]
+        spreads = [
+            ((found - mean[:, :, None, None]) ** 2).mean((2, 3)) for found, mean in zip(maps, means, strict=True)
+        ]
+        return torch.cat([*means, *((spread + SMALL).sqrt() for spread in spreads)], 1)
+
+
 def head(dims: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(dims, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
@@ -106,6 +126,24 @@ class Byol(nn.Module):
         with torch.no_grad():
             seen = self.target(views).roll(len(views) // 2, 0)
         return 2 - 2 * F.cosine_similarity(foretold.float(), seen.float()).mean()
+
+
+class Pupil(nn.Module):
+    """Features of a view that are near what a teacher found in its tile, and far from what it found in others."""
+
+    def __init__(self, network: Network, dims: int, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.network, self.temperature = network, temperature
+        statistics = Statistics(network)
+        self.features = nn.Sequential(
+            statistics, nn.BatchNorm1d(2 * network.channels, affine=False), nn.Linear(2 * network.channels, dims)
+        )
+
+    def forward(self, views: Tensor, taught: Tensor) -> Tensor:
+        """`views` (B, 3, S, S), `taught` (B, dims): the teacher's of each."""
+        cosines = F.normalize(self.features(views).float()) @ F.normalize(taught).T
+        own = torch.arange(len(views), device=views.device)
+        return F.cross_entropy(cosines / self.temperature, own) + 2 * (1 - cosines.diagonal().mean())
 
 
 @torch.no_grad()
