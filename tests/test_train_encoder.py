@@ -288,7 +288,7 @@ def test_the_exported_graph_is_the_trained_network(tiles: Tiles):
     """Normalising is folded into the stem: what comes out is what the network gives for normalised pixels."""
     torch.manual_seed(0)
     network = Network(SMALL.widths).eval()
-    encoder = finish(network, Statistics(network), tiles, 16).eval()
+    encoder = finish(network, tiles, 16).eval()
     with torch.no_grad():
         plain = (Statistics(network)(normalised(torch.from_numpy(tiles.pixels[:5]))) - encoder.centre) @ encoder.axes
         assert torch.allclose(encoder(torch.from_numpy(tiles.pixels[:5])), plain, atol=1e-4)

@@ -143,7 +143,7 @@ def standardised(features: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of what was learned.
+    """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of the statistics.
 
     The stem's weights take the division by `STD` in, and the mean is taken away channel by channel: normalising
     interleaved pixels first took half of the time that ONNX Runtime needs for a patch.
@@ -153,38 +153,37 @@ class Encoder(nn.Module):
     centre: Tensor
     axes: Tensor
 
-    def __init__(self, network: Network, learned: nn.Module, centre: Tensor, axes: Tensor) -> None:
+    def __init__(self, network: Network, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
-        # Together: the one is a part of the other.
-        (weights, *_), self.learned = copy.deepcopy((list(network.stem.parameters()), learned))
+        network = copy.deepcopy(network)
+        self.statistics = Statistics(network)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
         with torch.no_grad():
-            weights.div_(std)
+            next(network.stem.parameters()).div_(std)
         self.register_buffer("mean", mean)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
     def forward(self, patches: Tensor) -> Tensor:
         pixels = patches.permute(0, 3, 1, 2).float() - self.mean
-        features: Tensor = (self.learned(pixels) - self.centre) @ self.axes
+        features: Tensor = (self.statistics(pixels) - self.centre) @ self.axes
         return features
 
 
-def finish(network: Network, learned: nn.Module, tiles: Tiles, dims: int) -> Encoder:
+def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
     """The trained network and, of what it makes of tiles spread over all slides, the first `dims` components.
 
-    `learned`, with `network` in it, gives numbers (B, any) for normalised patches. Each counts alike; components
-    are brought towards equal variance by the root of theirs plus the mean variance, so that a few strong ones do not
-    decide every cosine and the weakest are not blown up.
+    Each statistic counts alike; components are brought towards equal variance by the root of theirs plus the mean
+    variance, so that a few strong ones do not decide every cosine and the weakest are not blown up.
     """
     rows = np.linspace(0, len(tiles.pixels) - 1, min(SCALED_BY, len(tiles.pixels))).astype(np.int64)
-    found = embed(learned.eval(), tiles.pixels[rows]).double()
+    found = embed(Statistics(network.eval()), tiles.pixels[rows]).double()
     centre, scale = found.mean(0), found.std(0) + 1e-5
     values, vectors = torch.linalg.eigh(torch.cov(((found - centre) / scale).T))
     values, vectors = values.flip(0)[:dims], vectors.flip(1)[:, :dims]
     vectors = vectors * torch.sign(vectors.sum(0))  # an eigenvector's sign is any
     axes = vectors / scale[:, None] / (values + values.mean()).sqrt()
-    return Encoder(network, learned, centre.float(), axes.float())
+    return Encoder(network, centre.float(), axes.float())
 
 
 def train_encoder(
@@ -205,7 +204,7 @@ def train_encoder(
     trained = loop.train(task, folder, training, configuration(tiles, settings, training), progress)
     if not trained.first_process:
         return None
-    return export_encoder(task.network, Statistics(task.network), tiles, settings.dims, folder / "encoder.onnx", card)
+    return export_encoder(task.network, tiles, settings.dims, folder / "encoder.onnx", card)
 
 
 def configuration(tiles: Tiles, settings: Settings, training: loop.Settings) -> dict[str, Any]:
@@ -216,11 +215,9 @@ def configuration(tiles: Tiles, settings: Settings, training: loop.Settings) -> 
     }
 
 
-def export_encoder(
-    network: Network, learned: nn.Module, tiles: Tiles, dims: int, path: Path, card: Mapping[str, Any]
-) -> Path:
+def export_encoder(network: Network, tiles: Tiles, dims: int, path: Path, card: Mapping[str, Any]) -> Path:
     """Raises ModelError, and writes nothing, when ONNX Runtime does not compute what torch computes."""
-    encoder = finish(network, learned, tiles, dims)
+    encoder = finish(network, tiles, dims)
     examples = [{"patches": torch.from_numpy(np.array(tiles.pixels[:count]))} for count in (2, 5, 1)]
     measures = {"kind": "encoder", "patch_size": SIDE, "mpp": MPP, "mpp_tolerance": 0.1, "dims": encoder.axes.shape[1]}
     export_onnx(encoder, examples, ["features"], {"patches": {0: "batch"}}, {**card, **measures}, path)

@@ -206,8 +206,7 @@ def train_pupil(
     trained = loop.train(task, folder, training, asked, progress)
     if not trained.first_process:
         return None
-    network, learned = task.pupil.network, task.pupil.features
-    return export_encoder(network, learned, tiles, settings.dims, folder / "encoder.onnx", card)
+    return export_encoder(task.pupil.network, tiles, settings.dims, folder / "encoder.onnx", card)
 
 
 def check_teacher(card: Card) -> None:
