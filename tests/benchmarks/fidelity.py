@@ -38,7 +38,7 @@ KEEP = (16, 31, 63, 125, 250)
 NESTED = ("wsisum", "facility", "random", "entropy", "attention")
 COVERAGE = ("coverage", "p05", "min")
 ERRORS = ("counts_error", "fitted_error")
-DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 10, 1
+DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 60, 1
 
 
 def read_slide(path: Path) -> tuple[np.ndarray, np.ndarray, float, str | None]:
@@ -327,6 +327,8 @@ def main() -> None:
     options = parser.parse_args()
     paths = sorted(p for given in options.folders for p in ([given] if given.is_file() else given.glob("*.h5")))
     paths = [path for path in paths if not path.stem.endswith("_summary")]
+    if not (paths or options.table or options.published):
+        parser.error("no h5 files there; folders are not searched deeper")
     if options.rarity:
         found = plant(paths, options.rarity, options.selectors, options.rare)
         options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")

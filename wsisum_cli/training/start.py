@@ -140,6 +140,8 @@ def set_pooled(
     weights = fit_ridge(x - centre, y - offset, strength)
     model.pooled.weight.copy_(torch.from_numpy(weights.T))
     model.pooled.bias.copy_(torch.from_numpy(offset - centre @ weights))
+    # Its ridge was chosen by leaving out cases; gradients would fit it to the training slides alone.
+    model.pooled.requires_grad_(False)
 
 
 def whole_means(
