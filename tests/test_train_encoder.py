@@ -248,6 +248,10 @@ def test_lessons_are_kept_for_the_same_teacher_and_tiles(tiles: Tiles, tmp_path:
     assert not teacher.seen
     assert not np.array_equal(lessons(teacher, tiles, Poses(3), tmp_path), first)
     assert [path.name for path in tmp_path.iterdir()] == ["lessons.npz"]
+    (tmp_path / "lessons.npz").write_bytes(b"cut short")
+    assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
+    other = Tiles(255 - tiles.pixels, tiles.slide, tiles.slides)
+    assert not np.array_equal(lessons(teacher, other, Poses(2), tmp_path), first)
 
 
 def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tiles: Tiles, tmp_path: Path):

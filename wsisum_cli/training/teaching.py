@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,10 +99,10 @@ def lessons(
     Raises ModelError when the teacher fails.
     """
     path, about = folder / "lessons.npz", _about(teacher.card, tiles, poses)
-    if path.is_file():
-        with np.load(path) as kept:
-            if str(kept["about"]) == about:
-                return np.asarray(kept["features"])
+    # A file that cannot be read is as good as none.
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as kept:
+        if str(kept["about"]) == about:
+            return np.asarray(kept["features"])
     parts = []
     for start in range(0, len(tiles.pixels), BLOCK):
         parts.append(mean_over_poses(teacher, tiles.pixels[start : start + BLOCK], poses, start))
@@ -115,7 +118,8 @@ def lessons(
 
 def _about(card: Card, tiles: Tiles, poses: Poses) -> str:
     counts = np.bincount(tiles.slide, minlength=len(tiles.slides)).tolist()
-    return json.dumps([card.sha256, dict(zip(tiles.slides, counts, strict=True)), poses.count, *poses.scales])
+    some = zlib.crc32(np.ascontiguousarray(tiles.pixels[:: max(1, len(tiles.pixels) // 64)]).tobytes())
+    return json.dumps([card.sha256, dict(zip(tiles.slides, counts, strict=True)), some, poses.count, *poses.scales])
 
 
 class TeachingTask:
@@ -193,7 +197,7 @@ def train_pupil(
     Of `settings`, size and strength of the views are those of `VIEW` and `STRENGTH`. The rest is as of
     `train_encoder`. Raises UsageError, ModelError.
     """
-    teacher = load_encoder(teaching.teacher, "auto" if training.device == "auto" else training.device)
+    teacher = load_encoder(teaching.teacher, training.device)
     check_teacher(teacher.card)
     tiles, settings = read_tiles(sources), replace(settings, method=PUPIL, side=VIEW, strength=STRENGTH)
     task = TeachingTask(tiles, lessons(teacher, tiles, teaching.poses, folder, seen), settings)
