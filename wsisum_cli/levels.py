@@ -30,7 +30,7 @@ from wsisum_cli.tuning import tune_mean
 
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0008, 0.002
+LEAST_SPENT, SPENT = 0.0008, 0.001
 
 
 @dataclass(frozen=True)
