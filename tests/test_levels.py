@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsisum_cli import levels
 from wsisum_cli.facility import Pool, greedy, pool_of
 from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, spare_last
 from wsisum_cli.rarity import pick_rare
 from wsisum_cli.similarity import ONE, total
 from wsisum_cli.swaps import improve
-from wsisum_cli.tuning import tune_mean
+from wsisum_cli.tuning import chance_error, tune_mean
 from wsisum_cli.weights import fit_mean, mean_error
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
@@ -141,6 +142,26 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
     assert spare_last(pool.served, [], [0, 2, 1, 3]) == [0, 2, 3, 1]
+    assert spare_last(pool.served, [], [0, 2, 1, 3], {0}) == [2, 1, 3, 0]  # rather one that the mean can do without
+    assert spare_last(pool.served, [], [0, 2, 1, 3], {2, 3}) == [0, 2, 3, 1]  # but none that serves alone
+
+
+def test_more_is_spent_where_the_mean_stays_far(monkeypatch):
+    features = gaussian(900, 256, 1) + np.float32(0.5)  # of so many dims that 64 patches cannot tell the mean
+    pool, mean = pooled(features), features.mean(axis=0, dtype=np.float64)
+
+    def found(near: float) -> tuple[float, float]:
+        monkeypatch.setattr(levels, "NEAR", near)
+        rows = pick_levels(features, pool, 64)
+        own = features[rows].astype(np.float64)
+        return mean_error(own, fit_mean(own, mean, np.full(64, 1 / 64)), mean), coverage(pool, rows)
+
+    (usual, covered), (ample, spent) = found(np.inf), found(0)
+    assert ample < usual
+    assert covered - spent < levels.AMPLE * ONE * 900
+    chance = [chance_error(features.astype(np.float64), mean, pool, count) for count in (8, 64, 512)]
+    assert chance == sorted(chance, reverse=True)
+    assert usual < chance[1]
 
 
 def test_a_score_rises_without_cost_to_the_worst_served():
@@ -153,5 +174,5 @@ def test_a_score_rises_without_cost_to_the_worst_served():
 
     plain, scored = pick_levels(features, pool, 64), pick_levels(features, pool, 64, score=score)
     assert score(scored[None])[0] > score(plain[None])[0]
-    assert coverage(pool, scored) > coverage(pool, plain) - 0.002 * ONE * 500
+    assert coverage(pool, scored) > coverage(pool, plain) - levels.AMPLE * ONE * 500
     assert np.array_equal(pick_levels(features, pool, 20, score=score), scored[:20])

@@ -7,7 +7,8 @@ levels hold stays. Within a level
 1. patches are picked greedily and swapped against others as long as that serves the tissue better;
 2. a quota goes to what the rest serve worst;
 3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
-   That may cost what the level covers better than plain facility location does, and no more than `SPENT`;
+   That may cost what the level covers better than plain facility location does, and no more than `SPENT`; past the
+   first level up to `AMPLE` where the mean is still further than `NEAR` of what random draws of as many miss it by;
 4. where a summarizer is at hand the same is done once more, at no further cost, so that it makes the candidates again
    better from the kept patches, and its embedding of these comes nearer to that of all candidates;
 5. they are put into the order in which each begins well.
@@ -15,7 +16,7 @@ levels hold stays. Within a level
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,16 @@ from wsisum_cli.sampling import Features, Rows, one_thread
 from wsisum_cli.scoring import Score, tune_score
 from wsisum_cli.similarity import ONE, Cosines, total
 from wsisum_cli.swaps import improve
-from wsisum_cli.tuning import tune_mean
+from wsisum_cli.tuning import chance_error, tune_mean
+from wsisum_cli.weights import fit_mean, mean_error
 
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
 LEAST_SPENT, SPENT = 0.0008, 0.001
+#: The same where the mean stays far from the slide's, and what is near, as a share of the error of random draws.
+AMPLE, NEAR = 0.003, 0.28
+#: A weight below this share of an equal one is hardly needed.
+IDLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,7 @@ def pick_levels(features: Features, pool: Pool, keep: int, rare: float = RARE, s
 
 def next_level(ground: Ground, before: Level) -> Level:
     """As many patches again as `before`."""
-    features, mean, pool, score = ground.features, ground.mean, ground.pool, ground.score
-    earlier, served = before.order, pool.served
+    earlier, pool, served = before.order, ground.pool, ground.pool.served
     size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
     quota = round(size * ground.rare)
@@ -82,29 +87,70 @@ def next_level(ground: Ground, before: Level) -> Level:
     central = improve(served, [*earlier, *rare], central, passes=1)
     turn = before.rare + len(rare)
     rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare), turn)
+    fixed, far = [*earlier, *rare], False
     if len(earlier) + size < len(pool.rows):
-        now = total(served[[*earlier, *rare, *central]].max(axis=0))
-        spare = now - total(served[plain].max(axis=0))
-        unit = ONE * served.shape[1]
-        floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
-        central = tune_mean(features, mean, pool, [*earlier, *rare], central, floor)
-        if score is not None:
-            central = tune_score(score, features, mean, pool, [*earlier, *rare], central, floor)
-    ordered = spare_last(served, [*earlier, *rare], greedy(served, len(central), earlier, central))
+        central, far = nearer(ground, fixed, central, plain, ample=bool(earlier))
+    ordered = greedy(served, len(central), earlier, central)
+    ordered = spare_last(served, fixed, ordered, idle(ground, [*fixed, *central]) if far else ())
     return Level([*earlier, *interleave(ordered, rare)], plain, before.rare + len(rare))
 
 
-def spare_last(served: Cosines, others: Sequence[int], central: list[int]) -> list[int]:
+def nearer(
+    ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], ample: bool
+) -> tuple[list[int], bool]:
+    """Others instead of `central`, whose weighted mean and score are better, and whether the mean was hard to reach.
+
+    `plain` is what plain facility location would have, of as many; `ample` says whether more may then be spent.
+    """
+    features, mean, pool, served = ground.features, ground.mean, ground.pool, ground.pool.served
+    unit = ONE * served.shape[1]
+    now = total(served[[*fixed, *central]].max(axis=0))
+    spare = now - total(served[plain].max(axis=0))
+    floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
+    central = tune_mean(features, mean, pool, fixed, central, floor)
+    far = ample and is_far(ground, [*fixed, *central])
+    if far:
+        floor = now - int(AMPLE * unit)
+        central = tune_mean(features, mean, pool, fixed, central, floor)
+    if ground.score is not None:
+        central = tune_score(ground.score, features, mean, pool, fixed, central, floor)
+    return central, far
+
+
+def is_far(ground: Ground, kept: Sequence[int]) -> bool:
+    """Whether the best weighted mean of these is further from the slide's than `NEAR` of what random draws are."""
+    chosen = ground.features[list(kept)]
+    error = mean_error(chosen, weights_of(ground, kept), ground.mean)
+    return error > NEAR * chance_error(ground.features, ground.mean, ground.pool, len(kept))
+
+
+def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
+    """Those (K,) that bring the weighted mean of `kept` nearest to the slide's."""
+    return fit_mean(ground.features[list(kept)], ground.mean, np.full(len(kept), 1 / len(kept)))
+
+
+def idle(ground: Ground, kept: Sequence[int]) -> set[int]:
+    """Those that the weighted mean hardly needs."""
+    weights = weights_of(ground, kept)
+    return {row for row, weight in zip(kept, weights, strict=True) if weight < IDLE / len(kept)}
+
+
+def spare_last(served: Cosines, others: Sequence[int], central: list[int], idle: Container[int] = ()) -> list[int]:
     """The last of `central` (in order) without which the minimum stays as it is moved to the end.
 
-    A level less one, such as 63, has then nothing that it serves worse than the level has.
+    One of the `idle` ones where there is such a one. A level less one, such as 63, has then nothing that it serves
+    worse than the level has.
     """
     lowest = served[[*others, *central]].max(axis=0).min()
+    able = []
     for place in range(len(central) - 1, -1, -1):
         rest = [*central[:place], *central[place + 1 :]]
         if len(others) + len(rest) and served[[*others, *rest]].max(axis=0).min() >= lowest:
-            return [*rest, central[place]]
-    return central
+            able.append(place)
+    if not able:
+        return central
+    place = next((place for place in able if central[place] in idle), able[0])
+    return [*central[:place], *central[place + 1 :], central[place]]
 
 
 def interleave(central: Sequence[int], rare: Sequence[int]) -> list[int]:

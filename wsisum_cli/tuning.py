@@ -8,12 +8,14 @@ import numpy as np
 
 from wsisum_cli.facility import Pool
 from wsisum_cli.similarity import total
-from wsisum_cli.weights import fit_mean
+from wsisum_cli.weights import fit_mean, mean_error
 
 #: Swaps at most, and how many are weighed up before each.
 SWAPS, SHORTLIST = 64, 400
 #: A swap that gains less of the error than this is not worth it.
 WORTH = 1e-3
+#: Random draws that tell how far the mean is by chance.
+CHANCES = 24
 
 
 def tune_mean(
@@ -29,6 +31,20 @@ def tune_mean(
         if not tuning.swap():
             break
     return tuning.kept[len(fixed) :]
+
+
+def chance_error(features: np.ndarray, mean: np.ndarray, pool: Pool, count: int) -> float:
+    """How far the mean of `count` patches drawn at random, weighted by how many each serves best, is from `mean`.
+
+    1 - cosine, of features (P, D) of the pool; the mean over `CHANCES` draws, always the same ones.
+    """
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(CHANCES):
+        drawn = rng.permutation(len(pool.rows))[:count]
+        counts = np.bincount(pool.served[drawn].argmax(axis=0), minlength=len(drawn))
+        errors.append(mean_error(features[drawn], counts / counts.sum(), mean))
+    return float(np.mean(errors))
 
 
 class _Tuning:
