@@ -14,7 +14,7 @@ from wsisum_cli.card import ENCODER, REMEDY, Card, Fields, parse_card, read_fiel
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.session import CUDA, Session, open_session
 
-CPU_BATCH, CUDA_BATCH = 16, 128  # what fits a core's cache; what keeps a GPU busy
+CPU_BATCH, CUDA_BATCH = 8, 128  # what fits a core's cache; what keeps a GPU busy
 
 
 class Encoder(Protocol):
