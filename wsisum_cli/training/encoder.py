@@ -146,7 +146,7 @@ class Encoder(nn.Module):
     """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of the statistics.
 
     The stem's weights take the division by `STD` in, and the mean is taken away channel by channel: normalising
-    interleaved pixels first took half of the time that ONNX Runtime needs for a patch.
+    interleaved pixels first took two fifths of the time that ONNX Runtime needs for a patch.
     """
 
     mean: Tensor
