@@ -11,14 +11,16 @@ import pytest
 import simplejpeg
 import torch
 from draw import draw_tissue, write_svs
+from typer.testing import CliRunner
 
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.inference import load_encoder
-from wsisum_cli.source import find_source
+from wsisum_cli.source import find_source, sha256_of
 from wsisum_cli.summary import open_summary
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains, lay
+from wsisum_cli.training.cli import train_app
 from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, finish, normalised, train_encoder
 from wsisum_cli.training.network import Byol, Network, SimClr, Statistics
 from wsisum_cli.training.teaching import (
@@ -248,8 +250,9 @@ def test_lessons_are_kept_for_the_same_teacher_and_tiles(tiles: Tiles, tmp_path:
     assert not teacher.seen
     assert not np.array_equal(lessons(teacher, tiles, Poses(3), tmp_path), first)
     assert [path.name for path in tmp_path.iterdir()] == ["lessons.npz"]
-    (tmp_path / "lessons.npz").write_bytes(b"cut short")
-    assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
+    for damage in (b"cut short", b""):
+        (tmp_path / "lessons.npz").write_bytes(damage)
+        assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
     other = Tiles(255 - tiles.pixels, tiles.slide, tiles.slides)
     assert not np.array_equal(lessons(teacher, other, Poses(2), tmp_path), first)
 
@@ -272,8 +275,42 @@ def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tile
     assert again.read_bytes() == path.read_bytes()
     configuration = json.loads((path.parent / "configuration.json").read_text())
     assert configuration["teacher"]["sha256"] == teacher.card.sha256
-    with pytest.raises(UsageError, match="holds a run of another configuration"):
-        train_pupil([archive], path.parent, Teaching(trained), SMALL, loop.Settings(epochs=3, device="cpu"), CARD)
+    assert configuration["start_sha256"] == sha256_of(trained.parent / "checkpoint.pt")
+    kept = (path.parent / "lessons.npz").read_bytes()
+    for other in (Teaching(trained), Teaching(trained, path.parent), Teaching(trained, trained.parent, Poses(3))):
+        with pytest.raises(UsageError, match="holds a run of another configuration"):
+            train_pupil(
+                [archive], path.parent, other, replace(SMALL, steps_an_epoch=12),
+                loop.Settings(epochs=3, device="cpu"), CARD,
+            )  # fmt: skip
+    assert (path.parent / "lessons.npz").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "pupil"], "--method pupil: expected --teacher FILE"),
+        (["--teacher", "ENCODER"], "expected --method pupil, found simclr"),
+        (["--start", "RUN", "--method", "byol"], "expected --method pupil, found byol"),
+    ],
+)
+def test_a_pupil_and_its_teacher_go_together(
+    options: list[str], words: str, archive: Path, trained: Path, tmp_path: Path
+):
+    places = {"ENCODER": str(trained), "RUN": str(trained.parent)}
+    given = ["encoder", "--tiles", str(archive), "-o", str(tmp_path), *(places.get(o, o) for o in options)]
+    with pytest.raises(UsageError, match=words):
+        CliRunner().invoke(train_app, given, catch_exceptions=False)
+
+
+def test_a_pupil_by_the_command(archive: Path, trained: Path, tmp_path: Path):
+    given = ["encoder", "--tiles", str(archive), "-o", str(tmp_path), "--method", "pupil", "--epochs", "1"]
+    given += ["--teacher", str(trained), "--slides", "1", "--tiles-each", "2", "--device", "cpu", "--dims", "8"]
+    result = CliRunner().invoke(train_app, given, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stdout.strip() == str(tmp_path / "encoder.onnx")
+    assert "the teacher has seen 24 of 24 tiles" in result.stderr
+    assert load_encoder(tmp_path / "encoder.onnx", "cpu").card.dims == 8
 
 
 def test_a_pupil_starts_from_a_run_of_the_same_network_alone(trained: Path, tmp_path: Path):

@@ -9,8 +9,8 @@ levels hold stays. Within a level
 3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
    That may cost what the level covers better than plain facility location does, and no more than `SPENT`; past the
    first level up to `AMPLE` where the mean is still further than `NEAR` of what random draws of as many miss it by;
-4. where a summarizer is at hand the same is done once more, at no further cost, so that it makes the candidates again
-   better from the kept patches, and its embedding of these comes nearer to that of all candidates;
+4. where a summarizer is at hand the same is done once more, within the same bounds, so that it makes the candidates
+   again better from the kept patches, and its embedding of these comes nearer to that of all candidates;
 5. they are put into the order in which each begins well.
 """
 
@@ -33,7 +33,8 @@ from wsisum_cli.weights import fit_mean, mean_error
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
 LEAST_SPENT, SPENT = 0.0008, 0.001
-#: The same where the mean stays far from the slide's, and what is near, as a share of the error of random draws.
+#: The same where the mean stays far from the slide's; and what is near: an error with fitted weights, as a share of
+#: that of random draws weighted by counts.
 AMPLE, NEAR = 0.003, 0.28
 #: A weight below this share of an equal one is hardly needed.
 IDLE = 0.1
@@ -91,7 +92,7 @@ def next_level(ground: Ground, before: Level) -> Level:
     if len(earlier) + size < len(pool.rows):
         central, far = nearer(ground, fixed, central, plain, ample=bool(earlier))
     ordered = greedy(served, len(central), earlier, central)
-    ordered = spare_last(served, fixed, ordered, idle(ground, [*fixed, *central]) if far else ())
+    ordered = spare_last(served, fixed, ordered, hardly_needed(ground, [*fixed, *central]) if far else ())
     return Level([*earlier, *interleave(ordered, rare)], plain, before.rare + len(rare))
 
 
@@ -129,7 +130,7 @@ def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
     return fit_mean(ground.features[list(kept)], ground.mean, np.full(len(kept), 1 / len(kept)))
 
 
-def idle(ground: Ground, kept: Sequence[int]) -> set[int]:
+def hardly_needed(ground: Ground, kept: Sequence[int]) -> set[int]:
     """Those that the weighted mean hardly needs."""
     weights = weights_of(ground, kept)
     return {row for row, weight in zip(kept, weights, strict=True) if weight < IDLE / len(kept)}
@@ -141,12 +142,11 @@ def spare_last(served: Cosines, others: Sequence[int], central: list[int], idle:
     One of the `idle` ones where there is such a one. A level less one, such as 63, has then nothing that it serves
     worse than the level has.
     """
-    lowest = served[[*others, *central]].max(axis=0).min()
-    able = []
-    for place in range(len(central) - 1, -1, -1):
-        rest = [*central[:place], *central[place + 1 :]]
-        if len(others) + len(rest) and served[[*others, *rest]].max(axis=0).min() >= lowest:
-            able.append(place)
+    chosen = served[[*others, *central]]
+    first, best = chosen.argmax(axis=0), chosen.max(axis=0)
+    chosen[first, np.arange(len(first))] = np.iinfo(np.int16).min
+    needed = set((first[chosen.max(axis=0) < best.min()] - len(others)).tolist())
+    able = [place for place in range(len(central) - 1, -1, -1) if place not in needed]
     if not able:
         return central
     place = next((place for place in able if central[place] in idle), able[0])

@@ -278,8 +278,14 @@ def encoder(
 
     Writes OUTPUT/encoder.onnx when training has ended; curves, metrics and checkpoint lie beside it.
     """
-    if (method == Method.pupil) != (teacher is not None) or (start is not None and teacher is None):
-        raise UsageError("--method pupil, --teacher and --start: expected a pupil with its teacher, found one alone")
+    if method == Method.pupil and teacher is None:
+        raise UsageError(
+            "--method pupil: expected --teacher FILE to learn from, found none; give an ONNX patch encoder"
+        )
+    if method != Method.pupil and (teacher or start):
+        raise UsageError(
+            f"--teacher, --start: expected --method pupil, found {method.value}; say so, or leave them out"
+        )
     need_torch()
     from wsisum_cli.training.encoder import Settings, train_encoder
     from wsisum_cli.training.loop import Settings as Training

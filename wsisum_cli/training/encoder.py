@@ -36,7 +36,7 @@ SCALED_BY = 4096  # tiles that give the components
 class Settings:
     """How an encoder is trained."""
 
-    method: str = "simclr"  # or byol
+    method: str = "simclr"  # or byol; of a run with a teacher, pupil
     steps_an_epoch: int = 100
     slides: int = 8  # of a batch
     tiles: int = 32  # of each of its slides
@@ -102,10 +102,10 @@ def ahead(draw: Callable[[tuple[int, ...]], T], seeds: Sequence[tuple[int, ...]]
     """What `draw` makes of each seed, in order, two drawn in advance."""
     with ThreadPoolExecutor(2) as pool:
         drawn = [pool.submit(draw, seed) for seed in seeds[:3]]
-        for seed in [*seeds[3:], None, None, None][: len(seeds)]:
+        for following in range(3, 3 + len(seeds)):
             yield drawn.pop(0).result()
-            if seed is not None:
-                drawn.append(pool.submit(draw, seed))
+            if following < len(seeds):
+                drawn.append(pool.submit(draw, seeds[following]))
 
 
 def draw_rows(tiles: Tiles, settings: Settings, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         self.statistics = Statistics(network)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
         with torch.no_grad():
-            next(network.stem.parameters()).div_(std)
+            network.first.weight.div_(std)
         self.register_buffer("mean", mean)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
@@ -208,6 +208,7 @@ def train_encoder(
 
 
 def configuration(tiles: Tiles, settings: Settings, training: loop.Settings) -> dict[str, Any]:
+    """What configuration.json says of a run, JSON-able."""
     return {
         "encoder": asdict(settings),
         "training": {key: value for key, value in asdict(training).items() if key != "device"},

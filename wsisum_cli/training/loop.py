@@ -313,8 +313,8 @@ def mean_over(value: Tensor, processes: Processes) -> float:
     return float(value) / processes.count
 
 
-def settle_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
-    """Write configuration.json, or raise UsageError when the folder holds a run of another configuration."""
+def check_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Raises UsageError when the folder holds a run of another configuration."""
     path = folder / "configuration.json"
     asked = json.loads(json.dumps(configuration))
     if (folder / "checkpoint.pt").is_file() and path.is_file():
@@ -325,7 +325,13 @@ def settle_configuration(folder: Path, configuration: Mapping[str, Any]) -> None
                 f"{folder.name}: holds a run of another configuration ({', '.join(differs)} differ); "
                 "pass the same options and data to resume it, or another folder"
             )
+
+
+def settle_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Write configuration.json, or raise UsageError when the folder holds a run of another configuration."""
+    check_configuration(folder, configuration)
+    path = folder / "configuration.json"
     folder.mkdir(parents=True, exist_ok=True)
     waiting = path.with_suffix(".part")
-    waiting.write_text(json.dumps(asked, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    waiting.write_text(json.dumps(configuration, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(waiting, path)

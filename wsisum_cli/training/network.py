@@ -59,6 +59,13 @@ class Network(nn.Module):
         )
         self.channels = widths[-2] + widths[-1]
 
+    @property
+    def first(self) -> nn.Conv2d:
+        """The convolution that sees the pixels."""
+        convolution = self.stem[0]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
+
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps (B, C, H, W) of the last two stages."""
         x = self.stem(x)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from wsisum_cli.card import Card
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.inference import Encoder, load_encoder
+from wsisum_cli.source import sha256_of
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains, lay
 from wsisum_cli.training.checkpoint import read_checkpoint
@@ -41,6 +42,7 @@ from wsisum_cli.training.encoder import (
 from wsisum_cli.training.network import Network, Pupil
 from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
 
+CHECKPOINT = "checkpoint.pt"
 PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress
 AT_ONCE = 64  # tiles laid before the teacher together
@@ -100,7 +102,7 @@ def lessons(
     """
     path, about = folder / "lessons.npz", _about(teacher.card, tiles, poses)
     # A file that cannot be read is as good as none.
-    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as kept:
+    with suppress(OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile), np.load(path) as kept:
         if str(kept["about"]) == about:
             return np.asarray(kept["features"])
     parts = []
@@ -123,15 +125,17 @@ def _about(card: Card, tiles: Tiles, poses: Poses) -> str:
 
 
 class TeachingTask:
-    """Learning what the teacher makes of tiles from one view of each."""
+    """Learning what the teacher makes of tiles (N, `dims`), which is set as `taught`, from one view of each."""
 
     monitor: str | None = None
     higher_is_better = True
 
-    def __init__(self, tiles: Tiles, taught: npt.NDArray[np.float32], settings: Settings) -> None:
-        self.tiles, self.taught, self.settings = tiles, taught, settings
+    taught: npt.NDArray[np.float32]
+
+    def __init__(self, tiles: Tiles, dims: int, settings: Settings) -> None:
+        self.tiles, self.settings = tiles, settings
         torch.manual_seed(settings.seed)
-        self.pupil = Pupil(Network(settings.widths), taught.shape[1])
+        self.pupil = Pupil(Network(settings.widths), dims)
         self.module: nn.Module = self.pupil
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
@@ -166,7 +170,7 @@ class TeachingTask:
 
 def start_from(network: Network, folder: Path) -> None:
     """Take over the network of an earlier run of `train encoder`. Raises UsageError, ModelError."""
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.is_file():
         raise UsageError(f"{folder.name}: expected the run folder of a trained encoder, found no checkpoint.pt in it")
     parts: Any = read_checkpoint(path)
@@ -200,13 +204,15 @@ def train_pupil(
     teacher = load_encoder(teaching.teacher, training.device)
     check_teacher(teacher.card)
     tiles, settings = read_tiles(sources), replace(settings, method=PUPIL, side=VIEW, strength=STRENGTH)
-    task = TeachingTask(tiles, lessons(teacher, tiles, teaching.poses, folder, seen), settings)
+    task = TeachingTask(tiles, teacher.card.dims, settings)
     if teaching.start is not None:
         start_from(task.pupil.network, teaching.start)
     asked = configuration(tiles, settings, training) | {
         "teacher": {"name": teacher.card.name, "sha256": teacher.card.sha256, **asdict(teaching.poses)},
-        "start": teaching.start is not None,
+        "start_sha256": sha256_of(teaching.start / CHECKPOINT) if teaching.start is not None else None,
     }
+    loop.check_configuration(folder, asked)  # before the teacher's long work
+    task.taught = lessons(teacher, tiles, teaching.poses, folder, seen)
     trained = loop.train(task, folder, training, asked, progress)
     if not trained.first_process:
         return None
