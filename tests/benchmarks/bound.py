@@ -20,6 +20,7 @@ from fidelity import read_slide
 from wsisum_cli.similarity import ONE, fill_cosines, whole_rows
 
 ROUNDS, PATIENCE = 600, 15
+ROUNDING = 1e-4  # of a cosine of the search, at most, see wsisum_cli/similarity.py
 OTHERS = ("random", "location", "cluster", "entropy", "attempts")
 
 
@@ -47,7 +48,7 @@ def greatest_coverage(served: np.ndarray, keep: int, reached: float) -> float:
         if steepness == 0:
             break  # every patch is served once: the choice is the best there is
         price -= step * (value - reached * served.shape[1]) / steepness * uncovered
-    return bound / served.shape[1]
+    return bound / served.shape[1] + ROUNDING
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from torch import nn
 
 from wsisum_cli.errors import ModelError
 
+#: Its name in a run folder.
+CHECKPOINT = "checkpoint.pt"
 PARTS = {"module", "optimizer", "state"}
 
 

@@ -29,7 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from wsisum_cli.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from wsisum_cli.training.curves import write_metrics
 
 Batch = Mapping[str, Tensor]
@@ -158,8 +158,8 @@ def run(
     task.module.to(device)
     optimizer = torch.optim.AdamW(parameter_groups(task.module, settings.weight_decay), settings.learning_rate)
     state = State(0, 0, math.nan, {}, [])
-    if (folder / "checkpoint.pt").is_file():
-        state = State(**load_checkpoint(folder / "checkpoint.pt", task.module, optimizer, device))
+    if (folder / CHECKPOINT).is_file():
+        state = State(**load_checkpoint(folder / CHECKPOINT, task.module, optimizer, device))
     elif settings.judge_start:
         record(task, state, evaluate(task, processes))
     model: nn.Module = task.module
@@ -171,7 +171,7 @@ def run(
         state.epoch += 1
         record(task, state, {**trained, **held_out})
         if processes.first:
-            save_checkpoint(folder / "checkpoint.pt", task.module, optimizer, vars(state))
+            save_checkpoint(folder / CHECKPOINT, task.module, optimizer, vars(state))
             write_metrics(folder, state.metrics, state.best_epoch)
             progress(state.epoch, settings.epochs, state.metrics[-1])
         together(processes)
@@ -317,7 +317,7 @@ def check_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
     """Raises UsageError when the folder holds a run of another configuration."""
     path = folder / "configuration.json"
     asked = json.loads(json.dumps(configuration))
-    if (folder / "checkpoint.pt").is_file() and path.is_file():
+    if (folder / CHECKPOINT).is_file() and path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         differs = sorted(key for key in {*asked, *found} if asked.get(key) != found.get(key))
         if differs:

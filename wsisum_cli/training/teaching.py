@@ -29,7 +29,7 @@ from wsisum_cli.inference import Encoder, load_encoder
 from wsisum_cli.source import sha256_of
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains, lay
-from wsisum_cli.training.checkpoint import read_checkpoint
+from wsisum_cli.training.checkpoint import CHECKPOINT, read_checkpoint
 from wsisum_cli.training.encoder import (
     MPP,
     Settings,
@@ -42,7 +42,6 @@ from wsisum_cli.training.encoder import (
 from wsisum_cli.training.network import Network, Pupil
 from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
 
-CHECKPOINT = "checkpoint.pt"
 PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress
 AT_ONCE = 64  # tiles laid before the teacher together
@@ -172,7 +171,7 @@ def start_from(network: Network, folder: Path) -> None:
     """Take over the network of an earlier run of `train encoder`. Raises UsageError, ModelError."""
     path = folder / CHECKPOINT
     if not path.is_file():
-        raise UsageError(f"{folder.name}: expected the run folder of a trained encoder, found no checkpoint.pt in it")
+        raise UsageError(f"{folder.name}: expected the run folder of a trained encoder, found no {CHECKPOINT} in it")
     parts: Any = read_checkpoint(path)
     weights = parts.get("module") if isinstance(parts, dict) else None
     weights = weights if isinstance(weights, dict) else {}
