@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsisum_cli import levels
 from wsisum_cli.facility import Pool, greedy, pool_of
 from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, spare_last
-from wsisum_cli.rarity import pick_rare
+from wsisum_cli.rarity import LEAST, MOST, pick_rare, usual_share
 from wsisum_cli.similarity import ONE, total
 from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import chance_error, tune_mean
@@ -64,6 +64,20 @@ def test_no_single_swap_serves_better_once_none_is_found():
 # rarity
 
 
+@given(st.integers(1, 10**6), st.integers(1, 10**4))
+@quick
+def test_the_share_grows_with_what_a_kept_patch_stands_for(patches, kept):
+    share = usual_share(patches, kept)
+    assert LEAST <= share <= MOST
+    assert usual_share(patches + 1000, kept) >= share >= usual_share(patches, kept + 10)
+
+
+def test_the_usual_share_is_least_in_small_slides_and_most_in_large_ones():
+    assert [usual_share(patches, 64) for patches in (500, 4_096, 8_192, 16_384, 50_000)] == [
+        1 / 32, 1 / 32, 1 / 16, 1 / 8, 1 / 8
+    ]  # fmt: skip
+
+
 def test_a_quota_goes_to_small_spots_and_to_the_worst_served_by_turns():
     features = np.repeat(np.eye(6, dtype=np.float32), [50, 40, 9, 3, 2, 1], axis=0)
     features[90:99, 0] = -0.1  # the worst served, and many
@@ -71,7 +85,7 @@ def test_a_quota_goes_to_small_spots_and_to_the_worst_served_by_turns():
     found = [int(features[row].argmax()) for row in pick_rare(pool.served, pool.rows, [0, 50], 4)]
     assert found[1] == 2
     assert sorted([found[0], *found[2:]]) == [3, 4, 5]
-    assert int(features[pick_rare(pool.served, pool.rows, [0, 50], 1, turn=3)[0]].argmax()) == 2
+    assert int(features[pick_rare(pool.served, pool.rows, [0, 50], 1, turn=9)[0]].argmax()) == 2
 
 
 def test_where_all_are_served_there_is_nothing_rare():

@@ -32,6 +32,7 @@ STATISTICS = (
     *("ink", "soot", "grey", "black"),  # shares of the patch
     *("level", "spread"),  # of the darkest channel: median; range of all but 2 % at either end; grey levels
     *("detail", "focus"),  # contrast of details of 2 µm, grey levels; log2 of its ratio to that of 4 µm
+    *("dense_focus", "pale_focus"),  # the latter within the densest third of the patch, and within the palest fifth
     *("red", "green", "blue"),  # optical density of the channel that a third of the patch exceeds, thousandths
     *("seam", "constant"),  # steps at edges of 4 or 8 px blocks over the next largest; share of the patch
 )
@@ -63,6 +64,9 @@ MOST_PENNED = 0.5  # a hue that more of the slide has is a stain, as the blue of
 BLURRED_FOCUS, BLURRED_DETAIL, SMOOTH = -0.75, 0.5, 0.15
 DENSE = 90  # percentile of the thickness that counts as one layer of dense tissue
 THICK, RATHER_THICK, RATHER_BLURRED = 1.4, 1.05, -0.15
+# Beside the dense parts of the slide's other patches, and beside the pale part of the patch itself.
+LIFTED, LIFTED_BESIDE_PALE = -0.4, -0.15
+DENSEST, PALEST = 1 / 3, 1 / 5
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,16 @@ def _blurred(of: dict[str, NDArray[np.float64]], clean: Mask) -> Mask:
 def _folds(of: dict[str, NDArray[np.float64]], clean: Mask) -> Mask:
     """All three channels are denser than in the slide's dense tissue; layers out of focus need be so less.
 
-    Nuclei raise red most, eosin and blood hardly raise it: what raises all alike is more than one layer.
+    Nuclei raise red most, eosin and blood hardly raise it: what raises all alike is more than one layer. Of pale tissue
+    two layers are no denser than one of other tissue, but lie above the focus: the dense part of a patch is then more
+    blurred than its pale part, where as a rule it has the nuclei and is sharper.
     """
     channels = [of[name] for name in ("red", "green", "blue")]
     least = np.min([density / max(np.percentile(density[clean], DENSE), THINNEST) for density in channels], axis=0)
     focus = of["focus"] - np.percentile(of["focus"][clean], 25)
-    return np.asarray((least > THICK) | (least > RATHER_THICK) & (focus < RATHER_BLURRED))
+    lifted = of["dense_focus"] - np.percentile(of["dense_focus"][clean], 25) < LIFTED
+    lifted &= of["dense_focus"] - of["pale_focus"] < LIFTED_BESIDE_PALE
+    return np.asarray((least > THICK) | (least > RATHER_THICK) & (focus < RATHER_BLURRED) | lifted)
 
 
 def _measure(patch: Image, mpp: float) -> tuple[float, ...]:
@@ -143,7 +151,9 @@ def _measure(patch: Image, mpp: float) -> tuple[float, ...]:
     colours = _averaged(sharp, len(patch) * mpp / COLOUR_MPP)
     layers = _averaged(colours, len(patch) * mpp / LAYER_MPP)
     grey = np.asarray(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), np.uint8)
-    return (*_colours(colours), *_levels(colours), *_focus(grey), *_layers(layers), _seams(patch), _constant(grey))
+    density = _DENSITIES[layers].reshape(-1, 3)
+    parts = (*_levels(colours), *_focus(grey), *_focus_by_density(grey, density), *_layers(density))
+    return (*_colours(colours), *parts, _seams(patch), _constant(grey))
 
 
 def _averaged(pixels: Image, side: float) -> Image:
@@ -187,7 +197,28 @@ def _levels(pixels: Image) -> tuple[float, float]:
 def _focus(grey: Image) -> tuple[float, float]:
     """The standard deviation of the Laplacian, and how it compares with that at twice the pixel size."""
     fine, coarse = _contrast(grey), _contrast(_averaged(grey, len(grey) / 2))
-    return fine, float(np.log2((fine + 0.1) / (coarse + 0.1)))
+    return fine, _ratio(fine, coarse)
+
+
+def _ratio(fine: float, coarse: float) -> float:
+    return float(np.log2((fine + 0.1) / (coarse + 0.1)))
+
+
+def _focus_by_density(grey: Image, density: NDArray[np.float32]) -> tuple[float, float]:
+    """Of the densest and of the palest part; `density` (C, 3) of the cells of a square grid over the patch."""
+    fine, coarse = (_details(image, len(density)) for image in (grey, _averaged(grey, len(grey) / 2)))
+    order = density.mean(axis=1).argsort(kind="stable")
+    dense, pale = order[-round(DENSEST * len(order)) :], order[: round(PALEST * len(order))]
+    return _ratio(fine[dense].mean(), coarse[dense].mean()), _ratio(fine[pale].mean(), coarse[pale].mean())
+
+
+def _details(grey: Image, cells: int) -> Plane:
+    """How much there is of details, mean of each of so many cells."""
+    import cv2
+
+    side = round(cells**0.5)
+    found = cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S)).astype(np.float32)
+    return np.asarray(cv2.resize(found, (side, side), interpolation=cv2.INTER_AREA), np.float32).ravel()
 
 
 def _contrast(grey: Image) -> float:
@@ -196,9 +227,8 @@ def _contrast(grey: Image) -> float:
     return float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0])
 
 
-def _layers(pixels: Image) -> tuple[float, ...]:
-    density = np.sort(_DENSITIES[pixels].reshape(-1, 3), axis=0)
-    return tuple(density[2 * len(density) // 3].tolist())
+def _layers(density: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(np.sort(density, axis=0)[2 * len(density) // 3].tolist())
 
 
 def _seams(patch: Image) -> float:

@@ -150,8 +150,15 @@ def compress(
     ] = False,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
     rare: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of the kept patches for tissue that the others serve worst.")
-    ] = 1 / 32,
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Share of the kept patches for tissue that the others serve worst; 1/32 to 1/8 by default, more where "
+            "a kept one stands for more.",
+            metavar="SHARE",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
     draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
     threshold: ThresholdOption = None,

@@ -14,7 +14,6 @@ from wsisum_cli.draws import DRAWS
 from wsisum_cli.embedding import NO_MODELS, SlideModels
 from wsisum_cli.features import Progress
 from wsisum_cli.inference import Encoder
-from wsisum_cli.rarity import RARE
 from wsisum_cli.source import Source
 
 
@@ -26,7 +25,7 @@ class Options:
     max_bytes: int | None = None  # of the whole summary
     target: float | None = None  # coverage that is to be reached, with as few patches as do
     selector: str = "wsisum"
-    rare: float = RARE  # share of the kept patches for tissue that the others serve worst; of the selector wsisum
+    rare: float | None = None  # share of the kept patches for what the others serve worst; None: the usual one
     seed: int = 0
     candidates: int = 500
     clusters: int = 50

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisum_cli.facility import Pool, greedy
-from wsisum_cli.rarity import RARE, pick_rare
+from wsisum_cli.rarity import pick_rare, usual_share
 from wsisum_cli.sampling import Features, Rows, one_thread
 from wsisum_cli.scoring import Score, tune_score
 from wsisum_cli.similarity import ONE, Cosines, total
@@ -52,21 +52,23 @@ class Level:
 @dataclass(frozen=True)
 class Ground:
     """What every level is worked out on: features (P, D) of the pool and the mean (D,) of the slide, float64; the share
-    that goes to rare tissue; and how choices (B, K) of rows are scored, None where they are not.
+    that goes to rare tissue, None for the usual one; and how choices (B, K) of rows are scored, None where not.
     """
 
     features: np.ndarray
     mean: np.ndarray
     pool: Pool
-    rare: float
+    rare: float | None
     score: Score | None
 
 
-def pick_levels(features: Features, pool: Pool, keep: int, rare: float = RARE, score: Score | None = None) -> Rows:
+def pick_levels(
+    features: Features, pool: Pool, keep: int, rare: float | None = None, score: Score | None = None
+) -> Rows:
     """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer.
 
-    `rare` is the share that goes to what the rest serve worst. With a `score` of choices (B, K) of rows, swaps raise
-    that as well.
+    `rare` is the share that goes to what the rest serve worst, None for the usual one. With a `score` of choices (B, K)
+    of rows, swaps raise that as well.
     """
     level = Level([], [], 0)
     mean = features.mean(axis=0, dtype=np.float64)
@@ -82,7 +84,8 @@ def next_level(ground: Ground, before: Level) -> Level:
     earlier, pool, served = before.order, ground.pool, ground.pool.served
     size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
-    quota = round(size * ground.rare)
+    share = usual_share(served.shape[1], len(earlier) + size) if ground.rare is None else ground.rare
+    quota = round(size * share)
     central = improve(served, earlier, greedy(served, size - quota, earlier))
     rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2, before.rare)
     central = improve(served, [*earlier, *rare], central, passes=1)

@@ -7,7 +7,6 @@ from functools import cached_property
 
 from wsisum_cli.embedding import NO_MODELS, SlideModels, Tokens
 from wsisum_cli.facility import Pool, pool_of
-from wsisum_cli.rarity import RARE
 from wsisum_cli.sampling import Candidates, Coords, Features
 
 
@@ -17,7 +16,8 @@ class Population:
 
     `features` (N, D); `coords` (N, 2) level-0 px; `candidates` the clustered sample of them. `patch_size_level0` is
     the side of a patch, which models need; `models` are those that serve these features, by default none. `seed`
-    decides every draw. `rare`, 0 to 1, is the share of the kept patches that goes to what the others serve worst.
+    decides every draw. `rare`, 0 to 1, is the share of the kept patches that goes to what the others serve worst;
+    None: the usual one.
     """
 
     features: Features
@@ -26,7 +26,7 @@ class Population:
     seed: int = 0
     patch_size_level0: int = 1
     models: SlideModels = NO_MODELS
-    rare: float = RARE
+    rare: float | None = None
 
     @property
     def tokens(self) -> Tokens:

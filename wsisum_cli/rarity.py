@@ -10,10 +10,22 @@ from wsisum_cli.similarity import ONE, Cosines
 
 #: The worst served patches that are looked at, of all.
 WORST = 1_024
-#: The usual share of the kept patches.
-RARE = 1 / 32
+#: The usual share of a level's patches, least and most, and how many patches a kept one stands for at the most.
+LEAST, MOST, AT_MOST = 1 / 32, 1 / 8, 256
 #: Patches alike that make a rare spot: a patch is rare where all others but so many, itself included, are unlike it.
 SPOT = 3
+
+#: Of so many turns one, the second, goes to the patch that is served worst.
+TURNS = 8
+
+
+def usual_share(patches: int, kept: int) -> float:
+    """The share of `kept` of so many patches that goes to rare tissue.
+
+    The more patches a kept one stands for, the more easily a small spot is lost, and the less the tissue misses one
+    more patch of what is common.
+    """
+    return min(max(MOST * patches / kept / AT_MOST, LEAST), MOST)
 
 
 def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int, turn: int = 0) -> list[int]:
@@ -34,8 +46,7 @@ def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int
         able = able[~np.isin(able, [*kept, *new])]
         if not len(able):
             break
-        odd = (turn + len(new)) % 2
-        chosen = 0 if odd else int(_likeness(served[able]).argmin())
+        chosen = 0 if (turn + len(new)) % TURNS == 1 else int(_likeness(served[able]).argmin())
         new.append(int(able[chosen]))
         best = np.maximum(best, served[new[-1]])
     return new

@@ -6,8 +6,8 @@ A FOLDER holds an h5 of patch features for each slide. Smaller slides come first
 coverage (mean, 5th percentile and minimum over all tissue patches of the best cosine to a kept one) and its percentile
 among random draws; the error (1 - cosine) of the mean weighted by counts and by the weights that fit it, as a share of
 what random draws have; and for slides whose features the models are for, the cosine of the summarizer's reconstruction
-and of its embedding. `--rarity` plants 3 adjacent patches of other slides among 10,000 of one and counts how often one
-of them is kept. Writes fidelity.json and fidelity.md, after each slide.
+and of its embedding. `--rarity` plants 3 adjacent patches of other slides among 10,000 of one (`--among`) and counts
+how often one of them is kept. Writes fidelity.json and fidelity.md, after each slide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from wsisum_cli.feature_file import read_feature_file
 from wsisum_cli.guarantee import guarantee
 from wsisum_cli.population import Population
 from wsisum_cli.quality import measure_selection
-from wsisum_cli.rarity import RARE
 from wsisum_cli.sampling import Candidates, one_thread, sample_candidates
 from wsisum_cli.selection import SELECTORS, Selection, pick, weigh
 from wsisum_cli.similarity import ONE, fill_cosines, nearest, whole_rows
@@ -157,14 +156,16 @@ def compared(figures: dict[str, float], spread: dict[str, list[float]]) -> dict[
     return found
 
 
-def plant(paths: list[Path], trials: int, selectors: list[str], rare: float) -> dict[str, dict[str, float]]:
-    """Share of trials in which one of 3 adjacent foreign patches among 10,000 is kept at K = 64, by selector."""
-    hosts = [path for path in paths if len(read_slide(path)[0]) >= 9_997]
+def plant(
+    paths: list[Path], trials: int, selectors: list[str], rare: float | None, among: int
+) -> dict[str, dict[str, float]]:
+    """Share of trials in which one of 3 adjacent foreign patches among so many is kept at K = 64, by selector."""
+    hosts = [path for path in paths if len(read_slide(path)[0]) >= among - 3]
     found: dict[str, list[tuple[bool, bool]]] = {}
     for host_number, host in enumerate(hosts):
         features, coords, side, _ = read_slide(host)
         rng = np.random.default_rng(host_number)
-        base = np.sort(rng.permutation(len(features))[:9_997])
+        base = np.sort(rng.permutation(len(features))[: among - 3])
         cluster = sample_candidates(features[base]).cluster
         for _ in range(trials // len(hosts)):
             other = paths[int(rng.integers(len(paths)))]
@@ -321,7 +322,8 @@ def main() -> None:
     )
     parser.add_argument("--table", type=Path, nargs="*", help="nothing is measured: fidelity.json of earlier runs")
     parser.add_argument("--rarity", type=int, default=0, help="trials of planted rarity")
-    parser.add_argument("--rare", type=float, default=RARE, help="share of the kept patches for rare tissue")
+    parser.add_argument("--among", type=int, default=10_000, help="patches that they are planted among")
+    parser.add_argument("--rare", type=float, help="share of the kept patches for rare tissue")
     parser.add_argument("--begin", type=int, default=0, help="the first slide that is taken, by size")
     parser.add_argument("-o", "--output", type=Path, default=Path("fidelity"))
     options = parser.parse_args()
@@ -330,7 +332,7 @@ def main() -> None:
     if not (paths or options.table or options.published):
         parser.error("no h5 files there; folders are not searched deeper")
     if options.rarity:
-        found = plant(paths, options.rarity, options.selectors, options.rare)
+        found = plant(paths, options.rarity, options.selectors, options.rare, options.among)
         options.output.with_suffix(".rarity.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
         return

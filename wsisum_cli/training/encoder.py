@@ -22,7 +22,7 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains
 from wsisum_cli.training.export import export_onnx
-from wsisum_cli.training.network import METHODS, Network, Statistics, follow
+from wsisum_cli.training.network import METHODS, Block, Network, Statistics, follow
 from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ T = TypeVar("T")
 MEAN, STD = (0.76, 0.60, 0.73), (0.17, 0.20, 0.16)  # of H&E tissue, R, G, B scaled to 0..1
 MPP = 0.5  # of the tiles
 SCALED_BY = 4096  # tiles that give the components
+EVEN_STAGES = 2  # the first, whose maps of a whole tile are 50 px; those of the others have odd sides
 
 
 @dataclass(frozen=True)
@@ -145,29 +146,56 @@ def standardised(features: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """What is exported: uint8 patches (B, P, P, 3) -> features (B, dims), principal components of the statistics.
 
-    The stem's weights take the division by `STD` in, and the mean is taken away channel by channel: normalising
-    interleaved pixels first took two fifths of the time that ONNX Runtime needs for a patch.
+    The network computes what it did in training from pixels as they come: normalising and turning round interleaved
+    pixels first took two fifths of the time that ONNX Runtime needs for a patch.
     """
 
-    mean: Tensor
     centre: Tensor
     axes: Tensor
 
     def __init__(self, network: Network, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
         network = copy.deepcopy(network)
+        network.stem[0] = of_interleaved(network.first)
+        for stage in list(network.stages)[:EVEN_STAGES]:
+            assert isinstance(stage, Block)
+            stage.shortcut = in_one(stage.shortcut)
         self.statistics = Statistics(network)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
-        with torch.no_grad():
-            network.first.weight.div_(std)
-        self.register_buffer("mean", mean)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
     def forward(self, patches: Tensor) -> Tensor:
-        pixels = patches.permute(0, 3, 1, 2).float() - self.mean
+        pixels = patches.flatten(2)[:, None].float()  # (B, 1, P, 3 P)
         features: Tensor = (self.statistics(pixels) - self.centre) @ self.axes
         return features
+
+
+@torch.no_grad()
+def of_interleaved(stem: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution of pixels 0..255 whose channels lie side by side in each row, as one channel (B, 1, P, 3 P).
+
+    `STD` goes into the weights, `MEAN` into a bias, which it can as the stem sees nothing beyond the edge.
+    """
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    (high, wide), (down, along) = stem.kernel_size, stem.stride
+    weight = stem.weight / std
+    flat = nn.Conv2d(1, stem.out_channels, (high, 3 * wide), (down, 3 * along))
+    flat.weight.copy_(weight.permute(0, 2, 3, 1).reshape(flat.weight.shape))
+    assert flat.bias is not None
+    flat.bias.copy_(-(weight * mean).sum((1, 2, 3)))
+    return flat
+
+
+@torch.no_grad()
+def in_one(shortcut: nn.Module) -> nn.Module:
+    """Averaging 2 × 2 and then mixing channels, of a map of even side, as one convolution; it is faster."""
+    if not isinstance(shortcut, nn.Sequential) or not isinstance(shortcut[0], nn.AvgPool2d):
+        return shortcut
+    _, mix, norm = shortcut
+    assert isinstance(mix, nn.Conv2d)
+    both = nn.Conv2d(mix.in_channels, mix.out_channels, 2, 2, bias=False)
+    both.weight.copy_(mix.weight.expand_as(both.weight) / 4)
+    return nn.Sequential(both, norm)
 
 
 def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:

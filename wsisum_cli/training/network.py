@@ -50,7 +50,7 @@ class Network(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 7, 5, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+            nn.Conv2d(3, widths[0], 7, 5, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
         before = (widths[0], *widths[:-1])
         self.stages = nn.ModuleList(
