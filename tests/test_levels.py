@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from wsisum_cli import levels
 from wsisum_cli.facility import Pool, greedy, pool_of
-from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, spare_last
+from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, raise_minimum, spare_last
 from wsisum_cli.rarity import LEAST, MOST, pick_rare, usual_share
 from wsisum_cli.similarity import ONE, total
 from wsisum_cli.swaps import improve
-from wsisum_cli.tuning import chance_error, tune_mean
+from wsisum_cli.tuning import chance_error, chance_minimum, tune_mean
 from wsisum_cli.weights import fit_mean, mean_error
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
@@ -155,9 +155,47 @@ def test_rare_ones_are_spread_and_none_is_lost():
 def test_the_last_one_is_not_needed_for_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
-    assert spare_last(pool.served, [], [0, 2, 1, 3]) == [0, 2, 3, 1]
-    assert spare_last(pool.served, [], [0, 2, 1, 3], {0}) == [2, 1, 3, 0]  # rather one that the mean can do without
-    assert spare_last(pool.served, [], [0, 2, 1, 3], {2, 3}) == [0, 2, 3, 1]  # but none that serves alone
+    equal, of_2, of_1 = np.full(4, 0.25), np.array([0.3, 0.1, 0.3, 0.3]), np.array([0.3, 0.3, 0.1, 0.3])
+    assert spare_last(pool.served, [], [0, 2, 1, 3], equal) == [0, 2, 3, 1]
+    assert spare_last(pool.served, [], [0, 2, 1, 3], of_1) == [0, 2, 3, 1]  # of those not needed that of least weight
+    assert spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
+
+
+def test_the_worst_served_is_served_better_than_by_chance():
+    rng = np.random.default_rng(4)
+    features = tissue(900, 6)
+    strange = rng.permutation(900)[:9]
+    features[strange] = 3 * gaussian(9, 24, 7)  # each unlike all others
+    pool = pooled(features)
+    ground = levels.Ground(features.astype(float), features.mean(axis=0, dtype=float), pool, None, None)
+    earlier = greedy(pool.served, 32)
+    central = greedy(pool.served, 32, earlier)
+    before, wanted = pool.served[[*earlier, *central]].max(axis=0).min(), chance_minimum(pool, 64)
+    fewer, rare = raise_minimum(ground, earlier, central, [])
+    after = pool.served[[*earlier, *fewer, *rare]].max(axis=0).min()
+    assert before <= wanted
+    assert after > before
+    assert after > wanted or len(rare) == round(levels.GIVEN_UP * 32)
+    assert len(fewer) + len(rare) == 32
+    assert set(fewer) < set(central)
+
+
+def test_a_goal_ends_the_tuning_and_may_cost_the_minimum():
+    features = tissue(600)
+    pool, mean = pooled(features), features.mean(axis=0, dtype=float)
+    kept, own = greedy(pool.served, 40), features.astype(float)
+
+    def tuned(goal: float, lowest: int | None = None) -> tuple[float, int]:
+        floor = coverage(pool, kept) - int(0.01 * ONE * 600)
+        rows = kept[:20] + tune_mean(own, mean, pool, kept[:20], kept[20:], floor, lowest, goal)
+        weights = fit_mean(own[rows], mean, np.full(40, 1 / 40))
+        return mean_error(own[rows], weights, mean), int(pool.served[rows].max(axis=0).min())
+
+    start = mean_error(own[kept], fit_mean(own[kept], mean, np.full(40, 1 / 40)), mean)
+    (best, lowest), (enough, _) = tuned(0), tuned(start / 2)
+    assert best < enough <= start / 2
+    assert lowest >= pool.served[kept].max(axis=0).min()
+    assert tuned(0, lowest // 2)[0] <= best
 
 
 def test_more_is_spent_where_the_mean_stays_far(monkeypatch):

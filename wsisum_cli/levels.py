@@ -5,10 +5,12 @@ levels of 32, 64, 128, ... and a level is worked out in full, also where K asks 
 levels hold stays. Within a level
 
 1. patches are picked greedily and swapped against others as long as that serves the tissue better;
-2. a quota goes to what the rest serve worst;
+2. a quota goes to what the rest serve worst, and past the first level some more until that is served better than by
+   any of 200 random draws;
 3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
    That may cost what the level covers better than plain facility location does, and no more than `SPENT`; past the
-   first level up to `AMPLE` where the mean is still further than `NEAR` of what random draws of as many miss it by;
+   first level up to `AMPLE`, and of the minimum what random draws do not reach either, where the mean is still further
+   than `NEAR` of what random draws of as many miss it by, until it is `NEAR_ENOUGH`;
 4. where a summarizer is at hand the same is done once more, within the same bounds, so that it makes the candidates
    again better from the kept patches, and its embedding of these comes nearer to that of all candidates;
 5. they are put into the order in which each begins well.
@@ -16,7 +18,7 @@ levels hold stays. Within a level
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +29,17 @@ from wsisum_cli.sampling import Features, Rows, one_thread
 from wsisum_cli.scoring import Score, tune_score
 from wsisum_cli.similarity import ONE, Cosines, total
 from wsisum_cli.swaps import improve
-from wsisum_cli.tuning import chance_error, tune_mean
+from wsisum_cli.tuning import chance_error, chance_minimum, tune_mean
 from wsisum_cli.weights import fit_mean, mean_error
 
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0008, 0.001
-#: The same where the mean stays far from the slide's; and what is near: an error with fitted weights, as a share of
-#: that of random draws weighted by counts.
-AMPLE, NEAR = 0.003, 0.28
-#: A weight below this share of an equal one is hardly needed.
-IDLE = 0.1
+LEAST_SPENT, SPENT = 0.0003, 0.0004
+#: The same where the mean stays far from the slide's; what is far, and from what on it is near enough: errors with
+#: fitted weights, as shares of that of random draws weighted by counts.
+AMPLE, NEAR, NEAR_ENOUGH = 0.006, 0.27, 0.25
+#: Patches of a level, past the first, that may be given up for what is served worst.
+GIVEN_UP = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,37 @@ def next_level(ground: Ground, before: Level) -> Level:
     central = improve(served, [*earlier, *rare], central, passes=1)
     turn = before.rare + len(rare)
     rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare), turn)
-    fixed, far = [*earlier, *rare], False
+    settled = before.rare + len(rare)
+    if earlier:
+        central, rare = raise_minimum(ground, earlier, central, rare)
+    fixed = [*earlier, *rare]
     if len(earlier) + size < len(pool.rows):
-        central, far = nearer(ground, fixed, central, plain, ample=bool(earlier))
+        central = nearer(ground, fixed, central, plain, ample=bool(earlier))
     ordered = greedy(served, len(central), earlier, central)
-    ordered = spare_last(served, fixed, ordered, hardly_needed(ground, [*fixed, *central]) if far else ())
-    return Level([*earlier, *interleave(ordered, rare)], plain, before.rare + len(rare))
+    ordered = spare_last(served, fixed, ordered, weights_of(ground, [*fixed, *ordered])[len(fixed) :])
+    return Level([*earlier, *interleave(ordered, rare)], plain, settled)
 
 
-def nearer(
-    ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], ample: bool
-) -> tuple[list[int], bool]:
-    """Others instead of `central`, whose weighted mean and score are better, and whether the mean was hard to reach.
+def raise_minimum(
+    ground: Ground, earlier: Sequence[int], central: list[int], rare: list[int]
+) -> tuple[list[int], list[int]]:
+    """Give up the least needed of `central` for what is served worst, until that is served as by few random draws."""
+    served, rows = ground.pool.served, ground.pool.rows
+    wanted = chance_minimum(ground.pool, len(earlier) + len(central) + len(rare))
+    for _ in range(round(GIVEN_UP * len(central))):
+        kept = [*earlier, *rare, *central]
+        if int(served[kept].max(axis=0).min()) > wanted:
+            break
+        worst = pick_rare(served, rows, kept, 1, turn=1)
+        if not worst:
+            break
+        central = greedy(served, len(central) - 1, [*earlier, *rare, *worst], central)
+        rare = [*rare, *worst]
+    return central, rare
+
+
+def nearer(ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], ample: bool) -> list[int]:
+    """Others instead of `central`, whose weighted mean and score are better.
 
     `plain` is what plain facility location would have, of as many; `ample` says whether more may then be spent.
     """
@@ -112,20 +133,23 @@ def nearer(
     spare = now - total(served[plain].max(axis=0))
     floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
     central = tune_mean(features, mean, pool, fixed, central, floor)
-    far = ample and is_far(ground, [*fixed, *central])
-    if far:
-        floor = now - int(AMPLE * unit)
-        central = tune_mean(features, mean, pool, fixed, central, floor)
+    if ample:
+        central = near_enough(ground, fixed, central, now - int(AMPLE * unit))
+        floor = min(floor, total(served[[*fixed, *central]].max(axis=0)))
     if ground.score is not None:
         central = tune_score(ground.score, features, mean, pool, fixed, central, floor)
-    return central, far
+    return central
 
 
-def is_far(ground: Ground, kept: Sequence[int]) -> bool:
-    """Whether the best weighted mean of these is further from the slide's than `NEAR` of what random draws are."""
-    chosen = ground.features[list(kept)]
-    error = mean_error(chosen, weights_of(ground, kept), ground.mean)
-    return error > NEAR * chance_error(ground.features, ground.mean, ground.pool, len(kept))
+def near_enough(ground: Ground, fixed: Sequence[int], central: list[int], floor: int) -> list[int]:
+    """Others instead of `central` where their weighted mean is far from the slide's; the minimum may then fall too."""
+    features, mean, pool = ground.features, ground.mean, ground.pool
+    kept = [*fixed, *central]
+    chance = chance_error(features, mean, pool, len(kept))
+    if mean_error(features[kept], weights_of(ground, kept), mean) <= NEAR * chance:
+        return central
+    lowest = chance_minimum(pool, len(kept)) + 1
+    return tune_mean(features, mean, pool, fixed, central, floor, lowest, NEAR_ENOUGH * chance)
 
 
 def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
@@ -133,17 +157,10 @@ def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
     return fit_mean(ground.features[list(kept)], ground.mean, np.full(len(kept), 1 / len(kept)))
 
 
-def hardly_needed(ground: Ground, kept: Sequence[int]) -> set[int]:
-    """Those that the weighted mean hardly needs."""
-    weights = weights_of(ground, kept)
-    return {row for row, weight in zip(kept, weights, strict=True) if weight < IDLE / len(kept)}
+def spare_last(served: Cosines, others: Sequence[int], central: list[int], weights: np.ndarray) -> list[int]:
+    """Of the `central` ones without which the minimum stays as it is, that of least weight is moved to the end.
 
-
-def spare_last(served: Cosines, others: Sequence[int], central: list[int], idle: Container[int] = ()) -> list[int]:
-    """The last of `central` (in order) without which the minimum stays as it is moved to the end.
-
-    One of the `idle` ones where there is such a one. A level less one, such as 63, has then nothing that it serves
-    worse than the level has.
+    A level less one, such as 63, has then nothing that it serves worse than the level has, and its mean is as near.
     """
     chosen = served[[*others, *central]]
     first, best = chosen.argmax(axis=0), chosen.max(axis=0)
@@ -152,7 +169,7 @@ def spare_last(served: Cosines, others: Sequence[int], central: list[int], idle:
     able = [place for place in range(len(central) - 1, -1, -1) if place not in needed]
     if not able:
         return central
-    place = next((place for place in able if central[place] in idle), able[0])
+    place = min(able, key=lambda place: weights[place])
     return [*central[:place], *central[place + 1 :], central[place]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -10,27 +10,50 @@ from wsisum_cli.facility import Pool
 from wsisum_cli.similarity import total
 from wsisum_cli.weights import fit_mean, mean_error
 
-#: Swaps at most, and how many are weighed up before each.
-SWAPS, SHORTLIST = 64, 400
+#: Swaps at most, how many are weighed up before each, and how many are then tried.
+SWAPS, SHORTLIST, TRIED = 64, 400, 6
 #: A swap that gains less of the error than this is not worth it.
 WORTH = 1e-3
+#: Patches that the mean lacks most, and kept ones that it needs least, that are tried against each other.
+LACKING, LIGHT = 32, 12
 #: Random draws that tell how far the mean is by chance.
 CHANCES = 24
+#: The same, how badly the worst served fares.
+MINIMA = 200
 
 
 def tune_mean(
-    features: np.ndarray, mean: np.ndarray, pool: Pool, fixed: Sequence[int], free: Sequence[int], floor: int
+    features: np.ndarray,
+    mean: np.ndarray,
+    pool: Pool,
+    fixed: Sequence[int],
+    free: Sequence[int],
+    floor: int,
+    lowest: int | None = None,
+    goal: float = 0.0,
 ) -> list[int]:
     """Places in the pool instead of the `free` ones, whose best weighted mean with the `fixed` is nearer to `mean`.
 
     `features` (P, D) of the pool and `mean` (D,) are float64. The summed coverage does not fall below `floor`, nor
-    the minimum at all. Each swap is the one that gains most for what it costs in coverage.
+    the minimum below `lowest`; None: not at all. Each swap is the one that gains most for what it costs in coverage.
+    An error (1 - cosine) of `goal` is near enough.
     """
     tuning = _Tuning(features, mean, pool, [*fixed, *free], len(fixed), floor)
+    if lowest is not None:
+        tuning.lowest = min(tuning.lowest, lowest)
     for _ in range(SWAPS):
+        if goal and tuning.missed() <= goal:
+            break
         if not tuning.swap():
             break
     return tuning.kept[len(fixed) :]
+
+
+def chance_minimum(pool: Pool, count: int) -> int:
+    """How well the worst served is at best by `count` patches drawn at random `MINIMA` times."""
+    rng = np.random.default_rng(0)
+    drawn = (rng.permutation(len(pool.rows))[:count] for _ in range(MINIMA))
+    return max(int(pool.served[rows].max(axis=0).min()) for rows in drawn)
 
 
 def chance_error(features: np.ndarray, mean: np.ndarray, pool: Pool, count: int) -> float:
@@ -72,36 +95,59 @@ class _Tuning:
         rest = self.mean - weights @ chosen
         return weights, float(rest @ rest)
 
+    def missed(self) -> float:
+        """1 - cosine of the weighted mean."""
+        return mean_error(self.features[self.kept], self.weights, self.mean)
+
     def swap(self) -> bool:
         """Do the best of the shortlist that bears fitting anew."""
-        for place, row in self.worthwhile():
-            kept = [*self.kept[:place], row, *self.kept[place + 1 :]]
-            weights, error = self.fit(kept)
-            if error < self.error * (1 - WORTH):
-                self.kept, self.weights, self.error = kept, weights, error
-                self.serve()
-                return True
-        return False
+        rated = sorted(self.rated([*self.of_its_own(), *self.lacking()]))
+        return any(self.take(place, row) for _, place, row in rated[:TRIED])
 
-    def worthwhile(self) -> list[tuple[int, int]]:
-        """Up to three swaps (place among the kept, row that takes it), best first."""
+    def rated(self, swaps: Iterable[tuple[float, int, int]]) -> Iterator[tuple[float, int, int]]:
+        """Those (gain, place among the kept, row that takes it) that are allowed, with what they cost per gain."""
+        now = total(self.best)
+        for gain, place, row in swaps:
+            after = self.covered(place, row)
+            if after >= self.floor:
+                cost = max(now - after, 0) + (now - self.floor) / 16  # a swap that costs nothing still takes a turn
+                yield -gain / max(cost, 1.0), place, row
+
+    def of_its_own(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch for one that it serves."""
         place = self.first[self.pool.rows]
         own = np.flatnonzero(place >= self.fixed)
         own = own[~np.isin(own, self.kept)]
         gain = self.error - self.errors(own, place[own])
         order = np.argsort(-gain, kind="stable")[:SHORTLIST]
-        now = total(self.best)
-        rated = []
-        for row, gained in zip(own[order], gain[order], strict=True):
-            if gained <= self.error * WORTH:
-                break
-            others = np.where(self.first == place[row], self.second, self.best)
-            served = np.maximum(self.pool.served[row], others)
-            after = total(served)
-            if after >= self.floor and int(served.min()) >= self.lowest:
-                cost = max(now - after, 0) + (now - self.floor) / 16  # a swap that costs nothing still takes a turn
-                rated.append((-float(gained) / max(cost, 1.0), int(place[row]), int(row)))
-        return [(at, row) for _, at, row in sorted(rated)[:3]]
+        return [(float(gain[at]), int(place[own[at]]), int(own[at])) for at in order if gain[at] > self.error * WORTH]
+
+    def lacking(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch that the mean hardly needs for one that it lacks: a step of Frank and Wolfe (1956)."""
+        now = self.weights @ self.features[self.kept]
+        rest, apart = self.mean - now, self.features - now
+        along = np.maximum(apart @ rest, 0)
+        along[self.kept] = 0
+        gain = along**2 / np.maximum(np.einsum("ij,ij->i", apart, apart), np.finfo(float).tiny)
+        light = self.fixed + np.argsort(self.weights[self.fixed :], kind="stable")[:LIGHT]
+        rows = np.argsort(-gain, kind="stable")[:LACKING]
+        return [(float(gain[row]), int(place), int(row)) for row in rows for place in light if gain[row] > 0]
+
+    def covered(self, place: int, row: int) -> int:
+        """The summed coverage with `row` in that place; -1 where the minimum falls."""
+        others = np.where(self.first == place, self.second, self.best)
+        served = np.maximum(self.pool.served[row], others)
+        return total(served) if int(served.min()) >= self.lowest else -1
+
+    def take(self, place: int, row: int) -> bool:
+        """Put `row` in that place, where the mean then comes nearer."""
+        kept = [*self.kept[:place], row, *self.kept[place + 1 :]]
+        weights, error = self.fit(kept)
+        if error >= self.error * (1 - WORTH):
+            return False
+        self.kept, self.weights, self.error = kept, weights, error
+        self.serve()
+        return True
 
     def errors(self, rows: np.ndarray, place: np.ndarray) -> np.ndarray:
         """What would be left of the mean if each of `rows` took a place, and the weight that goes with it."""
