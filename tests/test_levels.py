@@ -161,23 +161,25 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     assert spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
 
 
-def test_the_worst_served_is_served_better_than_by_chance():
-    rng = np.random.default_rng(4)
+def test_as_many_as_it_takes_go_to_the_worst_served():
     features = tissue(900, 6)
-    strange = rng.permutation(900)[:9]
-    features[strange] = 3 * gaussian(9, 24, 7)  # each unlike all others
     pool = pooled(features)
     ground = levels.Ground(features.astype(float), features.mean(axis=0, dtype=float), pool, None, None)
     earlier = greedy(pool.served, 32)
     central = greedy(pool.served, 32, earlier)
-    before, wanted = pool.served[[*earlier, *central]].max(axis=0).min(), chance_minimum(pool, 64)
-    fewer, rare = raise_minimum(ground, earlier, central, [])
-    after = pool.served[[*earlier, *fewer, *rare]].max(axis=0).min()
-    assert before <= wanted
-    assert after > before
-    assert after > wanted or len(rare) == round(levels.GIVEN_UP * 32)
-    assert len(fewer) + len(rare) == 32
+
+    def lowest(kept: list[int]) -> int:
+        return int(pool.served[kept].max(axis=0).min())
+
+    before = lowest([*earlier, *central])
+    assert raise_minimum(ground, earlier, central, [], before) == (central, [])
+    fewer, rare = raise_minimum(ground, earlier, central, [], before + 1)
+    assert lowest([*earlier, *fewer, *rare]) > before
+    assert (len(fewer), len(rare)) == (31, 1)
+    fewer, rare = raise_minimum(ground, earlier, central, [], ONE)  # more than can be had
+    assert (len(fewer), len(rare)) == (30, 2)
     assert set(fewer) < set(central)
+    assert chance_minimum(pool, 16) < chance_minimum(pool, 256)
 
 
 def test_a_goal_ends_the_tuning_and_may_cost_the_minimum():

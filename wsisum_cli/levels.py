@@ -34,7 +34,9 @@ from wsisum_cli.weights import fit_mean, mean_error
 
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
-LEAST_SPENT, SPENT = 0.0003, 0.0004
+LEAST_SPENT, SPENT = 0.0002, 0.0003
+#: Coverage that a better score may cost beyond.
+FOR_SCORE = 0.0002
 #: The same where the mean stays far from the slide's; what is far, and from what on it is near enough: errors with
 #: fitted weights, as shares of that of random draws weighted by counts.
 AMPLE, NEAR, NEAR_ENOUGH = 0.006, 0.27, 0.25
@@ -94,25 +96,25 @@ def next_level(ground: Ground, before: Level) -> Level:
     turn = before.rare + len(rare)
     rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare), turn)
     settled = before.rare + len(rare)
-    if earlier:
-        central, rare = raise_minimum(ground, earlier, central, rare)
+    by_chance = chance_minimum(pool, len(earlier) + size) if earlier else None
+    if by_chance is not None:
+        central, rare = raise_minimum(ground, earlier, central, rare, by_chance + 1)
     fixed = [*earlier, *rare]
     if len(earlier) + size < len(pool.rows):
-        central = nearer(ground, fixed, central, plain, ample=bool(earlier))
+        central = nearer(ground, fixed, central, plain, by_chance)
     ordered = greedy(served, len(central), earlier, central)
     ordered = spare_last(served, fixed, ordered, weights_of(ground, [*fixed, *ordered])[len(fixed) :])
     return Level([*earlier, *interleave(ordered, rare)], plain, settled)
 
 
 def raise_minimum(
-    ground: Ground, earlier: Sequence[int], central: list[int], rare: list[int]
+    ground: Ground, earlier: Sequence[int], central: list[int], rare: list[int], wanted: int
 ) -> tuple[list[int], list[int]]:
-    """Give up the least needed of `central` for what is served worst, until that is served as by few random draws."""
+    """Give up the least needed of `central` for what is served worst, until that is served as well as `wanted`."""
     served, rows = ground.pool.served, ground.pool.rows
-    wanted = chance_minimum(ground.pool, len(earlier) + len(central) + len(rare))
     for _ in range(round(GIVEN_UP * len(central))):
         kept = [*earlier, *rare, *central]
-        if int(served[kept].max(axis=0).min()) > wanted:
+        if int(served[kept].max(axis=0).min()) >= wanted:
             break
         worst = pick_rare(served, rows, kept, 1, turn=1)
         if not worst:
@@ -122,10 +124,13 @@ def raise_minimum(
     return central, rare
 
 
-def nearer(ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], ample: bool) -> list[int]:
+def nearer(
+    ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], by_chance: int | None
+) -> list[int]:
     """Others instead of `central`, whose weighted mean and score are better.
 
-    `plain` is what plain facility location would have, of as many; `ample` says whether more may then be spent.
+    `plain` is what plain facility location would have, of as many; `by_chance` how well random draws serve the worst
+    served, None where no more may be spent on a mean that stays far.
     """
     features, mean, pool, served = ground.features, ground.mean, ground.pool, ground.pool.served
     unit = ONE * served.shape[1]
@@ -133,22 +138,21 @@ def nearer(ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequ
     spare = now - total(served[plain].max(axis=0))
     floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
     central = tune_mean(features, mean, pool, fixed, central, floor)
-    if ample:
-        central = near_enough(ground, fixed, central, now - int(AMPLE * unit))
+    if by_chance is not None:
+        central = near_enough(ground, fixed, central, now - int(AMPLE * unit), by_chance + 1)
         floor = min(floor, total(served[[*fixed, *central]].max(axis=0)))
     if ground.score is not None:
-        central = tune_score(ground.score, features, mean, pool, fixed, central, floor)
+        central = tune_score(ground.score, features, mean, pool, fixed, central, floor - int(FOR_SCORE * unit))
     return central
 
 
-def near_enough(ground: Ground, fixed: Sequence[int], central: list[int], floor: int) -> list[int]:
-    """Others instead of `central` where their weighted mean is far from the slide's; the minimum may then fall too."""
+def near_enough(ground: Ground, fixed: Sequence[int], central: list[int], floor: int, lowest: int) -> list[int]:
+    """Others instead of `central` where their mean is far from the slide's; the minimum may fall to `lowest`."""
     features, mean, pool = ground.features, ground.mean, ground.pool
     kept = [*fixed, *central]
     chance = chance_error(features, mean, pool, len(kept))
     if mean_error(features[kept], weights_of(ground, kept), mean) <= NEAR * chance:
         return central
-    lowest = chance_minimum(pool, len(kept)) + 1
     return tune_mean(features, mean, pool, fixed, central, floor, lowest, NEAR_ENOUGH * chance)
 
 

@@ -16,7 +16,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 #: How often swaps are proposed, how many at a time, and among how many neighbours each is looked for.
 ROUNDS, PROPOSALS, NEIGHBOURS = 8, 64, 8
 #: How much farther from the slide's mean the weighted mean may be afterwards.
-FARTHER = 1.02
+FARTHER = 1.03
 
 
 def tune_score(

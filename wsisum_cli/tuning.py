@@ -87,6 +87,7 @@ class _Tuning:
         self.best = chosen.max(axis=0)
         chosen[self.first, np.arange(len(self.first))] = np.iinfo(np.int16).min
         self.second = chosen.max(axis=0)
+        self.without: dict[int, np.ndarray] = {}  # how well all are served without the one in a place
 
     def fit(self, kept: Sequence[int]) -> tuple[np.ndarray, float]:
         """The weights of these, and the square of what is left of the mean."""
@@ -125,18 +126,20 @@ class _Tuning:
     def lacking(self) -> list[tuple[float, int, int]]:
         """Swaps of a kept patch that the mean hardly needs for one that it lacks: a step of Frank and Wolfe (1956)."""
         now = self.weights @ self.features[self.kept]
-        rest, apart = self.mean - now, self.features - now
-        along = np.maximum(apart @ rest, 0)
+        rest = self.mean - now
+        along = np.maximum(self.features @ rest - now @ rest, 0)
         along[self.kept] = 0
-        gain = along**2 / np.maximum(np.einsum("ij,ij->i", apart, apart), np.finfo(float).tiny)
+        apart = self.squares - 2 * (self.features @ now) + now @ now
+        gain = along**2 / np.maximum(apart, np.finfo(float).tiny)
         light = self.fixed + np.argsort(self.weights[self.fixed :], kind="stable")[:LIGHT]
         rows = np.argsort(-gain, kind="stable")[:LACKING]
         return [(float(gain[row]), int(place), int(row)) for row in rows for place in light if gain[row] > 0]
 
     def covered(self, place: int, row: int) -> int:
         """The summed coverage with `row` in that place; -1 where the minimum falls."""
-        others = np.where(self.first == place, self.second, self.best)
-        served = np.maximum(self.pool.served[row], others)
+        if place not in self.without:
+            self.without[place] = np.where(self.first == place, self.second, self.best)
+        served = np.maximum(self.pool.served[row], self.without[place])
         return total(served) if int(served.min()) >= self.lowest else -1
 
     def take(self, place: int, row: int) -> bool:
