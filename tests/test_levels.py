@@ -155,9 +155,9 @@ def test_rare_ones_are_spread_and_none_is_lost():
 def test_the_last_one_is_not_needed_for_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
-    equal, of_2, of_1 = np.full(4, 0.25), np.array([0.3, 0.1, 0.3, 0.3]), np.array([0.3, 0.3, 0.1, 0.3])
+    equal, of_0, of_2 = np.full(4, 0.25), np.array([0.1, 0.3, 0.3, 0.3]), np.array([0.3, 0.1, 0.3, 0.3])
     assert spare_last(pool.served, [], [0, 2, 1, 3], equal) == [0, 2, 3, 1]
-    assert spare_last(pool.served, [], [0, 2, 1, 3], of_1) == [0, 2, 3, 1]  # of those not needed that of least weight
+    assert spare_last(pool.served, [], [0, 2, 1, 3], of_0) == [2, 1, 3, 0]  # of those not needed that of least weight
     assert spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
 
 

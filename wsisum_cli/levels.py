@@ -11,7 +11,7 @@ levels hold stays. Within a level
    That may cost what the level covers better than plain facility location does, and no more than `SPENT`; past the
    first level up to `AMPLE`, and of the minimum what random draws do not reach either, where the mean is still further
    than `NEAR` of what random draws of as many miss it by, until it is `NEAR_ENOUGH`;
-4. where a summarizer is at hand the same is done once more, within the same bounds, so that it makes the candidates
+4. where a summarizer is at hand the same is done once more, for `FOR_SCORE` beyond, so that it makes the candidates
    again better from the kept patches, and its embedding of these comes nearer to that of all candidates;
 5. they are put into the order in which each begins well.
 """
@@ -35,11 +35,11 @@ from wsisum_cli.weights import fit_mean, mean_error
 FIRST_LEVEL = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
 LEAST_SPENT, SPENT = 0.0002, 0.0003
-#: Coverage that a better score may cost beyond.
-FOR_SCORE = 0.0002
 #: The same where the mean stays far from the slide's; what is far, and from what on it is near enough: errors with
 #: fitted weights, as shares of that of random draws weighted by counts.
 AMPLE, NEAR, NEAR_ENOUGH = 0.006, 0.27, 0.25
+#: Coverage that a better score may cost beyond.
+FOR_SCORE = 0.0002
 #: Patches of a level, past the first, that may be given up for what is served worst.
 GIVEN_UP = 1 / 16
 

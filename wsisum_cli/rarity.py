@@ -10,11 +10,10 @@ from wsisum_cli.similarity import ONE, Cosines
 
 #: The worst served patches that are looked at, of all.
 WORST = 1_024
-#: The usual share of a level's patches, least and most, and how many patches a kept one stands for at the most.
+#: The usual share of a level's patches, least and most, and from how many patches for each kept one on it is the most.
 LEAST, MOST, AT_MOST = 1 / 32, 1 / 8, 256
 #: Patches alike that make a rare spot: a patch is rare where all others but so many, itself included, are unlike it.
 SPOT = 3
-
 #: Of so many turns one, the second, goes to the patch that is served worst.
 TURNS = 8
 
