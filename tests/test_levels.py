@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsisum_cli import levels
 from wsisum_cli.facility import Pool, greedy, pool_of
-from wsisum_cli.levels import FIRST_LEVEL, interleave, pick_levels, raise_minimum, spare_last
+from wsisum_cli.levels import FIRST_LEVEL, SPARED, interleave, pick_levels, raise_minimum, spare_last
 from wsisum_cli.rarity import LEAST, MOST, pick_rare, usual_share
 from wsisum_cli.similarity import ONE, total
 from wsisum_cli.swaps import improve
@@ -159,6 +159,15 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     assert spare_last(pool.served, [], [0, 2, 1, 3], equal) == [0, 2, 3, 1]
     assert spare_last(pool.served, [], [0, 2, 1, 3], of_0) == [2, 1, 3, 0]  # of those not needed that of least weight
     assert spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
+
+
+def test_the_last_one_is_hardly_missed():
+    pool = pooled(tissue(200, 4))
+    kept = greedy(pool.served, 12)
+    lost = [coverage(pool, kept) - coverage(pool, [*kept[:place], *kept[place + 1 :]]) for place in range(12)]
+    heavy_but_one = np.where(np.arange(12) == np.argmax(lost), 0.0, 0.5)
+    last = spare_last(pool.served, [], kept, heavy_but_one)[-1]
+    assert lost[kept.index(last)] <= min(lost) + SPARED * ONE * 200 < max(lost)
 
 
 def test_as_many_as_it_takes_go_to_the_worst_served():

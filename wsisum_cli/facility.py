@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.sampling import Features, Rows, draw_by_cluster
-from wsisum_cli.similarity import Cosines, fill_cosines, total, whole_rows
+from wsisum_cli.similarity import NONE, Cosines, fill_cosines, total, whole_rows
 
 #: Cosines between pool and tissue that are worked on, two bytes each.
 MOST_COSINES = 40_000_000
@@ -33,8 +33,6 @@ OUTLIERS, FIRST_PICKS = 512, 32
 #: The share of a pool that is drawn. The rest are outliers, and patches near the means of what the first so many picks
 #: serve: those are the ones that greed and swaps ask for.
 DRAWN, CELLS = 0.4, (16, 32, 64, 128)
-#: Below every cosine.
-NONE = np.iinfo(np.int16).min
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from wsisum_cli.facility import Pool, greedy
 from wsisum_cli.rarity import pick_rare, usual_share
 from wsisum_cli.sampling import Features, Rows, one_thread
 from wsisum_cli.scoring import Score, tune_score
-from wsisum_cli.similarity import ONE, Cosines, total
-from wsisum_cli.swaps import improve
+from wsisum_cli.similarity import ONE, Cosines, total, two_best
+from wsisum_cli.swaps import improve, losses
 from wsisum_cli.tuning import chance_error, chance_minimum, tune_mean
 from wsisum_cli.weights import fit_mean, mean_error
 
@@ -40,6 +40,8 @@ LEAST_SPENT, SPENT = 0.0002, 0.0003
 AMPLE, NEAR, NEAR_ENOUGH = 0.006, 0.27, 0.25
 #: Coverage that a better score may cost beyond.
 FOR_SCORE = 0.0002
+#: Coverage that a level less one may lose, for a mean that is nearer.
+SPARED = 0.0004
 #: Patches of a level, past the first, that may be given up for what is served worst.
 GIVEN_UP = 1 / 16
 
@@ -88,13 +90,7 @@ def next_level(ground: Ground, before: Level) -> Level:
     earlier, pool, served = before.order, ground.pool, ground.pool.served
     size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
-    share = usual_share(served.shape[1], len(earlier) + size) if ground.rare is None else ground.rare
-    quota = round(size * share)
-    central = improve(served, earlier, greedy(served, size - quota, earlier))
-    rare = pick_rare(served, pool.rows, [*earlier, *central], quota - quota // 2, before.rare)
-    central = improve(served, [*earlier, *rare], central, passes=1)
-    turn = before.rare + len(rare)
-    rare += pick_rare(served, pool.rows, [*earlier, *rare, *central], quota - len(rare), turn)
+    central, rare = serve(ground, before, size)
     settled = before.rare + len(rare)
     by_chance = chance_minimum(pool, len(earlier) + size) if earlier else None
     if by_chance is not None:
@@ -105,6 +101,18 @@ def next_level(ground: Ground, before: Level) -> Level:
     ordered = greedy(served, len(central), earlier, central)
     ordered = spare_last(served, fixed, ordered, weights_of(ground, [*fixed, *ordered])[len(fixed) :])
     return Level([*earlier, *interleave(ordered, rare)], plain, settled)
+
+
+def serve(ground: Ground, before: Level, size: int) -> tuple[list[int], list[int]]:
+    """So many more patches than `before` that serve the tissue best: central ones, and the quota of rare ones."""
+    earlier, served, rows = before.order, ground.pool.served, ground.pool.rows
+    share = usual_share(served.shape[1], len(earlier) + size) if ground.rare is None else ground.rare
+    quota = round(size * share)
+    central = improve(served, earlier, greedy(served, size - quota, earlier))
+    rare = pick_rare(served, rows, [*earlier, *central], quota - quota // 2, before.rare)
+    central = improve(served, [*earlier, *rare], central, passes=1)
+    turn = before.rare + len(rare)
+    return central, rare + pick_rare(served, rows, [*earlier, *rare, *central], quota - len(rare), turn)
 
 
 def raise_minimum(
@@ -162,18 +170,19 @@ def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
 
 
 def spare_last(served: Cosines, others: Sequence[int], central: list[int], weights: np.ndarray) -> list[int]:
-    """Of the `central` ones without which the minimum stays as it is, that of least weight is moved to the end.
+    """Of the `central` ones that are least missed, that of least weight is moved to the end.
 
     A level less one, such as 63, has then nothing that it serves worse than the level has, and its mean is as near.
+    Least missed are those without which the minimum stays as it is, and the coverage within `SPARED` of the best.
     """
-    chosen = served[[*others, *central]]
-    first, best = chosen.argmax(axis=0), chosen.max(axis=0)
-    chosen[first, np.arange(len(first))] = np.iinfo(np.int16).min
-    needed = set((first[chosen.max(axis=0) < best.min()] - len(others)).tolist())
+    first, best, second = two_best(served[[*others, *central]])
+    needed = set((first[second < best.min()] - len(others)).tolist())
     able = [place for place in range(len(central) - 1, -1, -1) if place not in needed]
     if not able:
         return central
-    place = min(able, key=lambda place: weights[place])
+    lost = losses(first, best, second, len(others) + len(central))[len(others) :]
+    most = min(lost[place] for place in able) + SPARED * ONE * served.shape[1]
+    place = min((place for place in able if lost[place] <= most), key=lambda place: weights[place])
     return [*central[:place], *central[place + 1 :], central[place]]
 
 

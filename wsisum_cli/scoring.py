@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wsisum_cli.facility import Pool
-from wsisum_cli.similarity import total
+from wsisum_cli.similarity import total, two_best
 from wsisum_cli.weights import fit_mean
 
 #: Choices (B, K) of rows of the N patches to scores (B,), the higher the better.
@@ -53,10 +53,7 @@ def tune_score(
 
 def propose(pool: Pool, kept: Sequence[int], fixed: int, turn: int, floor: int) -> list[tuple[int, int, int]]:
     """For each place past the `fixed` one patch of its own: (coverage lost, place, row); another at each turn."""
-    chosen = pool.served[list(kept)]
-    first, best = chosen.argmax(axis=0), chosen.max(axis=0)
-    chosen[first, np.arange(len(first))] = np.iinfo(np.int16).min
-    second = chosen.max(axis=0)
+    first, best, second = two_best(pool.served[list(kept)])
     own, now = first[pool.rows], total(best)
     proposed = []
     for place in range(fixed, len(kept)):

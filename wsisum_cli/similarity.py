@@ -17,6 +17,8 @@ from wsisum_cli.sampling import Features, blocks, one_thread, unit_rows
 
 #: Cosines of the search are multiples of 1 / ONE.
 ONE = 2**14
+#: Below every cosine.
+NONE = np.iinfo(np.int16).min
 Cosines = npt.NDArray[np.int16]
 
 
@@ -63,6 +65,16 @@ def fill_cosines(found: Cosines, a: npt.NDArray[np.float32], b: npt.NDArray[np.f
             np.rint(product, out=product)
             found[row, column] = np.clip(product, -ONE, ONE, out=product)
     return found
+
+
+def two_best(chosen: Cosines) -> tuple[npt.NDArray[np.intp], Cosines, Cosines]:
+    """For each of the N columns of a copy of `Cosines` (K, N): the row of the best, the best, and the second best.
+
+    Of equal ones the first is the best; the second is `NONE` where there is one row. `chosen` is worked on in place.
+    """
+    first, best = chosen.argmax(axis=0), chosen.max(axis=0)
+    chosen[first, np.arange(len(first))] = NONE
+    return first, best, chosen.max(axis=0)
 
 
 def total(values: npt.NDArray[Any]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.similarity import Cosines
+from wsisum_cli.similarity import Cosines, two_best
 
 #: How often all candidates are tried at most.
 PASSES = 2
@@ -36,6 +36,12 @@ def improve(served: Cosines, fixed: Sequence[int], free: Sequence[int], passes: 
     return state.kept[len(fixed) :]
 
 
+def losses(first: npt.NDArray[np.intp], best: Cosines, second: Cosines, kept: int) -> npt.NDArray[np.float64]:
+    """What the tissue loses without each of so many kept patches, from `two_best` of theirs; exact."""
+    change = best.astype(np.int32) - second
+    return np.asarray(np.bincount(first, weights=change, minlength=kept), np.float64)
+
+
 class _State:
     """For each patch the best and the second best of the kept ones."""
 
@@ -46,20 +52,8 @@ class _State:
         self.rank()
 
     def rank(self) -> None:
-        chosen = self.served[self.kept]
-        self.first = chosen.argmax(axis=0)
-        self.best = chosen.max(axis=0)
-        if len(chosen) == 1:
-            self.second = np.full_like(self.best, np.iinfo(np.int16).min)
-        else:
-            chosen[self.first, np.arange(chosen.shape[1])] = np.iinfo(np.int16).min
-            self.second = chosen.max(axis=0)
-        self.losses = self.sums(self.second)
-
-    def sums(self, instead: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
-        """What each kept patch's own lose when they are served `instead` (N,); exact."""
-        change = self.best.astype(np.int32) - instead
-        return np.asarray(np.bincount(self.first, weights=change, minlength=len(self.kept)), np.float64)
+        self.first, self.best, self.second = two_best(self.served[self.kept])
+        self.losses = losses(self.first, self.best, self.second, len(self.kept))
 
     def try_swap(self, row: int, fixed: int) -> bool:
         """Give up the kept patch, past the first `fixed`, whose loss `row` makes good most, if it does."""

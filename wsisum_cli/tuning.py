@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from wsisum_cli.facility import Pool
-from wsisum_cli.similarity import total
+from wsisum_cli.similarity import total, two_best
 from wsisum_cli.weights import fit_mean, mean_error
 
 #: Swaps at most, how many are weighed up before each, and how many are then tried.
@@ -82,11 +82,7 @@ class _Tuning:
         self.weights, self.error = self.fit(kept)
 
     def serve(self) -> None:
-        chosen = self.pool.served[self.kept]
-        self.first = chosen.argmax(axis=0)
-        self.best = chosen.max(axis=0)
-        chosen[self.first, np.arange(len(self.first))] = np.iinfo(np.int16).min
-        self.second = chosen.max(axis=0)
+        self.first, self.best, self.second = two_best(self.pool.served[self.kept])
         self.without: dict[int, np.ndarray] = {}  # how well all are served without the one in a place
 
     def fit(self, kept: Sequence[int]) -> tuple[np.ndarray, float]:
