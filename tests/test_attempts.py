@@ -57,11 +57,16 @@ def test_without_a_summarizer_the_mean_is_the_embedding():
     assert np.linalg.norm(best - mean) < np.linalg.norm(one - mean)
 
 
-def test_more_than_the_candidates_are_drawn_from_all_patches():
+def test_more_than_the_candidates_can_be_drawn():
     population = slide(SlideModels())
     assert len(set(pick_attempts(population, 200, 3).tolist())) == 200
     gaps = Candidates(np.arange(5), np.repeat(np.array([0, 7], np.int16), 150))
     assert len(pick_attempts(Population(population.features, population.coords, gaps), 3, 2)) == 3
+
+
+def test_more_than_the_candidates_are_drawn_from_no_more_than_a_summarizer_sees(models, monkeypatch):
+    monkeypatch.setattr("wsisum_cli.summarizer.MOST_KEPT", 100)
+    assert len(set(pick_attempts(slide(models), 100, 3).tolist())) == 100  # from 200 of 300
 
 
 def attentive(path: Path, **options) -> SlideModels:

@@ -183,6 +183,8 @@ def test_auto_is_no_number():
         (["--max-bytes", "much"], "--max-bytes much: expected a size"),
         (["--keep", "some"], "--keep some: expected a number"),
         (["--sweep", "--keep", "8"], "--sweep tries numbers of its own"),
+        (["--features", ".", "--selector", "location", "--target", "0.9"], "expected --keep alone"),
+        (["--features", ".", "--selector", "attempts", "--sweep"], "expected --keep alone"),
     ],
 )
 def test_what_cannot_be_asked_for_does_not_start(tmp_path, options, complaint):

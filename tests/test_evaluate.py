@@ -95,6 +95,11 @@ def test_labels_as_clam_names_its_columns(table: Callable[[str], Path]):
     assert read_labels(path, {"A", "B"}).patients == ("p", "p")
 
 
+def test_labels_may_name_files(table: Callable[[str], Path]):
+    path = table("slide,label\nin/A.ome.tif,x\nB.svs,y\nC.1,y\n")
+    assert read_labels(path, {"in/A", "B", "C.1"}).slides == ("B", "C.1", "in/A")
+
+
 def test_without_patients_the_name_says_whose_a_slide_is(table: Callable[[str], Path]):
     path = table("slide,label\nA-1,x\nA-2,y\n")
     assert read_labels(path, {"A-1", "A-2"}, patient_of=lambda name: name[0]).patients == ("A", "A")

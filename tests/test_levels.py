@@ -11,6 +11,7 @@ from wsisum_cli import levels
 from wsisum_cli.facility import Pool, greedy, pool_of
 from wsisum_cli.levels import FIRST_LEVEL, SPARED, interleave, pick_levels, raise_minimum, spare_last
 from wsisum_cli.rarity import LEAST, MOST, pick_rare, usual_share
+from wsisum_cli.scoring import tune_score
 from wsisum_cli.similarity import ONE, total
 from wsisum_cli.swaps import improve
 from wsisum_cli.tuning import chance_error, chance_minimum, tune_mean
@@ -142,6 +143,35 @@ def test_it_covers_as_well_as_facility_and_serves_the_worst_better(seed):
     ours, plain = pick_levels(features, pool, 64), greedy(pool.served, 64)
     assert coverage(pool, ours) > coverage(pool, plain) - 0.0005 * ONE * 900
     assert pool.served[ours].max(axis=0).min() >= pool.served[plain].max(axis=0).min()
+
+
+def test_the_share_for_rare_tissue_is_the_one_asked_for():
+    features = tissue(3000, 2)
+    features[:3] = gaussian(1, 24, 9)  # a foreign spot
+    features[:3, 0] += (0, 0.01, 0.02)
+    pool = pooled(features)
+    none, usual, much = (pick_levels(features, pool, 32, rare) for rare in (0.0, None, 0.25))
+    assert (none >= 3).all()
+    assert (much < 3).any()
+    assert len({tuple(picked) for picked in (none, usual, much)}) == 3
+
+
+def test_scores_are_compared_within_a_call():
+    features = tissue(300, 3)
+    pool = pooled(features)
+    mean = features.mean(axis=0, dtype=float)
+    calls = []
+
+    def score(choices: np.ndarray) -> np.ndarray:
+        """The mean of the rows, and an offset that is another in each call."""
+        calls.append(choices)
+        return choices.mean(axis=1) + 1000.0 * (-1) ** len(calls)
+
+    kept = greedy(pool.served, 12)
+    floor = coverage(pool, kept) - 3 * ONE
+    better = tune_score(score, features.astype(float), mean, pool, [], kept, floor)
+    assert np.mean(better) > np.mean(kept)
+    assert coverage(pool, better) >= floor
 
 
 def test_rare_ones_are_spread_and_none_is_lost():

@@ -23,10 +23,12 @@ from wsisum_cli.feature_file import load_h5
 from wsisum_cli.inspect_cli import Map, check_options
 from wsisum_cli.page import CELL_PAD, MARGIN, arrange_panels
 from wsisum_cli.panels import BELOW, KEPT_COLOUR, Panel, details, draw_panels, panel_of, panels_of, told_apart
+from wsisum_cli.population import Population
 from wsisum_cli.prefixes import prefixes_of
 from wsisum_cli.rivals import models_of, rivals
+from wsisum_cli.sampling import sample_candidates
 from wsisum_cli.scale import coverage_scale
-from wsisum_cli.selection import SELECTORS
+from wsisum_cli.selection import SELECTORS, pick
 from wsisum_cli.summary import open_summary, write_summary
 from wsisum_cli.tint import LUMA, as_seen, squares
 
@@ -168,6 +170,20 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
         for one, two in zip(rivals(opened, straight), rivals(opened, shuffled), strict=True):
             assert np.array_equal(one.coords, two.coords)
             assert np.array_equal(one.similarity, two.similarity)
+
+
+def test_the_share_for_rare_tissue_is_the_summarys(
+    summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path
+):
+    path, picked = write_features(tmp_path / "tiny.h5", *tissue), []
+    for rare in (None, 0.5):
+        with open_summary(summary) as opened:
+            opened.attributes["options"]["rare"] = rare
+            kept = next(panel for panel in rivals(opened, path) if panel.title.startswith("wsisum")).coords
+        population = Population(*tissue, sample_candidates(tissue[0]), patch_size_level0=PATCH, rare=rare)
+        assert np.array_equal(kept, tissue[1][pick(population, KEPT)])
+        picked.append(set(map(tuple, kept.tolist())))
+    assert picked[0] != picked[1]
 
 
 @pytest.mark.parametrize("change", ["shifted", "fewer", "more"])

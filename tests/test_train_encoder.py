@@ -26,6 +26,7 @@ from wsisum_cli.training.network import Byol, Network, SimClr, Statistics
 from wsisum_cli.training.teaching import (
     Poses,
     Teaching,
+    check_batches,
     check_teacher,
     lessons,
     mean_over_poses,
@@ -80,6 +81,22 @@ def test_small_tiles_are_left_out(tmp_path: Path):
         file.writestr("0.jpg", simplejpeg.encode_jpeg(np.zeros((100, 256, 3), np.uint8)))
     with pytest.raises(UsageError, match="no tile of 256 px"):
         read_tiles([tmp_path])
+
+
+def test_slides_of_which_no_tile_is_left_are_no_slides(tmp_path: Path):
+    (tmp_path / "lung").mkdir()
+    for name, side in {"lung/a": 256, "b": 100, "a": 300}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as file:
+            file.writestr("0.jpg", simplejpeg.encode_jpeg(np.zeros((side, side, 3), np.uint8)))
+    tiles = read_tiles([tmp_path])
+    assert (tiles.slides, tiles.slide.tolist()) == (["a", "lung/a"], [0, 1])
+
+
+def test_batches_of_one_tile_are_refused(tiles: Tiles):
+    alone = Tiles(tiles.pixels[:9], tiles.slide[:9], tiles.slides[:2])
+    check_batches(alone, Settings(slides=2))
+    with pytest.raises(UsageError, match="--slides 1: expected batches of two tiles or more"):
+        check_batches(alone, Settings(slides=1))
 
 
 def test_a_folder_without_tiles_is_an_error(tmp_path: Path):

@@ -489,7 +489,8 @@ def test_a_checkpoint_with_foreign_pickles_is_refused(archive: Path, target: Pat
         (["--case-regex", "("], "is no regular expression"),
         (["--case-regex", "-"], "all 6 slides are of one case"),
         (["--teacher", "TITAN=."], "expected one kind of target"),
-        (["--width", "12"], "expected multiples of 8"),
+        (["--width", "12"], "--width: expected a multiple of 8, found 12"),
+        (["--embedding-dims", "4"], "--embedding-dims: expected --teacher"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

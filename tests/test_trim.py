@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,9 @@ def test_the_command_mirrors_folders_and_names_what_failed(made, tmp_path, monke
     rows = json.loads(done.stdout)
     assert [(row["name"], row["patches"], row["trimmed_from"]) for row in rows] == [("a.ozx", 4, MOST)]
     assert [path.name for path in (tmp_path / "trimmed").rglob("*.ozx")] == ["a.ozx"]
+    assert wsisum("trim", ".", "--keep", 4, "--force").returncode == 1  # b.ozx again
+    assert not (tmp_path / "trimmed" / "trimmed").exists()  # what was made is not cut again
+    shutil.rmtree(tmp_path / "trimmed" / "in")
     again = wsisum("trim", "in/deep/a.ozx", "--keep", 4, "-o", "trimmed/deep")
     assert again.returncode == 2
     assert "is there already" in again.stderr

@@ -19,7 +19,7 @@ from wsisum_cli.features import find_features
 from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
 from wsisum_cli.product import FEATURES, SUMMARIES, Product
 from wsisum_cli.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
-from wsisum_cli.source import Source, companion, find_source, group_series, sha256_of
+from wsisum_cli.source import Source, companion, find_source, group_series, output_stem, sha256_of
 from wsisum_cli.summary import open_summary
 
 MAX_NAME = 200  # characters; file systems take 255 bytes
@@ -240,11 +240,6 @@ def features_for(request: Request, name: Path) -> Path | None:
 def folded(path: Path) -> str:
     """What file systems that ignore case and composition of letters take for the same name."""
     return unicodedata.normalize("NFC", path.as_posix()).casefold()
-
-
-def output_stem(relative: Path) -> Path:
-    stem = relative.with_suffix("")
-    return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
 
 
 def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:

@@ -20,12 +20,13 @@ ATTEMPTS = 200
 def pick_attempts(population: Population, keep: int, attempts: int = ATTEMPTS) -> Rows:
     """The best of so many draws: rows (K,). Without a summarizer the plain mean of features is the embedding.
 
-    They are drawn from the candidates, from all patches where more are to be kept than there are candidates.
-    Raises ModelError.
+    They are drawn from the candidates; from twice as many patches as are to be kept where that is no fewer than there
+    are candidates. Raises ModelError.
     """
     rows = population.candidates.rows
     if keep >= len(rows):
-        rows = np.arange(len(population.features))
+        more = min(2 * keep, len(population.features))  # as many as a summarizer sees at once
+        rows = np.sort(draw_by_cluster(population.candidates.cluster, more, population.seed))
     seeds = np.random.default_rng(population.seed).integers(2**63, size=attempts)
     cluster = population.candidates.cluster[rows]
     places = np.stack([draw_by_cluster(_dense(cluster), keep, int(seed)) for seed in seeds])

@@ -186,12 +186,18 @@ def compress(
     from wsisum_cli.inference import find_model
     from wsisum_cli.models_cli import user_folder
     from wsisum_cli.product import SUMMARIES, SWEEPS
+    from wsisum_cli.selection import NESTED
     from wsisum_cli.source import sha256_of
     from wsisum_cli.verdict import read_thresholds
     from wsisum_cli.workers import Setup, cores
 
     if sweep and (keep, max_bytes, target) != ("auto", None, None):
         raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
+    if features is not None and selector.value not in NESTED and (sweep or max_bytes is not None or target is not None):
+        raise UsageError(
+            f"--selector {selector.value} with --features: expected --keep alone, since only patches that would be "
+            f"kept are looked at, and this selector keeps others for every K; or use --selector {Selector.wsisum.value}"
+        )
     check_target(target)
     options = Options(
         keep=parse_keep(keep),
@@ -349,7 +355,8 @@ def verify(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Look at structure and sizes only.")] = False,
     encoder: Annotated[
-        str | None, typer.Option(help="The ONNX file that made the features, where it is not a shipped one.")
+        str | None,
+        typer.Option(help="The ONNX file that made the features, where none that ships or that you added is it."),
     ] = None,
     summarizer: Annotated[str | None, typer.Option(help="Likewise, of the summarizer.")] = None,
     slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,

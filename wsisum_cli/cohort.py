@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.source import output_stem
 
 #: What the columns are called here, in wsisum's own tables and in CLAM's.
 SLIDE, PATIENT = ("slide", "slide_id"), ("patient", "case", "case_id")
@@ -93,7 +94,7 @@ def _columns(path: Path, rows: Sequence[Mapping[str, str]], column: str) -> tupl
 
 def _match(path: Path, names: Sequence[str], known: Collection[str]) -> list[str]:
     """Each name as it is known. Raises UsageError for those that are not, and for what is named twice."""
-    matched = [name if name in known else str(PurePosixPath(name).with_suffix("")) if name else "" for name in names]
+    matched = [name if name in known or not name else output_stem(PurePosixPath(name)).as_posix() for name in names]
     missing = [name for name, as_known in zip(names, matched, strict=True) if as_known not in known]
     if missing:
         raise UsageError(

@@ -30,9 +30,9 @@ def usual_share(patches: int, kept: int) -> float:
 def pick_rare(served: Cosines, rows: np.ndarray, kept: Sequence[int], count: int, turn: int = 0) -> list[int]:
     """Up to `count` rows of `served` (P, N) more, for patches that are served worst.
 
-    `rows` (P,) says which of the N patches the pool holds. By turns: at even ones, counted from `turn` on, that of the
-    badly served patches which others are least like, as in a small spot of foreign tissue; at odd ones the worst
-    served, which raises the minimum.
+    `rows` (P,) says which of the N patches the pool holds. By turns, counted from `turn` on: that of the badly served
+    patches which others are least like, as in a small spot of foreign tissue; once in `TURNS` the worst served, which
+    raises the minimum.
     """
     best = served[list(kept)].max(axis=0)
     place = np.full(served.shape[1], -1)

@@ -58,11 +58,11 @@ def population_of(summary: Summary, file: StoredFeatures, models: SlideModels) -
     try:
         options, size = summary.attributes["options"], int(summary.attributes["patch"]["patch_size_level0"])
         count, clusters, seed = (int(options.get(name, default)) for name, default in DEFAULTS.items())
+        rare = None if options.get("rare") is None else float(options["rare"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SummaryError(f"{summary.name}: the attributes do not say how patches were picked ({error})") from error
     features = features_at(coords, file, mpp, summary.name)
-    candidates = sample_candidates(features, max(count, len(summary.coords)), clusters, seed)
-    return Population(features, coords, candidates, seed, size, models)
+    return Population(features, coords, sample_candidates(features, count, clusters, seed), seed, size, models, rare)
 
 
 def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -> SlideModels:

@@ -31,23 +31,22 @@ def tune_score(
     kept = [*fixed, *free]
     lowest = int(served[kept].max(axis=0).min())
     farthest = _distance(features, mean, kept) * FARTHER
-    now = float(score(pool.rows[[kept]])[0])
     for turn in range(ROUNDS):
         proposed = propose(pool, kept, count, turn, floor)
         if not proposed:
             break
-        gain = score(pool.rows[[_swapped(kept, [(place, row)]) for _, place, row in proposed]]) - now
+        # Scores are compared within a call alone: what a model sees, and so its score, may differ between calls.
+        rated = score(pool.rows[[kept, *(_swapped(kept, [(place, row)]) for _, place, row in proposed)]])
+        gain = rated[1:] - rated[0]
         spare = total(served[kept].max(axis=0)) - floor
         cost = np.array([max(lost, 0) for lost, _, _ in proposed]) + spare / 16 + 1
         best = [proposed[number][1:] for number in np.argsort(-gain / cost, kind="stable") if gain[number] > 0]
         together = [_swapped(kept, best[:size]) for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= len(best)]
         together = [other for other in together if _covers(served, other, floor, lowest)]
         together = [other for other in together if _distance(features, mean, other) <= farthest]
-        if not together:
-            continue
-        rated = score(pool.rows[together])
-        if rated.max() > now:
-            kept, now = together[int(rated.argmax())], float(rated.max())
+        if together:
+            together = [kept, *together]
+            kept = together[int(score(pool.rows[together]).argmax())]
     return kept[count:]
 
 

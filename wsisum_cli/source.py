@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from wsisum_cli.dicom import read_header
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 BLOCK = 4 << 20
 MAX_LIST = 1 << 16  # characters of a VMS that are read for the names of its images
@@ -91,6 +94,12 @@ def named_images(path: Path) -> list[Path]:
         lines = file.read(MAX_LIST).splitlines()
     named = {line.partition("=")[2].strip() for line in lines} - {path.name}
     return sorted(beside for beside in path.parent.iterdir() if beside.name in named and beside.is_file())
+
+
+def output_stem(relative: AnyPath) -> AnyPath:
+    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both."""
+    stem = relative.with_suffix("")
+    return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
 
 
 def sha256_of(path: Path) -> str:

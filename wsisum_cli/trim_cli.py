@@ -27,7 +27,7 @@ def trim(
         Path, typer.Option("--output", "-o", help="Folder for what is made; of one summary also its file (.ozx).")
     ] = Path("trimmed"),
     summarizer: Annotated[
-        str | None, typer.Option(help="The ONNX file of the summarizer, where it is not a shipped one.")
+        str | None, typer.Option(help="The ONNX file of the summarizer, where none that ships or that you added is it.")
     ] = None,
     slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
     device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
@@ -43,7 +43,7 @@ def trim(
     from wsisum_cli.console import print_trimmed, warn
     from wsisum_cli.trim import outputs_of, trim_summary
 
-    places = outputs_of(named(summaries), output)
+    places = outputs_of(named(summaries, output), output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: is there already; choose another --output, or --force replaces it")
@@ -66,10 +66,19 @@ def trim(
     raise typer.Exit(0 if len(done) == len(places) else FOUND)
 
 
-def named(arguments: list[str]) -> dict[Path, Path]:
-    """Each summary, and what it is called within a folder of outputs: a folder's tree is mirrored."""
+def named(arguments: list[str], output: Path) -> dict[Path, Path]:
+    """Each summary, and what it is called within a folder of outputs: a folder's tree is mirrored.
+
+    What an earlier command left in `output`, a folder within one that is searched, is left out.
+    """
     found: dict[Path, Path] = {}
     for argument in arguments:
-        root = Path(argument) if Path(argument).is_dir() else Path(argument).parent
-        found |= {Path(path): Path(path).relative_to(root) for path in all_summaries([argument])}
+        paths = [Path(path) for path in all_summaries([argument])]
+        if not Path(argument).is_dir():
+            found[paths[0]] = Path(paths[0].name)
+            continue
+        root, made = Path(argument), output.resolve()
+        apart = made == root.resolve() or not made.is_relative_to(root.resolve())
+        own = [path for path in paths if apart or not path.resolve().is_relative_to(made)]
+        found |= {path: path.relative_to(root) for path in own}
     return found

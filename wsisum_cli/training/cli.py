@@ -143,8 +143,11 @@ def summarizer(
     from wsisum_cli.training.data import read_cases
     from wsisum_cli.training.loop import Settings
     from wsisum_cli.training.masking import Masking
-    from wsisum_cli.training.summarizer import CardText, Options, train_summarizer
+    from wsisum_cli.training.summarizer import CardText, Options, check_width, train_summarizer
 
+    check_width(width)
+    if embedding_dims is not None and not teacher:
+        raise UsageError("--embedding-dims: expected --teacher, whose embeddings are fused; give one, or leave it out")
     options = Options(
         masking=Masking(candidates, mask_ratio),
         settings=Settings(

@@ -198,9 +198,13 @@ def split(data: TrainingData, options: Options) -> tuple[list[TrainingSlide], li
     return hold_out(slides, options.holdout, options.settings.seed)
 
 
+def check_width(width: int) -> None:
+    """Raises UsageError for one that the heads and the sines of places cannot share."""
+    if width % 8:
+        raise UsageError(f"--width: expected a multiple of 8, found {width}")
+
+
 def sizes_of(data: TrainingData, targets: Targets, options: Options) -> Sizes:
-    if options.width % 8 or options.decoder_width % 8:
-        raise UsageError("--width and --decoder-width: expected multiples of 8")
     return Sizes(
         dims=data.dims,
         embedding_dims=targets.dims,

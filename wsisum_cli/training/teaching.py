@@ -203,6 +203,7 @@ def train_pupil(
     teacher = load_encoder(teaching.teacher, training.device)
     check_teacher(teacher.card)
     tiles, settings = read_tiles(sources), replace(settings, method=PUPIL, side=VIEW, strength=STRENGTH)
+    check_batches(tiles, settings)
     task = TeachingTask(tiles, teacher.card.dims, settings)
     if teaching.start is not None:
         start_from(task.pupil.network, teaching.start)
@@ -216,6 +217,16 @@ def train_pupil(
     if not trained.first_process:
         return None
     return export_encoder(task.pupil.network, tiles, settings.dims, folder / "encoder.onnx", card)
+
+
+def check_batches(tiles: Tiles, settings: Settings) -> None:
+    """Raises UsageError where a batch could be of one tile, from which nothing can be told apart."""
+    fewest = np.sort(np.bincount(tiles.slide))[: settings.slides]
+    if fewest.sum() < 2:
+        raise UsageError(
+            f"--slides {settings.slides}: expected batches of two tiles or more, found a slide of one tile; "
+            "take more slides to a batch, or leave that slide out"
+        )
 
 
 def check_teacher(card: Card) -> None:

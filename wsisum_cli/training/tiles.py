@@ -35,19 +35,21 @@ class Tiles:
 def find_tiles(sources: Sequence[Path]) -> list[tuple[Path, str, str]]:
     """ZIP file, member and slide of every tile, in order of slide and member.
 
-    A ZIP file with folders holds a slide in each; one without is a slide itself. `sources` are ZIP files and
-    folders of them. Raises UsageError when there are none, or a file is no ZIP file.
+    A ZIP file with folders holds a slide in each; one without is a slide itself, called by its place among `sources`,
+    which are ZIP files and folders of them. Raises UsageError when there are none, or a file is no ZIP file.
     """
-    archives: list[Path] = []
+    archives: list[tuple[Path, str]] = []
     for source in sources:
-        archives += sorted(source.rglob("*.zip")) if source.is_dir() else [source]
+        inside = sorted(source.rglob("*.zip")) if source.is_dir() else []
+        archives += [(path, path.relative_to(source).with_suffix("").as_posix()) for path in inside]
+        archives += [] if source.is_dir() else [(source, source.stem)]
     found = []
-    for path in archives:
+    for path, name in archives:
         with readable(path), zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 place = PurePosixPath(member)
                 if place.suffix.lower() in SUFFIXES:
-                    found.append((path, member, "/".join(place.parts[:-1]) or path.stem))
+                    found.append((path, member, "/".join(place.parts[:-1]) or name))
     if not found:
         raise UsageError(f"{', '.join(path.name for path in sources)}: no ZIP files of JPEG tiles found")
     return sorted(found, key=lambda tile: (tile[2], tile[1]))
@@ -74,9 +76,7 @@ def read_tiles(sources: Sequence[Path]) -> Tiles:
     """
     found = find_tiles(sources)
     pixels: npt.NDArray[np.uint8] = np.empty((len(found), SIDE, SIDE, 3), np.uint8)
-    names = sorted({slide for _, _, slide in found})
-    number = {name: index for index, name in enumerate(names)}
-    owner: list[int] = []
+    owner: list[str] = []
     with ExitStack() as opened:
         archives = {path: opened.enter_context(zipfile.ZipFile(path)) for path in {path for path, _, _ in found}}
         for path, member, slide in found:
@@ -84,7 +84,8 @@ def read_tiles(sources: Sequence[Path]) -> Tiles:
                 tile = jpeg.decode(archives[path].read(member))
             if min(tile.shape[:2]) >= SIDE:
                 pixels[len(owner)] = tile[:SIDE, :SIDE]
-                owner.append(number[slide])
+                owner.append(slide)
     if not owner:
         raise UsageError(f"{found[0][0].name}: no tile of {SIDE} px or more on each side")
-    return Tiles(pixels[: len(owner)], np.array(owner, np.int32), names)
+    names, number = np.unique(owner, return_inverse=True)
+    return Tiles(pixels[: len(owner)], number.astype(np.int32), names.tolist())
