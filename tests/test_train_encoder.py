@@ -11,6 +11,7 @@ import pytest
 import simplejpeg
 import torch
 from draw import draw_tissue, write_svs
+from summaries import write_tiny
 from typer.testing import CliRunner
 
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
@@ -92,6 +93,22 @@ def test_slides_of_which_no_tile_is_left_are_no_slides(tmp_path: Path):
     assert (tiles.slides, tiles.slide.tolist()) == (["a", "lung/a"], [0, 1])
 
 
+def test_patches_of_summary_slides_are_tiles(tmp_path: Path):
+    write_svs(tmp_path / "a.svs", draw_tissue(2048, 1536), tile=256)
+    encoder, output = load_encoder("texture", "cpu"), tmp_path / "out" / "lung" / "a.ozx"
+    job = Job(find_source(tmp_path / "a.svs"), output, "a.svs")
+    compress_slide(job, Options(keep=5, draws=100), Tools(encoder))
+    tiles = read_tiles([tmp_path / "out"])
+    assert (tiles.slides, tiles.slide.tolist()) == (["lung/a"], [0] * 5)
+    with open_summary(output) as summary:
+        assert np.array_equal(tiles.pixels, np.stack(list(summary.patches)))
+
+
+def test_summaries_of_other_patches_are_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"tiny\.ozx: expected patches of 256 px at 0.5 µm per px, found 32 px"):
+        read_tiles([write_tiny(tmp_path / "tiny.ozx")])
+
+
 def test_batches_of_one_tile_are_refused(tiles: Tiles):
     alone = Tiles(tiles.pixels[:9], tiles.slide[:9], tiles.slides[:2])
     check_batches(alone, Settings(slides=2))
@@ -100,7 +117,7 @@ def test_batches_of_one_tile_are_refused(tiles: Tiles):
 
 
 def test_a_folder_without_tiles_is_an_error(tmp_path: Path):
-    with pytest.raises(UsageError, match="no ZIP files of JPEG tiles"):
+    with pytest.raises(UsageError, match="expected ZIP files of JPEG tiles, or summary slides"):
         read_tiles([tmp_path])
 
 

@@ -25,12 +25,12 @@ INTERRUPTED = 130
 #: What the extra `train` brings.
 NEEDED = ("torch", "onnx", "onnxscript", "matplotlib")
 
-train_app = typer.Typer(help="Train models of your own on features of your own slides.", no_args_is_help=True)
+train_app = typer.Typer(help="Train models of your own on tiles and features of your own slides.", no_args_is_help=True)
 
 
 @train_app.callback()
 def options_of_all() -> None:
-    """Train models of your own on features of your own slides."""
+    """Train models of your own on tiles and features of your own slides."""
 
 
 class Precision(StrEnum):
@@ -252,7 +252,8 @@ class Method(StrEnum):
 @train_app.command()
 def encoder(
     tiles: Annotated[
-        list[Path], typer.Option(help="ZIP file of JPEG tiles, or a folder of them; may be given again.", exists=True)
+        list[Path],
+        typer.Option(help="ZIP file of JPEG tiles, summary slide, or folder of these; again for more.", exists=True),
     ],
     output: RunOption,
     method: Annotated[

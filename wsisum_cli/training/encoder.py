@@ -23,12 +23,11 @@ from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains
 from wsisum_cli.training.export import export_onnx
 from wsisum_cli.training.network import METHODS, Block, Network, Statistics, follow
-from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
+from wsisum_cli.training.tiles import MPP, SIDE, Tiles, read_tiles
 
 T = TypeVar("T")
 
 MEAN, STD = (0.76, 0.60, 0.73), (0.17, 0.20, 0.16)  # of H&E tissue, R, G, B scaled to 0..1
-MPP = 0.5  # of the tiles
 SCALED_BY = 4096  # tiles that give the components
 EVEN_STAGES = 2  # the first, whose maps of a whole tile are 50 px; those of the others have odd sides
 

@@ -31,7 +31,6 @@ from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains, lay
 from wsisum_cli.training.checkpoint import CHECKPOINT, read_checkpoint
 from wsisum_cli.training.encoder import (
-    MPP,
     Settings,
     ahead,
     configuration,
@@ -40,7 +39,7 @@ from wsisum_cli.training.encoder import (
     normalised,
 )
 from wsisum_cli.training.network import Network, Pupil
-from wsisum_cli.training.tiles import SIDE, Tiles, read_tiles
+from wsisum_cli.training.tiles import MPP, SIDE, Tiles, read_tiles
 
 PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress

@@ -1,22 +1,26 @@
-"""Tiles to learn from: ZIP files of JPEG tiles, one a slide or one for many, decoded once."""
+"""Tiles to learn from: ZIP files of JPEG tiles, one a slide or one for many, or summary slides; decoded once."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli import jpeg
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.summary import SUFFIX, open_summary
 
-SIDE = 256  # px
-SUFFIXES = (".jpg", ".jpeg")
+SIDE, MPP, TOLERANCE = 256, 0.5, 0.1  # px, µm per px, and what share of that a summary's patches may differ by
+JPEGS = (".jpg", ".jpeg")
+ZIP = ".zip"
 
 
 @dataclass(frozen=True)
@@ -32,27 +36,54 @@ class Tiles:
     slides: list[str]
 
 
-def find_tiles(sources: Sequence[Path]) -> list[tuple[Path, str, str]]:
-    """ZIP file, member and slide of every tile, in order of slide and member.
+@dataclass(frozen=True, order=True)
+class Tile:
+    """Where a tile is: of a slide, a member of a ZIP file or a patch of a summary, whose number it is."""
 
-    A ZIP file with folders holds a slide in each; one without is a slide itself, called by its place among `sources`,
-    which are ZIP files and folders of them. Raises UsageError when there are none, or a file is no ZIP file.
+    slide: str
+    member: str
+    path: Path
+
+
+def find_tiles(sources: Sequence[Path]) -> list[Tile]:
+    """Every tile of ZIP files, summary slides and folders of both, in order of slide and member.
+
+    A ZIP file with folders holds a slide in each; one without, like a summary, is a slide itself, called by its place
+    among `sources`. Raises UsageError when there are no tiles, a file is no ZIP file, or a summary has patches of
+    another size; SummaryError.
     """
-    archives: list[tuple[Path, str]] = []
+    found: list[Tile] = []
     for source in sources:
-        inside = sorted(source.rglob("*.zip")) if source.is_dir() else []
-        archives += [(path, path.relative_to(source).with_suffix("").as_posix()) for path in inside]
-        archives += [] if source.is_dir() else [(source, source.stem)]
-    found = []
-    for path, name in archives:
-        with readable(path), zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                place = PurePosixPath(member)
-                if place.suffix.lower() in SUFFIXES:
-                    found.append((path, member, "/".join(place.parts[:-1]) or name))
+        inside = sorted(path for path in source.rglob("*") if path.suffix in (ZIP, SUFFIX)) if source.is_dir() else []
+        for path in inside or [source]:
+            name = (path.relative_to(source) if inside else Path(path.name)).with_suffix("").as_posix()
+            if not path.is_dir():
+                found += in_summary(path, name) if path.suffix == SUFFIX else in_zip(path, name)
     if not found:
-        raise UsageError(f"{', '.join(path.name for path in sources)}: no ZIP files of JPEG tiles found")
-    return sorted(found, key=lambda tile: (tile[2], tile[1]))
+        names = ", ".join(path.name for path in sources)
+        raise UsageError(f"{names}: expected ZIP files of JPEG tiles, or summary slides ({SUFFIX}), found none")
+    return sorted(found)
+
+
+def in_zip(path: Path, name: str) -> list[Tile]:
+    with readable(path), zipfile.ZipFile(path) as archive:
+        members = [PurePosixPath(member) for member in archive.namelist()]
+    jpegs = [member for member in members if member.suffix.lower() in JPEGS]
+    return [Tile("/".join(member.parts[:-1]) or name, str(member), path) for member in jpegs]
+
+
+def in_summary(path: Path, name: str) -> list[Tile]:
+    with open_summary(path) as summary:
+        try:
+            size, mpp = int(summary.attributes["patch"]["patch_size"]), float(summary.attributes["patch"]["mpp"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SummaryError(f"{path.name}: the attributes do not say how large patches are; verify it") from error
+        if size != SIDE or abs(mpp / MPP - 1) > TOLERANCE:
+            raise UsageError(
+                f"{path.name}: expected patches of {SIDE} px at {MPP} µm per px, found {size} px at {mpp:.3g} µm; make "
+                "the summary with an encoder that looks at such, as the shipped ones do"
+            )
+        return [Tile(name, f"{row:06d}", path) for row in range(len(summary.patches))]
 
 
 @contextmanager
@@ -69,23 +100,34 @@ def readable(path: Path, member: str = "") -> Iterator[None]:
         raise UsageError(f"{path.name}: {expected}, found one that cannot be read ({error}); {remedy}") from error
 
 
+def decoded(path: Path, members: Sequence[str]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Tiles of a file, (H, W, 3) each. Raises UsageError, SummaryError."""
+    if path.suffix == SUFFIX:
+        with open_summary(path) as summary:
+            yield from (summary.patches[int(member)] for member in members)
+        return
+    with readable(path), zipfile.ZipFile(path) as archive:
+        for member in members:
+            with readable(path, member):
+                tile = jpeg.decode(archive.read(member))
+            yield tile
+
+
 def read_tiles(sources: Sequence[Path]) -> Tiles:
     """Decode all tiles, 5,000 to the GB. Smaller ones are left out, larger ones cut.
 
-    Raises UsageError when none is left, or one is broken.
+    Raises UsageError when none is left, or one is broken; SummaryError.
     """
     found = find_tiles(sources)
     pixels: npt.NDArray[np.uint8] = np.empty((len(found), SIDE, SIDE, 3), np.uint8)
     owner: list[str] = []
-    with ExitStack() as opened:
-        archives = {path: opened.enter_context(zipfile.ZipFile(path)) for path in {path for path, _, _ in found}}
-        for path, member, slide in found:
-            with readable(path, member):
-                tile = jpeg.decode(archives[path].read(member))
-            if min(tile.shape[:2]) >= SIDE:
-                pixels[len(owner)] = tile[:SIDE, :SIDE]
-                owner.append(slide)
+    for path, of_path in groupby(found, key=attrgetter("path")):
+        tiles = list(of_path)
+        for tile, seen in zip(tiles, decoded(path, [tile.member for tile in tiles]), strict=True):
+            if min(seen.shape[:2]) >= SIDE:
+                pixels[len(owner)] = seen[:SIDE, :SIDE]
+                owner.append(tile.slide)
     if not owner:
-        raise UsageError(f"{found[0][0].name}: no tile of {SIDE} px or more on each side")
+        raise UsageError(f"{found[0].path.name}: no tile of {SIDE} px or more on each side")
     names, number = np.unique(owner, return_inverse=True)
     return Tiles(pixels[: len(owner)], number.astype(np.int32), names.tolist())
