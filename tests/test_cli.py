@@ -7,11 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from draw import draw_tissue, write_svs, write_tiff
+from rich.console import Console
+from summaries import write_tiny
 
 from wsisum_cli import __version__
+from wsisum_cli.console import print_outcomes
+from wsisum_cli.outcome import Outcome
 
 
 def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,7 +53,16 @@ def test_version_and_help():
         (["compress", ".", "--keep", "0"], "--keep"),
         (["compress", ".", "--pixels", "png"], "--pixels"),
         (["compress", ".", "--manifest", "none.csv"], "none.csv"),
-        (["verify", ".", "--quick", "--source", "."], "--quick does not look at the source"),
+        (["verify", ".", "--quick", "--source", "."], "--quick looks at neither source nor figures"),
+        (["verify", ".", "--quick", "--threshold", "coverage>=0.9"], "--quick looks at neither source nor figures"),
+        (
+            ["compress", ".", "--selector", "random", "--rare", "0.1"],
+            "--rare: expected --selector wsisum, found random",
+        ),
+        (["compress", ".", "--patch-size-level0", "512"], "--patch-size-level0 is of given features"),
+        (["compress", ".", "--selector", "attention", "--slide-encoder", "none"], "expected a slide encoder"),
+        (["compress", ".", "--selector", "attention", "--encoder", "texture"], "expected a slide encoder"),
+        (["inspect", "a.ozx", "--image", "x.jpg"], "--image x.jpg: expected a name that ends in .png"),
         (["verify", "."], "no summary slides"),
         (["inspect", "a.ozx", "b.ozx", "--image", "x.png"], "--image draws one summary"),
         (["frobnicate"], "frobnicate"),
@@ -79,6 +93,38 @@ def test_cuda_asked_for_and_missing_cannot_start(slide: Path, tmp_path: Path):
     assert done.returncode == 2
     assert "CUDA was asked for and is not active" in done.stderr
     assert not list(tmp_path.glob("*.ozx"))
+
+
+def row(source: str, **figures: Any) -> Outcome:
+    return Outcome(source, "written", bytes_in=12_500_000, bytes_out=1_100_000, tissue_patches=254, **figures)
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 40])
+def test_a_narrow_terminal_still_shows_slide_and_verdict(width: int, capsys: pytest.CaptureFixture[str]):
+    outcomes = [row("pancreas/pdac-tru-cut-3.tiff", patches=32, coverage=0.71, verdict="REVIEW")]
+    print_outcomes(Console(width=width), outcomes)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "REVIEW" in lines[1]
+    assert "pancreas/pdac" in lines[1]
+    assert ("coverage" in lines[0], "ratio" in lines[0]) == (width >= 60, width >= 120)
+
+
+def test_slides_that_fail_before_anything_is_done_are_told(slide: Path, tmp_path: Path):
+    (tmp_path / "slide.h5").write_bytes(b"of another program")
+    done = wsisum("features", slide, "-o", tmp_path)
+    assert done.returncode == 1
+    assert "slide.h5: cannot be read, and may be another program's; choose another --output" in done.stderr
+
+
+def test_an_edited_summary_is_shown_with_a_warning(tmp_path: Path):
+    path = write_tiny(tmp_path / "tiny.ozx")
+    data = path.read_bytes()
+    assert wsisum("inspect", path).returncode == 0
+    path.write_bytes(data.replace(b'"PASS"', b'"FAIL"'))
+    done = wsisum("inspect", path)
+    assert done.returncode == 1
+    assert "changed or damaged since; run wsisum verify on it" in done.stderr
 
 
 def test_a_dry_run_foresees_and_writes_nothing(slide: Path, tmp_path: Path):

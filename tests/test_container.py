@@ -340,6 +340,15 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path):
+    (tmp_path / "folder.ozx").mkdir()
+    for path in (tmp_path / "none" / "B12.ozx", tmp_path / "folder.ozx"):
+        with pytest.raises(OSError) as raised, writing_aside(path) as aside:  # noqa: PT011 - its kind is the system's
+            write_container(aside, CONTENTS)
+        assert raised.value.filename == str(path)
+        assert "part" not in str(raised.value)
+
+
 def test_what_a_killed_process_left_aside_is_removed(tmp_path: Path):
     for name in ("B[12].ozx", "other.ozx"):
         with writing_aside(tmp_path / name) as aside:

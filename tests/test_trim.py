@@ -112,6 +112,15 @@ def test_one_that_has_no_more_is_copied(made, tmp_path):
     assert (done.patches, done.trimmed_from) == (FEWER, None)
 
 
+def test_in_place_it_says_how_large_it_was(made, tmp_path):
+    path = tmp_path / "a.ozx"
+    path.write_bytes(made["source", MOST].read_bytes())
+    done = trim_summary(path, path, FEWER, force=True)
+    assert (done.bytes_in, done.trimmed_from) == (made["source", MOST].stat().st_size, MOST)
+    again = trim_summary(path, path, FEWER, force=True)
+    assert (again.bytes_in, again.bytes_out, again.trimmed_from) == (done.bytes_out, done.bytes_out, None)
+
+
 @pytest.mark.parametrize("keep", [1, 2, 7])
 @pytest.mark.parametrize("mode", ["jpeg", "source", "models"])
 def test_any_number_of_a_tiny_summary(tmp_path, mode, keep):
@@ -190,6 +199,8 @@ def test_outputs_are_told_apart(tmp_path):
     a, b = tmp_path / "x" / "a.ozx", tmp_path / "y" / "a.ozx"
     assert outputs_of({a: Path("a.ozx")}, tmp_path / "b.ozx") == {a: tmp_path / "b.ozx"}
     assert outputs_of({a: Path("x/a.ozx")}, tmp_path) == {a: tmp_path / "x" / "a.ozx"}
+    with pytest.raises(UsageError, match=r"b\.ozx: expected a folder for 2 summaries"):
+        outputs_of({a: Path("x/a.ozx"), b: Path("y/a.ozx")}, tmp_path / "b.ozx")
     with pytest.raises(UsageError, match="share one output"):
         outputs_of({a: Path("a.ozx"), b: Path("a.ozx")}, tmp_path)
 

@@ -172,14 +172,19 @@ LISTENING = (
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals):
     command = [sys.executable, "-c", LISTENING, "compress", str(archive), "-o", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "3 slides to summarize, 0 up to date\n"  # the work begins
-        process.send_signal(sent)
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)  # Ctrl-C is for the workers too
+        else:
+            process.send_signal(sent)
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert "interrupted" in errors
+    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to go on"
     assert "Traceback" not in errors
+    assert "Warning" not in errors
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert len(report["slides"]) + len(report["not_tried"]) == 3
     assert report["not_tried"]

@@ -174,7 +174,13 @@ def verdict(
     again = judge(summary.attributes["quality"], draws, keep, stored)
     stated = (recorded["verdict"], recorded["percentiles"], recorded["reasons"])
     if stated != (again.verdict, again.percentiles, list(again.reasons)):
-        yield Finding("verdict-differs", "the verdict is not what figures and draws give", ROOT, *map(str, stated[:1]))
+        yield Finding(
+            "verdict-differs",
+            "the verdict is not what figures and draws give",
+            ROOT,
+            again.verdict,
+            recorded["verdict"],
+        )
     figures = {name: measured.get(name, value) for name, value in summary.attributes["quality"].items()}
     found = judge(figures, draws, keep, thresholds or stored)
     if found.verdict == FAIL:

@@ -138,7 +138,7 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         else:
             outcomes.append(done)
     outcomes.sort(key=lambda outcome: outcome.source)
-    models = request.choices.describe() if request.product is SUMMARIES else ""
+    models = describe_models(request) if request.product is SUMMARIES else ""
     return Plan(jobs, outcomes, other_files, request.product.task, models)
 
 
@@ -163,6 +163,13 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
         sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
         outcomes += outcomes_of_parts(series, source)
     return sorted(sources, key=lambda found: found.path), outcomes, other_files
+
+
+def describe_models(request: Request) -> str:
+    """One line for a log."""
+    found = [choice for choice in request.choices.named().values() if choice is not None and not choice.named]
+    where = " (where the features are of their encoder)" if request.features is not None and found else ""
+    return request.choices.describe() + where
 
 
 def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:

@@ -186,18 +186,11 @@ def compress(
     from wsisum_cli.inference import find_model
     from wsisum_cli.models_cli import user_folder
     from wsisum_cli.product import SUMMARIES, SWEEPS
-    from wsisum_cli.selection import NESTED
     from wsisum_cli.source import sha256_of
     from wsisum_cli.verdict import read_thresholds
     from wsisum_cli.workers import Setup, cores
 
-    if sweep and (keep, max_bytes, target) != ("auto", None, None):
-        raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
-    if features is not None and selector.value not in NESTED and (sweep or max_bytes is not None or target is not None):
-        raise UsageError(
-            f"--selector {selector.value} with --features: expected --keep alone, since only patches that would be "
-            f"kept are looked at, and this selector keeps others for every K; or use --selector {Selector.wsisum.value}"
-        )
+    check_together(selector, sweep, features, keep, max_bytes, target, rare, patch_size_level0)
     check_target(target)
     options = Options(
         keep=parse_keep(keep),
@@ -216,10 +209,39 @@ def compress(
     folders = [user_folder()]
     model = find_model(encoder, folders)
     choices = choose_models(summarizer, slide_encoder, model, features is not None, options.keep, folders)
+    if selector == Selector.attention and choices.slide_encoder is None:
+        raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
     request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
     setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, product, choices)
     run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+
+
+def check_together(
+    selector: Selector,
+    sweep: bool,
+    features: Path | None,
+    keep: str,
+    max_bytes: str | None,
+    target: float | None,
+    rare: float | None,
+    patch_size_level0: int | None,
+) -> None:
+    """Raise UsageError for options of `compress` that do not go together."""
+    from wsisum_cli.selection import NESTED
+
+    free = sweep or max_bytes is not None or target is not None
+    if sweep and (keep, max_bytes, target) != ("auto", None, None):
+        raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
+    if features is not None and selector.value not in NESTED and free:
+        raise UsageError(
+            f"--selector {selector.value} with --features: expected --keep alone, since only patches that would be "
+            f"kept are looked at, and this selector keeps others for every K; or use --selector {Selector.wsisum.value}"
+        )
+    if rare is not None and selector != Selector.wsisum:
+        raise UsageError(f"--rare: expected --selector {Selector.wsisum.value}, found {selector.value}; leave one out")
+    if patch_size_level0 is not None and features is None:
+        raise UsageError("--patch-size-level0 is of given features; give --features, or leave it out")
 
 
 @app.command()
@@ -375,8 +397,8 @@ def verify(
     from wsisum_cli.verify import verify_summary
     from wsisum_cli.workers import cores
 
-    if quick and source is not None:
-        raise UsageError("--quick does not look at the source; leave one of the two out")
+    if quick and (source is not None or threshold):
+        raise UsageError("--quick looks at neither source nor figures; leave it out, or --source and --threshold")
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
     index = SourceIndex(source) if source is not None else None

@@ -34,7 +34,8 @@ def against_source(
     """The same file, the same pixels, the same quality over all tissue."""
     source = content.attributes["source"]
     if path is None:
-        yield Finding("source-missing", f"no slide of {source['bytes']} bytes and this content", None, source["sha256"])
+        wanted = f"{source['name']} of {source['bytes']} bytes, sha256 {source['sha256'][:12]}"
+        yield Finding("source-missing", f"expected {wanted}, found no such slide there; give another --source")
         return
     try:
         digest = find_source(path).sha256

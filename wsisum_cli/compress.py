@@ -253,7 +253,9 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
     grid = lay(align=True) if copied else free
     if not len(grid.coords):
-        raise NoTissueError(f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask")
+        raise NoTissueError(
+            f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
+        )
     return grid
 
 

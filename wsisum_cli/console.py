@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,7 +134,10 @@ def many(count: int, noun: str) -> str:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    return [plan_line(plan), *([plan.models] if plan.models and plan.jobs else [])]
+    """What is to be done, and what has failed before anything was done."""
+    models = [plan.models] if plan.models and plan.jobs else []
+    failed = [outcome_line(outcome) for outcome in plan.outcomes if outcome.status == FAILED]
+    return [plan_line(plan), *models, *failed]
 
 
 def plan_line(plan: Plan) -> str:
@@ -171,27 +174,33 @@ def printable(text: str) -> str:
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """The table at the end of a run."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("slide", overflow="fold", min_width=24)
-    table.add_column("outcome", no_wrap=True)
-    for name in ("in", "out", "ratio", "patches", "coverage"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.source):
-        what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
-        table.add_row(
-            escape(printable(outcome.source)),
-            Text(what, COLOURS.get(outcome.status, "")),
-            size(outcome.bytes_in),
-            size(outcome.bytes_out),
-            f"{outcome.ratio:.1f}" if outcome.ratio else "",
-            patch_count(outcome),
-            f"{outcome.coverage:.3f}" if outcome.coverage is not None else "",
-            verdict_text(outcome.verdict) if outcome.verdict else "",
-        )
-    console.print(table)
+    """The table at the end of a run; in a narrow terminal without the columns that matter least."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.source)
+    columns = {name: [cell(outcome) for outcome in ordered] for name, cell in COLUMNS.items()}
+    unlimited = console.options.update_width(10_000)
+    for name in LEAST:
+        if console.measure(outcome_table(columns), options=unlimited).maximum <= console.width:
+            break
+        del columns[name]
+    console.print(outcome_table(columns))
     console.print(total_line(outcomes))
+
+
+def outcome_table(columns: Mapping[str, Sequence[Text]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        text = name in ("slide", "outcome", "verdict")
+        table.add_column(
+            name, justify="left" if text else "right", no_wrap=name not in ("slide", "outcome"), overflow="fold"
+        )
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def outcome_text(outcome: Outcome) -> Text:
+    what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
+    return Text(what, COLOURS.get(outcome.status, ""))
 
 
 def patch_count(outcome: Outcome) -> str:
@@ -199,6 +208,20 @@ def patch_count(outcome: Outcome) -> str:
     if not outcome.patches:
         return ""
     return f"{outcome.patches}" if outcome.features else f"{outcome.patches}/{outcome.tissue_patches}"
+
+
+#: Columns of the table of a run, and which of them go first where it is too wide.
+COLUMNS: dict[str, Callable[[Outcome], Text]] = {
+    "slide": lambda outcome: Text(printable(outcome.source)),
+    "outcome": outcome_text,
+    "in": lambda outcome: Text(size(outcome.bytes_in)),
+    "out": lambda outcome: Text(size(outcome.bytes_out)),
+    "ratio": lambda outcome: Text(f"{outcome.ratio:.1f}" if outcome.ratio else ""),
+    "patches": lambda outcome: Text(patch_count(outcome)),
+    "coverage": lambda outcome: Text(f"{outcome.coverage:.3f}" if outcome.coverage is not None else ""),
+    "verdict": lambda outcome: verdict_text(outcome.verdict) if outcome.verdict else Text(),
+}
+LEAST = ("ratio", "in", "patches", "out", "coverage")
 
 
 def total_line(outcomes: Sequence[Outcome]) -> str:

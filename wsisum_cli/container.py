@@ -69,6 +69,10 @@ def writing_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename == str(aside):  # a name that nobody asked for
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)

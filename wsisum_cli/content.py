@@ -313,7 +313,7 @@ class Content:
             return encoder
         given = self.attributes["features"]["origin"] == "given"
         owner = f"whose features of {card['name']} were given" if given else f"made by {card['name']}"
-        yield Finding("features-not-recomputed", f"a summary {owner}; pass that model as --encoder")
+        yield Finding("features-not-recomputed", f"a summary {owner}; pass that model, where you have it, as --encoder")
         return None
 
     def encode(

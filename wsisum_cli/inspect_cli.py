@@ -69,6 +69,8 @@ def check_options(
         raise UsageError("--features draws all selectors for one summary; give one")
     if compare and not several and features is None:
         raise UsageError("--compare draws summaries side by side; give several of one slide, or --features")
+    if image is not None and image.suffix.lower() != ".png":
+        raise UsageError(f"--image {image.name}: expected a name that ends in .png, as what is written; name it so")
     if image is not None and several and not compare:
         raise UsageError("--image draws one summary; give one")
     if paint is not None and len({default_path(path, paint) for path in summaries}) < len(summaries):
@@ -76,7 +78,7 @@ def check_options(
 
 
 def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as_json: bool) -> bool:
-    """Print and draw one after the other. Says whether one could not be read."""
+    """Print and draw one after the other. Says whether one could not be read, or is not as it was written."""
     from wsisum_cli.console import output, print_summary, warn
     from wsisum_cli.inspection import facts, kept_patches
     from wsisum_cli.summary import open_summary
@@ -86,6 +88,9 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
     for path in summaries:
         try:
             with open_summary(path) as summary:
+                if not summary.attributes_are_whole:
+                    failed = True
+                    warn(f"{summary.name}: what is said of it was changed or damaged since; run wsisum verify on it")
                 found.append({**facts(summary), "kept": kept_patches(summary)})
                 draw_one(summary, path, image, paint)
                 if not as_json:

@@ -26,7 +26,8 @@ def all_summaries(arguments: list[str]) -> list[str]:
         if not Path(argument).is_dir():
             found.append(argument)
             continue
-        inside = sorted(str(path) for path in Path(argument).rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+        there = (path for path in Path(argument).rglob(f"*{SUFFIX}") if path.is_file())
+        inside = sorted(str(path) for path in there if not path.name.startswith("."))
         if not inside:
             raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
         found += inside

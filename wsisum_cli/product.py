@@ -46,7 +46,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "tissue_patches": written.tissue_patches,
         "pixels": written.pixels,
         "provider": written.provider,
-        "coverage": round(written.quality.coverage, 4),
+        "coverage": round(written.quality.coverage, 6),
         "reconstruction": written.reconstruction,
         "embedding_cosine": written.embedding_cosine,
         "verdict": written.verdict,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import operator
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -90,7 +91,8 @@ def open_summary(path: str | Path) -> Summary:
     # Each of fsspec's file systems has exceptions of its own.
     except Exception as error:
         why = getattr(error, "strerror", None) or type(error).__name__  # its text may hold a path, or a URL's key
-        raise SummaryError(f"{name}: cannot be opened ({why})") from error
+        remedy = "; check the address, and who may read there" if "://" in str(path) else ""
+        raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from error
     try:
         return Summary(file, name)
     except BaseException:
@@ -164,6 +166,11 @@ class Summary:
             raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
         found_attributes: dict[str, Any] = attributes
         return found_attributes
+
+    @property
+    def attributes_are_whole(self) -> bool:
+        """Whether they are as they were written, by the checksum of the file's list."""
+        return zlib.crc32(self.read(ROOT)) == self.members[ROOT].crc
 
     def array(self, name: str) -> np.ndarray:
         """One array of the hierarchy by its path, images decoded. Raises SummaryError."""

@@ -50,7 +50,7 @@ def trim_summary(path: Path, output: Path, keep: int, models: Models | None = No
     """
     if output.exists() and not force:
         raise UsageError(f"{output}: is there already; --force replaces it")
-    models = models or Models()
+    models, before = models or Models(), path.stat().st_size
     with open_summary(path) as summary:
         check(path, summary)
         whole = summary.attributes["patches"] <= keep
@@ -66,7 +66,7 @@ def trim_summary(path: Path, output: Path, keep: int, models: Models | None = No
         if bad:
             raise SummaryError(f"{output.name}: the summary just trimmed does not verify: {bad[0].message}")
     with open_summary(output) as summary:
-        return told(summary, path, output)
+        return told(summary, None if whole else summary.attributes["trimmed_from"], before, output)
 
 
 def check(path: Path, summary: Summary) -> None:
@@ -86,11 +86,10 @@ def check(path: Path, summary: Summary) -> None:
         raise SummaryError(f"{summary.name}: it is damaged, and is not cut: {bad[0].message}; run wsisum verify on it")
 
 
-def told(summary: Summary, path: Path, output: Path) -> Trimmed:
+def told(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> Trimmed:
     about = summary.attributes
-    sizes = (path.stat().st_size, output.stat().st_size)
     figures = (about["quality"]["coverage"], about["verdict"]["verdict"])
-    return Trimmed(summary.name, about["patches"], about["trimmed_from"], *sizes, *figures)
+    return Trimmed(summary.name, about["patches"], trimmed_from, bytes_in, output.stat().st_size, *figures)
 
 
 def cut_files(summary: Summary, keep: int, models: Models) -> dict[str, bytes]:
@@ -174,6 +173,8 @@ def outputs_of(summaries: Mapping[Path, Path], output: Path) -> dict[Path, Path]
     """
     if len(summaries) == 1 and output.suffix == ".ozx" and not output.is_dir():
         return dict.fromkeys(summaries, output)
+    if output.suffix == ".ozx" and not output.is_dir():
+        raise UsageError(f"{output}: expected a folder for {len(summaries)} summaries, found the name of one; give one")
     found = {path: output / relative for path, relative in summaries.items()}
     for path, place in found.items():
         others = [other for other, at in found.items() if at == place and other != path]

@@ -55,7 +55,7 @@ def trim(
         except WsisumError as error:
             warn(str(error))
         except OSError as error:
-            warn(f"{path.name}: {error.strerror or type(error).__name__}")
+            warn(f"{Path(error.filename or path).name}: {error.strerror or type(error).__name__}")
         # One file that somebody made to do harm never ends a run.
         except Exception as error:  # noqa: BLE001
             warn(f"{path.name}: cannot be cut ({type(error).__name__}: {error}); run wsisum verify on it")

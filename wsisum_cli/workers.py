@@ -25,7 +25,7 @@ from wsisum_cli.product import SUMMARIES, Product
 
 HEARTBEAT = 0.2  # s at least between two messages of progress
 MAX_STILLBORN = 3  # workers in a row that die before their first slide; memory may be short for a moment
-STOPPING = 5.0  # s that an idle process has to end
+STOPPING = 5.0  # s that a process has to end
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, setup), daemon=True)
-        self.process.start()
+        with deaf():
+            self.process.start()
         theirs.close()
         self.source: str | None = None  # the slide it is at
 
@@ -90,7 +91,22 @@ class Worker:
         if self.source is None:
             self.process.join(STOPPING)
         self.process.terminate()
+        self.process.join(STOPPING)
+        self.process.kill()  # one that a decoder holds up
         self.process.join()
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that begin meanwhile do not hear Ctrl-C from their first moment on: it is the parent's to handle."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which alone may say how signals are handled
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cores() -> int:
@@ -148,6 +164,7 @@ def run_jobs(
 def work(pipe: Connection, setup: Setup) -> None:
     """What a worker process does until its pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, leave)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         encoder = load_encoder(setup.encoder, setup.device)
@@ -155,11 +172,16 @@ def work(pipe: Connection, setup: Setup) -> None:
     except WsisumError as error:
         pipe.send(("refused", str(error)))
         return
-    pipe.send(("ready", encoder.provider))
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent wants no more
+        pipe.send(("ready", encoder.provider))
         while True:
             source, job = pipe.recv()
             pipe.send(("done", make(source, job, setup, encoder, models, Reporter(pipe, source))))
+
+
+def leave(signum: int, _frame: object) -> None:
+    """End in order: what is half written goes, and so do the semaphores of libraries, which Python would warn of."""
+    raise SystemExit(128 + signum)
 
 
 def end_with_parent() -> None:
