@@ -323,6 +323,22 @@ def give_features(folder: Path, slide: Path, known: Path, dims: int) -> Path:
     return folder
 
 
+def test_features_of_little_of_the_tissue_are_told(slides, encoder, known, tmp_path):
+    path = give_features(tmp_path / "features", slides["ycbcr"], known, 24) / "ycbcr.h5"
+    with h5py.File(path, "a") as file:
+        few = {name: file[name][:2] for name in ("features", "coords")}
+        for name, values in few.items():
+            about = dict(file[name].attrs)
+            del file[name]
+            file[name] = values
+            file[name].attrs.update(about)
+    done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(), features=path.parent)
+    share = attributes_of(tmp_path / "a.ozx")["features"]["tissue_share"]
+    assert 0 < share < 0.3
+    assert f"the given features are of {share:.0%} of the tissue" in done.message
+    assert not [f for f in verify_summary(tmp_path / "a.ozx").findings if f.severity == "error"]
+
+
 @pytest.mark.parametrize("dims", [24, 144])  # the texture encoder has 144 as well
 @pytest.mark.parametrize("pixels", ["auto", "jpeg"])
 def test_given_features_are_used_and_not_computed_again(slides, encoder, known, tmp_path, dims, pixels):
@@ -335,8 +351,11 @@ def test_given_features_are_used_and_not_computed_again(slides, encoder, known, 
         "encoder": "conch_v15",
         "sha256": digest,
         "left_out": 0,
+        "tissue_share": about["features"]["tissue_share"],
         "patch_encoder_sha256": encoder.card.sha256,
     }
+    assert about["features"]["tissue_share"] > 0.8  # edges lie in no whole patch
+    assert done.message == ""
     assert about["encoder"] == {"name": "conch_v15"}
     assert done.provider == about["provider"] == "none"
     assert done.pixels == ("source" if pixels == "auto" else "jpeg")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.artefact import classify
+from wsisum_cli.attributes import little_tissue
 from wsisum_cli.budget import GUESS, MAX_BYTES, TARGET, Limit, most_kept, most_within
 from wsisum_cli.container import writing_aside
 from wsisum_cli.damage import Damage
@@ -76,6 +77,7 @@ class Written:
     target_reached: bool | None  # None where no coverage was asked for
     broken_tiles: int
     artefacts: int = 0
+    message: str = ""  # what should be looked at
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -92,6 +94,7 @@ class Scene:
     damage: Damage
     overview: np.ndarray  # (H, W, 3) uint8, without what is not tissue
     overview_mpp: float
+    tissue_share: float  # of the tissue found, that lies in patches; 1 where these were laid over it
     keeping: Keeping
     limit: Limit  # by number alone
     hashed: Any  # a future of the source's hash
@@ -138,8 +141,9 @@ def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[
             limit = most_allowed(tissue, options)
             keeping = Keeping(slide, tissue, limit.keep, options, tools, models, damage)
             keeping.rows(min(limit.keep, GUESS))
-        glass = blank_glass(overview.pixels, mask)
-        yield Scene(slide, job, options, tools, models, clock, damage, glass, overview.mpp, keeping, limit, hashed)
+        share = tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0
+        seen = blank_glass(overview.pixels, mask), overview.mpp, share
+        yield Scene(slide, job, options, tools, models, clock, damage, *seen, keeping, limit, hashed)
 
 
 def finished(scene: Scene, limit: Limit) -> Draft:
@@ -345,6 +349,7 @@ def written(job: Job, draft: Draft, seconds: dict[str, float]) -> Written:
         target_reached=attributes["target_reached"],
         broken_tiles=attributes["broken_tiles"]["count"],
         artefacts=attributes["artefacts"]["count"],
+        message=little_tissue(attributes),
         seconds=seconds,
     )
 
@@ -367,7 +372,7 @@ def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
         },
         "encoder": encoder.card.as_dict() if given is None else {"name": given.encoder},
         "provider": encoder.provider if given is None else "none",
-        "features": describe_features(given, encoder),
+        "features": describe_features(given, encoder, scene.tissue_share),
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
         "artefacts": tissue.artefacts.as_dict(),

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wsisum_cli.archive import Plan
+from wsisum_cli.attributes import little_tissue
 from wsisum_cli.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.run import Listener
 from wsisum_cli.verify import Verification
@@ -164,7 +165,8 @@ def outcome_line(outcome: Outcome) -> str:
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
         of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
         kept = f"{outcome.patches}{of_all} patches"
-        return printable(f"{outcome.source}: written, {kept}{bound}, {figures}")
+        said = f"; {outcome.message}" if outcome.message else ""
+        return printable(f"{outcome.source}: written, {kept}{bound}, {figures}{said}")
     return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
 
 
@@ -174,25 +176,31 @@ def printable(text: str) -> str:
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """The table at the end of a run; in a narrow terminal without the columns that matter least."""
+    """The table at the end of a run."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.source)
     columns = {name: [cell(outcome) for outcome in ordered] for name, cell in COLUMNS.items()}
-    unlimited = console.options.update_width(10_000)
-    for name in LEAST:
-        if console.measure(outcome_table(columns), options=unlimited).maximum <= console.width:
-            break
-        del columns[name]
-    console.print(outcome_table(columns))
+    print_fitting(console, columns, LEAST, wrapped=("slide", "outcome"))
     console.print(total_line(outcomes))
 
 
-def outcome_table(columns: Mapping[str, Sequence[Text]]) -> Table:
+def print_fitting(
+    console: Console, columns: Mapping[str, Sequence[Text]], least: Sequence[str], wrapped: Sequence[str] = ()
+) -> None:
+    """A table; in a narrow terminal without the columns that matter least, the `least` of all first."""
+    unlimited = console.options.update_width(10_000)
+    shown = dict(columns)
+    for name in least:
+        if console.measure(table_of(shown, wrapped), options=unlimited).maximum <= console.width:
+            break
+        del shown[name]
+    console.print(table_of(shown, wrapped))
+
+
+def table_of(columns: Mapping[str, Sequence[Text]], wrapped: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        text = name in ("slide", "outcome", "verdict")
-        table.add_column(
-            name, justify="left" if text else "right", no_wrap=name not in ("slide", "outcome"), overflow="fold"
-        )
+        text = name in wrapped or name == "verdict"
+        table.add_column(name, justify="left" if text else "right", no_wrap=name not in wrapped, overflow="fold")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
     return table
@@ -252,6 +260,7 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "patches": f"{facts['patches']} of {facts['tissue_patches']}, {facts['patch_size_level0']} level-0 px each, "
         f"{facts['pixels']} pixels{bound_words(facts)}",
         "artefacts": artefacts_line(facts["artefacts"]),
+        **({"features": little_tissue(facts)} if little_tissue(facts) else {}),
         "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
         "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
         f"least {quality['coverage_min']:.4f}",
@@ -261,6 +270,8 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
         "note": facts["disclaimer"],
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in lines.items():
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
@@ -385,15 +396,20 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
 def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """What several numbers of patches cost on a slide, and what they give."""
     console.print(Text(printable(source), "bold"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("patches", "size", "coverage", "5th pct", "least", "weighted cosine", "composition"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    shown = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
-    for row in rows:
-        figures = [f"{row[name]:.4f}" for name in shown]
-        table.add_row(str(row["patches"]), size(row["bytes"]), *figures, verdict_text(row["verdict"]))
-    console.print(table)
+    shown = {
+        "coverage": "coverage",
+        "5th pct": "coverage_p05",
+        "least": "coverage_min",
+        "weighted cosine": "weighted_cosine",
+        "composition": "composition",
+    }
+    columns = {
+        "patches": [Text(str(row["patches"])) for row in rows],
+        "size": [Text(size(row["bytes"])) for row in rows],
+        **{name: [Text(f"{row[figure]:.4f}") for row in rows] for name, figure in shown.items()},
+        "verdict": [verdict_text(row["verdict"]) for row in rows],
+    }
+    print_fitting(console, columns, ("composition", "weighted cosine", "least", "5th pct"))
 
 
 def print_trimmed(console: Console, done: Sequence[Any]) -> None:

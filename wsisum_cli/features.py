@@ -35,6 +35,15 @@ class GivenFeatures:
     left_out: int  # rows that reach beyond the slide, or are augmentations
     encoder_sha256: str | None  # of the ONNX file that made them, None where another program did
 
+    def tissue_share(self, mask: np.ndarray, downsample: float) -> float:
+        """How much of the tissue of a mask (H, W), one px for `downsample` level-0 px a side, lies in these patches."""
+        covered = np.zeros_like(mask)
+        for left, upper in np.rint(self.coords / downsample).astype(int).tolist():
+            side = max(1, round(self.patch_size_level0 / downsample))
+            covered[upper : upper + side, left : left + side] = True
+        tissue = np.count_nonzero(mask)
+        return np.count_nonzero(mask & covered) / tissue if tissue else 1.0
+
 
 def encode_patches(
     pyramid: Pyramid,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli import container, extract, feature_file, sweep, verify
-from wsisum_cli.attributes import artefacts_found
+from wsisum_cli.attributes import artefacts_found, little_tissue
 from wsisum_cli.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.extract import FEATURES_VERSION, FeatureOptions, extract_slide
 from wsisum_cli.summary import FORMAT_VERSION, open_summary
@@ -54,6 +54,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "target_reached": written.target_reached,
         "broken_tiles": written.broken_tiles,
         "artefacts": written.artefacts,
+        "message": written.message,
         "seconds": written.seconds,
     }
 
@@ -77,6 +78,7 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "target_reached": attributes["target_reached"],
         "broken_tiles": attributes["broken_tiles"]["count"],
         "artefacts": artefacts_found(attributes),
+        "message": little_tissue(attributes),
     }
 
 

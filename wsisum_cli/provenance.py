@@ -48,8 +48,11 @@ def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
     }
 
 
-def describe_features(given: GivenFeatures | None, encoder: Encoder) -> dict[str, Any]:
-    """A given file is known by its content alone: its name is the slide's, which a manifest may hide."""
+def describe_features(given: GivenFeatures | None, encoder: Encoder, tissue_share: float) -> dict[str, Any]:
+    """A given file is known by its content alone: its name is the slide's, which a manifest may hide.
+
+    `tissue_share` is how much of the tissue its patches cover.
+    """
     if given is None:
         return {"origin": "computed"}
     return {
@@ -57,6 +60,7 @@ def describe_features(given: GivenFeatures | None, encoder: Encoder) -> dict[str
         "encoder": given.encoder,
         "sha256": given.sha256,
         "left_out": given.left_out,
+        "tissue_share": round(tissue_share, 4),
         **({"encoder_sha256": given.encoder_sha256} if given.encoder_sha256 is not None else {}),
         "patch_encoder_sha256": encoder.card.sha256,  # whose patch size the stored patches have
     }
