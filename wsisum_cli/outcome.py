@@ -20,7 +20,7 @@ class Outcome:
     source: str  # path within the archive
     status: str  # written, skipped or failed
     reason: str = ""  # a few stable words; empty when written
-    message: str = ""  # what was expected, what was found, what to do
+    message: str = ""  # what was expected, what was found, what to do; of a written one, what to look at
     summary: str = ""  # path within the output folder, empty when there is none
     features: str = ""  # the same of a file of features
     sweep: str = ""  # and of a table of several numbers of patches
