@@ -99,6 +99,14 @@ def row(source: str, **figures: Any) -> Outcome:
     return Outcome(source, "written", bytes_in=12_500_000, bytes_out=1_100_000, tissue_patches=254, **figures)
 
 
+def test_a_long_name_costs_no_columns(capsys: pytest.CaptureFixture[str]):
+    name = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291.svs"
+    print_outcomes(Console(width=90), [row(name, patches=32, coverage=0.71, verdict="REVIEW")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["slide", "outcome", "in", "out", "ratio", "patches", "coverage", "verdict"]
+    assert "".join(line.split()[0] for line in lines[1:-1]) == name
+
+
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
 def test_a_narrow_terminal_still_shows_slide_and_verdict(width: int, capsys: pytest.CaptureFixture[str]):
     outcomes = [row("pancreas/pdac-tru-cut-3.tiff", patches=32, coverage=0.71, verdict="REVIEW")]

@@ -96,8 +96,8 @@ def test_labels_as_clam_names_its_columns(table: Callable[[str], Path]):
 
 
 def test_labels_may_name_files(table: Callable[[str], Path]):
-    path = table("slide,label\nin/A.ome.tif,x\nB.svs,y\nC.1,y\n")
-    assert read_labels(path, {"in/A", "B", "C.1"}).slides == ("B", "C.1", "in/A")
+    path = table("slide,label\nin/A.ome.tif,x\nB.svs,y\nC.1,y\nD.ome.tif,x\n")
+    assert read_labels(path, {"in/A", "B", "C.1", "D.ome"}).slides == ("B", "C.1", "D.ome", "in/A")
 
 
 def test_without_patients_the_name_says_whose_a_slide_is(table: Callable[[str], Path]):

@@ -88,7 +88,7 @@ def test_slides_of_which_no_tile_is_left_are_no_slides(tmp_path: Path):
     (tmp_path / "lung").mkdir()
     for name, side in {"lung/a": 256, "b": 100, "a": 300}.items():
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as file:
-            file.writestr("0.jpg", simplejpeg.encode_jpeg(np.zeros((side, side, 3), np.uint8)))
+            file.writestr("./0.jpg", simplejpeg.encode_jpeg(np.zeros((side, side, 3), np.uint8)))
     tiles = read_tiles([tmp_path])
     assert (tiles.slides, tiles.slide.tolist()) == (["a", "lung/a"], [0, 1])
 

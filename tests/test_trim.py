@@ -205,6 +205,15 @@ def test_outputs_are_told_apart(tmp_path):
         outputs_of({a: Path("a.ozx"), b: Path("a.ozx")}, tmp_path)
 
 
+def test_a_folder_of_which_all_lies_in_the_output_is_refused(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.ozx").write_bytes(made["source", FEWER].read_bytes())
+    done = wsisum("trim", ".", "--keep", 4, "-o", "in")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "all its summaries lie in the output folder in; choose another --output" in done.stderr
+
+
 def test_the_command_mirrors_folders_and_names_what_failed(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in" / "deep").mkdir(parents=True)

@@ -94,7 +94,7 @@ def _columns(path: Path, rows: Sequence[Mapping[str, str]], column: str) -> tupl
 
 def _match(path: Path, names: Sequence[str], known: Collection[str]) -> list[str]:
     """Each name as it is known. Raises UsageError for those that are not, and for what is named twice."""
-    matched = [name if name in known or not name else output_stem(PurePosixPath(name)).as_posix() for name in names]
+    matched = [next((stem for stem in _stems(name) if stem in known), name) for name in names]
     missing = [name for name, as_known in zip(names, matched, strict=True) if as_known not in known]
     if missing:
         raise UsageError(
@@ -105,6 +105,14 @@ def _match(path: Path, names: Sequence[str], known: Collection[str]) -> list[str
     if twice:
         raise UsageError(f"{path.name}: expected one row for each slide, found more of {_listed(twice)}; leave one")
     return matched
+
+
+def _stems(name: str) -> list[str]:
+    """What features of a slide may be called: as is said, or as its file without one suffix or both."""
+    if not name:
+        return []
+    path = PurePosixPath(name)
+    return [name, path.with_suffix("").as_posix(), output_stem(path).as_posix()]
 
 
 def _listed(names: Sequence[str]) -> str:

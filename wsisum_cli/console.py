@@ -26,6 +26,7 @@ COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "c
 SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
 PICTURE_COLUMNS = 64
 WIDE = 220
+WRAPPED = 24  # characters of a column whose lines may break
 
 
 def output() -> Console:
@@ -186,11 +187,15 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
 def print_fitting(
     console: Console, columns: Mapping[str, Sequence[Text]], least: Sequence[str], wrapped: Sequence[str] = ()
 ) -> None:
-    """A table; in a narrow terminal without the columns that matter least, the `least` of all first."""
+    """A table; in a narrow terminal without the columns that matter least, the `least` of all first.
+
+    `wrapped` columns are made narrower before one is left out, down to `WRAPPED` characters.
+    """
     unlimited = console.options.update_width(10_000)
     shown = dict(columns)
     for name in least:
-        if console.measure(table_of(shown, wrapped), options=unlimited).maximum <= console.width:
+        short = {key: [cell[:WRAPPED] for cell in cells] if key in wrapped else cells for key, cells in shown.items()}
+        if console.measure(table_of(short, wrapped), options=unlimited).maximum <= console.width:
             break
         del shown[name]
     console.print(table_of(shown, wrapped))

@@ -70,9 +70,9 @@ def writing_aside(path: Path) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except OSError as error:
-        if error.filename == str(aside):  # a name that nobody asked for
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.filename != str(aside):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # by the name that was asked for
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)

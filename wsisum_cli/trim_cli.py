@@ -80,5 +80,9 @@ def named(arguments: list[str], output: Path) -> dict[Path, Path]:
         root, made = Path(argument), output.resolve()
         apart = made == root.resolve() or not made.is_relative_to(root.resolve())
         own = [path for path in paths if apart or not path.resolve().is_relative_to(made)]
+        if not own:
+            raise UsageError(
+                f"{argument}: all its summaries lie in the output folder {output}; choose another --output"
+            )
         found |= {path: path.relative_to(root) for path in own}
     return found

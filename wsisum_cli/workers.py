@@ -157,6 +157,9 @@ def run_jobs(
                         del team[worker.pipe]
                         worker.stop()
     finally:
+        busy = [worker for worker in team.values() if worker.source is not None]
+        for worker in busy:
+            worker.process.terminate()  # all at once: each may take a moment to end in order
         for worker in team.values():
             worker.stop()
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from wsisum_cli import jpeg
 from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.grid import ROUNDING
 from wsisum_cli.summary import SUFFIX, open_summary
 
 SIDE, MPP, TOLERANCE = 256, 0.5, 0.1  # px, µm per px, and what share of that a summary's patches may differ by
@@ -67,9 +68,10 @@ def find_tiles(sources: Sequence[Path]) -> list[Tile]:
 
 def in_zip(path: Path, name: str) -> list[Tile]:
     with readable(path), zipfile.ZipFile(path) as archive:
-        members = [PurePosixPath(member) for member in archive.namelist()]
-    jpegs = [member for member in members if member.suffix.lower() in JPEGS]
-    return [Tile("/".join(member.parts[:-1]) or name, str(member), path) for member in jpegs]
+        members = archive.namelist()
+    places = [(member, PurePosixPath(member)) for member in members]
+    jpegs = [(member, place) for member, place in places if place.suffix.lower() in JPEGS]
+    return [Tile("/".join(place.parts[:-1]) or name, member, path) for member, place in jpegs]
 
 
 def in_summary(path: Path, name: str) -> list[Tile]:
@@ -78,7 +80,7 @@ def in_summary(path: Path, name: str) -> list[Tile]:
             size, mpp = int(summary.attributes["patch"]["patch_size"]), float(summary.attributes["patch"]["mpp"])
         except (KeyError, TypeError, ValueError) as error:
             raise SummaryError(f"{path.name}: the attributes do not say how large patches are; verify it") from error
-        if size != SIDE or abs(mpp / MPP - 1) > TOLERANCE:
+        if size != SIDE or abs(mpp / MPP - 1) > TOLERANCE + ROUNDING:
             raise UsageError(
                 f"{path.name}: expected patches of {SIDE} px at {MPP} µm per px, found {size} px at {mpp:.3g} µm; make "
                 "the summary with an encoder that looks at such, as the shipped ones do"
