@@ -16,7 +16,7 @@ from wsisum_cli.budget import BOUNDS
 
 MISSING = object()
 LARGEST = 1e300  # above it, whole numbers are none that arithmetic can take
-MOST_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
+LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
 MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
 MAX_TILES = 64  # that a patch spans in one direction
 MAX_COUNT = 2**53  # JSON numbers are exact up to here
@@ -350,7 +350,7 @@ def artefacts_found(attributes: Mapping[str, Any]) -> int:
 def little_tissue(attributes: Mapping[str, Any]) -> str:
     """That given features are of little of the tissue, in words; empty where they are not. Needs what is in order."""
     share = attributes["features"].get("tissue_share")  # since 1.2, and of given ones alone
-    if not is_number(share) or share >= MOST_TISSUE:
+    if not is_number(share) or share >= LITTLE_TISSUE:
         return ""
     return (
         f"the given features are of {share:.0%} of the tissue, for which alone the summary stands; are they complete?"

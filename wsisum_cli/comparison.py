@@ -34,8 +34,8 @@ def against_source(
     """The same file, the same pixels, the same quality over all tissue."""
     source = content.attributes["source"]
     if path is None:
-        wanted = f"{source['name']} of {source['bytes']} bytes, sha256 {source['sha256'][:12]}"
-        yield Finding("source-missing", f"expected {wanted}, found no such slide there; give another --source")
+        missing = f"{source['name']}: no slide of {source['bytes']} bytes and this content there; give another --source"
+        yield Finding("source-missing", missing, None, source["sha256"])
         return
     try:
         digest = find_source(path).sha256

@@ -141,9 +141,21 @@ def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[
             limit = most_allowed(tissue, options)
             keeping = Keeping(slide, tissue, limit.keep, options, tools, models, damage)
             keeping.rows(min(limit.keep, GUESS))
-        share = tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0
-        seen = blank_glass(overview.pixels, mask), overview.mpp, share
-        yield Scene(slide, job, options, tools, models, clock, damage, *seen, keeping, limit, hashed)
+        yield Scene(
+            slide,
+            job,
+            options,
+            tools,
+            models,
+            clock,
+            damage,
+            overview=blank_glass(overview.pixels, mask),
+            overview_mpp=overview.mpp,
+            tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
+            keeping=keeping,
+            limit=limit,
+            hashed=hashed,
+        )
 
 
 def finished(scene: Scene, limit: Limit) -> Draft:

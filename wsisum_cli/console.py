@@ -390,7 +390,8 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
                 console.print(f"    {reason}")
         for finding in result.findings:
             member = f" [{finding.member}]" if finding.member else ""
-            found = f"; expected {finding.expected}, found {finding.found}" if finding.expected is not None else ""
+            found = f"; expected {finding.expected}" if finding.expected is not None else ""
+            found += f", found {finding.found}" if finding.found is not None else ""
             line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
             console.print(Text(line, SEVERITIES[finding.severity]))
     bad = sum(not result.ok for result in results)

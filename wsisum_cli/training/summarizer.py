@@ -198,13 +198,15 @@ def split(data: TrainingData, options: Options) -> tuple[list[TrainingSlide], li
     return hold_out(slides, options.holdout, options.settings.seed)
 
 
-def check_width(width: int) -> None:
+def check_width(width: int, name: str = "--width") -> None:
     """Raises UsageError for one that the heads and the sines of places cannot share."""
     if width % 8:
-        raise UsageError(f"--width: expected a multiple of 8, found {width}")
+        raise UsageError(f"{name}: expected a multiple of 8, found {width}")
 
 
 def sizes_of(data: TrainingData, targets: Targets, options: Options) -> Sizes:
+    check_width(options.width)
+    check_width(options.decoder_width, "decoder_width")
     return Sizes(
         dims=data.dims,
         embedding_dims=targets.dims,

@@ -54,16 +54,24 @@ def find_tiles(sources: Sequence[Path]) -> list[Tile]:
     another size; SummaryError.
     """
     found: list[Tile] = []
-    for source in sources:
-        inside = sorted(path for path in source.rglob("*") if path.suffix in (ZIP, SUFFIX)) if source.is_dir() else []
-        for path in inside or [source]:
-            name = (path.relative_to(source) if inside else Path(path.name)).with_suffix("").as_posix()
-            if not path.is_dir():
-                found += in_summary(path, name) if path.suffix == SUFFIX else in_zip(path, name)
+    for path, relative in files_of(sources):
+        name = relative.with_suffix("").as_posix()
+        found += in_summary(path, name) if path.suffix == SUFFIX else in_zip(path, name)
     if not found:
         names = ", ".join(path.name for path in sources)
         raise UsageError(f"{names}: expected ZIP files of JPEG tiles, or summary slides ({SUFFIX}), found none")
     return sorted(found)
+
+
+def files_of(sources: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Files that may hold tiles, and where each lies within its source."""
+    for source in sources:
+        if not source.is_dir():
+            yield source, Path(source.name)
+            continue
+        for path in sorted(source.rglob("*")):
+            if path.suffix in (ZIP, SUFFIX) and path.is_file():
+                yield path, path.relative_to(source)
 
 
 def in_zip(path: Path, name: str) -> list[Tile]:
