@@ -6,7 +6,8 @@
 An encoder is the name of a shipped one or an ONNX file with a card. Both ZIP files hold JPEG tiles and a
 labels.csv: of the lung tiles `path, label, group_id`, of the others `path, slide, case, organ`. Every split is
 by group or by case, and every interval is the 95 % one of 1,000 bootstrap draws of groups or cases. `--poses` compares
-lung tiles in 16 poses as well.
+lung tiles in 16 poses as well; `--magnifications` measures how far the tiles of a photograph differ in magnification,
+and how often they are found by that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -34,6 +36,8 @@ STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 FOLDS, REPEATS, NEIGHBOURS, DRAWS = 5, 5, 20, 1000
 SCALES, TURNS = (0.8, 1.0, 1.25, 1.5), (0, 45, 90, 180)  # of a pose: magnification, degrees
+RATIOS = (1.0, 1.2, 1.4, 2.0)  # of the magnifications of two tiles, limits of the classes
+FEWEST = 10  # points of a tile that must be found again in the other, lest the ratio be taken for unknown
 JITTER_AMOUNT, JITTER_ADDED = 0.2, 0.02  # of each stain: relative, and in optical density ("HED-strong" is 0.2)
 
 
@@ -142,6 +146,53 @@ def recall_by_poses(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path)
     }
 
 
+def magnification_ratios(tiles: list[np.ndarray], groups: np.ndarray) -> np.ndarray:
+    """How much larger the one tile of a photograph shows things than the other, (N,), 1 or more; NaN where unknown.
+
+    By points that are found again (SIFT; Lowe, 2004), which a turn, a mirror and a scale bring upon one another.
+    """
+    finder, matcher = cv2.SIFT_create(2000), cv2.BFMatcher()
+
+    def points(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        grey = cv2.cvtColor(enlarged(tile, 2 * len(tile)), cv2.COLOR_RGB2GRAY)
+        found, about = finder.detectAndCompute(grey, None)
+        return np.array([point.pt for point in found], np.float32), about
+
+    ratios = np.full(len(tiles), np.nan)
+    for group in np.unique(groups):
+        first, second = np.flatnonzero(groups == group)[:2]
+        (at, about), most = points(tiles[first]), FEWEST - 1
+        for other in (tiles[second], np.ascontiguousarray(tiles[second][:, ::-1])):
+            there, like = points(other)
+            near = [a for a, b in matcher.knnMatch(about, like, k=2) if a.distance < 0.8 * b.distance]
+            if len(near) < FEWEST:
+                continue
+            pairs = at[[m.queryIdx for m in near]], there[[m.trainIdx for m in near]]
+            turn, fits = cv2.estimateAffinePartial2D(*pairs, ransacReprojThreshold=4)
+            scale = 0.0 if turn is None else float(np.hypot(*turn[0, :2]))
+            if scale > 0 and fits.sum() > most:
+                most = int(fits.sum())
+                ratios[[first, second]] = max(scale, 1 / scale)
+    return ratios
+
+
+def recall_by_magnification(
+    embed: Callable[[list[np.ndarray]], np.ndarray], path: Path, ratios: np.ndarray
+) -> dict[str, list[float]]:
+    """Recall of tiles whose other tile is magnified otherwise by so much."""
+    rows, tiles = read_tiles(path)
+    groups = np.array([row["group_id"] for row in rows])
+    centred = units(StandardScaler().fit_transform(embed(tiles)))
+    cosines = centred @ centred.T
+    np.fill_diagonal(cosines, -np.inf)
+    found = groups[cosines.argmax(axis=1)] == groups
+    return {
+        f"recall@1, {low} to {high} times magnified ({which.sum()} tiles)": interval(found[which], groups[which])
+        for low, high in pairwise(RATIOS)
+        for which in [(ratios >= low) & (ratios < high)]
+    }
+
+
 def organs(features: np.ndarray, rows: list[dict[str, str]]) -> dict[str, list[float]]:
     """Leaving a case out: does the nearest tile, or the vote of 20, tell the organ? Organs of two cases or more."""
     organ, case = np.array([row["organ"] for row in rows]), np.array([row["case"] for row in rows])
@@ -216,6 +267,7 @@ def main() -> None:
     parser.add_argument("--lung", type=Path)
     parser.add_argument("--tiles", type=Path)
     parser.add_argument("--poses", action="store_true")
+    parser.add_argument("--magnifications", action="store_true")
     parser.add_argument("-o", "--output", type=Path, help="the same figures as JSON")
     options = parser.parse_args()
 
@@ -224,11 +276,17 @@ def main() -> None:
         encoder = load_encoder(name, "cpu")
         embedders[Path(name).stem] = lambda tiles, encoder=encoder: encode(encoder, tiles)
     table: dict[str, dict[str, list[float]]] = {}
+    ratios = None
+    if options.lung and options.magnifications:
+        rows, tiles = read_tiles(options.lung)
+        ratios = magnification_ratios(tiles, np.array([row["group_id"] for row in rows]))
     for name, embed in embedders.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         table[name] = lung(embed, options.lung) if options.lung else {}
         if options.lung and options.poses:
             table[name] |= recall_by_poses(embed, options.lung)
+        if ratios is not None:
+            table[name] |= recall_by_magnification(embed, options.lung, ratios)
         if options.tiles:
             table[name] |= robustness(embed, options.tiles)
     print(markdown(table))
