@@ -119,8 +119,13 @@ def lung(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> dict[st
 
 def recall(cosines: np.ndarray, groups: np.ndarray) -> list[float]:
     """How often the nearest other tile is of the same group."""
+    return interval(found_again(cosines, groups), groups)
+
+
+def found_again(cosines: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Whether the nearest other tile of each is of its group, (N,)."""
     np.fill_diagonal(cosines, -np.inf)
-    return interval(groups[cosines.argmax(axis=1)] == groups, groups)
+    return groups[cosines.argmax(axis=1)] == groups
 
 
 def posed(tile: np.ndarray, scale: float, degrees: float) -> np.ndarray:
@@ -183,9 +188,7 @@ def recall_by_magnification(
     rows, tiles = read_tiles(path)
     groups = np.array([row["group_id"] for row in rows])
     centred = units(StandardScaler().fit_transform(embed(tiles)))
-    cosines = centred @ centred.T
-    np.fill_diagonal(cosines, -np.inf)
-    found = groups[cosines.argmax(axis=1)] == groups
+    found = found_again(centred @ centred.T, groups)
     return {
         f"recall@1, {low} to {high} times magnified ({which.sum()} tiles)": interval(found[which], groups[which])
         for low, high in pairwise(RATIOS)
