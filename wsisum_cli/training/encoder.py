@@ -22,14 +22,15 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains
 from wsisum_cli.training.export import export_onnx
-from wsisum_cli.training.network import METHODS, Block, Network, Statistics, follow
+from wsisum_cli.training.network import METHODS, Network, follow
+from wsisum_cli.training.symmetry import Fields, settle
 from wsisum_cli.training.tiles import MPP, SIDE, Tiles, read_tiles
 
 T = TypeVar("T")
 
 MEAN, STD = (0.76, 0.60, 0.73), (0.17, 0.20, 0.16)  # of H&E tissue, R, G, B scaled to 0..1
 SCALED_BY = 4096  # tiles that give the components
-EVEN_STAGES = 2  # the first, whose maps of a whole tile are 50 px; those of the others have odd sides
+FIELDS = (Fields(8, 3), Fields(16, 6), Fields(48, 10), Fields(128, 16))  # 32, 64, 128 and 256 channels
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Settings:
     steps_an_epoch: int = 100
     slides: int = 8  # of a batch
     tiles: int = 32  # of each of its slides
-    side: int = 128  # px of a view
+    side: int = 136  # px of a view; 5 n + 6 leaves out none of them
     seed: int = 0
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    fields: tuple[Fields, ...] = FIELDS
     dims: int = 384  # of the features
     strength: Strength = field(default_factory=Strength)
 
@@ -58,7 +59,7 @@ class EncoderTask:
         if settings.method not in METHODS:
             raise UsageError(f"method: expected one of {', '.join(METHODS)}, found {settings.method!r}")
         torch.manual_seed(settings.seed)
-        self.module: nn.Module = METHODS[settings.method](Network(settings.widths))
+        self.module: nn.Module = METHODS[settings.method](Network(settings.fields))
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
     @property
@@ -154,12 +155,9 @@ class Encoder(nn.Module):
 
     def __init__(self, network: Network, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
-        network = copy.deepcopy(network)
-        network.stem[0] = of_interleaved(network.first)
-        for stage in list(network.stages)[:EVEN_STAGES]:
-            assert isinstance(stage, Block)
-            stage.shortcut = in_one(stage.shortcut)
-        self.statistics = Statistics(network)
+        self.statistics = copy.deepcopy(network).eval()
+        settle(self.statistics)
+        self.statistics.stem[0] = of_interleaved(self.statistics.first)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
@@ -185,18 +183,6 @@ def of_interleaved(stem: nn.Conv2d) -> nn.Conv2d:
     return flat
 
 
-@torch.no_grad()
-def in_one(shortcut: nn.Module) -> nn.Module:
-    """Averaging 2 × 2 and then mixing channels, of a map of even side, as one convolution; it is faster."""
-    if not isinstance(shortcut, nn.Sequential) or not isinstance(shortcut[0], nn.AvgPool2d):
-        return shortcut
-    _, mix, norm = shortcut
-    assert isinstance(mix, nn.Conv2d)
-    both = nn.Conv2d(mix.in_channels, mix.out_channels, 2, 2, bias=False)
-    both.weight.copy_(mix.weight.expand_as(both.weight) / 4)
-    return nn.Sequential(both, norm)
-
-
 def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
     """The trained network and, of what it makes of tiles spread over all slides, the first `dims` components.
 
@@ -204,7 +190,7 @@ def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
     variance, so that a few strong ones do not decide every cosine and the weakest are not blown up.
     """
     rows = np.linspace(0, len(tiles.pixels) - 1, min(SCALED_BY, len(tiles.pixels))).astype(np.int64)
-    found = embed(Statistics(network.eval()), tiles.pixels[rows]).double()
+    found = embed(network.eval(), tiles.pixels[rows]).double()
     centre, scale = found.mean(0), found.std(0) + 1e-5
     values, vectors = torch.linalg.eigh(torch.cov(((found - centre) / scale).T))
     values, vectors = values.flip(0)[:dims], vectors.flip(1)[:, :dims]

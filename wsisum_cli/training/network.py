@@ -3,7 +3,7 @@
 SimCLR (Chen et al., 2020) asks that two views of a tile agree and that views of different tiles do not; BYOL
 (Grill et al., 2020) that one view foretells what a slowly moving copy of the network makes of the other; and a
 `Pupil` learns what a teacher found in the tile (Hinton et al., 2015), told from what it found in others
-(Tian et al., 2020).
+(Tian et al., 2020). What is learned is the same for a patch turned by quarters or mirrored, see `symmetry`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from wsisum_cli.training.symmetry import Convolution, Fields, Norm
+
+STEM_STRIDE = 5
 SMALL = 1e-6  # added to a variance before its root, whose slope at 0 has no bound
 
 
 class Block(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut (He et al., 2016); `stride` 2 halves the map."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, before: Fields, after: Fields, stride: int, padding: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
+        self.first = Convolution(before, after, 3, stride, padding)
+        self.first_norm = Norm(after)
+        self.second = Convolution(after, after, 3, padding=1)
+        self.second_norm = Norm(after)
         self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or channels_in != channels:
+        if stride > 1 or before != after:
             self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity(),
-                nn.Conv2d(channels_in, channels, 1, bias=False),
-                nn.BatchNorm2d(channels),
+                nn.AvgPool2d(3, stride, padding, count_include_pad=False) if stride > 1 else nn.Identity(),
+                Convolution(before, after, 1),
+                Norm(after),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,62 +45,58 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Patches (B, 3, P, P), normalised -> the means (B, channels) over the maps of the last two stages.
+    """Patches (B, 3, P, P), normalised -> statistics (B, channels) of the maps of the last two stages.
+
+    Of each field its mean and its standard deviation over the map, and of each set of eight how far the means of its
+    maps differ, which tells tissue that lies one way from tissue that lies any way. They are the same whichever way a
+    patch of 256 px lies: every map of it, 51, 25, 13 and 7 px wide, lies evenly about its middle.
 
     Plain convolutions rather than depthwise ones: they do more per second, in training and through ONNX Runtime.
     """
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, fields: tuple[Fields, ...]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 7, 5, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
-        )
-        before = (widths[0], *widths[:-1])
+        self.fields = fields
+        self.stem = nn.Sequential(Convolution(Fields(3), fields[0], 6, STEM_STRIDE), Norm(fields[0]), nn.ReLU())
+        before = (fields[0], *fields[:-1])
         self.stages = nn.ModuleList(
-            Block(channels_in, channels, 1 if index == 0 else 2)
-            for index, (channels_in, channels) in enumerate(zip(before, widths, strict=True))
+            Block(of_before, of_stage, 1 if index == 0 else 2, 0 if index == 1 else 1)
+            for index, (of_before, of_stage) in enumerate(zip(before, fields, strict=True))
         )
-        self.channels = widths[-2] + widths[-1]
+        self.channels = sum(2 * stage.count + stage.regular for stage in fields[-2:])
 
     @property
     def first(self) -> nn.Conv2d:
         """The convolution that sees the pixels."""
-        convolution = self.stem[0]
-        assert isinstance(convolution, nn.Conv2d)
-        return convolution
+        first = self.stem[0]
+        assert isinstance(first, nn.Conv2d)
+        return first
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The maps (B, C, H, W) of the last two stages."""
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        found = []
-        for stage in self.stages:
+        found: list[list[Tensor]] = []
+        for stage, fields in zip(self.stages, self.fields, strict=True):
             x = stage(x)
-            found.append(x)
-        return found[-2:]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([found.mean((2, 3)) for found in self.maps(x)], 1)
+            found.append(statistics(x.float(), fields))
+        return torch.cat([part for parts in zip(*found[-2:], strict=True) for part in parts], 1)
 
 
-class Statistics(nn.Module):
-    """Normalised patches -> mean and standard deviation over each map of the last two stages, (B, 2 channels)."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [found.float() for found in self.network.maps(x)]
-        means = [found.mean((2, 3)) for found in maps]
-        spreads = [
-            ((found - mean[:, :, None, None]) ** 2).mean((2, 3)) for found, mean in zip(maps, means, strict=True)
-        ]
-        return torch.cat([*means, *((spread + SMALL).sqrt() for spread in spreads)], 1)
+def statistics(maps: Tensor, fields: Fields) -> list[Tensor]:
+    """Maps (B, channels, H, W) -> mean and standard deviation of each field, and of the means of each set."""
+    means = maps.mean((2, 3))
+    variances = ((maps - means[:, :, None, None]) ** 2).mean((2, 3))
+    turns = ((fields.sets(means) - fields.sets(means).mean(2, keepdim=True)) ** 2).mean(2)
+    return [fields.means(means), (fields.means(variances) + SMALL).sqrt(), (turns + SMALL).sqrt()]
 
 
 def head(dims: int, hidden: int, out: int) -> nn.Sequential:
+    """Inputs that each count alike -> `out` numbers, by way of `hidden`."""
     return nn.Sequential(
-        nn.Linear(dims, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out)
+        nn.BatchNorm1d(dims, affine=False),
+        nn.Linear(dims, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out),
     )
 
 
@@ -141,9 +140,8 @@ class Pupil(nn.Module):
     def __init__(self, network: Network, dims: int, temperature: float = 0.1) -> None:
         super().__init__()
         self.network, self.temperature = network, temperature
-        statistics = Statistics(network)
         self.features = nn.Sequential(
-            statistics, nn.BatchNorm1d(2 * network.channels, affine=False), nn.Linear(2 * network.channels, dims)
+            network, nn.BatchNorm1d(network.channels, affine=False), nn.Linear(network.channels, dims)
         )
 
     def forward(self, views: Tensor, taught: Tensor) -> Tensor:

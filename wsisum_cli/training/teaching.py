@@ -45,7 +45,7 @@ PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress
 AT_ONCE = 64  # tiles laid before the teacher together
 #: Views of a pupil show about as much of a tile as it will see of a slide, so that it learns of whole tiles.
-VIEW, STRENGTH = 192, Strength(crop=(128, 288), stain=0.15, background=0.02, brightness=0.08)
+VIEW, STRENGTH = 176, Strength(crop=(128, 288), stain=0.15, background=0.02, brightness=0.08)
 
 #: Tiles that the teacher has seen, tiles in all.
 Seen = Callable[[int, int], None]
@@ -133,7 +133,7 @@ class TeachingTask:
     def __init__(self, tiles: Tiles, dims: int, settings: Settings) -> None:
         self.tiles, self.settings = tiles, settings
         torch.manual_seed(settings.seed)
-        self.pupil = Pupil(Network(settings.widths), dims)
+        self.pupil = Pupil(Network(settings.fields), dims)
         self.module: nn.Module = self.pupil
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
@@ -179,7 +179,7 @@ def start_from(network: Network, folder: Path) -> None:
         network.load_state_dict({name.removeprefix("network."): value for name, value in own.items()})
     except RuntimeError as error:
         raise ModelError(
-            f"{folder.name}: expected a run of `train encoder` with a network of the same widths, found another; "
+            f"{folder.name}: expected a run of `train encoder` with a network of the same fields, found another; "
             "give its folder, or start without one"
         ) from error
 
