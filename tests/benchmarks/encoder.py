@@ -35,7 +35,7 @@ from wsisum_cli.inference import load_encoder
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 FOLDS, REPEATS, NEIGHBOURS, DRAWS = 5, 5, 20, 1000
-SCALES, TURNS = (0.8, 1.0, 1.25, 1.5), (0, 45, 90, 180)  # of a pose: magnification, degrees
+SCALES, TURNS = (0.8, 1.0, 1.25, 1.5), (0, 22.5, 45, 67.5)  # of a pose: magnification, degrees
 RATIOS = (1.0, 1.2, 1.4, 2.0)  # of the magnifications of two tiles, limits of the classes
 FEWEST = 10  # points of a tile that must be found again in the other, lest the ratio be taken for unknown
 JITTER_AMOUNT, JITTER_ADDED = 0.2, 0.02  # of each stain: relative, and in optical density ("HED-strong" is 0.2)
@@ -232,6 +232,7 @@ def robustness(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> d
     changed = {
         "stain jitter": embed([jittered(tile, rng) for tile in tiles]),
         "JPEG quality 50": embed([recompressed(tile) for tile in tiles]),
+        "quarter turn": embed([np.ascontiguousarray(np.rot90(tile)) for tile in tiles]),
     }
     # A tile shows nothing beyond its edge: two windows of three quarters of it, a quarter of a window apart.
     left, right = embed([tile[:192, :192] for tile in tiles]), embed([tile[:192, 48:240] for tile in tiles])

@@ -19,8 +19,8 @@ STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 class Strength:
     """How far views may differ."""
 
-    crop: tuple[int, int] = (96, 200)  # px of the tile that a view shows, from and to
-    stain: float = 0.35  # relative change of each stain's amount
+    crop: tuple[int, int] = (108, 216)  # px of the tile that a view shows, from and to
+    stain: float = 0.3  # relative change of each stain's amount
     background: float = 0.04  # optical density added to or taken from each stain
     brightness: float = 0.15
     blur: float = 0.25  # share of views

@@ -269,7 +269,7 @@ def encoder(
     slides: Annotated[int, typer.Option(min=1, help="Slides in a batch.")] = 8,
     tiles_each: Annotated[int, typer.Option(min=2, help="Tiles of each of them.")] = 32,
     learning_rate: RateOption = 1e-3,
-    dims: Annotated[int, typer.Option(min=2, max=768, help="Length of the features.")] = 384,
+    dims: Annotated[int, typer.Option(min=2, max=430, help="Length of the features.")] = 384,
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
