@@ -6,10 +6,12 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from wsisum_cli.inference import load_encoder
 from wsisum_cli.models import read_card
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -41,12 +43,27 @@ def test_models_are_of_one_family():
         assert card.dims == encoder.dims
 
 
-def test_models_give_what_they_gave():
+def load_record() -> ModuleType:
     spec = importlib.util.spec_from_file_location("record", MODELS / "record.py")
     assert spec is not None
     assert spec.loader is not None
     record = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(record)
+    return record
+
+
+def test_the_encoder_sees_a_patch_the_same_whichever_way_it_lies():
+    patches = load_record().patches()
+    encoder = load_encoder("encoder", "cpu")
+    before = encoder(patches)
+    for mirrored in (patches, patches[:, :, ::-1]):
+        for quarters in range(4):
+            lying = np.ascontiguousarray(np.rot90(mirrored, quarters, (1, 2)))
+            np.testing.assert_allclose(encoder(lying), before, rtol=1e-4, atol=1e-4)
+
+
+def test_models_give_what_they_gave():
+    record = load_record()
     found = record.outputs()
     with np.load(record.RECORD) as recorded:
         assert set(recorded) == set(found)

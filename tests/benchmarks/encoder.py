@@ -278,7 +278,7 @@ def main() -> None:
     embedders: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {"colour statistics": colour_statistics}
     for name in options.encoders:
         encoder = load_encoder(name, "cpu")
-        embedders[Path(name).stem] = lambda tiles, encoder=encoder: encode(encoder, tiles)
+        embedders[name] = lambda tiles, encoder=encoder: encode(encoder, tiles)
     table: dict[str, dict[str, list[float]]] = {}
     ratios = None
     if options.lung and options.magnifications:

@@ -45,7 +45,7 @@ PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress
 AT_ONCE = 64  # tiles laid before the teacher together
 #: Views of a pupil show about as much of a tile as it will see of a slide, so that it learns of whole tiles.
-VIEW, STRENGTH = 176, Strength(crop=(128, 288), stain=0.15, background=0.02, brightness=0.08)
+VIEW, STRENGTH = 176, Strength(crop=(128, 288), stain=0.1, background=0.02, brightness=0.08)
 
 #: Tiles that the teacher has seen, tiles in all.
 Seen = Callable[[int, int], None]
