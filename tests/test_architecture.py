@@ -34,7 +34,7 @@ ORDER = names_of(
 
 #: The same for wsisum_cli/training, all of which may import what stands above `console`.
 TRAINING = names_of(
-    "export tiles augment network curves checkpoint loop encoder teaching data teachers",
+    "export tiles augment symmetry network curves checkpoint loop encoder teaching data teachers",
     "targets interpolation masked_autoencoder masking start summarizer regions",
     "region_encoder prototypes distillation slide_graph slide_encoder published wsisum",
     "foundation arms abmil cross_validation charts evaluation_report cli evaluate_cli",

@@ -22,9 +22,9 @@ from wsisum_cli.summary import open_summary
 from wsisum_cli.training import loop
 from wsisum_cli.training.augment import STAINS, Strength, draw_views, jitter_stains, lay
 from wsisum_cli.training.cli import train_app
-from wsisum_cli.training.encoder import EncoderTask, Settings, draw_batch, finish, normalised, train_encoder
+from wsisum_cli.training.encoder import FIELDS, EncoderTask, Settings, draw_batch, finish, normalised, train_encoder
 from wsisum_cli.training.network import Byol, Network, SimClr
-from wsisum_cli.training.symmetry import Fields
+from wsisum_cli.training.symmetry import FieldType
 from wsisum_cli.training.teaching import (
     Poses,
     Teaching,
@@ -39,7 +39,7 @@ from wsisum_cli.training.tiles import Tiles, read_tiles
 from wsisum_cli.verify import verify_summary
 
 CARD = {"name": "tiny", "version": "1", "licence": "MIT", "description": "of a test"}
-FEW = (Fields(0, 1), Fields(0, 1), Fields(8, 1), Fields(8, 1))
+FEW = (FieldType(0, 1), FieldType(0, 1), FieldType(8, 1), FieldType(8, 1))
 SMALL = Settings(steps_an_epoch=4, slides=2, tiles=6, side=64, fields=FEW, dims=16)
 TRAINING = loop.Settings(epochs=2, device="cpu")
 STILL = Strength(crop=(256, 256), stain=0, background=0, brightness=0, blur=0, jpeg=0)
@@ -352,26 +352,36 @@ def test_a_pupil_by_the_command(archive: Path, trained: Path, tmp_path: Path):
 def test_a_pupil_starts_from_a_run_of_the_same_network_alone(trained: Path, tmp_path: Path):
     network = Network(SMALL.fields)
     start_from(network, trained.parent)
-    with pytest.raises(ModelError, match="found another; give its folder"):
-        start_from(Network((Fields(8), Fields(8), Fields(16), Fields(16))), trained.parent)
+    with pytest.raises(ModelError, match="of another shape; train it again"):
+        start_from(Network((FieldType(8), FieldType(8), FieldType(16), FieldType(16))), trained.parent)
     with pytest.raises(UsageError, match=r"found no checkpoint\.pt"):
         start_from(network, tmp_path)
     torch.save({"module": 3}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ModelError, match="found another"):
+    with pytest.raises(ModelError, match="of another shape"):
         start_from(network, tmp_path)
 
 
 def test_the_exported_graph_is_the_trained_network(tiles: Tiles):
     """Normalising is folded into the stem: what comes out is what the network gives for normalised pixels."""
     torch.manual_seed(0)
-    network = Network(SMALL.fields).eval()
+    network = Network(SMALL.fields)
+    network(torch.randn(8, 3, 136, 136))  # means and variances of maps that are not 0 and 1
+    network.eval()
     encoder = finish(network, tiles, 16).eval()
     with torch.no_grad():
         plain = (network(normalised(torch.from_numpy(tiles.pixels[:5]))) - encoder.centre) @ encoder.axes
         assert torch.allclose(encoder(torch.from_numpy(tiles.pixels[:5])), plain, atol=1e-4)
 
 
+def test_features_are_at_most_as_long_as_what_the_network_gives(tmp_path: Path):
+    longest = Network(FIELDS).dims
+    given = ["encoder", "--tiles", str(tmp_path), "-o", str(tmp_path / "run"), "--dims", str(longest + 1)]
+    result = CliRunner().invoke(train_app, given)
+    assert result.exit_code == 2
+    assert f" {longest} " in result.output
+
+
 def test_the_networks_are_as_wide_as_they_say():
-    network = Network((Fields(8), Fields(0, 2), Fields(8, 2), Fields(24, 2)))
-    assert network(torch.zeros(2, 3, 256, 256)).shape == (2, network.channels)
+    network = Network((FieldType(8), FieldType(0, 2), FieldType(8, 2), FieldType(24, 2)))
+    assert network(torch.zeros(2, 3, 256, 256)).shape == (2, network.dims)
     assert SimClr(network)(torch.rand(6, 3, 64, 64)).ndim == Byol(network)(torch.rand(6, 3, 64, 64)).ndim == 0

@@ -37,7 +37,7 @@ from wsisum_cli.slide import open_slide, read_overview  # noqa: E402
 from wsisum_cli.tissue import find_tissue  # noqa: E402
 
 MPP, SHARE, KEEP, DRAWS = 0.5, 0.05, 63, 4
-PAINTINGS = 8  # of each slide for what selectors keep
+PAINTINGS = 8  # of each slide, where what selectors keep is counted
 SELECTORS = ("wsisum", "facility", "random")
 
 
@@ -91,28 +91,36 @@ def encode(encoder, patches: np.ndarray) -> np.ndarray:
     return np.concatenate([encoder(patches[i : i + 64]) for i in range(0, len(patches), 64)])
 
 
+def picks(features: np.ndarray, coords: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows that each selector keeps."""
+    population = Population(features, coords, sample_candidates(features, 500, 50, 0))
+    return {name: pick(population, keep_count(len(coords), KEEP), name) for name in SELECTORS}
+
+
 def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) -> list[str]:
-    """Shares of artefacts among kept patches, of all slides and paintings together."""
-    kept = {(name, guarded): [0, 0] for name in SELECTORS for guarded in (False, True)}
+    """Shares of artefacts among kept patches, of all slides and paintings together, and of the worst painting."""
+    kept = {(name, guarded): np.zeros((PAINTINGS, 2), int) for name in SELECTORS for guarded in (False, True)}
     for patches, coords in slides.values():
         clean = encode(encoder, patches)
-        for seed in range(1, PAINTINGS + 1):
-            spoilt, rows = painted(patches, ["pen", "blurred", "fold"], np.random.default_rng(seed))
+        for painting in range(PAINTINGS):
+            spoilt, rows = painted(patches, ["pen", "blurred", "fold"], np.random.default_rng(1 + painting))
             features = clean.copy()
             features[rows] = encode(encoder, spoilt[rows])
             left, _ = part(coords, kinds_of(spoilt, MPP))
-            for guarded, of in ((False, np.arange(len(coords))), (True, left)):
-                keep = keep_count(len(of), KEEP)
-                population = Population(features[of], coords[of], sample_candidates(features[of], 500, 50, 0))
-                for name in SELECTORS:
-                    picked = of[pick(population, keep, name)]
-                    kept[name, guarded][0] += np.isin(picked, rows).sum()
-                    kept[name, guarded][1] += keep
+            for guarded, rest in ((False, np.arange(len(coords))), (True, left)):
+                for name, picked in picks(features[rest], coords[rest]).items():
+                    kept[name, guarded][painting] += np.isin(rest[picked], rows).sum(), len(picked)
     lines = ["| selector | without | with the guard |", "|---|---:|---:|"]
     for name in SELECTORS:
-        cells = [f"{100 * count / of:.1f} % ({count} of {of})" for count, of in (kept[name, g] for g in (False, True))]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {shares(kept[name, False])} | {shares(kept[name, True])} |")
     return lines
+
+
+def shares(counts: np.ndarray) -> str:
+    """Of counts (paintings, 2) of artefacts and of kept patches."""
+    artefacts, total = counts.sum(0)
+    worst = (counts[:, 0] / counts[:, 1]).max()
+    return f"{artefacts / total:.1%} ({artefacts} of {total}; of a painting at most {worst:.1%})"
 
 
 def speed(encoder, patches: np.ndarray) -> str:

@@ -23,14 +23,14 @@ from wsisum_cli.training import loop
 from wsisum_cli.training.augment import Strength, draw_views, jitter_stains
 from wsisum_cli.training.export import export_onnx
 from wsisum_cli.training.network import METHODS, Network, follow
-from wsisum_cli.training.symmetry import Fields, settle
+from wsisum_cli.training.symmetry import FieldType, settle
 from wsisum_cli.training.tiles import MPP, SIDE, Tiles, read_tiles
 
 T = TypeVar("T")
 
 MEAN, STD = (0.76, 0.60, 0.73), (0.17, 0.20, 0.16)  # of H&E tissue, R, G, B scaled to 0..1
 SCALED_BY = 4096  # tiles that give the components
-FIELDS = (Fields(8, 3), Fields(16, 6), Fields(48, 10), Fields(128, 16))  # 32, 64, 128 and 256 channels
+FIELDS = (FieldType(8, 3), FieldType(16, 6), FieldType(48, 10), FieldType(128, 16))  # 32, 64, 128 and 256 channels
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Settings:
     steps_an_epoch: int = 100
     slides: int = 8  # of a batch
     tiles: int = 32  # of each of its slides
-    side: int = 136  # px of a view; 5 n + 6 leaves out none of them
+    side: int = 136  # px of a view; of 40 n + 16 no layer leaves out a row or a column
     seed: int = 0
-    fields: tuple[Fields, ...] = FIELDS
+    fields: tuple[FieldType, ...] = FIELDS
     dims: int = 384  # of the features
     strength: Strength = field(default_factory=Strength)
 
@@ -155,15 +155,17 @@ class Encoder(nn.Module):
 
     def __init__(self, network: Network, centre: Tensor, axes: Tensor) -> None:
         super().__init__()
-        self.statistics = copy.deepcopy(network).eval()
-        settle(self.statistics)
-        self.statistics.stem[0] = of_interleaved(self.statistics.first)
+        self.network = copy.deepcopy(network).eval()
+        settle(self.network)
+        stem = self.network.stem[0]
+        assert type(stem) is nn.Conv2d
+        self.network.stem[0] = of_interleaved(stem)
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
 
     def forward(self, patches: Tensor) -> Tensor:
         pixels = patches.flatten(2)[:, None].float()  # (B, 1, P, 3 P)
-        features: Tensor = (self.statistics(pixels) - self.centre) @ self.axes
+        features: Tensor = (self.network(pixels) - self.centre) @ self.axes
         return features
 
 

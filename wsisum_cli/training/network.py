@@ -16,16 +16,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from wsisum_cli.training.symmetry import Convolution, Fields, Norm
+from wsisum_cli.training.symmetry import Convolution, FieldType, Norm
 
-STEM_STRIDE = 5
+STEM_SIDE, STEM_STRIDE = 6, 5
+#: Of the stages. A patch of 256 px has maps 51, 25, 13 and 7 px wide: no window leaves out a row or a column.
+STRIDES, PADDINGS = (1, 2, 2, 2), (1, 0, 1, 1)
 SMALL = 1e-6  # added to a variance before its root, whose slope at 0 has no bound
 
 
 class Block(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut (He et al., 2016); `stride` 2 halves the map."""
 
-    def __init__(self, before: Fields, after: Fields, stride: int, padding: int) -> None:
+    def __init__(self, before: FieldType, after: FieldType, stride: int, padding: int) -> None:
         super().__init__()
         self.first = Convolution(before, after, 3, stride, padding)
         self.first_norm = Norm(after)
@@ -45,43 +47,38 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Patches (B, 3, P, P), normalised -> statistics (B, channels) of the maps of the last two stages.
+    """Patches (B, 3, P, P), normalised -> statistics (B, dims) of the maps of the last two stages.
 
     Of each field its mean and its standard deviation over the map, and of each set of eight how far the means of its
     maps differ, which tells tissue that lies one way from tissue that lies any way. They are the same whichever way a
-    patch of 256 px lies: every map of it, 51, 25, 13 and 7 px wide, lies evenly about its middle.
+    patch of 256 px lies, or one of 40 n + 16 px: all its maps lie evenly about its middle.
 
     Plain convolutions rather than depthwise ones: they do more per second, in training and through ONNX Runtime.
     """
 
-    def __init__(self, fields: tuple[Fields, ...]) -> None:
+    def __init__(self, fields: tuple[FieldType, ...]) -> None:
         super().__init__()
         self.fields = fields
-        self.stem = nn.Sequential(Convolution(Fields(3), fields[0], 6, STEM_STRIDE), Norm(fields[0]), nn.ReLU())
+        self.stem = nn.Sequential(
+            Convolution(FieldType(3), fields[0], STEM_SIDE, STEM_STRIDE), Norm(fields[0]), nn.ReLU()
+        )
         before = (fields[0], *fields[:-1])
         self.stages = nn.ModuleList(
-            Block(of_before, of_stage, 1 if index == 0 else 2, 0 if index == 1 else 1)
-            for index, (of_before, of_stage) in enumerate(zip(before, fields, strict=True))
+            Block(*geometry) for geometry in zip(before, fields, STRIDES, PADDINGS, strict=True)
         )
-        self.channels = sum(2 * stage.count + stage.regular for stage in fields[-2:])
-
-    @property
-    def first(self) -> nn.Conv2d:
-        """The convolution that sees the pixels."""
-        first = self.stem[0]
-        assert isinstance(first, nn.Conv2d)
-        return first
+        self.dims = sum(2 * stage.count + stage.regular for stage in fields[-2:])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        found: list[list[Tensor]] = []
-        for stage, fields in zip(self.stages, self.fields, strict=True):
+        maps: list[Tensor] = []
+        for stage in self.stages:
             x = stage(x)
-            found.append(statistics(x.float(), fields))
-        return torch.cat([part for parts in zip(*found[-2:], strict=True) for part in parts], 1)
+            maps.append(x)
+        found = [statistics(x.float(), fields) for x, fields in zip(maps[-2:], self.fields[-2:], strict=True)]
+        return torch.cat([part for of_stages in zip(*found, strict=True) for part in of_stages], 1)
 
 
-def statistics(maps: Tensor, fields: Fields) -> list[Tensor]:
+def statistics(maps: Tensor, fields: FieldType) -> list[Tensor]:
     """Maps (B, channels, H, W) -> mean and standard deviation of each field, and of the means of each set."""
     means = maps.mean((2, 3))
     variances = ((maps - means[:, :, None, None]) ** 2).mean((2, 3))
@@ -90,7 +87,7 @@ def statistics(maps: Tensor, fields: Fields) -> list[Tensor]:
 
 
 def head(dims: int, hidden: int, out: int) -> nn.Sequential:
-    """Inputs that each count alike -> `out` numbers, by way of `hidden`."""
+    """Inputs, standardised over the batch so that each counts alike -> `out` numbers, by way of `hidden`."""
     return nn.Sequential(
         nn.BatchNorm1d(dims, affine=False),
         nn.Linear(dims, hidden, bias=False),
@@ -106,7 +103,7 @@ class SimClr(nn.Module):
     def __init__(self, network: Network, temperature: float = 0.1) -> None:
         super().__init__()
         self.network, self.temperature = network, temperature
-        self.project = head(network.channels, 512, 128)
+        self.project = head(network.dims, 512, 128)
 
     def forward(self, views: Tensor) -> Tensor:
         """`views` (2B, 3, S, S): the second views follow the first ones."""
@@ -123,7 +120,7 @@ class Byol(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self.project = head(network.channels, 512, 128)
+        self.project = head(network.dims, 512, 128)
         self.foretell = head(128, 512, 128)
         self.target = copy.deepcopy(nn.Sequential(self.network, self.project)).requires_grad_(False)
 
@@ -141,7 +138,7 @@ class Pupil(nn.Module):
         super().__init__()
         self.network, self.temperature = network, temperature
         self.features = nn.Sequential(
-            network, nn.BatchNorm1d(network.channels, affine=False), nn.Linear(network.channels, dims)
+            network, nn.BatchNorm1d(network.dims, affine=False), nn.Linear(network.dims, dims)
         )
 
     def forward(self, views: Tensor, taught: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Layers to which it is all the same which way a patch lies: turned by quarters, mirrored, or both.
+"""Layers equivariant to quarter turns and mirroring: where the patch is turned, their maps are turned with it.
 
-There are eight ways. Of the maps of a layer some are *invariant*: where the patch is turned they are turned with it,
-and otherwise the same. The others come in *regular* sets of eight, one for each way a filter may lie: where the patch
-is turned they are turned and change places. Filters are tied so that every layer keeps to this, which costs nothing
-once training has ended (Cohen and Welling, 2016; for pathology Veeling et al., 2018).
+They are group convolutions of the group p4m (Cohen and Welling, 2016; for pathology Veeling et al., 2018). There are
+eight ways a patch may lie. Of the maps of a layer some are *invariant*: they are turned with the patch and do not
+otherwise change. The others come in *regular* sets of eight, one for each way a filter may lie: they are turned with
+the patch and change places. Filters are tied so that every layer keeps to this. It costs nothing once training has
+ended, for the tied filters are then written out (`settle`).
 
 The eight ways are numbered 4 m + r: mirrored left to right m times, then turned anticlockwise by r quarters.
 """
@@ -22,7 +23,7 @@ TURNED = [4 * m + (r + 1) % 4 for m in range(2) for r in range(4)]  # and when t
 
 
 @dataclass(frozen=True)
-class Fields:
+class FieldType:
     """The maps of a layer: `invariant` ones first, then `regular` sets of eight."""
 
     invariant: int
@@ -49,22 +50,25 @@ class Fields:
         return torch.cat([values[: self.invariant], values[self.invariant :].repeat_interleave(WAYS)])
 
     def moved(self, became: list[int]) -> Tensor:
-        """The channel that is found in each channel's place once way k has become `became[k]`."""
+        """For each channel, the one whose map is found there once way k has become `became[k]`."""
         came_from = torch.argsort(torch.tensor(became))
         sets = self.invariant + WAYS * torch.arange(self.regular)[:, None] + came_from
         return torch.cat([torch.arange(self.invariant), sets.flatten()])
 
 
 class Convolution(nn.Conv2d):
-    """From maps of the fields `before` to maps of the fields `after`, without a bias."""
+    """From maps of the fields `before` to maps of the fields `after`, without a bias.
 
-    #: Indices (2, channels): the channels in each other's places, mirrored and turned.
+    `weight` is free; what is convolved with is `tied()`.
+    """
+
+    #: (2, channels): for each channel the one that takes its place, when mirrored and when turned.
     places_out: Tensor
     places_in: Tensor
 
-    def __init__(self, before: Fields, after: Fields, side: int, stride: int = 1, padding: int = 0) -> None:
+    def __init__(self, before: FieldType, after: FieldType, side: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(before.channels, after.channels, side, stride, padding, bias=False)
-        self.side, self.step, self.border = side, stride, padding
+        self.side, self.step, self.border = side, stride, padding  # as numbers, where torch has pairs or words
         for name, fields in (("places_out", after), ("places_in", before)):
             places = torch.stack([fields.moved(MIRRORED), fields.moved(TURNED)])
             self.register_buffer(name, places, persistent=False)
@@ -77,7 +81,7 @@ class Convolution(nn.Conv2d):
         That is their mean over the eight ways, made in three steps: with the mirrored, the turned, the upside-down.
         """
         filters = self.weight
-        filters = (filters + self._moved(filters, 0).flip(3)) / 2
+        filters = (filters + self._mirrored(filters)) / 2
         filters = (filters + self._turned(filters)) / 2
         return (filters + self._turned(self._turned(filters))) / 2
 
@@ -89,26 +93,27 @@ class Convolution(nn.Conv2d):
         plain.weight.copy_(self.tied())
         return plain
 
-    def _turned(self, filters: Tensor) -> Tensor:
-        return self._moved(filters, 1).rot90(1, (2, 3))
+    def _mirrored(self, filters: Tensor) -> Tensor:
+        return filters[self.places_out[0]][:, self.places_in[0]].flip(3)
 
-    def _moved(self, filters: Tensor, how: int) -> Tensor:
-        return filters[self.places_out[how]][:, self.places_in[how]]
+    def _turned(self, filters: Tensor) -> Tensor:
+        return filters[self.places_out[1]][:, self.places_in[1]].rot90(1, (2, 3))
 
 
 class Norm(nn.BatchNorm2d):
-    """Over a batch; the maps of a set share scale and shift, and what was found in batches once training has ended."""
+    """Batch normalisation; the maps of a set share scale and shift, and in evaluation the running mean and variance."""
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: FieldType) -> None:
         super().__init__(fields.channels)
         self.fields = fields
         self.weight, self.bias = nn.Parameter(torch.ones(fields.count)), nn.Parameter(torch.zeros(fields.count))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Batches lie every way, so that while training the maps of a set have much the same mean each by itself.
+        # Batches lie every way: while training, the maps of a set have much the same mean and variance by themselves.
         running = (self.running_mean, self.running_var) if self.training else self._shared()
         scale, shift = self.fields.spread(self.weight), self.fields.spread(self.bias)
-        return F.batch_norm(x, *running, scale, shift, self.training, self.momentum or 0.0, self.eps)
+        assert self.momentum is not None
+        return F.batch_norm(x, *running, scale, shift, self.training, self.momentum, self.eps)
 
     def settled(self) -> nn.BatchNorm2d:
         plain = nn.BatchNorm2d(self.num_features, self.eps)

@@ -44,7 +44,8 @@ from wsisum_cli.training.tiles import MPP, SIDE, Tiles, read_tiles
 PUPIL = "pupil"  # the method, beside those of two views
 BLOCK = 2048  # tiles between two words of progress
 AT_ONCE = 64  # tiles laid before the teacher together
-#: Views of a pupil show about as much of a tile as it will see of a slide, so that it learns of whole tiles.
+#: Views of a pupil show about as much of a tile as it will see of a slide, so that it learns of whole tiles. No layer
+#: leaves out a row or a column of 40 n + 16 px.
 VIEW, STRENGTH = 176, Strength(crop=(128, 288), stain=0.1, background=0.02, brightness=0.08)
 
 #: Tiles that the teacher has seen, tiles in all.
@@ -179,8 +180,8 @@ def start_from(network: Network, folder: Path) -> None:
         network.load_state_dict({name.removeprefix("network."): value for name, value in own.items()})
     except RuntimeError as error:
         raise ModelError(
-            f"{folder.name}: expected a run of `train encoder` with a network of the same fields, found another; "
-            "give its folder, or start without one"
+            f"{folder.name}: expected a run of `train encoder` by this version of wsisum, "
+            "found a network of another shape; train it again, or start without one"
         ) from error
 
 
