@@ -318,6 +318,14 @@ def test_none_is_none_and_the_log_says_so(tmp_path: Path):
     assert named.describe() == "summarizer: tiny-summarizer, slide encoder: none"
 
 
+def test_the_log_says_why_there_is_none():
+    encoder = find_model("texture")
+    unfit = "none (none fits the features of 'texture')"
+    assert choose_models(AUTO, NONE, encoder, False, None).describe() == f"summarizer: {unfit}, slide encoder: none"
+    both = choose_models(AUTO, AUTO, encoder, False, MOST_KEPT + 1).describe()
+    assert both == f"summarizer: none (they see at most {MOST_KEPT} patches), slide encoder: {unfit}"
+
+
 def test_one_that_was_named_is_taken_where_its_features_are_as_long(tmp_path: Path):
     other = write_summarizer(tmp_path / "a.onnx", encoder_sha256="cd" * 32)
     found = choose(SUMMARIZER, str(other), ENCODER, False, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Choices:
 
     summarizer: Choice | None = None
     slide_encoder: Choice | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)  # why there is none of those looked for, by name
 
     def load(self, device: str) -> SlideModels:
         """Raises ModelError when a file cannot serve, DeviceError when "cuda" does not become active."""
@@ -75,9 +76,12 @@ class Choices:
     def describe(self) -> str:
         """One line for a log."""
         return ", ".join(
-            f"{name.replace('_', ' ')}: {choice.card.name if choice is not None else NONE}"
+            f"{name.replace('_', ' ')}: {choice.card.name if choice is not None else self._none(name)}"
             for name, choice in self.named().items()
         )
+
+    def _none(self, name: str) -> str:
+        return f"{NONE} ({self.missing[name]})" if name in self.missing else NONE
 
 
 NO_CHOICES = Choices()
@@ -104,10 +108,17 @@ def choose_models(
     if (summarizer, slide_encoder) == (NONE, NONE):
         return NO_CHOICES
     card = read_encoder_card(encoder)
-    return Choices(
+    found = Choices(
         choose(SUMMARIZER, summarizer, card, given, keep, folders),
         choose(SLIDE_ENCODER, slide_encoder, card, given, keep, folders),
     )
+    missing: dict[str, str] = {}
+    for name, asked in (("summarizer", summarizer), ("slide_encoder", slide_encoder)):
+        if asked == AUTO and found.named()[name] is None:
+            missing[name] = f"none fits the features of {card.name!r}"
+    if "summarizer" in missing and keep is not None and keep > MOST_KEPT:
+        missing["summarizer"] = f"they see at most {MOST_KEPT} patches"
+    return replace(found, missing=missing)
 
 
 def choose(

@@ -73,7 +73,7 @@ def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -
         if isinstance(card, dict) and file.encoder_sha256 is not None:
             there = fitting(kind, file.encoder_sha256, file.features.shape[1], folders)
             found[name] = next((choice for choice in there if choice.card.sha256 == card.get("sha256")), None)
-    return Choices(**found).load("cpu")  # the same picks on every machine
+    return Choices(found.get("summarizer"), found.get("slide_encoder")).load("cpu")  # the same picks on every machine
 
 
 def features_at(coords: np.ndarray, file: StoredFeatures, mpp: float, name: str) -> np.ndarray:
