@@ -35,10 +35,8 @@ from wsisum_cli.inference import load_encoder
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 FOLDS, REPEATS, NEIGHBOURS, DRAWS = 5, 5, 20, 1000
-SCALES, TURNS = (
-    (0.8, 1.0, 1.25, 1.5),
-    (0, 22.5, 45, 67.5),
-)  # of a pose: magnification, degrees; quarter turns are measured by themselves
+SCALES = (0.8, 1.0, 1.25, 1.5)  # of a pose
+TURNS = (0, 22.5, 45, 67.5)  # of a pose, degrees; quarter turns are measured by themselves
 RATIOS = (1.0, 1.2, 1.4, 2.0)  # of the magnifications of two tiles, limits of the classes
 FEWEST = 10  # points of a tile that must be found again in the other, lest the ratio be taken for unknown
 JITTER_AMOUNT, JITTER_ADDED = 0.2, 0.02  # of each stain: relative, and in optical density ("HED-strong" is 0.2)
