@@ -112,13 +112,23 @@ def choose_models(
         choose(SUMMARIZER, summarizer, card, given, keep, folders),
         choose(SLIDE_ENCODER, slide_encoder, card, given, keep, folders),
     )
-    missing: dict[str, str] = {}
-    for name, asked in (("summarizer", summarizer), ("slide_encoder", slide_encoder)):
-        if asked == AUTO and found.named()[name] is None:
-            missing[name] = f"none fits the features of {card.name!r}"
-    if "summarizer" in missing and keep is not None and keep > MOST_KEPT:
-        missing["summarizer"] = f"they see at most {MOST_KEPT} patches"
+    kinds = {"summarizer": (SUMMARIZER, summarizer), "slide_encoder": (SLIDE_ENCODER, slide_encoder)}
+    missing = {
+        name: why_none(kind, card, keep)
+        for name, (kind, asked) in kinds.items()
+        if asked == AUTO and found.named()[name] is None
+    }
     return replace(found, missing=missing)
+
+
+def why_none(kind: str, encoder: Card, keep: int | None) -> str:
+    if is_too_many(kind, keep):
+        return f"they see at most {MOST_KEPT} patches"
+    return f"none fits the features of {encoder.name!r}"
+
+
+def is_too_many(kind: str, keep: int | None) -> bool:
+    return kind == SUMMARIZER and keep is not None and keep > MOST_KEPT
 
 
 def choose(
@@ -130,7 +140,7 @@ def choose(
     `given` is whether features were computed before, by whatever encoder; `keep` how many patches are to be kept.
     Raises ModelError when the one asked for cannot serve, UsageError when it does not fit.
     """
-    too_many = kind == SUMMARIZER and keep is not None and keep > MOST_KEPT
+    too_many = is_too_many(kind, keep)
     if asked == NONE or (asked == AUTO and too_many):
         return None
     if asked == AUTO:
