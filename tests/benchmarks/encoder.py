@@ -5,9 +5,9 @@
 
 An encoder is the name of a shipped one or an ONNX file with a card. Both ZIP files hold JPEG tiles and a
 labels.csv: of the lung tiles `path, label, group_id`, of the others `path, slide, case, organ`. Every split is
-by group or by case, and every interval is the 95 % one of 1,000 bootstrap draws of groups or cases. `--poses` compares
-lung tiles in 16 poses as well; `--magnifications` measures how far the tiles of a photograph differ in magnification,
-and how often they are found by that.
+by group or by case, and every interval is the 95 % one of 1,000 bootstrap draws of groups or cases. `--less`
+adds paired differences of the figures of lung tiles. `--poses` compares these in 16 poses as well. `--magnifications`
+measures how far the tiles of a photograph differ in magnification, and how often they are found by that.
 """
 
 from __future__ import annotations
@@ -105,17 +105,15 @@ def vote(cosines: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array(answers)
 
 
-def lung(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> dict[str, list[float]]:
+def lung(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Of each lung tile how far the probes err and whether its photograph is found, each (N,); and its group."""
     rows, tiles = read_tiles(path)
     labels, groups = np.array([row["label"] for row in rows]), np.array([row["group_id"] for row in rows])
     features = embed(tiles).astype(np.float64)
     linear, near = probe(features, labels, groups)
     centred = units(StandardScaler().fit_transform(features))
-    return {
-        "linear probe error": interval(linear, groups),
-        "20-NN error": interval(near, groups),
-        "recall@1 of the same photograph": recall(centred @ centred.T, groups),
-    }
+    found = found_again(centred @ centred.T, groups).astype(float)
+    return {"linear probe error": linear, "20-NN error": near, "recall@1 of the same photograph": found}, groups
 
 
 def recall(cosines: np.ndarray, groups: np.ndarray) -> list[float]:
@@ -271,6 +269,7 @@ def main() -> None:
     parser.add_argument("encoders", nargs="+", help="name of a shipped encoder, or ONNX file")
     parser.add_argument("--lung", type=Path)
     parser.add_argument("--tiles", type=Path)
+    parser.add_argument("--less", help="one of the encoders, from which later ones are subtracted tile by tile")
     parser.add_argument("--poses", action="store_true")
     parser.add_argument("--magnifications", action="store_true")
     parser.add_argument("-o", "--output", type=Path, help="the same figures as JSON")
@@ -281,13 +280,20 @@ def main() -> None:
         encoder = load_encoder(name, "cpu")
         embedders[name] = lambda tiles, encoder=encoder: encode(encoder, tiles)
     table: dict[str, dict[str, list[float]]] = {}
+    answers: dict[str, dict[str, np.ndarray]] = {}
     ratios = None
     if options.lung and options.magnifications:
         rows, tiles = read_tiles(options.lung)
         ratios = magnification_ratios(tiles, np.array([row["group_id"] for row in rows]))
     for name, embed in embedders.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        table[name] = lung(embed, options.lung) if options.lung else {}
+        table[name] = {}
+        if options.lung:
+            answers[name], groups = lung(embed, options.lung)
+            table[name] |= {key: interval(values, groups) for key, values in answers[name].items()}
+        if options.lung and options.less in answers:
+            apart = {key: values - answers[options.less][key] for key, values in answers[name].items()}
+            table[name] |= {f"{key}, less {options.less}": interval(apart[key], groups) for key in apart}
         if options.lung and options.poses:
             table[name] |= recall_by_poses(embed, options.lung)
         if ratios is not None:
