@@ -274,6 +274,8 @@ def main() -> None:
     parser.add_argument("--magnifications", action="store_true")
     parser.add_argument("-o", "--output", type=Path, help="the same figures as JSON")
     options = parser.parse_args()
+    if options.less not in (None, *options.encoders):
+        parser.error(f"--less: expected one of {', '.join(options.encoders)}, found {options.less}")
 
     embedders: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {"colour statistics": colour_statistics}
     for name in options.encoders:
