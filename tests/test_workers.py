@@ -191,6 +191,30 @@ def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals
 
 
 @posix
+def test_an_interruption_while_a_process_begins_is_heard_afterwards():
+    """By this process, not by the one that begins."""
+    blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    begun = []
+
+    def begin():
+        with workers.deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True).stdout)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        assert begun == ["True\n"]
+        with workers.deaf():
+            pass  # nothing came, nothing is raised
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@posix
 def test_successors_that_die_while_they_load_are_replaced(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -98,15 +99,24 @@ class Worker:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that begin meanwhile do not hear Ctrl-C from their first moment on: it is the parent's to handle."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # which alone may say how signals are handled
+    """Processes that begin meanwhile do not hear Ctrl-C from their first moment on: it is the parent's to handle.
+
+    The parent hears of it when they have begun. Ignored in the parent, a Ctrl-C of that moment would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield  # the main thread alone may say how signals are handled, and Windows has no mask that is inherited
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # begun later, it would take the mask away
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda signum, _frame: heard.append(signum))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def cores() -> int:

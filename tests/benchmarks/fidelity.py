@@ -268,7 +268,8 @@ def against_facility(rows: dict[tuple[str, str, object], dict[str, object]], sli
     lines = ["\n| `wsisum` less `facility`, K = 63 | mean | 95 % | slides | p |", "|---|---:|---:|---:|---:|"]
     better = ("coverage", "p05", "min", "reconstruction", "embedding_cosine", "slide_cosine")
     for name in (*better, "fitted_error", "composition"):
-        pairs = [(rows[slide, "wsisum", 63].get(name), rows[slide, "facility", 63].get(name)) for slide in slides]
+        both = [slide for slide in slides if (slide, "facility", 63) in rows]
+        pairs = [(rows[slide, "wsisum", 63].get(name), rows[slide, "facility", 63].get(name)) for slide in both]
         found = np.array([(mine, theirs) for mine, theirs in pairs if mine is not None], float)
         if not len(found):
             continue
