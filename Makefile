@@ -12,7 +12,7 @@ DEMO := demo
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
 ifeq ($(ARCHIVE),)
-	$(BIN)/python tests/draw.py $(DEMO)/archive
+	$(BIN)/python tests/support/draw.py $(DEMO)/archive
 	@echo; echo "Two of the slides fail on purpose: one states no pixel size, one is corrupt."
 endif
 	$(BIN)/wsisum compress $(or $(ARCHIVE),$(DEMO)/archive) -o $(DEMO)/summaries $(OPTIONS) || test $$? -eq 1

@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 import simplejpeg
 
-from wsisum_cli.inference import Encoder, load_encoder
+from wsisum_cli.models.encoder import Encoder, load_encoder
 
 MPP, SIDE, COUNT, SEED = 0.5, 256, 900, 0
 SMALLEST = 6000  # bytes of a JPEG tile; emptier ones are mostly glass

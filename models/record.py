@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.inference import load_encoder
-from wsisum_cli.slide_encoder import load_slide_encoder
-from wsisum_cli.summarizer import load_summarizer
+from wsisum_cli.models.encoder import load_encoder
+from wsisum_cli.models.slide_encoder import load_slide_encoder
+from wsisum_cli.models.summarizer import load_summarizer
 
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "tests" / "data" / "shipped.npz"

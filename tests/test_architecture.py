@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,54 +14,34 @@ import wsisum_cli
 
 PACKAGE = Path(wsisum_cli.__file__).parent
 
-
-def names_of(*rows: str) -> list[str]:
-    return " ".join(rows).split()
-
-
-#: Modules from the bottom up: each may import only those above it in this list.
-ORDER = names_of(
-    "errors card pyramid pixels jpeg dicom scanner damage tiff vendor slide",
-    "tissue artefact source session metadata inference summarizer slide_encoder trial models",
-    "patch grid guard feature_file features sampling embedding choice",
-    "similarity prefixes facility swaps weights rarity tuning scoring levels",
-    "population attempts baselines selection budget quality guarantee draws verdict",
-    "cohort evaluation probe",
-    "container arrays attributes overview draft summary finding kept appraisal content comparison",
-    "verify provenance trim job keeping compress plot sweep extract product inspection",
-    "colours labels page caption scale tint canvas legend picture heatmap panels rivals",
-    "outcome workers archive report run console models_cli inspect_cli lookup trim_cli cli __main__",
+#: From the ground up: a wing imports only from those before it.
+WINGS = (
+    *("errors", "slides", "models", "tissue", "features", "selection", "quality", "summary", "verification"),
+    *("figures", "pipeline", "archive", "training", "evaluation", "commands", "__main__"),
 )
-
-#: The same for wsisum_cli/training, all of which may import what stands above `console`.
-TRAINING = names_of(
-    "export tiles augment symmetry network curves checkpoint loop encoder teaching data teachers",
-    "targets interpolation masked_autoencoder masking start summarizer regions",
-    "region_encoder prototypes distillation slide_graph slide_encoder published wsisum",
-    "foundation arms abmil cross_validation charts evaluation_report cli evaluate_cli",
-)
+MOST_ROOMS = 14
 
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
-    "PIL": {"canvas"},
-    "cv2": {"pixels", "tissue", "artefact", "training.augment"},
-    "fsspec": {"summary"},
-    "google_crc32c": {"arrays"},
-    "h5py": {"feature_file"},
-    "imagecodecs": {"jpeg"},
-    "matplotlib": {"plot"},
-    "numcodecs": {"arrays"},
+    "PIL": {"figures.canvas"},
+    "cv2": {"slides.pixels", "tissue.mask", "tissue.artefacts", "training.encoder.augment"},
+    "fsspec": {"summary.reader"},
+    "google_crc32c": {"summary.arrays"},
+    "h5py": {"features.h5"},
+    "imagecodecs": {"slides.jpeg"},
+    "matplotlib": {"figures.plot"},
+    "numcodecs": {"summary.arrays"},
     "onnx": {"training.export"},
-    "onnxruntime": {"session"},
-    "openslide": {"vendor"},
-    "rich": {"console"},
-    "scipy": {"weights", "training.prototypes"},
-    "simplejpeg": {"jpeg"},
-    "sklearn": {"sampling", "probe"},
-    "threadpoolctl": {"sampling", "draft"},
-    "tifffile": {"tiff", "scanner"},
-    "typer": {"cli", "inspect_cli", "models_cli", "trim_cli", "training.cli", "training.evaluate_cli"},
-    "zarr": {"arrays"},
+    "onnxruntime": {"models.session"},
+    "openslide": {"slides.openslide"},
+    "rich": {"commands.console"},
+    "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
+    "simplejpeg": {"slides.jpeg"},
+    "sklearn": {"selection.candidates", "evaluation.probe"},
+    "threadpoolctl": {"features.vectors", "summary.writer"},
+    "tifffile": {"slides.tiff", "slides.header"},
+    "typer": {f"commands.{name}" for name in ("main", "inspect", "models", "trim", "train", "evaluate")},
+    "zarr": {"summary.arrays"},
 }
 
 #: What --help must not wait for.
@@ -68,80 +49,82 @@ HEAVY = {"numpy", "rich.progress", "zarr", "cv2", "onnxruntime", "tifffile", "sk
 
 
 def imports(path: Path) -> set[str]:
+    """Every module that a file may mean, with or without the name imported from it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name} imports relatively"
-            found.add(node.module or "")
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "wsisum_cli"}
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
-def modules(folder: Path) -> dict[str, set[str]]:
-    return {path.stem: imports(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-MODULES = modules(PACKAGE)
-TRAINING_MODULES = modules(PACKAGE / "training")
+ROOMS = {name_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem != "__init__"}
 
 
-def test_every_module_has_its_place():
-    assert sorted(MODULES) == sorted(ORDER)
-    assert sorted(TRAINING_MODULES) == sorted(TRAINING)
+def ours(name: str) -> set[str]:
+    return {module.removeprefix("wsisum_cli.") for module in ROOMS[name]} & set(ROOMS)
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_point_one_way(name: str):
-    ours = {module.split(".")[1] for module in MODULES[name] if module.startswith("wsisum_cli.")} & set(ORDER)
-    above = set(ORDER[: ORDER.index(name)])
-    assert ours <= above, f"{name} imports {sorted(ours - above)}, which stand later in the order"
+def test_every_room_is_in_a_wing():
+    assert {name.split(".")[0] for name in ROOMS} == set(WINGS)
+    top = [path for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"]
+    assert len(top) <= 15
 
 
-@pytest.mark.parametrize("name", sorted(TRAINING_MODULES))
-def test_imports_of_the_training_point_one_way(name: str):
-    found = [module.split(".") for module in TRAINING_MODULES[name]]
-    ours = {parts[2] for parts in found if parts[:2] == ["wsisum_cli", "training"] and len(parts) > 2} & set(TRAINING)
-    above = set(TRAINING[: TRAINING.index(name)])
-    assert ours <= above, f"training.{name} imports {sorted(ours - above)}, which stand later in the order"
-    flat = {parts[1] for parts in found if parts[0] == "wsisum_cli" and len(parts) > 1} & set(ORDER)
-    below = set(ORDER[: ORDER.index("console")]) | ({"models_cli"} if name in ("cli", "evaluate_cli") else set())
-    assert flat <= below
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}), ids=name_of)
+def test_no_wing_has_too_many_rooms(folder: Path):
+    assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= MOST_ROOMS
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_wings_import_from_those_below_only(name: str):
+    wing = WINGS.index(name.split(".")[0])
+    assert {other for other in ours(name) if WINGS.index(other.split(".")[0]) > wing} == set()
+
+
+def test_no_circle_of_imports():
+    TopologicalSorter({name: ours(name) for name in ROOMS}).prepare()  # raises CycleError
 
 
 def test_each_dependency_lives_in_its_home():
     standard = sys.stdlib_module_names | {"wsisum_cli", "numpy", "torch", "__future__"}
     where: dict[str, set[str]] = {}
-    named = MODULES | {f"training.{name}": found for name, found in TRAINING_MODULES.items()}
-    for name, found in named.items():
+    for name, found in ROOMS.items():
         for top in {module.split(".")[0] for module in found} - standard:
             where.setdefault(top, set()).add(name)
     assert where == HOMES
 
 
-def test_torch_lives_in_the_training_alone():
-    assert not [name for name, found in MODULES.items() if any(module.split(".")[0] == "torch" for module in found)]
+def test_torch_lives_in_training_and_evaluation_alone():
+    importers = {name for name, found in ROOMS.items() if any(module.split(".")[0] == "torch" for module in found)}
+    assert {name.split(".")[0] for name in importers} <= {"training", "evaluation"}
 
 
-def test_only_commands_import_the_training():
-    importers = {
-        name for name, found in MODULES.items() if any(module.startswith("wsisum_cli.training") for module in found)
-    }
-    assert importers <= {"cli", "models_cli"}
+def test_wings_export_nothing_but_the_public_door():
+    doors = {PACKAGE / "__init__.py", PACKAGE / "summary" / "__init__.py"}
+    for path in PACKAGE.rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body[1:]
+        assert path in doors or not body, path
 
 
-def test_init_exports_nothing_but_the_version():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+def test_the_public_door_opens_late():
+    script = "import sys, wsisum_cli; print(*sys.modules); wsisum_cli.open_summary"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY & set(loaded)
 
 
 def test_help_loads_nothing_heavy():
-    script = "import sys, wsisum_cli.cli; print('\\n'.join(sys.modules))"
+    script = "import sys, wsisum_cli.commands.main; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & set(loaded)
 
 
 def test_modules_stay_small():
-    too_long = {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 500}
-    assert not too_long
+    assert not {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 500}

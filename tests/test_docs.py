@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from wsisum_cli import errors
-from wsisum_cli.report import STAGES
-from wsisum_cli.verify import CODES
+from wsisum_cli.archive.report import STAGES
+from wsisum_cli.verification.verify import CODES
 
 ROOT = Path(__file__).parents[1]
 CLI = (ROOT / "docs/cli.md").read_text()

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from planted import PLANTED, SLIDE
 
-from wsisum_cli import tiff
-from wsisum_cli.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.inference import load_encoder
-from wsisum_cli.source import find_source
-from wsisum_cli.summary import open_summary
+from wsisum_cli.models.encoder import load_encoder
+from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.slides import tiff
+from wsisum_cli.slides.source import find_source
+from wsisum_cli.summary.reader import open_summary
 
-PLANTED = ("DOE^JANE", "S20-1234", "jane.doe", "SS1234", "1961-04-12", "DOE", "jane")
-SLIDE = "slides/stomach/stomach-metaplasia.svs"
 BLOCK = 24  # px; a square of the label as large as this would be recognised
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from draw import draw_archive
 
-from wsisum_cli.summary import open_summary
+from wsisum_cli.summary.reader import open_summary
 
 FAILING = {"lung/resections/lung-1.tiff": "no pixel size", "lung/biopsies/lung-2-broken.svs": "broken tiles"}
 

@@ -19,22 +19,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 from encoder import read_tiles  # noqa: E402
 from spoil import PAINTERS, as_ihc  # noqa: E402
 
-from wsisum_cli.artefact import KINDS, kinds_of, measure  # noqa: E402
-from wsisum_cli.damage import Damage  # noqa: E402
-from wsisum_cli.grid import lay_grid  # noqa: E402
-from wsisum_cli.guard import part  # noqa: E402
-from wsisum_cli.inference import load_encoder  # noqa: E402
-from wsisum_cli.patch import read_patches  # noqa: E402
-from wsisum_cli.population import Population  # noqa: E402
-from wsisum_cli.sampling import sample_candidates  # noqa: E402
-from wsisum_cli.selection import keep_count, pick  # noqa: E402
-from wsisum_cli.slide import open_slide, read_overview  # noqa: E402
-from wsisum_cli.tissue import find_tissue  # noqa: E402
+from wsisum_cli.models.encoder import load_encoder  # noqa: E402
+from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
+from wsisum_cli.selection.population import Population  # noqa: E402
+from wsisum_cli.selection.selectors import keep_count, pick  # noqa: E402
+from wsisum_cli.slides.damage import Damage  # noqa: E402
+from wsisum_cli.slides.patches import read_patches  # noqa: E402
+from wsisum_cli.slides.slide import open_slide, read_overview  # noqa: E402
+from wsisum_cli.tissue.artefacts import KINDS, kinds_of, measure  # noqa: E402
+from wsisum_cli.tissue.grid import lay_grid  # noqa: E402
+from wsisum_cli.tissue.guard import part  # noqa: E402
+from wsisum_cli.tissue.mask import find_tissue  # noqa: E402
 
 MPP, SHARE, KEEP, DRAWS = 0.5, 0.05, 63, 4
 PAINTINGS = 8  # of each slide, where what selectors keep is counted

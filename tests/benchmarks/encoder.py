@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from wsisum_cli.inference import load_encoder
+from wsisum_cli.models.encoder import load_encoder
 
 #: Rows of unit length: haematoxylin, eosin, what is left (Ruifrok and Johnston, 2001).
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])

@@ -23,18 +23,18 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 from encoder import encode, enlarged, interval, read_tiles  # noqa: E402
 from training_data import write_features  # noqa: E402
 
-from wsisum_cli.cohort import Cohort, read_labels  # noqa: E402
-from wsisum_cli.evaluation import macro_auc  # noqa: E402
-from wsisum_cli.inference import load_encoder  # noqa: E402
-from wsisum_cli.selection import SELECTORS  # noqa: E402
-from wsisum_cli.training.arms import ALL, NEED_MODELS, Arm, arms_of, parse_keep, read_bags  # noqa: E402
-from wsisum_cli.training.cross_validation import MEAN, Plan, cross_validate  # noqa: E402
+from wsisum_cli.evaluation.arms import ALL, NEED_MODELS, Arm, arms_of, parse_keep, read_bags  # noqa: E402
+from wsisum_cli.evaluation.cohort import Cohort, read_labels  # noqa: E402
+from wsisum_cli.evaluation.cross_validation import MEAN, Plan, cross_validate  # noqa: E402
+from wsisum_cli.evaluation.folds import macro_auc  # noqa: E402
+from wsisum_cli.evaluation.report import as_markdown, as_report, write_evaluation  # noqa: E402
+from wsisum_cli.models.encoder import load_encoder  # noqa: E402
+from wsisum_cli.selection.selectors import SELECTORS  # noqa: E402
 from wsisum_cli.training.data import find_files  # noqa: E402
-from wsisum_cli.training.evaluation_report import as_markdown, as_report, write_evaluation  # noqa: E402
 
 NORMAL, TUMOURS = "lung_n", ("lung_aca", "lung_scc")
 PATIENTS, SLIDES = 40, 3  # patients; slides of each

@@ -30,13 +30,13 @@ import numpy as np
 import openslide
 import tifffile
 
-from wsisum_cli.card import Card
-from wsisum_cli.damage import Damage
-from wsisum_cli.grid import Grid, lay_grid
-from wsisum_cli.patch import blocks, read_patches
-from wsisum_cli.pixels import resize
-from wsisum_cli.slide import Slide, open_slide, read_level, read_overview
-from wsisum_cli.tissue import find_tissue
+from wsisum_cli.models.card import Card
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.patches import blocks, read_patches
+from wsisum_cli.slides.pixels import resize
+from wsisum_cli.slides.slide import Slide, open_slide, read_level, read_overview
+from wsisum_cli.tissue.grid import Grid, lay_grid
+from wsisum_cli.tissue.mask import find_tissue
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SLIDE = SHARED / "slides" / "pancreas" / "pdac-tru-cut-3.tiff"

@@ -35,9 +35,9 @@ def places(patches: int) -> np.ndarray:
 
 def by_selector(features: np.ndarray, keep: int, selector: str) -> dict[str, float]:
     """Clusters, then the selection; seconds of both."""
-    from wsisum_cli.population import Population
-    from wsisum_cli.sampling import sample_candidates
-    from wsisum_cli.selection import select
+    from wsisum_cli.selection.candidates import sample_candidates
+    from wsisum_cli.selection.population import Population
+    from wsisum_cli.selection.selectors import select
 
     start = time.perf_counter()
     candidates = sample_candidates(features)
@@ -51,8 +51,8 @@ def by_wsisum(features: np.ndarray, keep: int, passes: int) -> dict[str, float]:
     import torch
     from sklearn.cluster import KMeans
 
-    from wsisum_cli.training.published import PUBLISHED
-    from wsisum_cli.training.wsisum import WSISum
+    from wsisum_cli.training.summarizer.import_wsisum import WSISum
+    from wsisum_cli.training.summarizer.published import PUBLISHED
 
     start = time.perf_counter()
     KMeans(50, n_init=1, random_state=0).fit(features)

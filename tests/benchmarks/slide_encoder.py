@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.feature_file import read_feature_file
-from wsisum_cli.slide_encoder import load_slide_encoder
+from wsisum_cli.features.h5 import read_feature_file
+from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.training.data import in_patch_sides
-from wsisum_cli.training.prototypes import match_prototypes
+from wsisum_cli.training.slide_encoder.prototypes import match_prototypes
 
 DRAWS = 10_000
 BASELINE = "mean pooling"

@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.slide_encoder import SlideEncoder, load_slide_encoder
-from wsisum_cli.summarizer import Summarizer, load_summarizer
+from wsisum_cli.models.slide_encoder import SlideEncoder, load_slide_encoder
+from wsisum_cli.models.summarizer import Summarizer, load_summarizer
 from wsisum_cli.training.data import Cases, Draw, TrainingSlide, draw_candidates, find_files, read_slides
-from wsisum_cli.training.interpolation import BASELINES, Interpolate, kriging, mean_cosine
-from wsisum_cli.training.masking import visible_count
+from wsisum_cli.training.summarizer.interpolation import BASELINES, Interpolate, kriging, mean_cosine
+from wsisum_cli.training.summarizer.masking import visible_count
 
 BOOTSTRAPS = 10_000
 OWN = "summarizer"
@@ -221,7 +221,7 @@ def main() -> None:
 
 def length_of(folder: Path) -> int:
     """Of the features of the first slide."""
-    from wsisum_cli.feature_file import read_feature_file
+    from wsisum_cli.features.h5 import read_feature_file
 
     return read_feature_file(next(iter(find_files([folder]).values()))).features.shape[1]
 

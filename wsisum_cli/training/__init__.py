@@ -1,1 +1,1 @@
-"""Training and export: torch lives here, and nowhere else."""
+"""Training and export of models: features or tiles go in, ONNX files with cards come out. torch lives here."""

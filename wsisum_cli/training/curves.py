@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wsisum_cli.plot import as_png, new_figure
+from wsisum_cli.figures.plot import as_png, new_figure
 
 Row = Mapping[str, float]
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import FeaturesError, UsageError
-from wsisum_cli.feature_file import read_feature_file
-from wsisum_cli.sampling import cluster_features, draw_by_cluster
+from wsisum_cli.features.h5 import read_feature_file
+from wsisum_cli.selection.candidates import cluster_features, draw_by_cluster
 
 #: The patient of a TCGA slide; other slides are a case each unless --case-regex or --cases says otherwise.
 TCGA_CASE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")

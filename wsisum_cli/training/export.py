@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsisum_cli.card import CARD_KEY, ENCODER, WEIGHTS, Card, Fields, parse_card
 from wsisum_cli.errors import ModelError
-from wsisum_cli.inference import load_encoder
-from wsisum_cli.metadata import copy_with_metadata
-from wsisum_cli.session import Session, open_session
-from wsisum_cli.source import sha256_of
+from wsisum_cli.models.card import CARD_KEY, ENCODER, WEIGHTS, Card, Fields, parse_card
+from wsisum_cli.models.encoder import load_encoder
+from wsisum_cli.models.metadata import copy_with_metadata
+from wsisum_cli.models.session import Session, open_session
+from wsisum_cli.slides.source import sha256_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto

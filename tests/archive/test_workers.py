@@ -1,0 +1,250 @@
+"""Processes that die, models that do not load, runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from draw import draw_tissue, write_svs
+
+from wsisum_cli.archive import workers
+from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.archive.workers import Event, Setup, run_jobs
+from wsisum_cli.errors import UsageError
+from wsisum_cli.pipeline.compress import Job, Options
+from wsisum_cli.slides.source import find_source
+from wsisum_cli.verification.verify import is_whole
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small slides."""
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(3):
+        write_svs(folder / f"{number}.svs", draw_tissue(2048, 1536, seed=number), tile=256)
+    return folder
+
+
+def setup(output: Path, **changes: object) -> Setup:
+    values = {"options": Options(), "encoder": "texture", "device": "cpu", "threads": 1, "output": output}
+    return Setup(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def jobs(archive: Path, output: Path) -> list[tuple[str, Job]]:
+    paths = sorted(archive.glob("*.svs"))
+    return [(path.name, Job(find_source(path), output / f"{path.stem}.ozx", path.name)) for path in paths]
+
+
+def test_outcomes_and_events_arrive(archive: Path, tmp_path: Path):
+    events: list[Event] = []
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2, events.append))
+    assert sorted((o.source, o.status, o.summary) for o in outcomes) == [
+        (f"{number}.svs", "written", f"{number}.ozx") for number in range(3)
+    ]
+    assert {event.stage for event in events} == {"tissue", "features", "selection", "pixels", "draws", "hash", "write"}
+    assert any(event.done == event.total > 0 for event in events)
+
+
+def test_no_jobs_need_no_process(tmp_path: Path):
+    assert list(run_jobs([], setup(tmp_path), 4)) == []
+
+
+def test_a_model_that_does_not_load_cannot_start(archive: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="no model of this name"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, encoder="nothing"), 1))
+
+
+class Scripted:
+    """Stands for a process that is ready, or refuses to start, and does what it is given."""
+
+    first_words: ClassVar[list[tuple[str, Any]]] = []
+
+    def __init__(self, _setup: Setup) -> None:
+        self.pipe, self.theirs = multiprocessing.Pipe()
+        self.source: str | None = None
+        self.theirs.send(self.first_words.pop(0))
+
+    def give(self, source: str, _job: Job) -> None:
+        self.source = source
+        self.theirs.send(("done", Outcome(source, "written")))
+
+    def hear(self) -> tuple[str, Any]:
+        kind, value = self.pipe.recv()
+        return kind, value
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.theirs.close()
+
+
+def test_a_worker_that_cannot_start_beside_others_leaves_the_work_to_them(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A GPU may hold the models of so many processes only."""
+    monkeypatch.setattr(workers, "Worker", Scripted)
+    Scripted.first_words = [("ready", ""), ("refused", "no memory is left")]
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2))
+    assert [outcome.status for outcome in outcomes] == ["written"] * 3
+    Scripted.first_words = [("refused", "no memory is left"), ("refused", "no memory is left")]
+    with pytest.raises(UsageError, match="no memory"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2))
+
+
+@posix
+def test_a_process_that_dies_costs_one_slide(archive: Path, tmp_path: Path):
+    """The first worker is killed while at its first slide, as a crash in a decoder would."""
+    killed: list[str] = []
+
+    def kill_once(event: Event) -> None:
+        if not killed:
+            killed.append(event.source)
+            child = next(c for c in workers.multiprocessing.active_children())
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    outcomes = {o.source: o for o in run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1, kill_once)}
+    assert len(outcomes) == 3
+    dead = outcomes.pop(killed[0])
+    assert (dead.status, dead.reason) == ("failed", "process died")
+    assert "SIGKILL" in dead.message
+    assert {o.status for o in outcomes.values()} == {"written"}
+
+
+@posix
+def test_closing_the_run_ends_its_processes(archive: Path, tmp_path: Path):
+    running = run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2)
+    next(running)
+    running.close()  # type: ignore[attr-defined]  # run_jobs is a generator
+    assert not workers.multiprocessing.active_children()
+
+
+def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(output)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@posix
+def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
+    """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    began = time.monotonic()
+    assert start(archive, whole).wait() == 0
+    duration = time.monotonic() - began
+    expected = {path.name: path.read_bytes() for path in whole.glob("*.ozx")}
+    draw = random.Random(0)
+    for _ in range(20):
+        if len(list(output.glob("*.ozx"))) == 3:
+            shutil.rmtree(output)
+        process = start(archive, output)
+        time.sleep(draw.uniform(0.3, duration))
+        process.kill()
+        process.wait()
+        time.sleep(0.05)
+        for path in output.glob("*.ozx"):
+            assert is_whole(path)
+            assert path.read_bytes() == expected[path.name]
+    done = {path.name for path in output.glob("*.ozx")}
+    assert start(archive, output).wait() == 0
+    assert {path.name: path.read_bytes() for path in output.glob("*.ozx")} == expected
+    rows = {row["summary"]: row["status"] for row in json.loads((output / "report.json").read_text())["slides"]}
+    assert {name for name, status in rows.items() if status == "skipped"} == done
+    assert not list(output.glob(".*")), "what killed runs left aside is removed"
+
+
+#: A shell starts background jobs with SIGINT ignored, and so may whoever runs the tests.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from wsisum_cli.commands.main import main; main()"
+)
+
+
+@posix
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals):
+    command = [sys.executable, "-c", LISTENING, "compress", str(archive), "-o", str(tmp_path / "out")]
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "3 slides to summarize, 0 up to date\n"  # the work begins
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)  # Ctrl-C is for the workers too
+        else:
+            process.send_signal(sent)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to go on"
+    assert "Traceback" not in errors
+    assert "Warning" not in errors
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert len(report["slides"]) + len(report["not_tried"]) == 3
+    assert report["not_tried"]
+
+
+@posix
+def test_an_interruption_while_a_process_begins_is_heard_afterwards():
+    """By this process, not by the one that begins."""
+    blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    begun = []
+
+    def begin():
+        with workers.deaf():
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True).stdout)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        assert begun == ["True\n"]
+        with workers.deaf():
+            pass  # nothing came, nothing is raised
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@posix
+def test_successors_that_die_while_they_load_are_replaced(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Memory may be short for a moment; only a row of such deaths ends the run."""
+    started: list[workers.Worker] = []
+    original = workers.Worker.__init__
+
+    def fragile(self: workers.Worker, setup: Setup) -> None:
+        original(self, setup)
+        started.append(self)
+        if len(started) == 1:
+            self.process.kill()
+
+    monkeypatch.setattr(workers.Worker, "__init__", fragile)
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))
+    assert [o.status for o in outcomes] == ["written"] * 3
+    assert len(started) == 2
+
+
+@posix
+def test_workers_that_all_die_while_they_load_end_the_run(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = workers.Worker.__init__
+
+    def doomed(self: workers.Worker, setup: Setup) -> None:
+        original(self, setup)
+        self.process.kill()
+
+    monkeypatch.setattr(workers.Worker, "__init__", doomed)
+    with pytest.raises(UsageError, match="die while they load the models"):
+        list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))

@@ -1,0 +1,223 @@
+"""h5 files of features and embeddings without their slide: what training reads, and what we write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from wsisum_cli.errors import FeaturesError
+from wsisum_cli.features.h5 import (
+    FeatureDraft,
+    is_whole,
+    read_embedding_file,
+    read_feature_file,
+    read_provenance,
+    write_feature_file,
+)
+
+FEATURES = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+COORDS = np.array([[0, 0], [512, 0], [1024, 0], [0, 512], [512, 1024]])
+
+
+def write_h5(path: Path, datasets: dict[str, Any], **attributes: dict[str, Any]) -> Path:
+    """`attributes` by dataset, those of the file itself as `root`."""
+    with h5py.File(path, "w") as file:
+        for name, values in datasets.items():
+            file[name] = values
+        for name, found in attributes.items():
+            (file if name == "root" else file[name]).attrs.update(found)
+    return path
+
+
+# -- patch features ------------------------------------------------------------------------------------------
+
+
+def test_trident_and_clam_count_level_0_px(tmp_path: Path):
+    about = {"patch_size": 256, "patch_size_level0": 512}
+    found = read_feature_file(write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, coords=about))
+    np.testing.assert_array_equal(found.features, FEATURES)
+    np.testing.assert_array_equal(found.coords, COORDS)
+    assert (found.features.dtype, found.coords.dtype) == (np.float32, np.float64)
+    assert (found.name, found.patch_size_level0, found.encoder, found.encoder_sha256) == ("a.h5", 512, "unknown", None)
+    clam = {"patch_size": 256, "patch_level": 1, "downsample": np.array([2.0, 2.0])}
+    path = write_h5(tmp_path / "b.h5", {"features": FEATURES[None], "coords": COORDS}, coords=clam)
+    assert read_feature_file(path).patch_size_level0 == 512
+
+
+def test_coords_and_patch_side_have_one_unit_where_stamp_counts_um(tmp_path: Path):
+    """Their quotient is in patch sides, whatever the slide's pixel size."""
+    about = {"unit": "um", "tile_size_um": 128.0, "extractor": "uni"}
+    found = read_feature_file(write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS * 0.25}, root=about))
+    np.testing.assert_array_equal(found.coords / found.patch_size_level0, COORDS / 512)
+    assert found.encoder == "uni"
+    first = {"extractor": "STAMP-extract-001"}
+    found = read_feature_file(write_h5(tmp_path / "b.h5", {"feats": FEATURES, "coords": COORDS * 224}, root=first))
+    np.testing.assert_array_equal(found.coords / found.patch_size_level0, COORDS)
+
+
+def test_a_side_that_nobody_states_is_none(tmp_path: Path):
+    assert (
+        read_feature_file(write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS})).patch_size_level0 is None
+    )
+
+
+def test_augmented_rows_are_left_out(tmp_path: Path):
+    augmented = np.array([0, 0, 1, 0, 1], bool)
+    path = write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS, "augmented": augmented})
+    found = read_feature_file(path)
+    np.testing.assert_array_equal(found.features, FEATURES[~augmented])
+    np.testing.assert_array_equal(found.coords, COORDS[~augmented])
+
+
+def test_real_features_of_stamp_1(shared: Path):
+    for path in sorted((shared / "features/ctranspath-crc").glob("*.h5")):
+        found = read_feature_file(path, dims=768)
+        steps = np.unique(np.diff(np.unique(found.coords[:, 0]))) / found.patch_size_level0
+        assert np.array_equal(steps, np.rint(steps))
+
+
+WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "of another encoder": ({}, {"dims": 16}, "expected features of 16 numbers, found 8"),
+    "empty": ({"features": FEATURES[:0], "coords": COORDS[:0]}, {}, "expected features of shape"),
+    "NaN": ({"features": np.where(FEATURES > 1, np.nan, FEATURES)}, {}, "not finite"),
+    "infinite coords": ({"coords": np.where(COORDS > 0, np.inf, 0)}, {}, "not finite"),
+    "without features": ({"features": None}, {}, "expected numbers as features or feats, found coords"),
+    "without coords": ({"coords": None}, {}, "expected numbers as coords, found features"),
+    "of other length": ({"coords": COORDS[:3]}, {}, "5 features but 3 coords"),
+    "augmented alone": ({"augmented": np.ones(5, bool)}, {}, "every row is an augmentation"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_serve_is_refused_by_name(tmp_path: Path, what: str):
+    changes, options, complaint = WRONG[what]
+    datasets = {"features": FEATURES, "coords": COORDS, **changes}
+    path = write_h5(tmp_path / "a.h5", {name: values for name, values in datasets.items() if values is not None})
+    with pytest.raises(FeaturesError, match=r"^a\.h5: ") as caught:
+        read_feature_file(path, **options)
+    assert complaint in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, -1, np.nan, 1e12])
+def test_a_patch_size_that_is_none(tmp_path: Path, size: float):
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, coords={"patch_size_level0": size})
+    with pytest.raises(FeaturesError, match=r"^a\.h5: .*patch"):
+        read_feature_file(path)
+
+
+@pytest.mark.parametrize("read", [read_feature_file, read_embedding_file])
+@pytest.mark.parametrize("content", [b"", b"no h5 at all", "cut short", None])
+def test_damaged_files_are_refused(tmp_path: Path, read: Callable[[Path], Any], content: bytes | str | None):
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS})
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:-40])
+    with pytest.raises(FeaturesError, match=r"^a\.h5: not a readable h5 file") as caught:
+        read(path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+# -- embeddings ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["features", "feats", "embedding"])
+@pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 8)])
+def test_an_embedding_is_one_row(tmp_path: Path, name: str, shape: tuple[int, ...]):
+    path = write_h5(tmp_path / "a.h5", {"coords": COORDS, name: FEATURES[0].astype(np.float64).reshape(shape)})
+    found = read_embedding_file(path, dims=8)
+    np.testing.assert_array_equal(found, FEATURES[0])
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(("teacher", "dims"), [("TITAN", 768), ("CHIEF", 768), ("PRISM", 1280)])
+def test_real_embeddings(shared: Path, teacher: str, dims: int):
+    path = shared / "features/wsisum-demo" / teacher / "TCGA-3C-AALI-01.h5"
+    assert read_embedding_file(path).shape == (dims,)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (FEATURES, r"expected one embedding, \(E,\) or \(1, E\), found \(5, 8\)"),
+        (FEATURES.T[:, :1], "expected one embedding"),
+        (FEATURES[0, 0], "expected one embedding"),
+        (FEATURES[:0], "expected one embedding"),
+        (FEATURES[0] * np.nan, "not finite"),
+        (np.full(8, 1e300), "not finite"),
+        (FEATURES[0, :4], "expected an embedding of 8 numbers, found 4"),
+        (np.array([b"a", b"b"]), "expected numbers as features"),
+    ],
+)
+def test_what_is_no_embedding_is_refused(tmp_path: Path, values: np.ndarray, complaint: str):
+    with pytest.raises(FeaturesError, match=rf"^a\.h5: .*{complaint}"):
+        read_embedding_file(write_h5(tmp_path / "a.h5", {"features": values}), dims=8)
+
+
+# -- files of our own ----------------------------------------------------------------------------------------
+
+
+def draft(**changes: Any) -> FeatureDraft:
+    datasets = {
+        "features": (FEATURES, {"name": "a", "encoder": "e"}),
+        "coords": (COORDS, {"patch_size_level0": 512, "mpp": 0.25}),
+    }
+    return FeatureDraft({**datasets, **changes}, {"encoder_sha256": "0" * 64}, {"source": {"name": "ä.svs"}})
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    write_feature_file(tmp_path / "a.h5", draft())
+    found = read_feature_file(tmp_path / "a.h5")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert (found.patch_size_level0, found.encoder, found.encoder_sha256) == (512, "e", "0" * 64)
+    assert read_provenance(tmp_path / "a.h5") == {"source": {"name": "ä.svs"}}
+    assert is_whole(tmp_path / "a.h5")
+
+
+def test_arrays_are_one_run_of_bytes(tmp_path: Path):
+    """So that a reader maps or takes a slide in one go."""
+    write_feature_file(tmp_path / "a.h5", draft())
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert [file[name].chunks for name in file] == [None, None]
+    assert FEATURES.tobytes() in (tmp_path / "a.h5").read_bytes()
+
+
+def test_any_change_of_what_is_said_shows(tmp_path: Path):
+    def changed(change: Callable[[h5py.File], None]) -> bool:
+        write_feature_file(tmp_path / "a.h5", draft())
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            change(file)
+        return not is_whole(tmp_path / "a.h5")
+
+    assert not changed(lambda file: None)
+    assert changed(lambda file: file["features"].write_direct(FEATURES + 1))
+    assert changed(lambda file: file["coords"].attrs.modify("patch_size_level0", 256))
+    assert changed(lambda file: file.attrs.modify("wsisum", '{"source": {"name": "b.svs"}}'))
+    assert changed(lambda file: file.attrs.modify("encoder_sha256", "1" * 64))
+    assert changed(lambda file: file.move("coords", "places"))
+    assert changed(lambda file: file.create_dataset("more", data=1.0))
+    assert changed(lambda file: file.attrs.pop("content_sha256") and None)
+
+
+def test_flipped_bytes_of_the_arrays_show(tmp_path: Path):
+    path = tmp_path / "a.h5"
+    write_feature_file(path, draft())
+    whole = path.read_bytes()
+    for array in (FEATURES, COORDS):
+        begin = whole.index(array.tobytes())
+        for at in np.random.default_rng(0).integers(begin, begin + array.nbytes, 20).tolist():
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert not is_whole(path)
+
+
+def test_files_of_other_programs_have_no_provenance(tmp_path: Path):
+    assert read_provenance(write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS})) is None
+    path = write_h5(tmp_path / "b.h5", {"coords": COORDS}, root={"wsisum": "[1]"})
+    with pytest.raises(FeaturesError, match=r"^b\.h5: expected a JSON object"):
+        read_provenance(path)

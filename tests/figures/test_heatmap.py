@@ -1,0 +1,309 @@
+"""Pictures of one property of the tissue, and of several selections side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stubs import SIDE, TISSUE, Mapped
+
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.figures.canvas import save_png
+from wsisum_cli.figures.colours import INK, KINDS, RAMP, VIRIDIS, WHITE, kind_colour, ramp_colours
+from wsisum_cli.figures.heatmap import MAPS, artefact_layer, draw_map, plan_of
+from wsisum_cli.figures.legend import RAMP_WIDTH
+from wsisum_cli.figures.page import BAR_LEGEND, MARGIN
+from wsisum_cli.figures.scale import coverage_scale, weight_scale
+from wsisum_cli.figures.tint import LUMA, as_seen, squares, tinted
+from wsisum_cli.summary.reader import TissueMap
+
+
+def lightness(colour: tuple[int, ...]) -> float:
+    return float(np.array(colour) @ LUMA)
+
+
+def middle(plan: Any, stub: Any, x: int, y: int) -> tuple[int, int]:
+    """Row and column on the page of the middle of the patch at x, y level-0 px."""
+    zoom = np.array(plan.map_size) / (stub.attributes["source"]["width"], stub.attributes["source"]["height"])
+    column, row = np.array(plan.corner) + (np.array([x, y]) + SIDE / 2) * zoom
+    return int(row), int(column)
+
+
+def seen(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    return as_seen(colour, lightness(TISSUE))
+
+
+def map_of(stub: Any, kind: str) -> tuple[np.ndarray, Any, Any]:
+    """The picture, its layer and its plan."""
+    layer = MAPS[kind](stub)
+    return draw_map(stub, kind), layer, plan_of(layer, stub.overview)
+
+
+# ------------------------------------------------------------------------------------------------ colours and scales
+
+
+@pytest.mark.parametrize("ramp", [RAMP, VIRIDIS])
+def test_ramps_grow_lighter_throughout(ramp: np.ndarray):
+    shades = [lightness(colour) for colour in ramp_colours(np.linspace(0, 1, 50), ramp)]
+    assert (np.diff(shades) > 0).all()
+
+
+def oklab(colours: np.ndarray) -> np.ndarray:
+    """(N, 3) sRGB 0..255 to Ottosson's space, in which distances are those that people see."""
+    linear = np.where(colours <= 10.3, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4)
+    cones = [(0.41222, 0.53633, 0.05145), (0.21190, 0.68070, 0.10740), (0.08830, 0.28172, 0.62998)]
+    opponents = [(0.21045, 0.79362, -0.00407), (1.97800, -2.42859, 0.45059), (0.02590, 0.78277, -0.80868)]
+    return np.asarray(np.cbrt(linear @ np.array(cones).T) @ np.array(opponents).T)
+
+
+def test_fifty_kinds_can_be_told_apart():
+    assert len(KINDS) == len(set(KINDS)) == 50
+    places = oklab(np.array(KINDS, float))
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(50)
+    assert distances.min() > 0.06
+    assert distances[:7, :7].min() > 0.1
+    assert [kind_colour(number) for number in (0, 50)] == [KINDS[0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks", "first"),
+    [
+        ([0.41, 0.6, 1.0], (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "0.4"),
+        ([0.935, 0.95, 1.0], (0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0), "0.93"),
+        ([1.0], (0.99, 1.0), "0.99"),
+        ([0.2] + [0.9] * 300 + [1.0], (0.9, 0.92, 0.94, 0.96, 0.98, 1.0), "< 0.90"),
+        ([-0.3, 0.2], (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2), "-0.3"),
+    ],
+)
+def test_scales_of_coverage_have_round_ends(values: list[float], ticks: tuple[float, ...], first: str):
+    scale = coverage_scale(np.array(values))
+    assert scale.ticks == pytest.approx(ticks)
+    assert scale.words[0] == first
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([0.013, 0.09], ("1 %", "2 %", "5 %", "10 %")),
+        ([0.125], ("10 %", "20 %")),
+        ([1.0], ("50 %", "100 %")),
+        ([1e-5, 0.5], ("0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")),
+        ([0.0, 1.0], ("< 50 %", "100 %")),
+        ([0.0, 0.012, 0.3], ("< 1 %", "2 %", "5 %", "10 %", "20 %", "50 %")),
+        ([1e-9], ("< 0.0001 %", "0.0002 %")),
+    ],
+)
+def test_scales_of_weight_are_logarithmic_with_round_ends(weights: list[float], words: tuple[str, ...]):
+    scale = weight_scale(np.array(weights))
+    assert scale.words == words
+    assert scale.share(np.array([scale.ticks[0], scale.ticks[-1]])).tolist() == [0, 1]
+    assert np.diff(scale.share(np.array(scale.ticks))).min() > 0.09
+
+
+def test_what_lies_outside_a_scale_has_the_colour_of_its_end():
+    scale = coverage_scale(np.linspace(0.5, 1, 100))
+    assert scale.colours(np.array([-1.0, 2.0])) == [tuple(VIRIDIS[0].astype(int)), tuple(VIRIDIS[-1].astype(int))]
+
+
+# ----------------------------------------------------------------------------------------------------------- squares
+
+
+@pytest.mark.parametrize("size", [(100, 77), (333, 250), (1999, 1501)])
+def test_neighbouring_squares_share_their_edges(size: tuple[int, int]):
+    coords = np.array([(x, y) for y in range(12) for x in range(16)]) * SIDE
+    boxes = squares(coords, SIDE, (16 * SIDE, 12 * SIDE), size)
+    painted = np.zeros(size[::-1], int)
+    for left, upper, right, lower in boxes.tolist():
+        painted[upper:lower, left:right] += 1
+    assert (painted == 1).all()
+
+
+def test_squares_stay_on_the_map_and_are_seen_however_small():
+    coords = np.array([[0, 0], [10**9, 10**9], [-(2**31), 5]])
+    boxes = squares(coords, 10, (100_000, 100_000), (50, 40))
+    assert boxes.min() >= 0
+    assert (boxes[:, 2] <= 50).all()
+    assert (boxes[:, 3] <= 40).all()
+    assert (boxes[:, 2:] - boxes[:, :2] >= 1).all()
+
+
+def test_tissue_shows_through():
+    pixels = np.random.default_rng(0).integers(60, 240, (8, 8, 3), np.uint8)
+    made = tinted(pixels, np.array([[0, 0, 4, 8]]), [KINDS[0]])
+    assert np.array_equal(made[:, 4:], pixels[:, 4:])
+    shades = pixels[:, :4] @ LUMA
+    assert np.corrcoef(shades.ravel(), (made[:, :4] @ LUMA).ravel())[0, 1] > 0.999
+
+
+# -------------------------------------------------------------------------------------------------------------- maps
+
+
+def test_patches_are_coloured_by_coverage():
+    stub: Any = Mapped(5)
+    pixels, layer, plan = map_of(stub, "coverage")
+    for row in (200, len(stub.tissue.coords) - 1):
+        at = middle(plan, stub, *stub.tissue.coords[row])
+        assert tuple(pixels[at]) == seen(layer.colours[row])
+    low, high = (lightness(layer.colours[row]) for row in (-1, 0))
+    assert low < high
+
+
+def test_patches_are_coloured_by_the_weight_of_their_representative():
+    stub: Any = Mapped(5)
+    pixels, _, plan = map_of(stub, "weight")
+    shades = {}
+    for row in range(100, 120):
+        at = middle(plan, stub, *stub.tissue.coords[row])
+        shades.setdefault(int(stub.tissue.representative[row]), set()).add(tuple(pixels[at].tolist()))
+    assert all(len(found) == 1 for found in shades.values())
+    order = sorted(shades, key=lambda kept: stub.weights[kept])
+    assert [lightness(next(iter(shades[kept]))) for kept in order] == sorted(
+        lightness(*found) for found in shades.values()
+    )
+
+
+def test_patches_are_coloured_by_cluster_and_named_by_share():
+    stub: Any = Mapped(5)
+    stub.tissue.cluster[:] = 7
+    stub.tissue.cluster[len(stub.tissue.coords) * 2 // 3 :] = 2
+    stub.cluster = stub.tissue.cluster[:5]
+    pixels, layer, plan = map_of(stub, "cluster")
+    assert [swatch.words for swatch in layer.swatches] == ["7: 66.7 %", "2: 33.3 %"]
+    for row in (100, -1):
+        colour = kind_colour(int(stub.tissue.cluster[row]))
+        assert tuple(pixels[middle(plan, stub, *stub.tissue.coords[row])]) == seen(colour)
+
+
+def test_the_legend_has_the_colours_of_the_map():
+    stub: Any = Mapped(5)
+    pixels, layer, plan = map_of(stub, "cluster")
+    left, upper = MARGIN, plan.panel[3] + BAR_LEGEND - 24
+    assert tuple(pixels[upper + 12, left + 12]) == seen(layer.swatches[0].colour)
+    pixels, layer, plan = map_of(stub, "coverage")
+    row = pixels[plan.panel[3] + 18 + 9, plan.width // 2 : -MARGIN]
+    coloured = np.flatnonzero((row != 255).any(axis=1))
+    assert np.diff(coloured).max() == 1
+    assert len(coloured) == RAMP_WIDTH
+    for at, wanted in ((coloured[0], VIRIDIS[0]), (coloured[-1], VIRIDIS[-1])):
+        assert np.abs(row[at].astype(int) - seen(tuple(wanted.astype(int)))).max() <= 1
+
+
+def test_ticks_stand_at_their_figures():
+    stub: Any = Mapped(5)
+    pixels, layer, plan = map_of(stub, "coverage")
+    row = pixels[plan.panel[3] + 18 + 18 + 3, plan.width // 2 : -MARGIN]
+    ticks = np.flatnonzero((row == INK).all(axis=1))
+    shares = layer.scale.share(np.array(layer.scale.ticks))
+    assert ticks - ticks[0] == pytest.approx(shares * RAMP_WIDTH, abs=1)
+
+
+@pytest.mark.parametrize("kind", sorted(MAPS))
+def test_the_scale_bar_is_as_long_as_it_says(kind: str):
+    stub: Any = Mapped(5)
+    pixels, _, plan = map_of(stub, kind)
+    row = pixels[plan.panel[3] + 22, MARGIN : plan.width // 2]
+    length = int((row == INK).all(axis=1).sum())
+    mm = 0.25e-3 * stub.attributes["source"]["width"] / plan.map_size[0]
+    assert length * mm in (pytest.approx(0.5, rel=0.01), pytest.approx(1, rel=0.01))
+
+
+def test_kept_patches_are_framed():
+    stub: Any = Mapped(1)
+    stub.coords = np.array([[5 * SIDE, 4 * SIDE]], np.int32)
+    pixels, _, plan = map_of(stub, "coverage")
+    [box] = squares(stub.coords, SIDE, (12800, 9600), plan.map_size) + np.tile(plan.corner, 2)
+    left, upper, right, lower = box.tolist()
+    assert tuple(pixels[upper, (left + right) // 2]) == tuple(pixels[(upper + lower) // 2, right - 1]) == WHITE
+    assert tuple(pixels[lower, right]) == INK
+
+
+def test_artefacts_are_drawn_where_they_lie():
+    stub: Any = Mapped(3)
+    stub.arrays = {
+        "artefact/coords": np.array([[0, 5], [1, 5], [1, 7], [3, 7]], np.int32) * SIDE,
+        "artefact/kind": np.array([1, 3, 1, 0], np.uint8),  # the last is tissue
+    }
+    pixels, layer, plan = map_of(stub, "artefact")
+    assert [swatch.words for swatch in layer.swatches] == ["pen: 2", "fold: 1"]
+    for (x, y), kind in list(zip(*stub.arrays.values(), strict=True))[:3]:
+        assert tuple(pixels[middle(plan, stub, x, y)]) == seen(kind_colour(kind - 1))
+    assert tuple(pixels[middle(plan, stub, 3 * SIDE, 7 * SIDE)]) == TISSUE
+
+
+def test_kinds_of_artefacts_of_later_versions_are_drawn_too():
+    stub: Any = Mapped(3)
+    stub.arrays = {"artefact/coords": np.zeros((1, 2), np.int32), "artefact/kind": np.array([9], np.uint8)}
+    assert [swatch.words for swatch in artefact_layer(stub).swatches] == ["kind 9: 1"]
+
+
+def test_nothing_is_said_of_artefacts_that_nobody_looked_for():
+    stub: Any = Mapped(3)
+    assert artefact_layer(stub).note == "no artefacts recorded"
+    stub.attributes["artefacts"] = {"count": 0, "kinds": {}}
+    assert artefact_layer(stub).note == "no artefacts found"
+    pixels, _, plan = map_of(stub, "artefact")
+    assert tuple(pixels[middle(plan, stub, 3 * SIDE, 7 * SIDE)]) == TISSUE
+
+
+@pytest.mark.parametrize("size", [(3000, 250), (100, 1500), (20, 20), (16, 16), (1, 1), (2000, 2)])
+@pytest.mark.parametrize("kind", ["coverage", "cluster"])
+def test_maps_of_any_shape_stay_on_their_page(size: tuple[int, int], kind: str):
+    pixels, _, plan = map_of(Mapped(1, size), kind)
+    assert pixels.shape == (plan.height, plan.width, 3)
+    assert 1280 <= plan.width <= 1880
+    assert (pixels[:, : MARGIN - 4] == 255).all()
+    assert (pixels[:, -MARGIN + 4 :] == 255).all()
+
+
+@pytest.mark.parametrize("kind", sorted(MAPS))
+def test_the_same_summary_gives_the_same_bytes(kind: str, tmp_path: Path):
+    for name in ("one.png", "two.png"):
+        save_png(tmp_path / name, draw_map(Mapped(12), kind))  # type: ignore[arg-type]
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def spoil_representative(stub: Any) -> None:
+    stub.tissue.representative[3] = 99
+
+
+def spoil_similarity(stub: Any) -> None:
+    stub.tissue.similarity[3] = np.nan
+
+
+def shorten_tissue(stub: Any) -> None:
+    stub.tissue = replace(stub.tissue, cluster=stub.tissue.cluster[:-1])
+
+
+def empty_tissue(stub: Any) -> None:
+    arrays = [values[:0] for name, values in vars(stub.tissue).items() if name != "prefixes"]
+    stub.tissue = TissueMap(*arrays)
+
+
+@pytest.mark.parametrize("spoil", [spoil_representative, spoil_similarity, shorten_tissue, empty_tissue])
+@pytest.mark.parametrize("kind", ["coverage", "weight", "cluster"])
+def test_tissue_that_contradicts_itself_is_refused(spoil: Any, kind: str):
+    stub: Any = Mapped(5)
+    spoil(stub)
+    with pytest.raises(SummaryError, match=r"stub\.ozx"):
+        draw_map(stub, kind)
+
+
+def test_artefacts_that_contradict_each_other_are_refused():
+    stub: Any = Mapped(5)
+    stub.arrays = {"artefact/coords": np.zeros((2, 2), np.int32), "artefact/kind": np.zeros(3, np.uint8)}
+    with pytest.raises(SummaryError, match="artefact/kind"):
+        draw_map(stub, "artefact")
+
+
+def test_numbers_of_clusters_are_left_out_where_they_do_not_fit():
+    small, large = Mapped(9, (600, 100), 128), Mapped(9)
+    for stub, shown in ((small, False), (large, True)):
+        stub.cluster = np.arange(9, dtype=np.int16)
+        layer, plan = MAPS["cluster"](stub), plan_of(MAPS["cluster"](stub), stub.overview)  # type: ignore[arg-type]
+        numbered = draw_map(stub, "cluster")  # type: ignore[arg-type]
+        stub.cluster = np.zeros(9, np.int16)
+        assert layer.numbers == tuple(range(9))
+        assert (numbered[plan.corner[1] :] != draw_map(stub, "cluster")[plan.corner[1] :]).any() == shown  # type: ignore[arg-type]

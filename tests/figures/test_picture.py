@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stubs import Stub
+
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.figures.canvas import Style, fitted, half_blocks, save_png
+from wsisum_cli.figures.caption import facts_of, percent, plain
+from wsisum_cli.figures.colours import INK, RAMP, colours_of
+from wsisum_cli.figures.labels import leaders, overlaps, place_labels
+from wsisum_cli.figures.page import HEADER, MARGIN, PAD, arrange, scale_bar
+from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank
+
+
+def plan_of(stub: Any) -> Any:
+    return arrange(len(stub.weights), (stub.overview.shape[1], stub.overview.shape[0]))
+
+
+def boxes_on_page(stub: Any) -> np.ndarray:
+    plan, entries = plan_of(stub), rank(stub)
+    left, upper, right, _ = plan.panel
+    corner = ((right - left - plan.map_size[0]) // 2, PAD)
+    return boxes_of(plan, facts_of(stub), entries, corner) + np.array([left, upper, left, upper])
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 30, 64, 200])
+def test_the_page_has_the_planned_size(count: int):
+    stub: Any = Stub(count)
+    pixels = draw_summary(stub)
+    plan = plan_of(stub)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (plan.height, plan.width, 3)
+    assert 2000 <= plan.width <= 3000
+    assert 500 <= plan.height <= 1.1 * plan.width
+
+
+@pytest.mark.parametrize("size", [(20, 20), (1, 1), (2000, 2), (2, 2000), (3000, 250), (250, 3000), (4096, 2600)])
+@pytest.mark.parametrize("count", [1, 7, 256])
+def test_pages_of_any_shape_keep_all_inside(size: tuple[int, int], count: int):
+    plan = arrange(count, size)
+    left, upper, right, lower = plan.panel
+    assert left == MARGIN
+    assert upper > HEADER
+    assert right - left >= plan.map_size[0] + 2 * PAD
+    assert lower <= plan.height
+    assert right <= plan.width - MARGIN
+    cells = np.array([plan.cell(index) for index in range(count)])
+    assert cells.min(axis=0).tolist() >= [MARGIN, HEADER]
+    assert cells[:, 0].max() + plan.thumb <= plan.width - MARGIN
+    assert cells[:, 1].max() + plan.cell_height <= plan.height
+    squares = np.hstack([cells, cells + plan.thumb]).astype(float)
+    assert (overlaps(squares, squares).sum(axis=1) == plan.thumb**2).all()  # each with itself alone
+    assert overlaps(squares, np.array([plan.panel], float)).max() == 0
+
+
+@pytest.mark.parametrize("size", [(20, 20), (2000, 2), (2, 600), (1200, 100)])
+def test_odd_overviews_can_be_drawn(size: tuple[int, int]):
+    assert draw_summary(Stub(3, size)).shape[1] >= 2000  # type: ignore[arg-type]
+
+
+def test_a_small_overview_is_enlarged_but_not_to_the_whole_panel():
+    assert arrange(1, (20, 20)).map_size == (480, 480)
+
+
+def test_the_overview_keeps_its_shape():
+    width, height = arrange(30, (553, 354)).map_size
+    assert width / height == pytest.approx(553 / 354, rel=0.01)
+
+
+def test_a_wide_overview_has_the_whole_width():
+    plan = arrange(24, (3000, 250))
+    assert plan.map_size[0] == pytest.approx(plan.width - 2 * (MARGIN + PAD), abs=plan.columns)
+    assert plan.cell(0)[1] > plan.panel[3]
+
+
+def test_the_same_summary_gives_the_same_pixels():
+    assert np.array_equal(draw_summary(Stub(12)), draw_summary(Stub(12)))  # type: ignore[arg-type]
+
+
+def test_patches_are_shown_heaviest_first():
+    stub: Any = Stub(9)
+    pixels, plan = draw_summary(stub), plan_of(stub)
+    for index, row in enumerate(np.argsort(-stub.weights)):
+        x, y = plan.cell(index)
+        assert tuple(pixels[y + plan.thumb // 2, x + plan.thumb // 2]) == stub.colour(row)
+
+
+def test_equal_weights_keep_the_selectors_order():
+    stub: Any = Stub(4)
+    stub.weights = np.full(4, 0.25)
+    assert [(entry.number, entry.row) for entry in rank(stub)] == [(1, 0), (2, 1), (3, 2), (4, 3)]
+
+
+def test_frames_lie_where_the_patches_lie():
+    stub: Any = Stub(1)
+    stub.coords = np.array([[6400, 3072]], np.int32)  # overview px 200, 96
+    plan = plan_of(stub)
+    [box] = boxes_on_page(stub).tolist()
+    zoom = plan.map_size[0] / 400
+    left = (plan.panel[0] + plan.panel[2] - plan.map_size[0]) // 2 + 200 * zoom
+    upper = plan.panel[1] + PAD + 96 * zoom
+    assert box == pytest.approx([left, upper, left + 16 * zoom, upper + 16 * zoom], abs=1.5)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_frames_have_the_same_colour_on_the_overview_and_around_the_patch(count: int):
+    stub: Any = Stub(count)
+    stub.coords = stub.coords * 3 % 12000  # apart from each other, so that no number covers another frame
+    pixels, plan = draw_summary(stub), plan_of(stub)
+    for entry, (left, _, right, lower) in zip(rank(stub), boxes_on_page(stub), strict=True):
+        x, y = plan.cell(entry.number - 1)
+        assert tuple(pixels[y + plan.thumb // 2, x + 1]) == entry.colour
+        assert tuple(pixels[lower - 1, left]) == tuple(pixels[lower - 1, right - 1]) == entry.colour
+        assert tuple(pixels[lower, right]) == INK
+
+
+def test_tiny_boxes_are_drawn_large_enough_to_see():
+    boxes = boxes_on_page(Stub(3, (3000, 2000), downsample=400))
+    assert (boxes[:, 2:] - boxes[:, :2] == MIN_BOX).all()
+
+
+def test_colours_follow_the_weights():
+    light, middle, heavy = colours_of(np.array([0.01, 0.1, 0.89]))
+    assert light == tuple(RAMP[0].astype(int))
+    assert heavy == tuple(RAMP[-1].astype(int))
+    assert sum(light) < sum(middle) < sum(heavy)
+    assert len(set(colours_of(np.full(7, 1 / 7)))) == 1
+    assert len(colours_of(np.array([0.0, 1.0]))) == 2
+
+
+@pytest.mark.parametrize("count", [5, 60, 200])
+def test_numbers_do_not_cover_each_other(count: int):
+    generator = np.random.default_rng(3)
+    corners = generator.uniform(20, 1150, (count, 2)).round()
+    boxes = np.hstack([corners, corners + 12])
+    sizes = np.tile([34, 22], (count, 1))
+    places = place_labels(boxes, sizes, (1200, 1200))
+    labels = np.hstack([places, places + sizes]).astype(float)
+    shared = overlaps(labels, labels) * ~np.eye(count, dtype=bool)
+    assert (shared.max(axis=1) > 0.15 * 34 * 22).mean() <= 0.02
+    assert places.min() >= 0
+    assert (places + sizes).max() <= 1200
+
+
+def test_numbers_of_boxes_side_by_side_are_put_inside():
+    corners = np.array([(60 * column, 60 * row) for row in range(9) for column in range(9)], float) + 100
+    places = place_labels(np.hstack([corners, corners + 60]), np.tile([38, 20], (81, 1)), (900, 900))
+    assert (places == corners + 4).all()
+
+
+def test_numbers_apart_from_their_boxes_have_leaders():
+    boxes = np.array([[100, 100, 110, 110], [300, 300, 310, 310]])
+    sizes = np.array([[20, 20], [20, 20]])
+    lines = leaders(boxes, np.array([[110, 95], [300, 350]]), sizes)
+    assert lines.tolist() == [[310, 310, 310, 350]]
+
+
+@pytest.mark.parametrize("length", [10, 80, 400])
+def test_long_slide_names_stay_on_the_page(length: int):
+    stub: Any = Stub(3)
+    stub.attributes["source"]["name"] = "W" * length + ".svs"
+    stub.attributes["encoder"]["name"] = "W" * length
+    pixels = draw_summary(stub)
+    assert (pixels[:, -MARGIN + 4 :] == 255).all()
+    assert (pixels[:, : MARGIN - 4] == 255).all()
+
+
+def test_text_is_cut_in_its_middle_when_nothing_else_helps():
+    text, used = fitted("A" * 50 + "B" * 50, Style(40, 20), 300)
+    assert used.getlength(text) <= 300
+    assert text.startswith("A")
+    assert "…" in text
+    assert text.endswith("B")
+    assert fitted("short", Style(40, 20), 300)[0] == "short"
+    assert fitted("short", Style(40, 20), 1)[0] == ""
+
+
+def test_names_in_other_scripts_are_drawn_as_far_as_the_font_goes():
+    assert plain("Müller\t é\n玻片.svs") == "Muller e ??.svs"
+
+
+@pytest.mark.parametrize(
+    ("mm", "room", "px", "words"),
+    [(0.01, 250, 200, "2 mm"), (0.01, 99, 50, "0.5 mm"), (0.001, 100, 100, "0.1 mm"), (0.05, 300, 200, "10 mm")],
+)
+def test_scale_bars_are_round(mm: float, room: float, px: int, words: str):
+    assert scale_bar(mm, room) == (px, words)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [(1.0, "100.0 %"), (0.1419, "14.2 %"), (0.004, "0.4 %"), (0.0005, "0.05 %"), (1e-6, "0.00 %"), (0.0, "0.0 %")],
+)
+def test_weights_are_given_in_percent(weight: float, words: str):
+    assert percent(weight) == words
+
+
+def test_details_say_what_was_kept():
+    words = facts_of(Stub(5)).details  # type: ignore[arg-type]
+    for part in ("5 of 1,234 tissue patches", "coverage 0.930", "1.5 MB instead of 30.0 MB (ratio 20.0)", "texture 1"):
+        assert part in words
+
+
+def test_sizes_are_left_out_where_the_source_says_none():
+    stub: Any = Stub(5)
+    del stub.attributes["source"]["bytes"]
+    assert "instead" not in facts_of(stub).details
+
+
+def lose_mpp(stub: Any) -> None:
+    del stub.attributes["source"]["mpp"]
+
+
+def spoil_width(stub: Any) -> None:
+    stub.attributes["source"]["width"] = -1
+
+
+def spoil_coverage(stub: Any) -> None:
+    stub.attributes["quality"]["coverage"] = "much"
+
+
+def lose_a_patch(stub: Any) -> None:
+    stub.patches.pop()
+
+
+def spoil_weights(stub: Any) -> None:
+    stub.weights[2] = np.nan
+
+
+@pytest.mark.parametrize("spoil", [lose_mpp, spoil_width, spoil_coverage, lose_a_patch, spoil_weights])
+def test_contradicting_summaries_are_refused(spoil: Any):
+    stub: Any = Stub(5)
+    spoil(stub)
+    with pytest.raises(SummaryError, match=r"stub\.ozx"):
+        draw_summary(stub)
+
+
+def test_coords_far_outside_do_no_harm():
+    stub: Any = Stub(2)
+    stub.coords = np.array([[2**31 - 1, -(2**31)], [0, 0]], np.int32)
+    draw_summary(stub)
+
+
+def test_png_holds_the_same_pixels_and_the_same_bytes(tmp_path: Path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 50, 3), np.uint8)
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    save_png(one, pixels)
+    save_png(two, pixels)
+    with Image.open(one) as image:
+        assert np.array_equal(np.array(image), pixels)
+    assert one.read_bytes() == two.read_bytes()
+    assert b"tIME" not in one.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+def test_a_failed_write_leaves_the_former_picture(tmp_path: Path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"former")
+    with pytest.raises(TypeError):
+        save_png(path, np.zeros((4, 4, 3), np.complex128))
+    assert path.read_bytes() == b"former"
+    assert [found.name for found in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_half_blocks_give_the_upper_and_the_lower_half():
+    red, blue = (255, 0, 0), (0, 0, 255)
+    pixels = np.array([[red] * 8] * 2 + [[blue] * 8] * 2, np.uint8)
+    assert half_blocks(pixels, 4) == [[(red, blue)] * 4]
+
+
+@pytest.mark.parametrize(("shape", "columns", "rows"), [((300, 400), 60, 22), ((10, 1000), 40, 1), ((7, 5), 0, 1)])
+def test_half_blocks_keep_the_shape(shape: tuple[int, int], columns: int, rows: int):
+    cells = half_blocks(np.zeros((*shape, 3), np.uint8), columns)
+    assert len(cells) == rows
+    assert {len(row) for row in cells} == {max(1, columns)}

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsisum_cli.quality.guarantee import guarantee
+
+quick = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def regions(coords: np.ndarray, bad: np.ndarray) -> int:
+    """Patches in the largest region of bad ones, by flooding."""
+    left, largest = {tuple(at) for at in coords[bad].tolist()}, 0
+    while left:
+        front, size = [left.pop()], 0
+        while front:
+            x, y = front.pop()
+            size += 1
+            near = {(x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)} & left
+            left -= near
+            front += near
+        largest = max(largest, size)
+    return largest
+
+
+@given(st.integers(1, 60), st.integers(0, 999), st.sampled_from([0.2, 0.5, 0.9]))
+@quick
+def test_it_is_one_patch_more_than_the_largest_badly_served_region(patches, seed, cosine):
+    rng = np.random.default_rng(seed)
+    at = rng.permutation(100)[:patches]
+    coords = np.stack([at % 10, at // 10], axis=1)
+    similarity = np.round(rng.random(patches), 1)
+    found = guarantee(coords * 512 + 70_000, 512, 0.25, similarity)
+    patch = (512 * 0.25) ** 2 * 1e-6
+    largest = regions(coords, similarity < cosine)
+    assert found.area(cosine) == pytest.approx((largest + 1) * patch)
+    # and the other way round: such an area is guaranteed at least that cosine, or all tissue is worse
+    assert found.cosine_of(found.area(cosine)) >= cosine or largest == patches
+    better = found.cosine_of(3 * patch)
+    assert regions(coords, similarity < better) < 3
+    assert regions(coords, similarity <= better) >= 3 or better == similarity.max()
+
+
+def test_corners_connect_and_gaps_do_not():
+    coords = np.array([[0, 0], [1, 1], [3, 1], [4, 0], [5, 1]]) * 100
+    found = guarantee(coords, 100, 10.0, np.zeros(5))
+    assert found.area(0.5) == pytest.approx(4.0)  # three patches of 1 mm² and one more
+
+
+def test_an_area_below_a_patch_is_guaranteed_nothing():
+    assert guarantee(np.zeros((1, 2)), 100, 10.0, np.ones(1)).cosine_of(0.9) == -1
+
+
+def test_patches_off_the_grid_are_neighbours_of_those_a_side_away():
+    found = guarantee(np.array([[3, 0], [104, 1], [205, 3]]), 100, 10.0, np.array([0.1, 0.2, 0.9]))
+    assert found.area(0.5) == pytest.approx(3.0)
+    assert found.cosine_of(2.0) == pytest.approx(0.2)

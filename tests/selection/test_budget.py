@@ -1,0 +1,368 @@
+"""How many patches are kept: by number, by bytes, by coverage, and what a sweep of numbers shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from draw import draw_tissue, write_svs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import wsisum
+from summaries import LENIENT
+
+from wsisum_cli.errors import SlideError, TooFewBytesError, UsageError
+from wsisum_cli.models.encoder import Encoder, load_encoder
+from wsisum_cli.pipeline.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.pipeline.sweep import COLUMNS, numbers, read_sweep, sweep_slide
+from wsisum_cli.pipeline.trim import trim_summary
+from wsisum_cli.quality.measures import Kept as Weighed
+from wsisum_cli.quality.measures import measure_kept
+from wsisum_cli.quality.random_draws import affordable
+from wsisum_cli.selection.budget import (
+    BOUNDS,
+    MOST,
+    Limit,
+    coverage_curve,
+    fewest,
+    most_kept,
+    most_within,
+    parse_bytes,
+    parse_keep,
+)
+from wsisum_cli.selection.candidates import sample_candidates
+from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.prefixes import prefixes_of
+from wsisum_cli.selection.selectors import NESTED, SELECTORS, keep_count, pick
+from wsisum_cli.slides.source import find_source
+from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.verification.verify import verify_summary
+
+quick = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def some_features(patches: int, dims: int, seed: int) -> np.ndarray:
+    """Many are equal, some zero."""
+    return np.random.default_rng(seed).integers(-2, 3, (patches, dims)).astype(np.float32)
+
+
+# -- coverage of every prefix --------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 99), st.data())
+@quick
+def test_the_curve_is_what_each_prefix_covers_and_never_falls(patches, dims, seed, data):
+    features = some_features(patches, dims, seed)
+    rows = np.random.default_rng(seed).permutation(patches)[: data.draw(st.integers(1, patches))]
+    curve = coverage_curve(prefixes_of(features, rows), len(rows))
+    cluster = np.zeros(patches, np.int16)
+    for keep in range(1, len(rows) + 1):
+        kept = Weighed(features[rows[:keep]], np.full(keep, 1 / keep), np.ones(keep, int), cluster[:keep])
+        if features[rows[:keep]].any(axis=1).all():  # which zero rows stand for is told by picking alone
+            assert curve[keep - 1] == measure_kept(features, kept, cluster).coverage
+    assert (np.diff(curve) >= 0).all()
+
+
+@given(st.integers(1, 80), st.integers(0, 99), st.floats(0.05, 1))
+@quick
+def test_the_number_for_a_target_is_the_fewest(patches, seed, target):
+    features = np.random.default_rng(seed).normal(size=(patches, 5)).astype(np.float32)
+    rows = np.random.default_rng(seed).permutation(patches)
+    curve = coverage_curve(prefixes_of(features, rows), patches)
+    found = fewest(lambda keep: bool(curve[keep - 1] >= target), patches)
+    assert found == (int((curve < target).sum()) + 1 if curve[-1] >= target else None)
+
+
+@pytest.mark.parametrize("selector", sorted(NESTED - {"attention"}))  # which needs a slide encoder
+@pytest.mark.parametrize("patches", [40, 150])
+def test_picks_for_fewer_are_a_prefix(selector, patches):
+    rng = np.random.default_rng(patches)
+    features = rng.normal(size=(patches, 9)).astype(np.float32) + 3 * rng.integers(0, 2, (patches, 1))
+    coords = np.stack([np.arange(patches) % 10, np.arange(patches) // 10], axis=1)
+    population = Population(features, coords, sample_candidates(features, 30, 8), seed=2)
+    most = pick(population, patches, selector)
+    for keep in (1, 7, 16, 33, patches - 1):
+        assert np.array_equal(pick(population, keep, selector), most[:keep])
+
+
+def test_nested_selectors_are_selectors():
+    assert set(SELECTORS) > NESTED
+
+
+# -- searching -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3000), st.integers(1, 3100), st.integers(-3, 4000))
+@quick
+def test_the_fewest_is_found_wherever_the_search_begins(most, needed, guess):
+    tried: list[int] = []
+
+    def reaches(number: int) -> bool:
+        tried.append(number)
+        return number >= needed
+
+    assert fewest(reaches, most, guess) == (needed if needed <= most else None)
+    assert set(tried) <= set(range(1, most + 1))
+    assert len(tried) == len(set(tried)) <= 26
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(0, 2500), st.integers(-60, 60))
+@quick
+def test_the_most_within_bytes_fits_and_one_more_does_not(steps, limit, off):
+    sizes = np.cumsum(steps).tolist()
+    found = most_within(limit, len(sizes), lambda n: sizes[n - 1] + off, lambda n: sizes[n - 1])
+    assert found == sum(size <= limit for size in sizes)
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=60), st.integers(0, 1000), st.integers(0, 99))
+@quick
+def test_what_is_found_fits_however_sizes_go(sizes, limit, seed):
+    wrong = np.random.default_rng(seed).integers(1, 900, len(sizes)).tolist()
+    found = most_within(limit, len(sizes), lambda n: wrong[n - 1], lambda n: sizes[n - 1])
+    assert found == 0 or sizes[found - 1] <= limit
+
+
+@given(st.integers(1, 3000), st.none() | st.integers(1, 3000), st.booleans(), st.integers(1, 3000))
+@quick
+def test_the_tightest_wins(tissue, keep, free, other):
+    limit = most_kept(tissue, keep, free)
+    assert limit.bound in BOUNDS
+    assert limit.keep == (min(tissue, MOST) if free and keep is None else keep_count(tissue, keep))
+    cut = limit.cut(other, "target")
+    assert cut.keep == min(limit.keep, other)
+    assert (cut.bound == "target") == (other < limit.keep)
+
+
+def test_all_tissue_is_a_bound_of_its_own():
+    assert most_kept(20, 30, False) == most_kept(20, 20, False) == most_kept(20, None, True) == Limit(20, "tissue")
+    assert most_kept(2000, None, True) == Limit(1024, "most")
+    assert most_kept(2000, None, False) == Limit(64, "auto")
+    assert most_kept(5, None, False) == Limit(5, "tissue")
+
+
+@given(st.integers(1, 1024), st.integers(1, 1500))
+@quick
+def test_fewer_draws_are_made_of_many_patches(keep, count):
+    found = affordable(keep, count)
+    assert found == count if keep <= 256 else min(count, 100) <= found <= count
+    assert found >= affordable(keep + 1, count)
+
+
+# -- what users type -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("5MB", 5_000_000), ("1.5 GiB", 1_610_612_736), ("800kB", 800_000), ("4MiB", 4 << 20), ("300000", 300_000)],
+)
+def test_sizes_are_read(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-5MB", "5 MBit", "1e6", "0", "0.1B", "5,5MB", "inf"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UsageError, match="--max-bytes"):
+        parse_bytes(text)
+
+
+def test_auto_is_no_number():
+    assert parse_keep("auto") is None
+    assert parse_keep("12") == 12
+    for text in ("0", "-3", "many", "1.5", ""):
+        with pytest.raises(UsageError, match=r"--keep .*expected a number of patches"):
+            parse_keep(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--target", "1.5"], "--target 1.5: expected a coverage"),
+        (["--max-bytes", "much"], "--max-bytes much: expected a size"),
+        (["--keep", "some"], "--keep some: expected a number"),
+        (["--sweep", "--keep", "8"], "--sweep tries numbers of its own"),
+        (["--features", ".", "--selector", "location", "--target", "0.9"], "expected --keep alone"),
+        (["--features", ".", "--selector", "attempts", "--sweep"], "expected --keep alone"),
+    ],
+)
+def test_what_cannot_be_asked_for_does_not_start(tmp_path, options, complaint):
+    (tmp_path / "a.svs").touch()
+    done = wsisum("compress", tmp_path, "-o", tmp_path / "out", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+
+
+# -- on a slide ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("texture", "cpu")
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slides") / "drawn.svs"
+    write_svs(path, draw_tissue(4200, 3600, seed=4), tile=256)
+    return path
+
+
+def summarize(slide: Path, output: Path, encoder: Encoder, **options: Any) -> Written:
+    wanted = Options(draws=100, thresholds=LENIENT, **options)
+    return compress_slide(Job(find_source(slide), output, slide.name, mpp=0.25), wanted, Tools(encoder, 2))
+
+
+def parts(path: Path) -> dict[str, Any]:
+    """All that does not say what was asked for."""
+    with open_summary(path) as summary:
+        about = {name: value for name, value in summary.attributes.items() if name not in ("options", "bound")}
+        arrays = {name: summary.read(name) for name in summary.members if name != "zarr.json"}
+    return {**about, **arrays, "target_reached": None}
+
+
+@pytest.mark.parametrize("pixels", ["source", "jpeg"])
+@pytest.mark.parametrize("target", [0.93, 0.97])
+def test_a_target_is_reached_with_as_few_as_do(slide, encoder, tmp_path, pixels, target):
+    done = summarize(slide, tmp_path / "a.ozx", encoder, target=target, pixels=pixels)
+    assert (done.bound, done.target_reached) == ("target", True)
+    assert done.quality.coverage >= target
+    fewer = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches - 1, pixels=pixels)
+    assert fewer.quality.coverage < target
+    summarize(slide, tmp_path / "c.ozx", encoder, keep=done.patches, pixels=pixels)
+    assert parts(tmp_path / "a.ozx") == parts(tmp_path / "c.ozx")
+
+
+@pytest.mark.parametrize("pixels", ["source", "jpeg"])
+@pytest.mark.parametrize("most", [200_000, 456_789])
+def test_no_summary_is_larger_than_allowed(slide, encoder, tmp_path, pixels, most):
+    done = summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=most, pixels=pixels)
+    assert done.bound == "max_bytes"
+    assert done.bytes_out == (tmp_path / "a.ozx").stat().st_size <= most
+    more = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches + 1, pixels=pixels)
+    assert more.bytes_out > most
+    assert verify_summary(tmp_path / "a.ozx", lambda card: encoder, "source", slide).ok
+
+
+def test_together_the_tightest_binds_and_says_so(slide, encoder, tmp_path):
+    asked = {
+        "keep": {"keep": 6, "max_bytes": 10**7, "target": 0.99},
+        "max_bytes": {"keep": 30, "max_bytes": 300_000, "target": 0.99},
+        "target": {"keep": 30, "max_bytes": 10**7, "target": 0.9},
+        "tissue": {"max_bytes": 10**9},
+        "auto": {},
+    }
+    found = {}
+    for bound, options in asked.items():
+        done = summarize(slide, tmp_path / "a.ozx", encoder, **options)
+        found[done.bound] = done
+        with open_summary(tmp_path / "a.ozx") as summary:
+            about = summary.attributes
+        assert (about["bound"], about["target_reached"]) == (bound, done.target_reached)
+        assert {name: about["options"][name] for name in options} == options
+        assert verify_summary(tmp_path / "a.ozx", lambda card: encoder).ok
+    assert list(found) == list(asked)
+    reached = [done.target_reached for done in found.values()]
+    assert reached == [False, False, True, None, None]
+    assert found["tissue"].patches == found["tissue"].tissue_patches
+
+
+@pytest.mark.parametrize("selector", ["location", "cluster"])
+def test_selectors_that_do_not_nest_reach_a_target_too(slide, encoder, tmp_path, selector):
+    done = summarize(slide, tmp_path / "a.ozx", encoder, target=0.9, selector=selector)
+    assert done.target_reached
+    same = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches, selector=selector)
+    assert parts(tmp_path / "a.ozx") == parts(tmp_path / "b.ozx")
+    assert same.quality.coverage >= 0.9
+
+
+def test_where_nothing_fits_the_least_that_would_is_named(slide, encoder, tmp_path):
+    with pytest.raises(TooFewBytesError, match=r"^drawn\.svs: .*at most 9000 bytes, .*takes \d+; allow") as caught:
+        summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=9000)
+    assert caught.value.reason == "too few bytes"
+    least = int(str(caught.value).split("takes ")[1].split(";")[0])
+    assert list(tmp_path.iterdir()) == []
+    done = summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=least)
+    assert (done.patches, done.bytes_out) == (1, least)
+
+
+def test_the_command_reports_what_bound_and_resumes_by_it(slide, tmp_path):
+    command = ["compress", slide, "-o", tmp_path, "--encoder", "texture", "--draws", 100, "--mpp", 0.25, "--json"]
+    rows = []
+    for options in (["--max-bytes", "300kB", "--keep", "auto"], ["--max-bytes", "300 kB"], ["--target", "0.9"]):
+        rows += json.loads(wsisum(*command, *options).stdout)["slides"]
+    whole = (tmp_path / "drawn.ozx").read_bytes()
+    trim_summary(tmp_path / "drawn.ozx", tmp_path / "drawn.ozx", 3, force=True)
+    rows += json.loads(wsisum(*command, "--target", "0.9").stdout)["slides"]
+    assert (tmp_path / "drawn.ozx").read_bytes() == whole  # one that was cut down is made again
+    assert [(row["status"], row["bound"]) for row in rows] == [
+        ("written", "max_bytes"),
+        ("skipped", "max_bytes"),
+        ("written", "target"),
+        ("written", "target"),
+    ]
+    assert [row["target_reached"] for row in rows] == [None, None, True, True]
+    assert rows[0]["bytes_out"] <= 300_000
+
+
+# -- several numbers at once ---------------------------------------------------------------------------------
+
+
+def test_numbers_end_with_all_there_are():
+    assert numbers(1000) == [8, 16, 32, 64, 128, 256]
+    assert numbers(256) == [8, 16, 32, 64, 128, 256]
+    assert numbers(50) == [8, 16, 32, 50]
+    assert numbers(3) == [3]
+
+
+def test_a_sweep_says_what_each_number_would_give(slide, encoder, tmp_path):
+    output = tmp_path / "deep" / "drawn.sweep.csv"
+    options = Options(draws=100, thresholds=LENIENT, target=0.5)
+    swept = sweep_slide(Job(find_source(slide), output, "$drawn_é.svs", mpp=0.25), options, Tools(encoder, 2))
+    assert sorted(path.name for path in output.parent.iterdir()) == ["drawn.sweep.csv", "drawn.sweep.png"]
+    assert (output.parent / "drawn.sweep.png").read_bytes().startswith(b"\x89PNG")
+    rows = read_sweep(output)
+    assert [row["patches"] for row in rows] == numbers(swept.tissue_patches)
+    job = Job(find_source(slide), tmp_path / "a.ozx", "$drawn_é.svs", mpp=0.25)
+    done = compress_slide(job, Options(keep=16, draws=100, thresholds=LENIENT), Tools(encoder, 2))
+    row = rows[1]
+    assert (row["bytes"], row["verdict"]) == (done.bytes_out, done.verdict)
+    for name in ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition"):
+        assert row[name] == getattr(done.quality, name)
+    assert row["reconstruction"] is None
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    (tmp_path / "a.sweep.csv").write_text("patches,bytes\n3,many\n")
+    with pytest.raises(SlideError, match=r"^a\.sweep\.csv: expected a table"):
+        read_sweep(tmp_path / "a.sweep.csv")
+
+
+def test_the_command_sweeps_and_leaves_no_report(slide, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.svs").write_bytes(slide.read_bytes())
+    (tmp_path / "in" / "b.svs").write_bytes(b"no slide")
+    command = ["compress", tmp_path / "in", "-o", tmp_path / "out", "--encoder", "texture", "--draws", 100]
+    done = wsisum(*command, "--sweep", "--mpp", 0.25, "--json")
+    assert done.returncode == 1
+    first, second = json.loads(done.stdout)["slides"]
+    assert (first["sweep"], first["status"], second["status"], second["table"]) == (
+        "a.sweep.csv",
+        "written",
+        "failed",
+        None,
+    )
+    assert set(first["table"][0]) == set(COLUMNS)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.sweep.csv", "a.sweep.png"]
+
+
+# -- on a real slide -----------------------------------------------------------------------------------------
+
+
+def test_bytes_and_coverage_hold_on_a_real_slide(shared, encoder, tmp_path):
+    slide = shared / "slides" / "stomach" / "stomach-metaplasia.svs"
+    done = summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=1_500_000, target=0.97, pixels="source")
+    assert done.bytes_out <= 1_500_000
+    assert done.target_reached is (done.quality.coverage >= 0.97)
+    assert done.bound == ("target" if done.target_reached else "max_bytes")

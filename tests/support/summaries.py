@@ -1,0 +1,262 @@
+"""Tiny but whole summaries, and ways to damage them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+from draw import draw_tissue, write_svs
+from onnx_models import write_slide_encoder, write_summarizer
+
+from wsisum_cli.features.embedding import NO_MODELS, SlideModels, Tokens, embed_tissue
+from wsisum_cli.models.encoder import Encoder, load_encoder
+from wsisum_cli.models.slide_encoder import load_slide_encoder
+from wsisum_cli.models.summarizer import load_summarizer
+from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.quality.guarantee import guaranteed
+from wsisum_cli.quality.random_draws import draw
+from wsisum_cli.quality.verdict import PERCENTILES, Thresholds
+from wsisum_cli.selection.prefixes import prefixes_of
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.patches import Reading, cut_patch
+from wsisum_cli.slides.source import find_source
+from wsisum_cli.summary.container import read_member, read_members, write_container
+from wsisum_cli.summary.provenance import describe_models, describe_standing
+from wsisum_cli.summary.reader import Draft, Kept, SourceTiles, TissueMap, reference_of, write_summary
+
+SIDE = 32  # px of a patch
+GRID = 10  # patches across the slide
+KEPT, TISSUE, DIMS = 8, 80, 12
+
+
+@dataclass(frozen=True)
+class StubCard:
+    name: str = "stub"
+    sha256: str = "ab" * 32
+    patch_size: int = SIDE
+    mpp: float = 0.5
+    dims: int = DIMS
+
+
+class StubEncoder:
+    """Mean and spread of the colours of each quarter of a patch."""
+
+    card = StubCard()
+    provider = "CPUExecutionProvider"
+    batch_size = 16
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        half = pixels.shape[1] // 2
+        quarters = pixels.reshape(len(pixels), 2, half, 2, half, 3).astype(np.float32) / 255
+        return quarters.mean(axis=(2, 4)).reshape(len(pixels), -1)
+
+
+STUB: Any = StubEncoder()
+#: Thresholds that every summary passes: such small slides say little against random draws.
+LENIENT = tuple(f"{name}=0/0" for name in PERCENTILES)
+
+
+def find_stub(_card: dict[str, Any]) -> Any:
+    return STUB
+
+
+def draw_slide(seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8, smooth and different everywhere."""
+    coarse = np.random.default_rng(seed).integers(40, 250, (2 * GRID, 2 * GRID, 3), dtype=np.uint8)
+    side = GRID * SIDE * 2
+    return np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
+
+
+def spliced_tiles(slide: np.ndarray, side: int) -> tuple[dict[tuple[int, int], bytes], int]:
+    """Each tile of the slide as a JPEG stream with a marker behind SOI, and that marker's length."""
+    streams = {}
+    for row in range(slide.shape[0] // side):
+        for column in range(slide.shape[1] // side):
+            stream = jpeg.encode(slide[row * side : (row + 1) * side, column * side : (column + 1) * side])
+            streams[column, row] = stream[:2] + b"\xff\xfe\x00\x04hi" + stream[2:]
+    return streams, 6
+
+
+#: Half-size decoding of 32 px tiles, so that a patch of 64 level-0 px takes four of them.
+READING = Reading(0, 2, 2.0, SIDE, SIDE, 16, 16, GRID * SIDE, GRID * SIDE)
+
+
+def tiny_draft(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> Draft:
+    """A summary of 8 of 80 patches, by the stub encoder, that agrees with itself."""
+    slide = draw_slide()
+    tiles, spliced = spliced_tiles(slide, 32)
+    places = [(x, y) for y in range(GRID) for x in range(GRID)][:TISSUE]
+    coords = np.array(places, np.int32) * np.int32(2 * SIDE)
+    patches = np.stack([cut_patch(READING, x, y, lambda at: jpeg.decode(tiles[at], 2)) for x, y in coords.tolist()])
+    rows = np.arange(0, TISSUE, TISSUE // KEPT)
+    features = STUB(patches)
+    touched = sorted({tile for x, y in coords[rows].tolist() for tile in READING.tiles(x, y)})
+    if mode == "source":
+        streams = [tiles[at] for at in touched]
+        pixels = SourceTiles(np.array(touched, np.int32), np.full(len(touched), spliced, np.int32), streams, (32, 32))
+    else:
+        pixels = [jpeg.encode(patches[row]) for row in rows]
+        features[rows] = STUB(np.stack([jpeg.decode(stream) for stream in pixels]))
+    return Draft(
+        overview=np.asarray(cv2.resize(slide, (overview_side, overview_side), interpolation=cv2.INTER_AREA)),
+        overview_mpp=0.25 * slide.shape[1] / overview_side,
+        pixels=pixels,
+        icc_profile=b"a colour profile",
+        **measured_parts(mode, features, coords, rows, slide.shape[1], len(touched), models),
+    )
+
+
+def measured_parts(
+    mode: str, features: np.ndarray, coords: np.ndarray, rows: np.ndarray, side: int, tiles: int, models: SlideModels
+) -> dict[str, Any]:
+    """The parts of a draft that follow from the features."""
+    features[rows] = features[rows].astype(np.float16)
+    units = features.astype(np.float64) / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = units @ units[rows].T
+    stand_in, similarity = cosine.argmax(axis=1).astype(np.int32), cosine.max(axis=1).astype(np.float16)
+    counts = np.bincount(stand_in, minlength=len(rows))
+    weights = counts / len(features)
+    cluster = (np.arange(len(features)) % 3).astype(np.int16)
+    mixture = np.bincount(cluster, minlength=3) / len(features)
+    mean, weighted = features.mean(axis=0, dtype=np.float64), weights @ features[rows].astype(np.float64)
+    embedded = embed_tissue(models, Tokens(features, coords, 2 * SIDE), np.arange(0, TISSUE, 2), rows)
+    quality = {
+        "coverage": float(similarity.astype(float).mean()),
+        "coverage_p05": float(np.percentile(similarity, 5)),
+        "coverage_min": float(similarity.min()),
+        "weighted_cosine": float(mean @ weighted / np.linalg.norm(mean) / np.linalg.norm(weighted)),
+        "composition": float(
+            np.abs(np.bincount(cluster[rows], counts, minlength=3) / len(features) - mixture).sum() / 2
+        ),
+        **embedded.figures(),
+    }
+    draws = draw(Tokens(features, coords, 2 * SIDE), cluster, len(rows), embedded, 0, 20)
+    standing = describe_standing(quality, draws, len(rows), Thresholds(dict.fromkeys(PERCENTILES, (0, 0))))
+    standing |= {
+        "guarantee": guaranteed(coords, 2 * SIDE, 0.25, similarity),
+        "trimmed_from": None,
+        "bound": "keep",
+        "target_reached": None,
+    }
+    return {
+        "attributes": tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing,
+        "kept": Kept(coords[rows], features[rows], weights, counts, cluster[rows]),
+        "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes_of(features, rows)),
+        "reference": replace(reference_of(features), **embedded.arrays(), **draws.arrays()),
+    }
+
+
+def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tiles: int) -> dict[str, Any]:
+    jpeg_mode = {"mode": "jpeg", "quality": 90, "subsampling": "4:4:4"}
+    return {
+        "format_version": "1.2",
+        "disclaimer": "Not for diagnosis.",
+        "source": {
+            "name": "tiny.svs",
+            "bytes": 12345,
+            "files": 1,
+            "sha256": "cd" * 32,
+            "vendor": "aperio",
+            "scanner": None,
+            "reader": "none",
+            "width": side,
+            "height": side,
+            "mpp": 0.25,
+            "mpp_source": "given",
+        },
+        "tissue_patches": TISSUE,
+        "patch": {
+            "patch_size": SIDE,
+            "patch_size_level0": 2 * SIDE,
+            "mpp": 0.5,
+            "aligned": True,
+            "reading": READING.as_dict(),
+        },
+        "encoder": {"name": "stub", "sha256": "ab" * 32, "patch_size": SIDE, "mpp": 0.5, "dims": DIMS},
+        "provider": "CPUExecutionProvider",
+        "features": {"origin": "computed"},
+        "options": {"seed": 0},
+        "broken_tiles": {"count": 0, "positions": []},
+        "versions": {"wsisum": "0.1.0"},
+        "pixels": {"mode": "source", "tiles": tiles} if mode == "source" else jpeg_mode,
+        "patches": KEPT,
+        "quality": quality,
+    }
+
+
+def write_tiny(path: Path, mode: str = "jpeg", **changes: Any) -> Path:
+    """`changes` replace fields of the draft. The mode "models" is jpeg, and models saw the whole slide."""
+    draft = tiny_draft("jpeg", models=tiny_models()) if mode == "models" else tiny_draft(mode)
+    write_summary(path, replace(draft, **changes))
+    return path
+
+
+@cache
+def tiny_models(dims: int = DIMS, sha256: str = StubCard.sha256) -> SlideModels:
+    """For features of `dims` numbers by the encoder of this sha256."""
+    card = {"dims": dims, "encoder_sha256": sha256}
+    with TemporaryDirectory() as folder:
+        summarizer = load_summarizer(write_summarizer(Path(folder) / "summarizer.onnx", **card), "cpu")
+        slide_encoder = load_slide_encoder(write_slide_encoder(Path(folder) / "slide.onnx", **card), "cpu")
+    return SlideModels(summarizer, slide_encoder)
+
+
+def unpack(path: Path) -> dict[str, bytes]:
+    """Every member by its name."""
+    with open(path, "rb") as file:
+        return {member.name: read_member(file, member) for member in read_members(file, path.name)}
+
+
+def sign_again(
+    path: Path, members: dict[str, bytes], change: Callable[[dict[str, Any]], None] = lambda a: None
+) -> Path:
+    """Write members with checksums that fit them, as somebody would who hides a change.
+
+    `change` works on the wsisum attributes, after the checksums are in.
+    """
+    root = json.loads(members["zarr.json"])
+    attributes = root["attributes"]["wsisum"]
+    attributes["members"] = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in sorted(members.items())
+        if name != "zarr.json"
+    }
+    change(attributes)
+    write_container(path, {**members, "zarr.json": json.dumps(root).encode()})
+    return path
+
+
+def compress_drawn(folder: Path, rgb_jpeg: bool = False) -> dict[str, Path]:
+    """A slide of 3000 x 2500 px, drawn and compressed with the shipped encoder.
+
+    Gives its path under "slide", and the summary's under each mode of pixels; "models" is jpeg, and models saw it.
+    """
+    slide = folder / "drawn.svs"
+    write_svs(slide, draw_tissue(3000, 2500, 3), rgb_jpeg=rgb_jpeg)
+    found = {"slide": slide, **{mode: compress(slide, folder / f"{mode}.ozx", mode) for mode in ("source", "jpeg")}}
+    return {**found, "models": compress(slide, folder / "models.ozx", "jpeg", shipped_models_like())}
+
+
+def compress(slide: Path, summary: Path, pixels: str, models: SlideModels = NO_MODELS) -> Path:
+    tools = Tools(shipped_encoder(), models=models)
+    compress_slide(Job(find_source(slide), summary, slide.name), Options(pixels=pixels, thresholds=LENIENT), tools)
+    return summary
+
+
+def shipped_models_like() -> SlideModels:
+    """Tiny models for the shipped encoder's features."""
+    card = shipped_encoder().card
+    return tiny_models(card.dims, card.sha256)
+
+
+@cache
+def shipped_encoder() -> Encoder:
+    return load_encoder("texture", "cpu")

@@ -1,0 +1,78 @@
+"""What arguments mean: summaries in folders, models by the cards that summaries hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wsisum_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsisum_cli.verification.verify import FindEncoder, FindSlideEncoder, FindSummarizer
+
+Model = TypeVar("Model")
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+
+def all_summaries(arguments: list[str]) -> list[str]:
+    """Folders are searched through. Raises UsageError when one holds no summary."""
+    from wsisum_cli.summary.reader import SUFFIX
+
+    found: list[str] = []
+    for argument in arguments:
+        if not Path(argument).is_dir():
+            found.append(argument)
+            continue
+        there = (path for path in Path(argument).rglob(f"*{SUFFIX}") if path.is_file())
+        inside = sorted(str(path) for path in there if not path.name.startswith("."))
+        if not inside:
+            raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
+        found += inside
+    return found
+
+
+def model_finders(
+    encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
+) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:
+    """Find the models of the cards in summaries among those given, the shipped ones and the user's."""
+    from wsisum_cli.models.encoder import load_encoder
+    from wsisum_cli.models.slide_encoder import load_slide_encoder
+    from wsisum_cli.models.summarizer import load_summarizer
+
+    return (
+        # Of features that somebody else computed only the user can say that this encoder made them.
+        finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
+        finder(summarizer, lambda path: load_summarizer(path, device)),
+        finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
+    )
+
+
+def finder(
+    given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
+) -> Callable[[dict[str, Any]], Model | None]:
+    """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
+    from wsisum_cli.commands.models import user_folder
+    from wsisum_cli.models.encoder import find_model, shipped_models, user_models
+    from wsisum_cli.slides.source import sha256_of
+
+    own = find_model(given, [user_folder()]) if given else None
+    paths = [*([own] if own else []), *shipped_models().values(), *user_models(user_folder()).values()]
+    loaded = cache(load)
+
+    @cache
+    def digest(path: Path) -> str | None:
+        try:
+            return sha256_of(path)
+        except OSError:  # another model may be the one
+            return None
+
+    def find(card: dict[str, Any]) -> Model | None:
+        if own is not None and serves_unknown and "sha256" not in card:
+            return loaded(own)
+        path = next((path for path in paths if digest(path) == card.get("sha256")), None)
+        return loaded(path) if path is not None else None
+
+    return find

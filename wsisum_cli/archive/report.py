@@ -1,0 +1,58 @@
+"""report.json and report.csv beside the outputs: one row a slide, and the clock times that outputs leave out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.summary.container import writing_aside
+
+JSON_NAME, CSV_NAME = "report.json", "report.csv"
+STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
+COLUMNS = (
+    *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
+    *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
+    *("reconstruction", "embedding_cosine", "verdict", "artefacts", "bound", "target_reached"),
+)
+
+
+def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> None:
+    """`run` is what holds for the whole run: times, options, versions."""
+    rows = [outcome.as_dict() for outcome in sorted(outcomes, key=lambda outcome: outcome.source)]
+    counts = Counter(outcome.status for outcome in outcomes)
+    totals = {status: counts.get(status, 0) for status in ("written", "skipped", "failed")}
+    text = json.dumps({**run, "counts": totals, "slides": rows}, indent=1, ensure_ascii=False)
+    replace_file(folder / JSON_NAME, text + "\n")
+    replace_file(folder / CSV_NAME, as_csv(rows))
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)])
+    for row in rows:
+        seconds = row["seconds"]
+        writer.writerow([*(row[name] for name in COLUMNS), *(seconds.get(stage) for stage in STAGES)])
+    return table.getvalue()
+
+
+def replace_file(path: Path, text: str) -> None:
+    # File names need not be text; in JSON the escapes that stand for the rest are read back as they were.
+    with writing_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    """Outcomes of the last run by source; empty when there is no report, or none that can be read."""
+    try:
+        report = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report["slides"]]
+        return {row["source"]: Outcome(**row) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,113 @@
+"""`wsisum evaluate`: options of the evaluation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from wsisum_cli.commands.models import Device
+from wsisum_cli.commands.train import (
+    DeviceOption,
+    FeaturesOption,
+    SeedOption,
+    interruptible,
+    need_torch,
+    show_reading,
+)
+
+if TYPE_CHECKING:
+    from wsisum_cli.evaluation.arms import Arm
+    from wsisum_cli.evaluation.cross_validation import Plan
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+
+class Classifier(StrEnum):
+    mean = "mean"
+    abmil = "abmil"
+
+
+def evaluate(
+    labels: Annotated[
+        Path,
+        typer.Option(help="CSV with the columns slide, label and, by choice, patient.", exists=True, dir_okay=False),
+    ],
+    features: FeaturesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("evaluation"),
+    summaries: Annotated[
+        Path | None, typer.Option(help="Folder of summary slides of these slides.", exists=True, file_okay=False)
+    ] = None,
+    label: Annotated[str, typer.Option(help="The column to tell.")] = "label",
+    selector: Annotated[
+        list[str] | None, typer.Option(help="How patches are picked; may be given again. [wsisum, facility, random]")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Patches to keep: 64, 5% or auto; may be given again. [16, 64]")
+    ] = None,
+    classifier: Annotated[
+        list[Classifier] | None, typer.Option(help="How slides are told apart; may be given again. [both]")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the patients, each judged by the others.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that patients are dealt out anew.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the attention network.")] = 30,
+    pool: Annotated[int, typer.Option(min=8, help="Patches of a slide that the attention network sees.")] = 4096,
+    device: DeviceOption = Device.auto,
+    seed: SeedOption = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say whether summaries still do the work: classify slides from all patches, and from those that are kept.
+
+    Patches are picked from the features on the spot; --summaries adds those of summary slides that there are.
+    Writes report.md, report.json, predictions.csv and plots.
+    """
+    need_torch("evaluating")
+    from wsisum_cli.evaluation.abmil import Settings
+    from wsisum_cli.evaluation.arms import arms_of, parse_keep
+    from wsisum_cli.evaluation.cross_validation import Plan
+    from wsisum_cli.evaluation.report import JSON_NAME, MARKDOWN_NAME
+
+    keeps = [parse_keep(text) for text in keep or ("16", "64")]
+    arms = arms_of(selector or ("wsisum", "facility", "random"), keeps, summaries is not None)
+    chosen = tuple(dict.fromkeys(choice.value for choice in classifier or list(Classifier)))
+    plan = Plan(folds, repeats, chosen, Settings(epochs=epochs), device.value, seed)
+    with interruptible():
+        carry_out(Sources(labels, label, features, summaries), arms, plan, output, pool)
+    typer.echo((output / (JSON_NAME if as_json else MARKDOWN_NAME)).read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"report: {output / MARKDOWN_NAME}", err=True)
+
+
+class Sources(NamedTuple):
+    """What is classified, and from what."""
+
+    labels: Path
+    label: str
+    features: list[Path]
+    summaries: Path | None
+
+
+def carry_out(sources: Sources, arms: list[Arm], plan: Plan, output: Path, pool: int) -> None:
+    """Read, classify, and write the report."""
+    from wsisum_cli.evaluation.arms import find_summaries, read_bags
+    from wsisum_cli.evaluation.cohort import read_labels
+    from wsisum_cli.evaluation.cross_validation import cross_validate
+    from wsisum_cli.evaluation.folds import deal_folds
+    from wsisum_cli.evaluation.report import as_report, write_evaluation
+    from wsisum_cli.training.data import Cases, find_files
+
+    files = find_files(sources.features)
+    cohort = read_labels(sources.labels, files, sources.label, Cases())
+    deal_folds(cohort, plan.folds, plan.seed)  # too few patients: said before features are read
+    summaries = find_summaries(sources.summaries, cohort.slides)
+    bags = read_bags(
+        cohort.slides, files, arms, summaries, output / "selections", plan.seed, pool, progress=show_reading
+    )
+    found = cross_validate(bags, cohort, plan, show_folds)
+    report = as_report(cohort, arms, bags, found, plan, {"label": sources.label, "labels": sources.labels.name})
+    write_evaluation(output, report, cohort, found)
+
+
+def show_folds(done: int, total: int) -> None:
+    typer.echo(f"judged {done} of {total} folds", err=True)

@@ -1,0 +1,173 @@
+"""`wsisum inspect`: what is in a summary slide, and pictures of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsisum_cli.commands.models import FOUND, user_folder
+from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
+
+if TYPE_CHECKING:
+    from wsisum_cli.figures.panels import Panel
+    from wsisum_cli.summary.reader import Summary
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+
+class Map(StrEnum):
+    coverage = "coverage"
+    weight = "weight"
+    cluster = "cluster"
+    artefact = "artefact"
+
+
+def inspect(
+    summaries: Annotated[list[str], typer.Argument(help="Summary slides: paths or URLs.", metavar="SUMMARY...")],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Write a PNG: the kept patches on the overview, and as a contact sheet; or as below."),
+    ] = None,
+    paint: Annotated[
+        Map | None,
+        typer.Option("--map", help="Paint this over the overview instead; into NAME.MAP.png without --image."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Draw summaries of one slide side by side; into NAME.compare.png.")
+    ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="With --compare: h5 of the slide's features; draw all selectors.", exists=True),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
+) -> None:
+    """Show what is in a summary slide: from what, how small, how good, which patches."""
+    check_options(summaries, image, paint, compare, features)
+    if compare:
+        failed = compare_all(summaries, image, features, as_json)
+    else:
+        failed = inspect_each(summaries, image, paint, as_json)
+    raise typer.Exit(FOUND if failed else 0)
+
+
+def check_options(
+    summaries: list[str], image: Path | None, paint: Map | None, compare: bool, features: Path | None
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    several = len(summaries) > 1
+    if compare and paint is not None:
+        raise UsageError("--map draws one summary, --compare several; leave one of the two out")
+    if features is not None and not compare:
+        raise UsageError("--features goes with --compare, which draws what every selector would have kept")
+    if features is not None and several:
+        raise UsageError("--features draws all selectors for one summary; give one")
+    if compare and not several and features is None:
+        raise UsageError("--compare draws summaries side by side; give several of one slide, or --features")
+    if image is not None and image.suffix.lower() != ".png":
+        raise UsageError(f"--image {image.name}: expected a name that ends in .png, as what is written; name it so")
+    if image is not None and several and not compare:
+        raise UsageError("--image draws one summary; give one")
+    if paint is not None and len({default_path(path, paint) for path in summaries}) < len(summaries):
+        raise UsageError("--map: several summaries have the same name, and so would their pictures; give one at a time")
+
+
+def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as_json: bool) -> bool:
+    """Print and draw one after the other. Says whether one could not be read, or is not as it was written."""
+    from wsisum_cli.commands.console import output, print_summary, warn
+    from wsisum_cli.summary.inspection import facts, kept_patches
+    from wsisum_cli.summary.reader import open_summary
+
+    found: list[dict[str, Any]] = []
+    failed = False
+    for path in summaries:
+        try:
+            with open_summary(path) as summary:
+                if not summary.attributes_are_whole:
+                    failed = True
+                    warn(f"{summary.name}: what is said of it was changed or damaged since; run wsisum verify on it")
+                found.append({**facts(summary), "kept": kept_patches(summary)})
+                draw_one(summary, path, image, paint)
+                if not as_json:
+                    print_summary(output(), found[-1])
+                    show_overview(summary)
+        except SummaryError as error:
+            failed = True
+            warn(str(error))
+    if as_json:
+        typer.echo(json.dumps(found[0] if len(summaries) == 1 and found else found, ensure_ascii=False, indent=1))
+    return failed
+
+
+def draw_one(summary: Summary, path: str, image: Path | None, paint: Map | None) -> None:
+    if paint is not None:
+        from wsisum_cli.figures.heatmap import draw_map
+
+        write_image(image or default_path(path, paint), draw_map(summary, paint))
+    elif image is not None:
+        from wsisum_cli.figures.picture import draw_summary
+
+        write_image(image, draw_summary(summary))
+
+
+def default_path(path: str, what: str) -> Path:
+    """In the current folder, named like the summary."""
+    from wsisum_cli.summary.reader import SUFFIX, name_of
+
+    return Path(f"{name_of(path).removesuffix(SUFFIX)}.{what}.png")
+
+
+def write_image(path: Path, pixels: Any) -> None:
+    from wsisum_cli.commands.console import messages
+    from wsisum_cli.figures.canvas import save_png
+
+    save_png(path, pixels)
+    messages().print(f"picture: {path}", markup=False)
+
+
+def show_overview(summary: Summary) -> None:
+    from wsisum_cli.commands.console import PICTURE_COLUMNS, output, print_picture, shows_pictures
+
+    console = output()
+    if shows_pictures(console):
+        from wsisum_cli.figures.canvas import half_blocks
+
+        print_picture(console, half_blocks(summary.overview, PICTURE_COLUMNS))
+
+
+def compare_all(paths: list[str], image: Path | None, features: Path | None, as_json: bool) -> bool:
+    """Draw summaries, or selectors, side by side and print their figures. Says whether something cannot be read."""
+    from wsisum_cli.commands.console import output, print_panels, warn
+    from wsisum_cli.figures.panels import draw_panels
+    from wsisum_cli.summary.reader import open_summary
+
+    try:
+        with ExitStack() as stack:
+            summaries = [stack.enter_context(open_summary(path)) for path in paths]
+            panels = panels_to_draw(summaries, features)
+            write_image(image or default_path(paths[0], "compare"), draw_panels(summaries[0], panels))
+    except (SummaryError, FeaturesError) as error:
+        warn(str(error))
+        return True
+    rows = [panel.as_dict() for panel in panels]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        print_panels(output(), rows)
+    return False
+
+
+def panels_to_draw(summaries: Sequence[Summary], features: Path | None) -> list[Panel]:
+    from wsisum_cli.commands.console import messages
+    from wsisum_cli.figures.panels import panels_of, told_apart
+    from wsisum_cli.figures.rivals import rivals
+
+    if features is None:
+        return told_apart(panels_of(summaries))
+    listen = messages().print
+    return rivals(summaries[0], features, [user_folder()], lambda selector: listen(f"picking: {selector}"))

@@ -1,0 +1,244 @@
+"""`wsisum models`: the models at hand, and a lab's own among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsisum_cli.errors import UsageError
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+FOUND = 1
+FOLDER_VARIABLE = "WSISUM_MODELS"
+
+models_app = typer.Typer(
+    help="Show, check, add and export models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Pool(StrEnum):
+    none = "none"
+    cls = "cls"
+    mean = "mean"
+    both = "cls+mean"
+
+
+def user_folder() -> Path:
+    """Where the user's models lie: $WSISUM_MODELS, else the place for data of the platform.
+
+    Not typer.get_app_dir, which names the place for settings: on Windows that roams from machine to machine, and
+    models are gigabytes.
+    """
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Application Support"
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "wsisum" / "models"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Where = Annotated[Device, typer.Option(help="Where the model runs.")]
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the models that ship and those that were added."""
+    from wsisum_cli.models.registry import describe, models_at_hand
+
+    folder = user_folder()
+    rows = [describe(model) for model in models_at_hand((folder,))]
+    if as_json:
+        print_json({"folder": str(folder), "models": rows})
+        return
+    from wsisum_cli.commands.console import size
+
+    table: list[tuple[str, ...]] = [("NAME", "KIND", "DIMS", "LICENCE", "SIZE", "WHERE")]
+    for row in rows:
+        dims = f"{row['dims']} -> {row['embedding_dims']}" if row["embedding_dims"] else row["dims"]
+        where = f"{row['where']}, hidden" if row["hidden"] else row["where"]
+        told = (row["name"], row["kind"], dims, row["licence"], size(row["bytes"]), where)
+        table.append(tuple("-" if value in (None, "") else str(value) for value in told))
+    print_columns(table)
+    typer.echo(f"added models lie in {folder}", err=True)
+    for row in rows:
+        if row["problem"]:
+            typer.echo(f"wsisum: {row['problem']}", err=True)
+
+
+@models_app.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(help="Name of a model, or an ONNX file.", metavar="NAME|FILE")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a model's card, its files, its inputs and outputs."""
+    from wsisum_cli.models.encoder import find_model
+    from wsisum_cli.models.registry import show
+
+    shown = show(find_model(model, [user_folder()]))
+    if as_json:
+        print_json(shown)
+        return
+    from wsisum_cli.commands.console import size
+
+    rows: list[tuple[str, ...]] = [(key, text_of(value)) for key, value in shown["card"].items()]
+    rows += [("file", f"{file['file']}, {size(file['bytes'])}") for file in shown["files"]]
+    rows += [("input", text_of_port(port)) for port in shown["inputs"]]
+    rows += [("output", text_of_port(port)) for port in shown["outputs"]]
+    print_columns(rows)
+
+
+@models_app.command("add")
+def add_model(
+    file: Annotated[Path, typer.Argument(help="An ONNX file.", metavar="FILE")],
+    card: Annotated[
+        Path | None, typer.Option(help="The card as TOML; by default the one in the file's metadata.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; by default as its card does.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take the place of a model of this name.")] = False,
+    device: Where = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Take a model into your folder, after it has run once as its card says."""
+    from wsisum_cli.models.registry import add
+
+    added = add(file, user_folder(), card, name, force, device.value)
+    if as_json:
+        print_json({"name": added.name, "file": str(added.path), "card": added.card.as_dict()})
+        return
+    typer.echo(f"{added.name}: {added.card.kind}, {added.card.dims} dims, in {added.path.parent}")
+
+
+@models_app.command("verify")
+def verify_models(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; by default all.", metavar="[NAME...]")] = None,
+    device: Where = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether models are the files that were recorded, and run as their cards say.
+
+    Exit code 1 when one does not.
+    """
+    from wsisum_cli.models.registry import models_at_hand, verify
+
+    at_hand = models_at_hand((user_folder(),))
+    unknown = sorted(set(names or ()) - {model.name for model in at_hand})
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: no model of this name (wsisum models list shows those there are)")
+    results: list[dict[str, Any]] = []
+    for model in at_hand:
+        if not names or model.name in names:
+            problems = verify(model, device.value)
+            results.append({"name": model.name, "where": model.where, "ok": not problems, "problems": problems})
+    if as_json:
+        print_json({"models": results})
+    else:
+        print_columns([(result["name"], result["where"], "ok" if result["ok"] else "not ok") for result in results])
+        for problem in (problem for result in results for problem in result["problems"]):
+            typer.echo(f"{problem['code']}: {problem['message']}", err=True)
+    raise typer.Exit(0 if all(result["ok"] for result in results) else FOUND)
+
+
+@models_app.command("export")
+def export_model(
+    module: Annotated[
+        str,
+        typer.Argument(
+            help="timm:NAME, package.module:function, or FILE.py:function.", metavar="MODULE", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    card: Annotated[Path, typer.Option(help="The card as TOML; its table [arguments] goes to the function.")],
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint or safetensors file with its parameters.")] = None,
+    pool: Annotated[Pool, typer.Option(help="Which tokens make the features; none: the module pools.")] = Pool.none,
+    prefix_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens that are no patches; by default what the module says.")
+    ] = None,
+    uint8: Annotated[
+        bool, typer.Option("--uint8/--float", help="Whether the graph takes pixels and normalises them itself.")
+    ] = True,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference from torch that is borne.")] = 1e-4,
+) -> None:
+    """Export a patch encoder from a lab's own weights to ONNX; nothing is written unless it computes the same.
+
+    Needs torch: pip install 'wsisum[train]'.
+    """
+    from wsisum_cli.models.registry import TABLES, read_card_file
+
+    values = read_card_file(card)
+    arguments = values.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise UsageError(f"{card.name}: arguments: expected a table, found {arguments!r:.40}")
+    fields = {key: value for key, value in values.items() if key not in TABLES}
+    try:
+        from wsisum_cli.training.export import export_encoder
+        from wsisum_cli.training.foundation import make_module
+    except ModuleNotFoundError as error:
+        raise UsageError(f"export needs {error.name}, which is not installed: pip install 'wsisum[train]'") from error
+    made = make_module(module, arguments, weights)
+    difference = export_encoder(
+        made, output, fields, tolerance, uint8=uint8, pool=pool.value, prefix_tokens=prefix_tokens
+    )
+    typer.echo(f"{output}: within {difference:.1e} of torch; wsisum models add {output}")
+
+
+@models_app.command("import-wsisum")
+def import_authors_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="The .pth file that the training saved.", metavar="CHECKPOINT")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    dims: Annotated[int, typer.Option(min=1, help="Length of the patch features that it was trained on.")] = 768,
+    name: Annotated[str, typer.Option(help="What to call it.")] = "wsisum",
+    licence: Annotated[str, typer.Option(help="On what terms you have the weights.")] = "none stated by the authors",
+    encoder: Annotated[str, typer.Option(help="Name of the encoder that made those features; any by default.")] = "",
+) -> None:
+    """Make a summarizer of the weights of WSISum's authors; nothing is written unless ONNX Runtime and torch agree.
+
+    No code in the checkpoint is run. Needs torch: pip install 'wsisum[train]'.
+    """
+    try:
+        from wsisum_cli.training.summarizer.import_wsisum import import_wsisum
+    except ModuleNotFoundError as error:
+        raise UsageError(f"import needs {error.name}, which is not installed: pip install 'wsisum[train]'") from error
+    made = import_wsisum(checkpoint, output, dims, name, licence, encoder)
+    typer.echo(f"{output}: {made.sizes}, within {made.difference:.1e} of torch; wsisum models add {output}")
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def print_columns(rows: list[tuple[str, ...]]) -> None:
+    """The last column runs on."""
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def text_of(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def text_of_port(port: dict[str, Any]) -> str:
+    sizes = "unknown shape" if port["shape"] is None else f"({', '.join(str(n or 'any') for n in port['shape'])})"
+    return f"{port['name']}, {port['dtype'] or 'another type'} {sizes}"

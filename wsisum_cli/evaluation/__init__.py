@@ -1,0 +1,1 @@
+"""Whether summaries still do the work: labelled slides go in, AUCs and their differences come out."""

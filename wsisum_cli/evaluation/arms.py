@@ -1,0 +1,255 @@
+"""Slides as what they are classified by: all patches, patches picked from them, or those of summary slides."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli import __version__
+from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
+from wsisum_cli.features.h5 import FeatureFile, read_feature_file
+from wsisum_cli.selection.candidates import Rows, sample_candidates
+from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.selectors import SELECTORS, keep_count, pick, weigh
+from wsisum_cli.summary.reader import SUFFIX, Summary, open_summary
+from wsisum_cli.training.data import estimate_side, save_arrays
+
+Weights = npt.NDArray[np.float64]
+
+#: Of a larger slide the attention network sees so many patches, drawn at random; its mean is that of all.
+MOST = 4_096
+#: Those that look at more than features and places, which are all there is here.
+NEED_MODELS = ("attention",)
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One slide in one arm.
+
+    `features` (M, D) float32; `shares` (M,) of the tissue that each patch stands for, all above 0, summing to 1;
+    `mean` (D,) the weighted mean; `kept` of the slide's `patches` are in the arm.
+    """
+
+    features: npt.NDArray[np.float32]
+    shares: Weights
+    mean: Weights
+    kept: int
+    patches: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How many patches to keep: a number, or a share (0..1) of the slide's; neither is one in eight, 8 to 64."""
+
+    number: int | None = None
+    share: float | None = None
+
+    def of(self, patches: int) -> int:
+        """Of a slide of so many."""
+        if self.share is not None:
+            return max(1, round(self.share * patches))
+        return keep_count(patches, self.number)
+
+    def __str__(self) -> str:
+        if self.share is not None:
+            return f"{100 * self.share:g}%"
+        return AUTO if self.number is None else str(self.number)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What slides are classified by: all patches, those that a `selector` keeps, or summary slides."""
+
+    name: str
+    selector: str | None = None
+    keep: Keep = Keep()
+
+
+ALL, SUMMARIES = Arm("all"), Arm("summaries")
+
+
+def parse_keep(text: str) -> Keep:
+    """A number as in 64, a share as in 5%, or auto. Raises UsageError."""
+    if text == AUTO:
+        return Keep()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text)
+    if found and found[1] and 0 < float(found[1]) <= 100:
+        return Keep(share=float(found[1]) / 100)
+    if found and found[2] and int(found[2]) > 0:
+        return Keep(number=int(found[2]))
+    raise UsageError(f"--keep: expected a number of patches (64), a share of a slide's (5%) or auto, found {text!r}")
+
+
+def arms_of(selectors: Sequence[str], keeps: Sequence[Keep], summaries: bool) -> list[Arm]:
+    """`all`, each selector with each K, and the summaries where there are any. Raises UsageError."""
+    for selector in selectors:
+        if selector not in SELECTORS or selector in NEED_MODELS:
+            usable = ", ".join(name for name in SELECTORS if name not in NEED_MODELS)
+            why = (
+                "needs a slide encoder; make summaries with it and give --summaries, or"
+                if selector in SELECTORS
+                else ""
+            )
+            raise UsageError(f"--selector {selector}: {why or 'there is none of this name;'} choose of {usable}")
+    picked = [Arm(f"{selector} {keep}", selector, keep) for selector in selectors for keep in keeps]
+    return list(dict.fromkeys([ALL, *picked, *([SUMMARIES] if summaries else [])]))
+
+
+class Slide:
+    """One slide's features, and the patches that selectors pick from them."""
+
+    def __init__(self, path: Path, dims: int | None, seed: int) -> None:
+        self.file: FeatureFile = read_feature_file(path, dims)
+        self.seed = seed
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        return self.file.features
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.features.tobytes() + self.file.coords.tobytes()).hexdigest()
+
+    @cached_property
+    def population(self) -> Population:
+        """Made when the first selector asks for it."""
+        candidates = sample_candidates(self.features, seed=self.seed)
+        side = self.file.patch_size_level0 or estimate_side(self.file.coords)
+        places = np.rint(self.file.coords).astype(np.int64)
+        return Population(self.features, places, candidates, self.seed, max(1, round(side)))
+
+
+def bags_of(
+    slide: Slide, name: str, arms: Sequence[Arm], summary: Path | None, cache: Path | None, most: int
+) -> dict[str, Bag]:
+    """The slide in each arm. `cache` is a folder that keeps what was picked; `most` patches of all are kept in memory.
+
+    Raises what reading and picking raise, and FeaturesError where the summary is of other features.
+    """
+    found = {}
+    for arm in arms:
+        if arm == ALL:
+            found[arm.name] = all_patches(slide, most)
+        elif arm == SUMMARIES:
+            assert summary is not None
+            found[arm.name] = kept_in_summary(summary, slide.file)
+        else:
+            found[arm.name] = picked_patches(slide, name, arm, cache)
+    return found
+
+
+def all_patches(slide: Slide, most: int) -> Bag:
+    """Every patch counts the same."""
+    count = len(slide.features)
+    rows = np.sort(np.random.default_rng(slide.seed).permutation(count)[:most])
+    mean = slide.features.mean(axis=0, dtype=np.float64)
+    return Bag(slide.features[rows], np.full(len(rows), 1 / len(rows)), mean, count, count)
+
+
+def picked_patches(slide: Slide, name: str, arm: Arm, cache: Path | None) -> Bag:
+    """Shares say how many patches each stands for; the mean takes the weights that bring it nearest to the slide's."""
+    count = len(slide.features)
+    rows, counts, weights = cached_pick(slide, name, arm, cache)
+    kept = slide.features[rows]
+    return Bag(kept, counts / counts.sum(), weights @ kept.astype(np.float64), len(rows), count)
+
+
+def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[Rows, Rows, Weights]:
+    """Rows, counts and weights (K,), from the cache where they were picked by the same from the same."""
+    path = cache / arm.name.replace(" ", "-") / f"{name}.npz" if cache else None
+    made_from = f"{slide.sha256} {slide.seed} {arm.name} {__version__}"
+    if path is not None and path.is_file():
+        try:
+            with np.load(path) as stored:
+                if str(stored["made_from"]) == made_from:
+                    return stored["rows"], stored["counts"], stored["weights"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # damaged: picked again
+    assert arm.selector is not None
+    rows = pick(slide.population, min(arm.keep.of(len(slide.features)), len(slide.features)), arm.selector)
+    selection = weigh(slide.features, rows)
+    counts, weights = selection.counts, selection.weights
+    if path is not None:
+        save_arrays(path, {"rows": rows, "counts": counts, "weights": weights, "made_from": np.array(made_from)})
+    return rows, counts, weights
+
+
+def kept_in_summary(path: Path, file: FeatureFile) -> Bag:
+    """The patches and weights that a summary slide holds. Raises SummaryError, and FeaturesError for other features."""
+    with open_summary(path) as summary:
+        features, weights = summary.features.astype(np.float32), summary.weights
+        stands_for, made_by = summary.tissue.representative, encoder_of(summary)
+    count = len(features)
+    agree = weights.shape == (count,) and len(stands_for) and 0 <= stands_for.min() <= stands_for.max() < count
+    if not agree:
+        raise SummaryError(f"{path.name}: its features, weights and tissue do not agree; see `wsisum verify`")
+    dims = file.features.shape[1]
+    if features.shape[1] != dims or (made_by and file.encoder_sha256 and made_by != file.encoder_sha256):
+        raise FeaturesError(
+            f"{path.name}: expected features of the encoder that made {file.name} ({dims} numbers), found another's "
+            f"({features.shape[1]}); give the --features that the summaries were made with"
+        )
+    stood_for = np.maximum(np.bincount(stands_for, minlength=count), 1)
+    return Bag(features, stood_for / stood_for.sum(), weights @ features.astype(np.float64), count, len(stands_for))
+
+
+def encoder_of(summary: Summary) -> str | None:
+    """The sha256 of the encoder of its features, None where another program made them."""
+    about = summary.attributes.get("features", {})
+    made = about if about.get("origin") == "given" else summary.attributes.get("encoder", {})
+    sha256: str | None = made.get("encoder_sha256" if made is about else "sha256")
+    return sha256
+
+
+def read_bags(
+    slides: Sequence[str],
+    files: Mapping[str, Path],
+    arms: Sequence[Arm],
+    summaries: Mapping[str, Path],
+    cache: Path | None = None,
+    seed: int = 0,
+    most: int = MOST,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[Bag]]:
+    """For each arm the bags of the `slides`, in their order. `files` and `summaries` are paths by slide.
+
+    Raises FeaturesError when a file is damaged or not all have features of one length, SummaryError when a summary
+    is damaged.
+    """
+    found: dict[str, list[Bag]] = {arm.name: [] for arm in arms}
+    dims = None
+    for number, name in enumerate(slides):
+        slide = Slide(files[name], dims, seed)
+        dims = slide.features.shape[1]
+        for arm, bag in bags_of(slide, name, arms, summaries.get(name), cache, most).items():
+            found[arm].append(bag)
+        progress(number + 1, len(slides))
+    return found
+
+
+def find_summaries(folder: Path | None, slides: Sequence[str]) -> dict[str, Path]:
+    """The summary of each slide by name, as it is called or by its path in the folder. Raises UsageError."""
+    if folder is None:
+        return {}
+    by_name: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        relative = path.relative_to(folder).as_posix().removesuffix(SUFFIX)
+        for name in {relative, path.name.removesuffix(SUFFIX)}:
+            by_name.setdefault(name, []).append(path)
+    wrong = [name for name in slides if len(by_name.get(name, [])) != 1]
+    if wrong:
+        found = "two of this name" if by_name.get(wrong[0]) else "none"
+        raise UsageError(
+            f"--summaries: expected one summary of each labelled slide, found {found} for {wrong[0]} "
+            f"({len(wrong)} such of {len(slides)}); make them with `wsisum compress`, or leave --summaries out"
+        )
+    return {name: by_name[name][0] for name in slides}

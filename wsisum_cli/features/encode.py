@@ -1,0 +1,170 @@
+"""Features of a slide's patches: computed here, or read from an h5 of TRIDENT, CLAM or STAMP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsisum_cli.errors import BrokenSlideError, FeaturesError
+from wsisum_cli.features.h5 import StoredFeatures, load_h5
+from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.patches import Reading, map_ahead, read_patches
+from wsisum_cli.slides.pyramid import Pyramid
+from wsisum_cli.slides.slide import Slide
+from wsisum_cli.slides.source import sha256_of
+
+Progress = Callable[[int, int], None]  # patches done, patches in all
+Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; from several threads at once
+
+
+@dataclass(frozen=True)
+class GivenFeatures:
+    """Features that somebody computed before."""
+
+    features: np.ndarray  # (N, D) float32
+    coords: np.ndarray  # (N, 2) int32 level-0 px
+    patch_size_level0: int
+    encoder: str  # as the file calls it, "unknown" where it does not
+    sha256: str  # of the file
+    left_out: int  # rows that reach beyond the slide, or are augmentations
+    encoder_sha256: str | None  # of the ONNX file that made them, None where another program did
+
+    def tissue_share(self, mask: np.ndarray, downsample: float) -> float:
+        """How much of the tissue of a mask (H, W), one px for `downsample` level-0 px a side, lies in these patches."""
+        covered = np.zeros_like(mask)
+        for left, upper in np.rint(self.coords / downsample).astype(int).tolist():
+            side = max(1, round(self.patch_size_level0 / downsample))
+            covered[upper : upper + side, left : left + side] = True
+        tissue = np.count_nonzero(mask)
+        return np.count_nonzero(mask & covered) / tissue if tissue else 1.0
+
+
+def encode_patches(
+    pyramid: Pyramid,
+    coords: np.ndarray,
+    reading: Reading,
+    encoder: Encoder,
+    damage: Damage,
+    threads: int = 1,
+    progress: Progress = lambda done, total: None,
+    look: Look | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the patches at `coords`: (M, D) float32, and the (M,) ascending rows they belong to.
+
+    Rows whose patch touches a broken tile are missing. Batches are encoded while the next are decoded; `look` sees
+    the pixels of each. Raises BrokenSlideError when nothing or too little is left.
+    """
+    features = np.empty((len(coords), encoder.card.dims), np.float32)
+    found = np.zeros(len(coords), bool)
+    batches = in_batches(read_patches(pyramid, coords, reading, damage, threads), encoder.batch_size)
+
+    def encode(batch: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        rows, pixels = batch
+        if look is not None:
+            look(rows, pixels)
+        return rows, encoder(pixels)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for rows, values in map_ahead(pool, encode, batches, threads):
+            features[rows], found[rows] = values, True
+            progress(int(found.sum()), len(coords))
+    damage.check(pyramid.path.name)
+    if not found.any():
+        raise BrokenSlideError(f"{pyramid.path.name}: not one patch of tissue can be read; fetch the file again")
+    rows = np.flatnonzero(found)
+    return features[rows], rows
+
+
+def in_batches(blocks: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Regroup (rows, pixels) blocks of any length into batches of `size`, the last one shorter."""
+    rows: list[np.ndarray] = []
+    pixels: list[np.ndarray] = []
+    waiting = 0
+    for block_rows, block_pixels in blocks:
+        rows.append(block_rows)
+        pixels.append(block_pixels)
+        waiting += len(block_rows)
+        if waiting >= size:
+            all_rows, all_pixels = np.concatenate(rows), np.concatenate(pixels)
+            whole = waiting // size * size
+            for start in range(0, whole, size):
+                yield all_rows[start : start + size], all_pixels[start : start + size]
+            rows, pixels, waiting = [all_rows[whole:]], [all_pixels[whole:]], waiting - whole
+    if waiting:
+        yield np.concatenate(rows), np.concatenate(pixels)
+
+
+def find_features(folder: Path, slide: Path) -> Path:
+    """The h5 named like the slide, anywhere below `folder`; in another case only where none has its own.
+
+    A file in place of the folder is the one. Raises FeaturesError when none or several are.
+    """
+    if folder.is_file():
+        return folder
+    names = {f"{slide.name}.h5", f"{slide.stem}.h5", f"{re.split(r'(?i)[.]ome[.]', slide.name)[0]}.h5"}
+    lowered = {name.lower() for name in names}
+    similar = sorted(path for path in folder.rglob("*.[hH]5") if path.name.lower() in lowered)
+    found = [path for path in similar if path.name in names] or similar
+    if len(found) == 1:
+        return found[0]
+    expected = " or ".join(sorted(names))
+    if not found:
+        raise FeaturesError(f"{slide.name}: no {expected} in the folder of features", "no features")
+    listed = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
+    raise FeaturesError(f"{slide.name}: expected one {expected}, found {listed}; give the folder that holds one")
+
+
+def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None) -> GivenFeatures:
+    """`patch_size_level0` serves where the file does not state its own.
+
+    Raises FeaturesError when the file is damaged or its patches do not lie on the slide.
+    """
+    file = load_h5(path)
+    check_extent(file, slide)
+    size = file.patch_size_level0(slide.mpp) or patch_size_level0
+    if not size or size < 1:
+        raise file.error("the file does not state the size of its patches; pass --patch-size-level0")
+    coords = file.coords_level0(slide.mpp)
+    kept = lie_inside(file, coords, size, slide) & file.original
+    if not kept.any():
+        raise file.error("no patch lies wholly inside the slide; is it another slide's file?")
+    return GivenFeatures(
+        file.features[kept],
+        coords[kept].astype(np.int32),
+        size,
+        file.encoder,
+        sha256_of(path),
+        int((~kept).sum()),
+        file.encoder_sha256,
+    )
+
+
+def check_extent(file: StoredFeatures, slide: Slide) -> None:
+    """Raise FeaturesError when the file says that its slide has another size, as TRIDENT does."""
+    names = ("level0_width", "level0_height")
+    if all(name in file.attributes for name in names):
+        stated, found = [file.number(name) for name in names], slide.size
+        if stated != list(found):
+            raise file.error(
+                f"made from a slide of {stated[0]:g} x {stated[1]:g} px, {slide.name} has {found[0]} x {found[1]}; "
+                "is it another slide's file?"
+            )
+
+
+def lie_inside(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide) -> np.ndarray:
+    """(N,) bool: which patches lie wholly inside. Raises FeaturesError when one begins outside the slide."""
+    extent = np.array(slide.size)
+    outside = (coords < 0) | (coords >= extent)
+    if outside.any():
+        x, y = coords[outside.any(axis=1)][0]
+        raise file.error(
+            f"a patch at ({x:g}, {y:g}) lies outside the slide of {extent[0]} x {extent[1]} px; "
+            "is it another slide's file, or of another level?"
+        )
+    return np.asarray((coords + size <= extent).all(axis=1))

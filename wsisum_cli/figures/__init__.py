@@ -1,0 +1,1 @@
+"""Pictures and plots: summaries go in, PNG images come out."""

@@ -1,0 +1,123 @@
+"""Slide encoders: features of all tissue patches of a slide in, an embedding and prototypes of its regions out.
+
+SLPD (Slide-level Prototypical Distillation, MICCAI 2023) at run time: regions of patches are embedded, and those of a
+slide are summed up by a few prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisum_cli.errors import ModelError
+from wsisum_cli.models.card import SLIDE_ENCODER, SlideEncoderCard, parse_slide_encoder_card, read_fields
+from wsisum_cli.models.session import Session, open_session
+from wsisum_cli.models.summarizer import Ports, check_features, check_graph, in_patch_sides, run_graph
+
+SHARES = 1e-3  # how far the weights of the prototypes may be from adding up to 1
+
+
+@dataclass(frozen=True)
+class SlideEmbedding:
+    """What a slide encoder makes of a slide."""
+
+    embedding: NDArray[np.float32]  # (E,) of the slide
+    prototypes: NDArray[np.float32]  # (P, F) centres of like regions
+    prototype_weights: NDArray[np.float32]  # (P,) share of the regions near each, 0 for one that is not used
+    attention: NDArray[np.float32] | None = None  # (N,) share that each patch has; None where it says none
+
+
+class SlideEncoder(Protocol):
+    """A slide's patches to one embedding. May be called from several threads at once."""
+
+    @property
+    def card(self) -> SlideEncoderCard: ...
+
+    @property
+    def provider(self) -> str:
+        """What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
+        ...
+
+    def __call__(
+        self, features: NDArray[np.floating[Any]], coords: NDArray[np.number[Any]], patch_size_level0: float
+    ) -> SlideEmbedding:
+        """Of features (N, D) at coords (N, 2) level-0 px."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxSlideEncoder:
+    """A `SlideEncoder` that runs an ONNX file, a slide at a time."""
+
+    card: SlideEncoderCard
+    provider: str
+    _session: Session = field(repr=False)
+    has_attention: bool = False  # whether the graph has that output
+
+    def __call__(
+        self, features: NDArray[np.floating[Any]], coords: NDArray[np.number[Any]], patch_size_level0: float
+    ) -> SlideEmbedding:
+        """Of features (N, D) at coords (N, 2) level-0 px.
+
+        Raises ModelError for features of another length or not finite, when the model fails, and when what it
+        gives is not finite, has another shape than it says, or weights that are no shares.
+        """
+        check_features(features, coords, self.card.dims, self._error)
+        feeds = {"features": features.astype(np.float32), "coords": in_patch_sides(coords, patch_size_level0)}
+        names = ("embedding", "prototypes", "prototype_weights", *(("attention",) if self.has_attention else ()))
+        embedding, prototypes, weights, *rest = run_graph(self._session, feeds, names)
+        count = self.card.prototypes
+        fits = embedding.shape == (self.card.embedding_dims,) and weights.shape == (count,)
+        if not fits or prototypes.ndim != 2 or len(prototypes) != count:
+            raise self._error(
+                f"expected an embedding ({self.card.embedding_dims},), {count} prototypes and their weights, found "
+                f"{embedding.shape}, {prototypes.shape}, {weights.shape}; export it again"
+            )
+        if rest and rest[0].shape != (len(features),):
+            raise self._error(f"expected attention ({len(features)},), found {rest[0].shape}; export it again")
+        if not all(np.isfinite(value).all() for value in (embedding, prototypes, weights, *rest)):
+            raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
+        if weights.min() < 0 or abs(float(weights.sum(dtype=np.float64)) - 1) > SHARES:
+            raise self._error(f"expected shares of the regions as prototype_weights, found a sum of {weights.sum():g}")
+        return SlideEmbedding(embedding, prototypes, weights, rest[0] if rest else None)
+
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
+
+    def try_once(self) -> None:
+        """Run it on a few patches of several regions, and on one. Raises ModelError when it fails."""
+        rng = np.random.default_rng(0)
+        features = rng.standard_normal((9, self.card.dims)).astype(np.float32)
+        coords = np.stack(np.divmod(np.arange(9), 3), axis=1) * self.card.region
+        self(features, coords, 1)
+        self(features[:1], coords[:1], 1)
+
+
+def load_slide_encoder(path: Path, device: str = "auto") -> SlideEncoder:
+    """Load an ONNX file that holds a slide encoder. `device` is "cpu", "cuda", or "auto".
+
+    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active, UsageError for
+    another device.
+    """
+    return open_session(path, device, _serve)
+
+
+def _serve(session: Session) -> OnnxSlideEncoder:
+    card = parse_slide_encoder_card(read_fields(session.metadata, session.source, SLIDE_ENCODER), session.sha256)
+    inputs: Ports = {"features": (np.float32, (None, card.dims)), "coords": (np.float32, (None, 2))}
+    outputs: Ports = {
+        "embedding": (np.float32, (card.embedding_dims,)),
+        "prototypes": (np.float32, (card.prototypes, None)),
+        "prototype_weights": (np.float32, (card.prototypes,)),
+    }
+    has_attention = any(port.name == "attention" for port in session.outputs)
+    if has_attention:
+        outputs = {**outputs, "attention": (np.float32, (None,))}
+    check_graph(session, inputs, outputs)
+    slide_encoder = OnnxSlideEncoder(card, session.provider, session, has_attention)
+    slide_encoder.try_once()
+    return slide_encoder

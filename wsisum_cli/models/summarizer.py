@@ -1,0 +1,222 @@
+"""Summarizers: features of a slide's candidates in, their reconstruction from a few of them and an embedding out.
+
+The masked autoencoder of WSISum (Medical Image Analysis 110:103970, 2026) at run time. The graph sees the features of
+the visible candidates and the places of all, and nothing of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisum_cli.errors import ModelError
+from wsisum_cli.models.card import SUMMARIZER, SummarizerCard, parse_summarizer_card, read_fields
+from wsisum_cli.models.session import Port, Session, open_session
+
+#: Candidates, of all masks together, that go through the graph at once: attention takes hundreds of MB at more.
+BATCH_CANDIDATES = 8192
+#: The most patches to keep where a summarizer is used, for attention takes memory by the square of them.
+MOST_KEPT = 2048
+#: Largest difference, relative to the largest value, that masked features may make to what is made without them.
+LEAK = 1e-3
+
+Ports = Mapping[str, tuple[type[Any], tuple[int | None, ...]]]  # name -> type and shape; None: any size
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a summarizer makes of B choices of visible candidates."""
+
+    reconstruction: NDArray[np.float32]  # (B, N, D) of every candidate, the visible ones too
+    embedding: NDArray[np.float32]  # (B, E) of the slide, from the visible ones alone
+
+
+class Summarizer(Protocol):
+    """Candidates to their reconstruction. May be called from several threads at once."""
+
+    @property
+    def card(self) -> SummarizerCard: ...
+
+    @property
+    def provider(self) -> str:
+        """What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
+        ...
+
+    def __call__(
+        self,
+        features: NDArray[np.floating[Any]],
+        coords: NDArray[np.number[Any]],
+        patch_size_level0: float,
+        kept: NDArray[np.integer[Any]],
+    ) -> Reconstruction:
+        """Of features (N, D) at coords (N, 2), with the rows of kept (B, K) visible, one choice a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxSummarizer:
+    """A `Summarizer` that runs an ONNX file; as many choices at once as memory allows."""
+
+    card: SummarizerCard
+    provider: str
+    _session: Session = field(repr=False)
+
+    def __call__(
+        self,
+        features: NDArray[np.floating[Any]],
+        coords: NDArray[np.number[Any]],
+        patch_size_level0: float,
+        kept: NDArray[np.integer[Any]],
+    ) -> Reconstruction:
+        """Of features (N, D) at coords (N, 2) level-0 px, with the rows of kept (B, K) visible, one choice a row.
+
+        Raises ModelError for features of another length or not finite, rows that do not exist, when the model
+        fails, and when what it gives is not finite.
+        """
+        self._check(features, coords, kept)
+        places = in_patch_sides(coords, patch_size_level0)
+        batch = max(1, BATCH_CANDIDATES // len(features))
+        parts = [self._run(features, places, kept[start : start + batch]) for start in range(0, len(kept), batch)]
+        made = Reconstruction(*(np.concatenate([part[i] for part in parts]) for i in range(2)))
+        if not (np.isfinite(made.reconstruction).all() and np.isfinite(made.embedding).all()):
+            raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
+        return made
+
+    def _check(self, features: NDArray[Any], coords: NDArray[Any], kept: NDArray[Any]) -> None:
+        check_features(features, coords, self.card.dims, self._error)
+        if len(features) > 2 * MOST_KEPT:
+            raise self._error(f"expected at most {2 * MOST_KEPT} candidates, found {len(features)}; keep fewer patches")
+        rows = np.issubdtype(kept.dtype, np.integer) and kept.ndim == 2 and kept.size > 0
+        if not rows or kept.min() < 0 or kept.max() >= len(features):
+            raise self._error(
+                f"expected rows (B, K) of {len(features)} candidates as kept, found {kept.dtype} {kept.shape}"
+            )
+
+    def _run(self, features: NDArray[Any], places: NDArray[Any], kept: NDArray[Any]) -> list[NDArray[Any]]:
+        """One batch, not looked at but for its shape."""
+        count, batch = len(features), len(kept)
+        feeds = {
+            "features": np.broadcast_to(features.astype(np.float32), (batch, count, self.card.dims)),
+            "coords": np.broadcast_to(places, (batch, count, 2)),
+            "valid": np.ones((batch, count), np.bool_),
+            "kept": kept.astype(np.int64),
+        }
+        made = run_graph(self._session, feeds, ("reconstruction", "embedding"))
+        expected = [(batch, count, self.card.dims), (batch, self.card.embedding_dims)]
+        if [value.shape for value in made] != expected:
+            raise self._error(f"expected {expected}, found {[value.shape for value in made]}; export it again")
+        return made
+
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
+
+    def try_once(self) -> None:
+        """Run it on a few candidates, and on one; look whether masked features reach what is made without them.
+
+        Raises ModelError when the model fails, gives another shape than it says, or lets them through.
+        """
+        rng = np.random.default_rng(0)
+        features, other = rng.standard_normal((2, 5, self.card.dims)).astype(np.float32)
+        coords = np.array([(0, 0), (1, 0), (3, 2), (0, 7), (2, 2)])
+        self(features[:1], coords[:1], 1, np.array([[0]]))
+        visible = np.array([[0, 3], [1, 4]])
+        before = self(features, coords, 1, visible)
+        other[visible[0]] = features[visible[0]]
+        after, masked = self(other, coords, 1, visible[:1]), [1, 2, 4]
+        pairs = [
+            (before.reconstruction[0, masked], after.reconstruction[0, masked]),
+            (before.embedding[0], after.embedding[0]),
+        ]
+        if any(np.abs(a - b).max() > LEAK * max(1.0, float(np.abs(a).max())) for a, b in pairs):
+            raise self._error(
+                "expected what it makes of masked candidates not to depend on their features, found that it does; "
+                "its measures would mean nothing, mask the features in the graph"
+            )
+
+
+def load_summarizer(path: Path, device: str = "auto") -> Summarizer:
+    """Load an ONNX file that holds a summarizer. `device` is "cpu", "cuda", or "auto".
+
+    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active, UsageError for
+    another device.
+    """
+    return open_session(path, device, _serve)
+
+
+def _serve(session: Session) -> OnnxSummarizer:
+    card = parse_summarizer_card(read_fields(session.metadata, session.source, SUMMARIZER), session.sha256)
+    dims, width = card.dims, card.embedding_dims
+    inputs: Ports = {
+        "features": (np.float32, (None, None, dims)),
+        "coords": (np.float32, (None, None, 2)),
+        "valid": (np.bool_, (None, None)),
+        "kept": (np.int64, (None, None)),
+    }
+    outputs: Ports = {"reconstruction": (np.float32, (None, None, dims)), "embedding": (np.float32, (None, width))}
+    check_graph(session, inputs, outputs)
+    summarizer = OnnxSummarizer(card, session.provider, session)
+    summarizer.try_once()
+    return summarizer
+
+
+# ------------------------------------------------------------------------------- shared with slide encoders
+
+
+def in_patch_sides(coords: NDArray[np.number[Any]], patch_size_level0: float) -> NDArray[np.float32]:
+    """Level-0 px (N, 2) to the frame that these models see: sides of a patch, from the upper left of them all."""
+    places = np.asarray(coords, np.float64)
+    return np.asarray((places - places.min(axis=0)) / patch_size_level0, np.float32)
+
+
+def check_features(features: NDArray[Any], coords: NDArray[Any], dims: int, error: Callable[[str], ModelError]) -> None:
+    """Raise `error` of a message for features that are not finite floats (N, `dims`) at coords (N, 2)."""
+    floats = np.issubdtype(features.dtype, np.floating)
+    if not floats or features.ndim != 2 or features.shape[1] != dims or not len(features):
+        raise error(
+            f"expected features (N, {dims}), found {features.dtype} {features.shape}; use features of the encoder "
+            "that it was trained on"
+        )
+    if coords.shape != (len(features), 2):
+        raise error(f"expected coords ({len(features)}, 2), found {coords.shape}")
+    if not np.isfinite(features).all():
+        raise error("expected finite features, found NaN or infinity; encode the slide again")
+
+
+def run_graph(session: Session, feeds: Mapping[str, NDArray[Any]], outputs: Iterable[str]) -> list[NDArray[Any]]:
+    """A graph that has no use for an input may lack it. Raises ModelError when the model fails."""
+    taken = {port.name for port in session.inputs}
+    given = {name: np.ascontiguousarray(value) for name, value in feeds.items() if name in taken}
+    return session.run(given, list(outputs))
+
+
+def check_graph(session: Session, inputs: Ports, outputs: Ports) -> None:
+    """Raise ModelError for a graph without these outputs, or with other inputs; one it has no use for it may lack."""
+    fitting = [port.name in inputs and fits(port, *inputs[port.name], free=True) for port in session.inputs]
+    if not all(fitting):
+        raise _wrong_graph(session, "inputs", inputs, session.inputs)
+    given = {port.name: port for port in session.outputs}
+    if not all(name in given and fits(given[name], *wanted, free=False) for name, wanted in outputs.items()):
+        raise _wrong_graph(session, "outputs", outputs, session.outputs)
+
+
+def fits(port: Port, dtype: type[Any], shape: tuple[int | None, ...], free: bool) -> bool:
+    """Whether a port is as wanted. With `free` it must take any size where `shape` has None."""
+    if port.shape is None:  # unknown; the trial run then tells
+        return port.dtype == dtype
+    same = len(port.shape) == len(shape) and all(
+        found in (None, want) or (want is None and not free) for found, want in zip(port.shape, shape, strict=True)
+    )
+    return same and port.dtype == dtype
+
+
+def _wrong_graph(session: Session, what: str, wanted: Ports, found: tuple[Port, ...]) -> ModelError:
+    expected = ", ".join(str(Port(name, np.dtype(dtype), shape)) for name, (dtype, shape) in wanted.items())
+    return ModelError(
+        f"{session.source}: expected the {what} {expected}; found {', '.join(map(str, found))}; export the model "
+        "again with these, or correct its card (docs/models.md)"
+    )

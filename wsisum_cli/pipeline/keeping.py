@@ -1,0 +1,160 @@
+"""The tissue of one slide, and what comes of keeping any number of its patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wsisum_cli.features.embedding import SlideModels, Tokens
+from wsisum_cli.features.encode import GivenFeatures
+from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.pipeline.job import Options, Tools
+from wsisum_cli.quality.measures import Quality, measure_selection
+from wsisum_cli.selection.budget import GUESS, coverage_curve, fewest
+from wsisum_cli.selection.candidates import as_half, draw_by_cluster, sample_candidates
+from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.prefixes import prefixes_of
+from wsisum_cli.selection.selectors import NESTED, Selection, pick, weigh
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.slide import Slide
+from wsisum_cli.summary.pixels import KeptPixels, Pixels
+from wsisum_cli.summary.writer import SourceTiles
+from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
+from wsisum_cli.tissue.grid import Grid
+from wsisum_cli.verification.content import cosines
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """All patches of tissue: where they lie, what the encoder makes of them."""
+
+    grid: Grid
+    features: np.ndarray  # (N, D) float32
+    given: GivenFeatures | None  # None when they were computed here
+    artefacts: Artefacts = NO_ARTEFACTS
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
+
+    def rows(self, rows: np.ndarray, artefacts: Artefacts = NO_ARTEFACTS) -> Tissue:
+        """Some of the patches alone."""
+        coords = self.grid.coords[rows]
+        return replace(self, grid=replace(self.grid, coords=coords), features=self.features[rows], artefacts=artefacts)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """K patches, and what a summary would hold of them."""
+
+    tissue: Tissue  # with the features of the K as they are stored
+    pixels: Pixels
+    loss: dict[str, float]  # what encoding pixels anew cost the features; empty where nothing was
+    selection: Selection
+    quality: Quality
+
+
+def pick_by(tissue: Tissue, options: Options, models: SlideModels) -> Population:
+    """The tissue as selectors see it, with its candidates; the same whatever number is kept."""
+    candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
+    size = tissue.grid.patch_size_level0
+    return Population(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
+
+
+class Keeping:
+    """At most `most` patches of the tissue kept; nothing is picked, read or encoded twice."""
+
+    def __init__(
+        self,
+        slide: Slide,
+        tissue: Tissue,
+        most: int,
+        options: Options,
+        tools: Tools,
+        models: SlideModels,
+        damage: Damage,
+    ) -> None:
+        self.tissue, self.most, self._selector, self._encoder = tissue, most, options.selector, tools.encoder
+        self._population = pick_by(tissue, options, models)
+        self.candidates = self._population.candidates
+        self._picked: np.ndarray = np.empty(0, np.int64)
+        self._pixels = KeptPixels(slide, tissue.grid, options.pixels, options.quality, damage, tools.threads)
+        # As precisely as kept ones are stored, so that no figure of the tissue depends on which are kept.
+        self._half = as_half(tissue.features).astype(np.float32)
+        self._stored: dict[int, np.ndarray] = {}  # row -> features of its stored pixels
+
+    def rows(self, keep: int) -> np.ndarray:
+        """Rows (K,) of the tissue, in order of picking."""
+        if self._selector not in NESTED:
+            return pick(self._population, keep, self._selector)
+        if len(self._picked) < keep:
+            enough = GUESS
+            while enough < keep:
+                enough *= 2
+            self._picked = pick(self._population, min(enough, self.most), self._selector)
+        return self._picked[:keep]
+
+    def seen(self, keep: int) -> np.ndarray:
+        """Rows (M,) of the tissue that a summarizer sees: the candidates, as many as are kept at least."""
+        if keep <= len(self.candidates.rows):
+            return self.candidates.rows
+        return np.sort(draw_by_cluster(self.candidates.cluster, keep, self._population.seed))
+
+    def choose(self, keep: int) -> Chosen:
+        """Raises SlideError or one of its children, ModelError when the encoder fails."""
+        rows = self.rows(keep)
+        pixels = self._pixels.of(rows)
+        tissue, loss = self._as_stored(rows, pixels)
+        selection = weigh(tissue.features, rows)
+        quality = measure_selection(tissue.features, selection, self.candidates.cluster)
+        return Chosen(tissue, pixels, loss, selection, quality)
+
+    def fewest(self, target: float) -> int | None:
+        """How many patches it takes to cover the tissue so well, None where `most` do not. Raises as `choose`."""
+        return fewest(lambda keep: self._coverage(keep) >= target, self.most, self._guess(target))
+
+    def _guess(self, target: float) -> int:
+        """The same by the features of the slide, from which those of stored pixels differ a little."""
+        keep = min(GUESS, self.most)
+        while self._selector in NESTED:
+            curve = coverage_curve(prefixes_of(self.tissue.features, self.rows(keep)), keep)
+            reached = np.flatnonzero(curve >= target)
+            if len(reached) or keep == self.most:
+                return int(reached[0]) + 1 if len(reached) else keep
+            keep = min(2 * keep, self.most)
+        return keep
+
+    def _coverage(self, keep: int) -> float:
+        rows = self.rows(keep)
+        tissue, _ = self._as_stored(rows, self._pixels.of(rows))
+        return float(coverage_curve(prefixes_of(tissue.features, rows), keep)[-1])
+
+    def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
+        """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
+
+        New JPEG streams change them; by how much is returned for the record. Existing features stay.
+        """
+        tissue = self.tissue
+        features = self._half.copy()
+        features[rows] = as_half(features[rows])  # where one that is not kept has values beyond float16
+        if isinstance(pixels, SourceTiles) or tissue.given is not None:
+            return replace(tissue, features=features), {}
+        stored = self._encoded(rows, pixels, self._encoder)
+        features[rows] = as_half(stored)
+        cosine = cosines(tissue.features[rows], stored)
+        loss = {
+            "feature_cosine_mean": round(float(cosine.mean()), 6),
+            "feature_cosine_min": round(float(cosine.min()), 6),
+        }
+        return replace(tissue, features=features), loss
+
+    def _encoded(self, rows: np.ndarray, streams: list[bytes], encoder: Encoder) -> np.ndarray:
+        """Features (K, D) of patches as they look once stored."""
+        new = {row: stream for row, stream in zip(rows.tolist(), streams, strict=True) if row not in self._stored}
+        for start in range(0, len(new), encoder.batch_size):
+            batch = list(new)[start : start + encoder.batch_size]
+            features = encoder(np.stack([jpeg.decode(new[row]) for row in batch]))
+            self._stored |= dict(zip(batch, features, strict=True))
+        return np.stack([self._stored[row] for row in rows.tolist()])

@@ -1,0 +1,121 @@
+"""What several numbers of kept patches cost on one slide, and what they give: a table and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wsisum_cli.errors import SlideError
+from wsisum_cli.figures.plot import as_png, new_figure
+from wsisum_cli.pipeline.compress import Job, Options, Scene, Tools, encoded, finished
+from wsisum_cli.pipeline.job import Clock
+from wsisum_cli.selection.budget import KEEP, Limit
+from wsisum_cli.summary.container import writing_aside
+from wsisum_cli.summary.writer import size_of
+
+#: Numbers of patches that are tried: those of which the slide has more, and all it has where it has fewer.
+SWEPT = (8, 16, 32, 64, 128, 256)
+FIGURES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
+OF_MODELS = ("reconstruction", "embedding_cosine", "slide_cosine")
+COLUMNS = ("patches", "bytes", *FIGURES, *OF_MODELS, "verdict")
+SUFFIX, PICTURE = ".sweep.csv", ".png"  # the second in place of .csv
+LABELS = {
+    "coverage": "coverage",
+    "coverage_p05": "5th percentile",
+    "coverage_min": "minimum",
+    "weighted_cosine": "weighted mean",
+}
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Swept:
+    """What became of a slide on which several numbers were tried."""
+
+    bytes_in: int
+    tissue_patches: int
+    seconds: dict[str, float]
+
+
+def sweep_slide(job: Job, options: Options, tools: Tools) -> Swept:
+    """Write the table to `job.output`, a CSV, and the figure beside it; no summary. Raises as `compress_slide`."""
+    clock = Clock(tools.stage)
+    with encoded(job, replace(options, keep=SWEPT[-1], max_bytes=None, target=None), tools, clock) as scene:
+        count = len(scene.keeping.tissue.features)
+        rows = [measured(scene, keep) for keep in numbers(count)]
+        found = Swept(job.source.bytes, count, clock.seconds)
+    with clock("write"):
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        with writing_aside(job.output) as aside:
+            aside.write_text(as_csv(rows), encoding="utf-8")
+        with writing_aside(job.output.with_suffix(PICTURE)) as aside:
+            aside.write_bytes(draw_sweep(rows, job.name))
+    return found
+
+
+def numbers(tissue_patches: int) -> list[int]:
+    """Those of `SWEPT` below all there are, and all where these are fewer than the most."""
+    below = [keep for keep in SWEPT if keep < tissue_patches]
+    return [*below, tissue_patches] if tissue_patches <= SWEPT[-1] else below
+
+
+def measured(scene: Scene, keep: int) -> dict[str, Any]:
+    """One row: the size of the file that `--keep` would give, its figures and its verdict."""
+    draft = finished(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
+    quality = draft.attributes["quality"]
+    figures = {name: quality[name] for name in (*FIGURES, *OF_MODELS)}
+    return {"patches": keep, "bytes": size_of(draft), **figures, "verdict": draft.attributes["verdict"]["verdict"]}
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def read_sweep(path: Path) -> list[dict[str, Any]]:
+    """The rows that `sweep_slide` wrote; figures that were not measured are None. Raises SlideError."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: parsed(name, row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise SlideError(f"{path.name}: expected a table that --sweep wrote; run it again") from error
+
+
+def parsed(name: str, text: str) -> Any:
+    if name == "verdict":
+        return text
+    number = int if name in ("patches", "bytes") else float
+    return number(text) if text else None
+
+
+def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
+    """Quality against the bytes of the summary, a PNG; the numbers of patches stand above."""
+    figure = new_figure(7, 4.4)
+    axes = figure.add_subplot()
+    size = [row["bytes"] / 1e6 for row in rows]
+    for column, label in LABELS.items():
+        axes.plot(size, [row[column] for row in rows], marker="o", label=label)
+    for place, row in zip(size, rows, strict=True):
+        axes.axvline(place, color="0.9", linewidth=1, zorder=0)
+        axes.annotate(str(row["patches"]), (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    axes.set_xscale("log")
+    axes.set_xticks(size, [f"{place:.2g}" for place in size])
+    axes.set_xticks([], minor=True)
+    # $ would begin mathematics in a slide's name.
+    axes.set_title(f"{printable(name)}, patches kept", pad=16, parse_math=False)
+    axes.set(xlabel="summary in MB", ylabel="cosine")
+    axes.legend(fontsize="small", frameon=False)
+    return as_png(figure)
+
+
+def printable(name: str) -> str:
+    """What the font surely has."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in name)

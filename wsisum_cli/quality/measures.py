@@ -1,0 +1,86 @@
+"""How well kept patches stand for the tissue: figures that can be measured again from what a summary holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.features.similarity import nearest
+from wsisum_cli.selection.candidates import Features, checked
+from wsisum_cli.selection.selectors import Selection
+from wsisum_cli.selection.weights import mean_error
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`coverage`, `coverage_p05`, `coverage_min`: mean, 5th percentile and minimum, over all tissue patches, of the
+    best cosine to a kept patch. `weighted_cosine`: between the weighted mean of the kept features and the mean of all.
+    `composition`: distance between the shares of the clusters in the tissue and in what the kept patches stand for,
+    half the sum of their differences (total variation): 0 where they are the same, at most 1.
+    """
+
+    coverage: float
+    coverage_p05: float
+    coverage_min: float
+    weighted_cosine: float
+    composition: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """K patches that were kept: features (K, D), weights (K,) that sum to 1, how many tissue patches each stands for
+    (K,), and the cluster of each (K,).
+    """
+
+    features: Features
+    weights: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.integer]
+    cluster: npt.NDArray[np.integer]
+
+
+def measure(
+    kept: Kept, similarity: npt.NDArray[np.floating], mean: Features, cluster: npt.NDArray[np.integer]
+) -> Quality:
+    """From `similarity` (N,) of each tissue patch to the kept one that stands for it, the `mean` (D,) of the features
+    of all tissue patches, and the `cluster` of each (N,). Similarities count as precisely as a summary stores them.
+    """
+    stored = similarity.astype(np.float16).astype(np.float64)
+    return Quality(
+        coverage=float(stored.mean()),
+        coverage_p05=float(np.percentile(stored, 5)),
+        coverage_min=float(stored.min()),
+        weighted_cosine=1 - mean_error(kept.features.astype(np.float64), kept.weights, mean.astype(np.float64)),
+        composition=composition(kept.cluster, kept.counts, cluster),
+    )
+
+
+def measure_selection(features: Features, selection: Selection, cluster: npt.NDArray[np.integer]) -> Quality:
+    """Of a selection from features (N, D) of all tissue patches, of which `cluster` is (N,)."""
+    features = checked(features)
+    kept = Kept(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
+    return measure(kept, selection.similarity, mean_of(features), cluster)
+
+
+def measure_kept(features: Features, kept: Kept, cluster: npt.NDArray[np.integer]) -> Quality:
+    """Of kept patches, wherever they come from, against features (N, D) of all tissue patches."""
+    features = checked(features)
+    return measure(kept, nearest(features, checked(kept.features))[1], mean_of(features), cluster)
+
+
+def mean_of(features: Features) -> npt.NDArray[np.float32]:
+    """The mean (D,) of features (N, D), as a summary stores it."""
+    return np.asarray(features.mean(axis=0, dtype=np.float64), np.float32)
+
+
+def composition(
+    kept: npt.NDArray[np.integer], counts: npt.NDArray[np.integer], cluster: npt.NDArray[np.integer]
+) -> float:
+    """Distance of the clusters' shares, 0..1: the cluster of each kept patch (K,), how many patches it stands for (K,),
+    and the cluster of all (N,).
+    """
+    count = int(max(cluster.max(), kept.max())) + 1
+    shares = np.bincount(cluster, minlength=count) / len(cluster)
+    told = np.bincount(kept, counts, minlength=count) / len(cluster)
+    return float(np.abs(told - shares).sum() / 2)

@@ -1,0 +1,122 @@
+"""Facility location: the patches that best serve all tissue patches.
+
+Greedily the patch is picked that most raises the sum, over all N tissue patches, of the best cosine to a picked
+patch; what greed gains is at least 1 - 1/e of the most that K patches can gain (Nemhauser, Wolsey and Fisher,
+1978). Gains only fall as patches are picked, so an old gain bounds the new one and few are computed anew (Minoux,
+1978). Ties are many: two patches that would best serve each other gain the same. The more central of them is picked,
+the one of higher mean cosine to all; then the lowest row.
+
+Up to `EXACT` patches every one may be picked. Of more, a pool may: some drawn from each cluster in proportion to its
+size; those that the first picks of these serve worst; and those nearest to the means of what these picks serve.
+Coverage is that of all patches all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.features.similarity import NONE, Cosines, fill_cosines, total, whole_rows
+from wsisum_cli.selection.candidates import Features, Rows, draw_by_cluster
+
+#: Cosines between pool and tissue that are worked on, two bytes each.
+MOST_COSINES = 40_000_000
+#: Patches up to which the pool is all of them.
+EXACT = int(np.sqrt(MOST_COSINES))
+#: The badly served part of a pool, and after how many picks it is looked for.
+OUTLIERS, FIRST_PICKS = 512, 32
+#: The share of a pool that is drawn. The rest are outliers, and patches near the means of what the first so many picks
+#: serve: those are the ones that greed and swaps ask for.
+DRAWN, CELLS = 0.4, (16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The P of N patches that may be picked.
+
+    `rows` (P,) int64: rows of N, none twice. `served` (P, N): how well each serves every patch, as multiples of
+    `similarity.ONE`.
+    """
+
+    rows: Rows
+    served: Cosines
+
+
+def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> Pool:
+    """All of the N patches with features (N, D), or as many as memory allows; `cluster` is (N,)."""
+    count, whole = len(features), whole_rows(features)
+    if count <= EXACT:
+        every = np.arange(count)
+        return Pool(every, fill_cosines(np.empty((count, count), np.int16), whole, whole))
+    size = max(MOST_COSINES // count, 4 * OUTLIERS)
+    served = np.empty((size, count), np.int16)
+    drawn = np.sort(draw_by_cluster(cluster, int(size * DRAWN), seed))
+    fill_cosines(served[: len(drawn)], whole[drawn], whole)
+    picked = served[greedy(served[: len(drawn)], max(CELLS))]
+    rows = np.concatenate([drawn, np.setdiff1d(_outliers(picked[:FIRST_PICKS]), drawn)])
+    rows = np.concatenate([rows, _central(whole, picked, rows, size - len(rows))])
+    fill_cosines(served[len(drawn) :], whole[rows[len(drawn) :]], whole)
+    return Pool(rows, served)
+
+
+def _outliers(picked: Cosines) -> Rows:
+    """The patches that those picked, (K, N), serve worst."""
+    return np.argsort(picked.max(axis=0), kind="stable")[:OUTLIERS]
+
+
+def _central(whole: npt.NDArray[np.float32], picked: Cosines, without: Rows, count: int) -> Rows:
+    """So many patches nearest to the means of those that each of the picked, (K, N), serves; the nearest first."""
+    means = np.concatenate([_means(whole, picked[:cells].argmax(axis=0), cells) for cells in CELLS])
+    near = fill_cosines(np.empty((len(means), len(whole)), np.int16), whole_rows(means), whole)
+    near[:, without] = NONE
+    turns = min(count, len(whole))
+    order = np.stack([_first(row, turns) for row in near]).T.ravel()  # the nearest to each, then the second, ...
+    _, place = np.unique(order, return_index=True)
+    found = order[np.sort(place)]
+    return np.asarray(found[~np.isin(found, without)][:count], np.int64)
+
+
+def _first(row: npt.NDArray[np.int16], count: int) -> Rows:
+    """The places of so many highest, the highest first; of equal ones the first."""
+    high = np.flatnonzero(row >= np.partition(row, -count)[-count])  # sorting all would take ten times as long
+    return high[np.argsort(-row[high].astype(np.int32), kind="stable")[:count]]
+
+
+def _means(whole: npt.NDArray[np.float32], cell: Rows, cells: int) -> npt.NDArray[np.float64]:
+    """The sums of the rows of each cell, (cells, D), of the direction of their means."""
+    order = np.argsort(cell, kind="stable")
+    bounds = np.searchsorted(cell[order], np.arange(cells + 1))
+    cuts = pairwise(bounds)
+    return np.stack([whole[order[start:stop]].sum(axis=0, dtype=np.float64) for start, stop in cuts])
+
+
+def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequence[int] | None = None) -> list[int]:
+    """Pick up to `keep` more rows of `served` (P, N) beside those `picked`, `among` these or all.
+
+    The picks for K are the first K of those for K + 1.
+    """
+    best = served[list(picked)].max(axis=0) if len(picked) else np.full(served.shape[1], NONE, np.int16)
+    reached = total(best)
+    open_rows = np.setdiff1d(np.arange(len(served)) if among is None else among, picked)
+    central = np.array([total(served[row]) for row in open_rows], np.int64)
+    bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - reached
+    queue = list(zip((-bound).tolist(), (-central).tolist(), open_rows.tolist(), strict=True))
+    heapify(queue)
+    new: list[int] = []
+    while queue and len(new) < keep:
+        lost, centrality, row = queue[0]
+        with_row = np.maximum(served[row], best)
+        gain = total(with_row) - reached
+        if gain < -lost:
+            heapreplace(queue, (-gain, centrality, row))
+            continue
+        heappop(queue)
+        new.append(row)
+        best = with_row
+        reached += gain
+    return new

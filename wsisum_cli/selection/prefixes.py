@@ -1,0 +1,88 @@
+"""Who stands for each tissue patch as patches are picked one after the other: for every prefix of the kept ones.
+
+With it a summary can be cut down to its first patches when the slide is gone, and says what each K would have cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.features.similarity import cosines
+from wsisum_cli.selection.candidates import Features, blocks, checked, one_thread, unit_rows
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """For each of N patches the picks that served it better than all before them, in order of picking.
+
+    `patch` (R,) int64 ascends, 0..N-1, each at least once; `pick` (R,) int32, 0..K-1, begins at 0 within each patch and
+    ascends; `similarity` (R,) float32, the cosine to it, rises with it.
+    """
+
+    patch: npt.NDArray[np.int64]
+    pick: npt.NDArray[np.int32]
+    similarity: npt.NDArray[np.float32]
+
+    def of(self, keep: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Of the first `keep` picks the one that stands for each patch, (N,), and the cosine to it, (N,)."""
+        inside = np.flatnonzero(self.pick < keep)
+        last = inside[np.flatnonzero(np.diff(self.patch[inside], append=-1))]
+        return self.pick[last], self.similarity[last]
+
+    def earlier(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """All but the last of each patch, as a summary stores them: how many (N,), their picks and cosines (R - N,)."""
+        last = np.diff(self.patch, append=-1) != 0
+        counts = np.bincount(self.patch[~last], minlength=int(last.sum()))
+        return counts.astype(np.int32), self.pick[~last], self.similarity[~last]
+
+    def cut(self, keep: int) -> Prefixes:
+        """Of the first `keep` picks alone."""
+        inside = self.pick < keep
+        return Prefixes(self.patch[inside], self.pick[inside], self.similarity[inside])
+
+
+def join(
+    counts: npt.NDArray[np.integer],
+    picks: npt.NDArray[np.int32],
+    cosines_to: npt.NDArray[np.floating],
+    representative: npt.NDArray[np.int32],
+    similarity: npt.NDArray[np.floating],
+) -> Prefixes:
+    """What `Prefixes.earlier` took apart, with the last of each patch (N,) again."""
+    ends = np.cumsum(counts)  # before which of the earlier ones the last of each patch belongs
+    patch = np.repeat(np.arange(len(counts)), counts.astype(np.int64) + 1)
+    return Prefixes(patch, np.insert(picks, ends, representative), np.insert(cosines_to, ends, similarity))
+
+
+def prefixes_of(features: Features, rows: npt.NDArray[np.integer]) -> Prefixes:
+    """Of features (N, D) and the picked `rows` (K,), in order of picking.
+
+    A picked patch stands for itself, also where another is equal to it. Other ties go to the one picked first.
+    """
+    features = checked(features)
+    kept = unit_rows(features[rows])
+    turn = np.full(len(features), len(rows), np.int64)  # at which a patch is picked itself
+    turn[rows] = np.arange(len(rows))
+    found = []
+    with one_thread():
+        for block in blocks(len(features)):
+            found.append(_of_block(cosines(unit_rows(features[block]), kept), turn[block], block.start))
+    return Prefixes(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def _of_block(
+    similar: npt.NDArray[np.float32], turn: npt.NDArray[np.int64], first: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Of cosines (B, K) of patches that are picked themselves at `turn` (B,)."""
+    count = similar.shape[1]
+    best = np.maximum.accumulate(similar, axis=1)
+    better = np.ones(similar.shape, bool)
+    better[:, 1:] = similar[:, 1:] > best[:, :-1]
+    better &= np.arange(count) <= turn[:, None]  # after itself nothing stands for it
+    own = np.flatnonzero(turn < count)
+    better[own, turn[own]] = True
+    patch, pick = np.nonzero(better)
+    return patch + first, pick.astype(np.int32), similar[patch, pick]

@@ -1,0 +1,134 @@
+"""All tissue patches -> kept patches, what each stands for, and its weight in the slide's mean.
+
+The selectors are interchangeable: `wsisum` (see `levels`), `facility`, WSISum's own search `attempts`, and the
+baselines. For those in `NESTED` the picks for K are the first K of those for K + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsisum_cli.features.embedding import RetoldScore
+from wsisum_cli.features.similarity import nearest
+from wsisum_cli.selection.attempts import pick_attempts
+from wsisum_cli.selection.baselines import pick_attention, pick_cluster, pick_entropy, pick_location, pick_random
+from wsisum_cli.selection.candidates import Features, Rows, checked
+from wsisum_cli.selection.facility import greedy
+from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
+from wsisum_cli.selection.weights import fit_weights
+from wsisum_cli.selection.wsisum import pick_levels
+
+#: population, keep -> rows (K,) of N, in order of picking.
+Selector = Callable[[Population, int], Rows]
+
+#: One patch in eight is kept: WSISum's mask ratio of 0.875.
+ONE_IN = 8
+FEWEST, MOST = 8, 64
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The K kept patches of N, and who stands for whom.
+
+    `rows` (K,) int64: rows of N, in order of picking.
+    `weights` (K,) float64: the shares by which the weighted mean is nearest to the slide's; they sum to 1.
+    `counts` (K,) int64: how many of the N patches each stands for, itself included.
+    `representative` (N,) int32: which of the K stands for the patch, 0..K-1.
+    `similarity` (N,) float32: the cosine to it.
+    `prefixes`: the same had fewer been picked.
+    """
+
+    rows: Rows
+    weights: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    prefixes: Prefixes
+    representative: npt.NDArray[np.int32]
+    similarity: npt.NDArray[np.float32]
+
+
+def keep_count(tissue_patches: int, keep: int | None) -> int:
+    """How many patches to keep: `keep`, or one in eight (8 to 64) when None; never more than there are."""
+    if tissue_patches < 1 or (keep is not None and keep < 1):
+        raise ValueError(f"nothing to keep: {tissue_patches} tissue patches, {keep} asked for")
+    if keep is None:
+        one_in_eight = (tissue_patches + ONE_IN // 2) // ONE_IN  # the half rounds up: 500 gives the paper's 63
+        keep = min(max(one_in_eight, FEWEST), MOST)
+    return min(keep, tissue_patches)
+
+
+def pick(population: Population, keep: int, selector: str = "wsisum") -> Rows:
+    """Pick `keep` of the N patches: rows (K,) in order of picking.
+
+    `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or
+    features are empty, not finite, or not of these coords; UsageError or ModelError where a selector needs a model.
+    """
+    features = checked(population.features)
+    count, places, clusters = len(features), len(population.coords), len(population.candidates.cluster)
+    if selector not in SELECTORS:
+        raise ValueError(f"no selector {selector!r}; choose one of {', '.join(SELECTORS)}")
+    if not 1 <= keep <= count:
+        raise ValueError(f"keep must be in 1..{count}, the number of tissue patches; found {keep}")
+    if not count == places == clusters:
+        raise ValueError(
+            f"features, coords and clusters must be of the same patches; found {count}, {places} and {clusters}"
+        )
+    return SELECTORS[selector](population, keep)
+
+
+def weigh(features: Features, rows: Rows) -> Selection:
+    """Let every patch be represented by the most similar of the picked `rows` (K,), and fit the weights of these."""
+    features = checked(features)
+    prefixes = prefixes_of(features, rows)
+    representative, similarity = prefixes.of(len(rows))
+    counts = np.bincount(representative, minlength=len(rows))
+    weights = fit_weights(features[rows], features.mean(axis=0, dtype=np.float64), counts)
+    return Selection(rows, weights, counts, prefixes, representative, similarity)
+
+
+def select(population: Population, keep: int, selector: str = "wsisum") -> Selection:
+    """`pick`, then `weigh`."""
+    return weigh(population.features, pick(population, keep, selector))
+
+
+def pick_wsisum(population: Population, keep: int) -> Rows:
+    """Facility location with a rarity quota and swaps; of more patches than the pool holds the worst served follow."""
+    features = checked(population.features)
+    summarizer, score = population.models.summarizer, None
+    if summarizer is not None:
+        score = RetoldScore(summarizer, population.tokens, population.candidates.rows)
+    return _with_worst_served(features, pick_levels(features, population.pool, keep, population.rare, score), keep)
+
+
+def pick_facility(population: Population, keep: int) -> Rows:
+    """Greedy facility location over all patches; of more than the pool holds the worst served follow."""
+    pool = population.pool
+    return _with_worst_served(population.features, pool.rows[greedy(pool.served, keep)], keep)
+
+
+def _with_worst_served(features: Features, picked: Rows, keep: int) -> Rows:
+    if len(picked) == keep:
+        return picked
+    _, similarity = nearest(features, features[picked])
+    similarity[picked] = np.inf
+    return np.concatenate([picked, np.argsort(similarity, kind="stable")[: keep - len(picked)]])
+
+
+#: The first is the default.
+SELECTORS: dict[str, Selector] = {
+    "wsisum": pick_wsisum,
+    "facility": pick_facility,
+    "attempts": pick_attempts,
+    "random": pick_random,
+    "cluster": pick_cluster,
+    "location": pick_location,
+    "entropy": pick_entropy,
+    "attention": pick_attention,
+}
+
+#: Those whose picks for K are the first K of those for any larger number.
+NESTED = frozenset({"wsisum", "facility", "random", "entropy", "attention"})

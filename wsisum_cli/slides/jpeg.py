@@ -1,0 +1,138 @@
+"""JPEG streams: complete them, decode them smaller, encode them. Markers as in ITU-T T.81."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+#: Adobe's APP14 marker with transform 0: three components are RGB, not YCbCr.
+ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+#: A JFIF marker: three components are YCbCr.
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size and name the components
+SCAN = 0xDA
+#: Baseline, extended and progressive frames, scans, tables, restart interval, JFIF's and Adobe's colour marks.
+PIXEL_MARKERS = {0xC0, 0xC1, 0xC2, SCAN, 0xDB, 0xC4, 0xDD, 0xE0, 0xEE}
+NOT_PIXELS = re.compile(rb"\xff[\xe0-\xef\xfe]")
+#: What libjpeg says of bytes between the last px and the end marker. Some encoders leave them; nothing is lost.
+PADDED = "extraneous bytes before marker 0xd9"
+QUALITY = 90
+
+
+def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker code, payload, and where the segment ends, up to and with the header of the first scan."""
+    at = 2
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        code = stream[at + 1]
+        if code == 0xFF:  # a fill byte
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        yield code, stream[at + 4 : end], end
+        if code == SCAN:  # entropy-coded data follow
+            return
+        at = end
+
+
+def header_markers(stream: bytes) -> dict[int, bytes]:
+    """Marker code -> payload of the segments before the first scan; a repeated marker keeps its last payload."""
+    return {code: payload for code, payload, _ in header_segments(stream)}
+
+
+def frame_size(stream: bytes) -> tuple[int, ...]:
+    """Height and width in the frame header; empty where it has none, or several."""
+    frames = [payload for code, payload, _ in header_segments(stream) if code in FRAMES]
+    return struct.unpack(">HH", frames[0][1:5]) if len(frames) == 1 and len(frames[0]) >= 5 else ()
+
+
+def holds_only_pixels(stream: bytes) -> bool:
+    """Whether there is no comment, no application data but colour marks, and nothing behind the end.
+
+    Such segments can name a patient, and would be copied with a tile.
+    """
+    segments = list(header_segments(stream))
+    if not segments or segments[-1][0] != SCAN:
+        return False
+    if any(code not in PIXEL_MARKERS or (code in (0xE0, 0xEE) and len(data) > 14) for code, data, _ in segments):
+        return False
+    scans = stream[segments[-1][2] :]  # in entropy-coded data, 0xFF before any other byte than 0 is a marker
+    return NOT_PIXELS.search(scans) is None and not scans.partition(EOI)[2].strip(b"\0")
+
+
+def is_rgb(stream: bytes) -> bool:
+    """Whether decoders take three components for RGB: by its JFIF marker, Adobe's, then the components' names."""
+    markers = header_markers(stream)
+    if markers.get(0xE0, b"").startswith(b"JFIF\0"):
+        return False
+    adobe = markers.get(0xEE, b"")
+    if adobe.startswith(b"Adobe") and len(adobe) >= 12:
+        return adobe[11] == 0
+    frame = next((markers[code] for code in FRAMES if code in markers), b"")
+    return frame[6:15:3] == b"RGB"
+
+
+def redeclared(stream: bytes, rgb: bool) -> bytes:
+    """The stream with its colour marks replaced: the TIFF around it is right about colour where they disagree."""
+    rest, at = b"", 2
+    while stream[at : at + 1] == b"\xff" and stream[at + 1] in (*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE):
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] not in (0xE0, 0xEE):
+            rest += stream[at:end]
+        at = end
+    return SOI + (ADOBE_RGB if rgb else JFIF) + rest + stream[at:]
+
+
+def complete(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
+    """An abbreviated stream with its shared tables spliced in, so that any decoder reads it by itself.
+
+    `tables` is the TIFF's JPEGTables; `rgb` says that the file calls the components RGB.
+    """
+    insert = b""
+    if tables:
+        insert += tables.removeprefix(SOI).removesuffix(EOI)
+    if rgb and 0xEE not in header_markers(stream):
+        insert += ADOBE_RGB
+    return EncodedTile(stream[:2] + insert + stream[2:], len(insert))
+
+
+def ended(data: bytes) -> bytes:
+    """Entropy-coded data between two restart markers, ended as a stream of their own."""
+    if data[-2:-1] == b"\xff" and 0xD0 <= data[-1] <= 0xD9:
+        data = data[:-2]
+    return data + EOI
+
+
+def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
+    """A complete stream as (H, W, 3) uint8 RGB, each side divided by `shrink` (1, 2, 4 or 8) inside the DCT.
+
+    Raises ValueError for a damaged or truncated stream.
+    """
+    import simplejpeg
+
+    limits = {}
+    height, width, *_ = simplejpeg.decode_jpeg_header(stream)
+    if height * width > MAX_TILE_PIXELS:
+        raise ValueError(f"{width} x {height} px are no tile")
+    if shrink > 1:
+        # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
+        limits = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(stream, **limits))
+    except ValueError as error:
+        if PADDED not in str(error):
+            raise
+    return np.asarray(simplejpeg.decode_jpeg(stream, strict=False, **limits))
+
+
+def encode(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
+    """(H, W, 3) uint8 RGB as JPEG without chroma subsampling, which would cost 10 dB on H&E."""
+    import imagecodecs
+
+    encoded = imagecodecs.jpeg8_encode(np.ascontiguousarray(pixels), level=quality, subsampling="444", optimize=True)
+    return bytes(encoded)

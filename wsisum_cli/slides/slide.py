@@ -1,0 +1,185 @@
+"""Open a whole-slide image: choose the reader, settle the pixel size, read the overview."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.openslide import VendorPyramid
+from wsisum_cli.slides.pixels import resize, shrunk
+from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
+from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
+
+TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8"}
+VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".dcm", ".svslide", ".czi"}
+SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES
+
+#: µm: below the diffraction limit of any objective, and coarser than any slide scan.
+PLAUSIBLE_MPP = (0.05, 10.0)
+IMPLAUSIBLE = "implausible pixel size"
+MAX_ANISOTROPY = 0.1  # relative difference of pixel width and height that a square patch bears
+OVERVIEW_MPP = 8.0
+OVERVIEW_SIDE = 4096  # px at most, so that memory does not grow with the slide
+GLASS = 255
+
+
+@dataclass(frozen=True)
+class Slide:
+    """An open slide whose pixel size is known."""
+
+    name: str  # file name, or what the manifest calls it; never a path
+    pyramid: Pyramid
+    mpp: float  # µm per level-0 px
+    mpp_source: str
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self.pyramid.levels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in level-0 px."""
+        return self.levels[0].width, self.levels[0].height
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The whole slide at low resolution."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB
+    downsample: float  # level-0 px per overview px
+    mpp: float
+
+
+@contextmanager
+def open_slide(path: Path, mpp: float | None = None, name: str | None = None) -> Iterator[Slide]:
+    """Open `path`; `mpp` serves where the file states no pixel size.
+
+    Raises SlideError or one of its children, MppError when no plausible pixel size is known.
+    """
+    pyramid = open_pyramid(path)
+    try:
+        size, source = settle_mpp(pyramid, mpp)
+        yield Slide(name or path.name, pyramid, size, source)
+    finally:
+        pyramid.close()
+
+
+def open_pyramid(path: Path) -> Pyramid:
+    """Tifffile where it can read tile by tile, OpenSlide for the rest."""
+    if path.is_dir():
+        raise NotASlideError(f"{path.name}: a folder, not a file", "not a file")
+    if path.suffix.lower() in VENDOR_SUFFIXES:
+        return VendorPyramid(path)
+    try:
+        return TiffPyramid(path)
+    except NeedsOpenSlideError as error:
+        return open_as_vendor(path, str(error))
+
+
+def open_as_vendor(path: Path, why: str) -> Pyramid:
+    try:
+        return VendorPyramid(path)
+    except SlideError as error:
+        also = str(error).removeprefix(f"{path.name}: ")
+        raise SlideError(f"{path.name}: not readable by tile ({why}), and {also}") from error
+
+
+def settle_mpp(pyramid: Pyramid, given: float | None) -> tuple[float, str]:
+    """The pixel size the file states, else the one given; never a guess. Raises MppError."""
+    name, stated = pyramid.path.name, pyramid.mpp
+    hint = "pass --mpp, or list it in --manifest"
+    if stated is not None and all(is_plausible(side) for side in stated):
+        x, y = stated
+        if abs(x - y) > MAX_ANISOTROPY * min(x, y):
+            raise MppError(f"{name}: pixels of {x:g} x {y:g} µm are not square", IMPLAUSIBLE)
+        return (x + y) / 2, pyramid.mpp_source
+    low, high = PLAUSIBLE_MPP
+    if given is not None:
+        if not is_plausible(given):
+            raise MppError(f"{name}: the pixel size given, {given:g} µm, is outside {low:g} to {high:g}", IMPLAUSIBLE)
+        return given, "given"
+    if stated is None:
+        raise MppError(f"{name}: no pixel size in the file; {hint}")
+    size = f"{stated[0]:g} x {stated[1]:g} µm ({pyramid.mpp_source})"
+    raise MppError(f"{name}: a pixel size of {size} is outside {low:g} to {high:g}; {hint}", IMPLAUSIBLE)
+
+
+def is_plausible(mpp: float) -> bool:
+    low, high = PLAUSIBLE_MPP
+    return low <= mpp <= high
+
+
+def read_overview(slide: Slide, damage: Damage, threads: int = 1) -> Overview:
+    """The slide at about `OVERVIEW_MPP`, coarser where it would exceed `OVERVIEW_SIDE`.
+
+    Tiles that cannot be read are noted in `damage` and left as glass. Raises BrokenSlideError when those are
+    too many.
+    """
+    width0, height0 = slide.size
+    scale = max(OVERVIEW_MPP / slide.mpp, max(width0, height0) / OVERVIEW_SIDE, 1.0)
+    shape = (max(1, round(height0 / scale)), max(1, round(width0 / scale)))
+    index, shrink, read_scale = choose_scale(slide.levels, scale)
+    average = further(slide.levels[index], shrink, scale / read_scale)
+    canvas = read_level(slide.pyramid, index, shrink, damage, threads, average)
+    return Overview(resize(canvas, *shape), scale, slide.mpp * scale)
+
+
+def further(level: Level, shrink: int, factor: float) -> int:
+    """The largest power of two up to `factor` that divides the tiles as read.
+
+    Tiles of a slide without low levels are averaged by it one by one, so that the whole is never held larger.
+    """
+    sides = (level.tile_width // shrink, level.tile_height // shrink)
+    powers = (1 << n for n in range(1, 16))
+    return max((p for p in powers if p <= factor and all(side % p == 0 for side in sides)), default=1)
+
+
+def read_level(pyramid: Pyramid, index: int, shrink: int, damage: Damage, threads: int, average: int = 1) -> np.ndarray:
+    """A whole level as (H, W, 3), each side divided by `shrink` while decoding and by `average` afterwards.
+
+    Tiles that cannot be read are noted in `damage` and left as glass. Raises BrokenSlideError when those are
+    too many.
+    """
+    level = pyramid.levels[index]
+    factor = shrink * average
+    step_x, step_y = level.tile_width // factor, level.tile_height // factor
+    # A last pixel that is not all on the level would take in the padding of the edge tiles, which may be black.
+    height, width = max(1, level.height // factor), max(1, level.width // factor)
+    canvas = np.full((height, width, 3), GLASS, np.uint8)
+
+    def place(column: int, row: int) -> None:
+        tile = read_tile(pyramid, (index, column, row), shrink, damage)
+        if tile is not None:
+            tile = shrunk(tile, average)
+            part = canvas[row * step_y : (row + 1) * step_y, column * step_x : (column + 1) * step_x]
+            height, width = min(part.shape[0], tile.shape[0]), min(part.shape[1], tile.shape[1])
+            part[:height, :width] = tile[:height, :width]
+
+    def place_row(row: int) -> None:
+        for column in range(level.columns):
+            place(column, row)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(place_row, range(level.rows)):
+            pass
+    damage.check(pyramid.path.name)
+    return canvas
+
+
+def read_tile(pyramid: Pyramid, at: tuple[int, int, int], shrink: int, damage: Damage) -> np.ndarray | None:
+    """The tile at (level, column, row), None where there is none or where it is broken."""
+    try:
+        tile = pyramid.tile(*at, shrink)
+    except TileError as error:
+        damage.note(*at, str(error))
+        return None
+    damage.tried()
+    return tile

@@ -1,0 +1,106 @@
+"""The files that make up one slide on disk, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+from wsisum_cli.slides.dicom import read_header
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+BLOCK = 4 << 20
+MAX_LIST = 1 << 16  # characters of a VMS that are read for the names of its images
+
+
+@dataclass(frozen=True)
+class Source:
+    """One slide on disk."""
+
+    path: Path  # the file to open
+    files: tuple[Path, ...]  # all of its files, `path` first, the others in order of their paths
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def modified(self) -> int:
+        """Time of the last change, ns since 1970."""
+        return max(file.stat().st_mtime_ns for file in self.files)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file; of all files one after the other where there are several."""
+        digest = hashlib.sha256()
+        for path in self.files:
+            with open(path, "rb", buffering=0) as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def find_source(path: Path) -> Source:
+    """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, the other levels of a DICOM slide.
+
+    Of a file that cannot be read, the file itself: opening it will say why.
+    """
+    try:
+        if path.suffix.lower() == ".dcm":
+            beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p.is_file())
+            series = next((found for found in group_series(beside) if path in found), [path])
+            return Source(series[0], tuple(series))
+        folder = companion(path)
+        inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+        return Source(path, (path, *inside, *named_images(path)))
+    except OSError:
+        return Source(path, (path,))
+
+
+def group_series(paths: Iterable[Path]) -> list[list[Path]]:
+    """DICOM files of one folder, those of one slide together; labels, overviews and thumbnails stand alone."""
+    series: dict[str, list[Path]] = {}
+    for path in paths:
+        series.setdefault(series_of(path) or str(path), []).append(path)
+    return list(series.values())
+
+
+def series_of(path: Path) -> str | None:
+    """None for what stands alone."""
+    try:
+        header = read_header(path)
+    except OSError:
+        return None
+    return header.series if header.associated is None else None
+
+
+def companion(path: Path) -> Path | None:
+    """The folder beside an MRXS that holds its pixels, None for other slides and where it is missing."""
+    folder = path.with_suffix("")
+    # os.path answers False where it may not look; Path.is_dir raises.
+    return folder if path.suffix.lower() == ".mrxs" and os.path.isdir(folder) else None
+
+
+def named_images(path: Path) -> list[Path]:
+    """The files beside a VMS or VMU that its text names: they hold its pixels. None for other slides."""
+    if path.suffix.lower() not in (".vms", ".vmu"):
+        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(MAX_LIST).splitlines()
+    named = {line.partition("=")[2].strip() for line in lines} - {path.name}
+    return sorted(beside for beside in path.parent.iterdir() if beside.name in named and beside.is_file())
+
+
+def output_stem(relative: AnyPath) -> AnyPath:
+    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both."""
+    stem = relative.with_suffix("")
+    return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
+
+
+def sha256_of(path: Path) -> str:
+    return Source(path, (path,)).sha256

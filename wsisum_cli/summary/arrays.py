@@ -1,0 +1,227 @@
+"""Numpy arrays <-> the files of a Zarr v3 hierarchy. The Zarr v3 core specification, and its sharding codec.
+
+Importing this module registers the codec `imagecodecs_jpeg` with zarr-python where nothing else has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import blosc
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.common import JSON
+from zarr.registry import get_codec_class, register_codec
+from zarr.storage import MemoryStore
+
+from wsisum_cli.slides import jpeg
+
+JPEG_CODEC = "imagecodecs_jpeg"
+MAX_BYTES = 2**31 - 1  # of an array that is no image; Blosc's own limit
+SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # no summary holds more bytes that are compressed further
+TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES}
+
+
+@dataclass(frozen=True)
+class JpegCodec(ArrayBytesCodec):
+    """A chunk of shape (1, H, W, 3) or (H, W, 3) as one complete JPEG stream.
+
+    The same name and files as imagecodecs.zarr, which needs a newer Python than this package supports.
+    """
+
+    is_fixed_size: ClassVar[bool] = False  # type: ignore[misc]  # the base class declares a plain attribute
+    level: int | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, JSON]) -> Self:
+        configuration = data.get("configuration")
+        level = configuration.get("level") if isinstance(configuration, Mapping) else None
+        return cls(level if isinstance(level, int) else None)
+
+    def to_dict(self) -> dict[str, JSON]:
+        configuration: dict[str, JSON] = {} if self.level is None else {"level": self.level}
+        return {"name": JPEG_CODEC, "configuration": configuration}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        raise NotImplementedError("the size of a JPEG stream is known only once it is encoded")
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        pixels = jpeg.decode(chunk_data.to_bytes())
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        pixels = chunk_data.as_numpy_array().reshape(chunk_spec.shape[-3:])
+        stream = jpeg.encode(pixels, self.level or jpeg.QUALITY)
+        return chunk_spec.prototype.buffer.from_bytes(stream)
+
+
+def register() -> None:
+    """Leave the name to imagecodecs where that has taken it: its codec reads the same files."""
+    try:
+        get_codec_class(JPEG_CODEC)
+    except (KeyError, ValueError):  # which of the two depends on zarr's version
+        register_codec(JPEG_CODEC, JpegCodec)
+        # Should imagecodecs come later, zarr would warn that it has to choose.
+        zarr.config.set({f"codecs.{JPEG_CODEC}": f"{JpegCodec.__module__}.{JpegCodec.__qualname__}"})
+
+
+register()
+
+
+def encode_groups(names: Iterable[str]) -> dict[str, bytes]:
+    """zarr.json files of plain groups."""
+    files: dict[str, Buffer] = {}
+    for name in names:
+        zarr.create_group(MemoryStore(files), path=name, zarr_format=3)
+    return to_bytes(files)
+
+
+def to_bytes(files: Mapping[str, Buffer]) -> dict[str, bytes]:
+    """Everything but the root's metadata, which the summary writes itself; JSON without its indentation."""
+    return {
+        name: compact(data.to_bytes()) if name.endswith("zarr.json") else data.to_bytes()
+        for name, data in files.items()
+        if name != "zarr.json"
+    }
+
+
+def compact(text: bytes) -> bytes:
+    return json.dumps(json.loads(text), separators=(",", ":")).encode()
+
+
+def encode_array(name: str, values: np.ndarray, dimensions: Sequence[str], fill: int = 0) -> dict[str, bytes]:
+    """The files of an array in one chunk, compressed without loss.
+
+    The chunk is one block of Blosc's, for several may be written in any order by several threads.
+    """
+    files: dict[str, Buffer] = {}
+    shuffle = BloscShuffle.shuffle
+    array = zarr.create_array(
+        MemoryStore(files),
+        name=name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=tuple(max(1, side) for side in values.shape),
+        compressors=BloscCodec(cname="zstd", clevel=9, shuffle=shuffle, blocksize=max(values.nbytes, 1)),
+        fill_value=fill,
+        dimension_names=list(dimensions),
+        zarr_format=3,
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
+    return to_bytes(files)
+
+
+def encode_jpegs(name: str, streams: Sequence[bytes], side: tuple[int, int]) -> dict[str, bytes]:
+    """The files of an array of (len(streams), H, W, 3) uint8 whose chunks are these streams, in one shard."""
+    files: dict[str, Buffer] = {}
+    zarr.create_array(
+        MemoryStore(files),
+        name=name,
+        shape=(len(streams), *side, 3),
+        dtype=np.uint8,
+        shards=(len(streams), *side, 3),
+        chunks=(1, *side, 3),
+        serializer=JpegCodec(),
+        compressors=Crc32cCodec(),
+        fill_value=255,
+        dimension_names=["patch", "y", "x", "c"],
+        zarr_format=3,
+    )
+    return {**to_bytes(files), f"{name}/c/0/0/0/0": pack_shard([stream + checksum(stream) for stream in streams])}
+
+
+def checksum(data: bytes) -> bytes:
+    """What Zarr's codec crc32c puts behind data."""
+    return struct.pack("<I", google_crc32c.value(data))
+
+
+def checked(data: bytes) -> bytes:
+    """The data without the checksum behind it. Raises ValueError when it does not fit."""
+    if len(data) < 4 or checksum(data[:-4]) != data[-4:]:
+        raise ValueError("its checksum does not fit")
+    return data[:-4]
+
+
+def pack_shard(chunks: Sequence[bytes]) -> bytes:
+    """Chunks in a row, then the index: offset and size of each as uint64, and the index's CRC-32C."""
+    ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.uint64)
+    sizes = np.array([len(chunk) for chunk in chunks], np.uint64)
+    index = np.stack([ends - sizes, sizes], axis=1).astype("<u8").tobytes()
+    return b"".join([*chunks, index, checksum(index)])
+
+
+def shard_index_size(chunks: int) -> int:
+    return 16 * chunks + 4
+
+
+def unpack_shard_index(index: bytes) -> list[tuple[int, int]]:
+    """Offset and size of each chunk. Raises ValueError when the index fails its checksum."""
+    return [(int(offset), int(size)) for offset, size in np.frombuffer(checked(index), "<u8").reshape(-1, 2)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an array's zarr.json says, as far as a reader needs it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    codecs: tuple[str, ...]  # names; of the inner chunks where the array is a shard
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_layout(metadata: bytes) -> Layout:
+    """Raises ValueError when `metadata` is no array of one chunk, or one of more than `MAX_BYTES`."""
+    try:
+        found = json.loads(metadata)
+        shape = tuple(found["shape"])
+        chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
+        codecs = found["codecs"]
+        inner = [codecs[0]["configuration"]["chunk_shape"]] if codecs[0]["name"] == "sharding_indexed" else []
+        codecs = codecs[0]["configuration"]["codecs"] if inner else codecs
+        layout = Layout(shape, DTYPES[found["data_type"]], tuple(str(codec["name"]) for codec in codecs))
+        endian = [codec.get("configuration", {}).get("endian") for codec in codecs if codec["name"] == "bytes"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its zarr.json is not that of an array ({type(error).__name__}: {error})") from error
+    if found.get("zarr_format") != 3 or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("its zarr.json is not that of a Zarr v3 array")
+    if chunk != tuple(max(1, side) for side in shape) or inner not in ([], [[1, *shape[1:]]]):
+        raise ValueError("it is not stored as this format stores arrays, in one chunk or shard")
+    swapped = any(order != "little" for order in endian) and layout.dtype.itemsize > 1
+    if swapped or (layout.bytes > MAX_BYTES and not inner):
+        raise ValueError(f"it is not little-endian, or larger than {MAX_BYTES} bytes")
+    return layout
+
+
+def decode_array(metadata: bytes, chunk: bytes) -> np.ndarray:
+    """An array in one chunk. Raises ValueError for anything else; allocates nothing before it has checked.
+
+    zarr-python reads the same files; it would first make room for whatever a damaged shape calls for.
+    """
+    layout = read_layout(metadata)
+    if layout.codecs != ("bytes", "blosc"):
+        raise ValueError(f"it is encoded with {', '.join(layout.codecs)}, expected bytes, blosc")
+    sizes = struct.unpack("<III", chunk[4:16]) if len(chunk) >= 16 else ()
+    if not sizes or sizes[0] != layout.bytes or sizes[2] != len(chunk):
+        raise ValueError("its chunk has another size than its shape calls for")
+    if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * len(chunk)):
+        raise ValueError(f"its chunk of {len(chunk)} bytes claims to hold {layout.bytes}")
+    try:
+        data = blosc.decompress(chunk)
+    except RuntimeError as error:  # what numcodecs makes of every fault
+        raise ValueError(f"its chunk cannot be decompressed ({error})") from error
+    return np.frombuffer(data, layout.dtype).reshape(layout.shape).copy()  # writable, unlike the buffer

@@ -1,0 +1,95 @@
+"""Pixels of the kept patches, as they are stored: the slide's own tiles, or one new JPEG stream a patch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.errors import BrokenSlideError, SlideError
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.patches import Tile, read_patches
+from wsisum_cli.slides.pyramid import EncodedTile
+from wsisum_cli.slides.slide import Slide
+from wsisum_cli.summary.writer import SourceTiles
+from wsisum_cli.tissue.grid import MAX_PULL, Grid, pull
+
+Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
+
+
+class KeptPixels:
+    """Pixels of patches that may be kept, in the way they would be stored; each is read once, whatever is tried.
+
+    `mode` is source, jpeg, or auto: copied where that is allowed and cheap.
+    """
+
+    def __init__(self, slide: Slide, grid: Grid, mode: str, quality: int, damage: Damage, threads: int) -> None:
+        self._slide, self._grid, self._mode, self._quality = slide, grid, mode, quality
+        self._damage, self._threads = damage, threads
+        self._streams: dict[int, bytes] = {}  # of rows of the grid
+        self._tiles: dict[Tile, EncodedTile | None] = {}
+
+    def of(self, rows: np.ndarray) -> Pixels:
+        """Of the (K,) `rows` of the grid. Raises SlideError or one of its children."""
+        slide, grid, mode = self._slide, self._grid, self._mode
+        kept = grid.coords[rows]
+        copyable = slide.pyramid.copies_jpeg(grid.reading.level)
+        if mode == "source" and not copyable:
+            raise SlideError(
+                f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
+                "no JPEG tiles",
+            )
+        cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
+        if copyable and (mode == "source" or (mode == "auto" and cheap)):
+            tiles = self._copied(kept)
+            if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
+                return tiles
+            if mode == "source":
+                raise SlideError(
+                    f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
+                    "name a patient, or have odd sizes; use --pixels auto or jpeg",
+                    "no plain JPEG tiles",
+                )
+        return self._encoded(rows)
+
+    def _encoded(self, rows: np.ndarray) -> list[bytes]:
+        """One new JPEG stream a patch. Raises BrokenSlideError."""
+        slide, missing = self._slide, np.array([row for row in rows.tolist() if row not in self._streams], np.int64)
+        coords, reading = self._grid.coords[missing], self._grid.reading
+        for found, patches in read_patches(slide.pyramid, coords, reading, self._damage, self._threads):
+            for row, patch in zip(missing[found].tolist(), patches, strict=True):
+                self._streams[row] = jpeg.encode(patch, self._quality)
+        if any(row not in self._streams for row in missing.tolist()):
+            raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
+        return [self._streams[row] for row in rows.tolist()]
+
+    def _copied(self, kept: np.ndarray) -> SourceTiles:
+        """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
+        reading = self._grid.reading
+        level = self._slide.pyramid.levels[reading.level]
+        touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
+        ordered = sorted(touched, key=lambda at: (at[1], at[0]))
+        tiles = [(at, encoded) for at in ordered if (encoded := self._tile(at)) is not None]
+        return SourceTiles(
+            positions=np.array([at for at, _ in tiles], np.int32).reshape(-1, 2),
+            spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
+            streams=[encoded.stream for _, encoded in tiles],
+            side=(level.tile_height, level.tile_width),
+        )
+
+    def _tile(self, at: Tile) -> EncodedTile | None:
+        """None where the source does not store it."""
+        if at not in self._tiles:
+            pyramid, reading = self._slide.pyramid, self._grid.reading
+            self._tiles[at] = pyramid.encoded_tile(reading.level, *at)
+            if self._tiles[at] is not None:  # given features may lie where nothing can be decoded
+                pyramid.tile(reading.level, *at, reading.shrink)
+        return self._tiles[at]
+
+
+def describe_pixels(pixels: Pixels, quality: int) -> dict[str, Any]:
+    """The attribute `pixels`, without what encoding cost the features."""
+    if isinstance(pixels, SourceTiles):
+        return {"mode": "source", "tiles": len(pixels.streams)}
+    return {"mode": "jpeg", "quality": quality, "subsampling": "4:4:4"}

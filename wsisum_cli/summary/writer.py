@@ -1,0 +1,287 @@
+"""All that goes into a summary slide, and how it is written. See docs/format.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.quality.random_draws import Draws
+from wsisum_cli.selection.candidates import as_half, blocks
+from wsisum_cli.selection.prefixes import Prefixes
+from wsisum_cli.slides import jpeg
+from wsisum_cli.summary.container import container_parts, write_container
+from wsisum_cli.summary.overview import is_finer, portable_image
+from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
+
+FORMAT_VERSION = "1.2"
+DISCLAIMER = (
+    "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
+    "again from it. It is not for diagnosis."
+)
+OVERVIEW_QUALITY = 85
+REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
+GROUPS = ("patches", "tissue", "reference")
+ROOT = "zarr.json"  # the member that holds the attributes
+PORTABLE = "0"  # path of the image that OME-Zarr viewers show
+ICC_PROFILE = "icc_profile"
+#: arrays that only summaries of source pixels hold, and what takes their place otherwise
+TILES, PIXELS = "patches/tiles", "patches/pixels"
+OVERVIEW = "overview/pixels"
+ARTEFACT = "artefact"  # group of the patches that are none of tissue
+#: arrays below `reference`: those of every summary, and those that a summarizer and a slide encoder add
+REFERENCE = ("mean", "components", "variances")
+EMBEDDINGS = {
+    "draws": ("float32", ["keep", "figure", "quantile"]),
+    "model_draws": ("float32", ["figure", "quantile"]),
+    "candidates": ("int32", ["candidate"]),
+    "embedding": ("float32", ["dimension"]),
+    "slide_embedding": ("float32", ["dimension"]),
+    "prototypes": ("float32", ["prototype", "dimension"]),
+    "prototype_weights": ("float32", ["prototype"]),
+}
+
+
+@dataclass(frozen=True)
+class SourceTiles:
+    """The scanner's own tiles that cover the kept patches."""
+
+    positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
+    spliced: np.ndarray  # (T,) int32 bytes behind each stream's SOI marker that the source did not have
+    streams: list[bytes]  # T complete JPEG streams
+    side: tuple[int, int]  # height, width of a tile
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept patches in the selector's order of picking."""
+
+    coords: np.ndarray  # (K, 2) int32 level-0 px
+    features: np.ndarray  # (K, D)
+    weights: np.ndarray  # (K,) shares by which their mean is nearest to the slide's; they sum to 1
+    counts: np.ndarray  # (K,) int32 tissue patches that each stands for
+    cluster: np.ndarray  # (K,) int16
+
+
+@dataclass(frozen=True)
+class TissueMap:
+    """Every tissue patch of the slide, kept or not."""
+
+    coords: np.ndarray  # (N, 2) int32 level-0 px
+    representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
+    similarity: np.ndarray  # (N,) float16 cosine to that patch
+    cluster: np.ndarray  # (N,) int16
+    prefixes: Prefixes | None = None  # the same had fewer patches been kept; what is read has it apart
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is remembered of the features of all tissue patches."""
+
+    mean: np.ndarray  # (D,) float32
+    components: np.ndarray  # (R, D) float16 principal directions
+    variances: np.ndarray  # (R,) float64 along them, whose squares single precision may not hold
+    #: quantiles of figures of random draws; None in summaries before format 1.2
+    draws: np.ndarray | None = None  # (L, 5, 101) float32
+    model_draws: np.ndarray | None = None  # (M, 101) float32
+    #: by the summarizer; None without one
+    candidates: np.ndarray | None = None  # (M,) int32 ascending rows of the tissue that it saw
+    embedding: np.ndarray | None = None  # (E,) float32 of all of these
+    #: by the slide encoder, of all tissue patches; None without one
+    slide_embedding: np.ndarray | None = None  # (E,) float32
+    prototypes: np.ndarray | None = None  # (P, F) float32 centres of like regions
+    prototype_weights: np.ndarray | None = None  # (P,) float32 share of the regions near each; sums to 1
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All that goes into a summary."""
+
+    attributes: Mapping[str, Any]  # as docs/format.md lists them, without `members`
+    overview: np.ndarray  # (H, W, 3) uint8
+    overview_mpp: float
+    kept: Kept
+    pixels: SourceTiles | list[bytes]  # list: one JPEG stream for each patch
+    tissue: TissueMap
+    reference: Reference
+    icc_profile: bytes | None  # of the source
+    artefacts: Artefacts = NO_ARTEFACTS
+
+
+def reference_of(features: np.ndarray) -> Reference:
+    """Mean and a covariance sketch of (N, D) features; signs of the directions are fixed."""
+    from threadpoolctl import threadpool_limits
+
+    mean = np.asarray(features.mean(axis=0, dtype=np.float64))
+    covariance = np.zeros((len(mean), len(mean)))
+    with threadpool_limits(1):  # sums in another order would change the last bits
+        for block in blocks(len(features)):
+            apart = features[block].astype(np.float64) - mean
+            covariance += apart.T @ apart / len(features)
+        variances, directions = np.linalg.eigh(covariance)
+    top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
+    components = directions[:, top].T
+    components *= np.where(components[np.arange(len(top)), np.abs(components).argmax(axis=1)] < 0, -1, 1)[:, None]
+    return Reference(
+        mean.astype(np.float32),
+        components.astype(np.float16),
+        np.maximum(variances[top], 0),
+    )
+
+
+def write_summary(path: Path, draft: Draft) -> None:
+    """Write `draft` to `path`. The same draft gives the same bytes."""
+    write_container(path, encode_summary(draft))
+
+
+def size_of(draft: Draft) -> int:
+    """Bytes of the file that `write_summary` writes."""
+    return sum(map(len, container_parts(encode_summary(draft))))
+
+
+def encode_summary(draft: Draft) -> dict[str, bytes]:
+    """Every member by its name."""
+    files = encode_files(draft)
+    return {**files, ROOT: encode_root({**draft.attributes, "members": listed(files)}, draft)}
+
+
+def listed(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The attribute `members` of all files but the root's metadata."""
+    return {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
+    }
+
+
+def encode_files(draft: Draft) -> dict[str, bytes]:
+    """Every member but the root's metadata."""
+    from wsisum_cli.summary.arrays import encode_array, encode_groups
+
+    reference = draft.reference
+    files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
+    files |= encode_overview(draft.overview.tobytes(), draft.overview.shape)
+    files |= encode_kept(draft.kept, draft.pixels, draft.attributes["patch"]["patch_size"])
+    files |= encode_tissue(draft.tissue)
+    files |= encode_array("reference/mean", reference.mean, ["feature"])
+    files |= encode_array("reference/components", reference.components, ["component", "feature"])
+    files |= encode_array("reference/variances", reference.variances, ["component"])
+    files |= encode_embeddings(reference)
+    files |= encode_artefacts(draft.artefacts)
+    if draft.icc_profile is not None:
+        files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
+    return files
+
+
+@lru_cache(maxsize=1)  # it takes long, and is the same of every summary of a slide that is tried
+def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
+    """The portable overview, and the finer one where there is such."""
+    from wsisum_cli.summary.arrays import encode_array, encode_jpegs
+
+    overview = np.frombuffer(pixels, np.uint8).reshape(shape)
+    files = encode_array(PORTABLE, np.moveaxis(portable_image(overview), 2, 0), ["c", "y", "x"], fill=255)
+    if is_finer(overview):
+        files |= encode_jpegs(OVERVIEW, [jpeg.encode(overview, OVERVIEW_QUALITY)], (shape[0], shape[1]))
+    return files
+
+
+def encode_kept(kept: Kept, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
+    """All below `patches` but the group itself; `side` px have the patches."""
+    from wsisum_cli.summary.arrays import encode_array, encode_jpegs
+
+    files = encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
+    files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
+    files |= encode_array("patches/weights", kept.weights.astype(np.float64), ["patch"])
+    files |= encode_array("patches/counts", kept.counts.astype(np.int32), ["patch"])
+    files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
+    if isinstance(pixels, SourceTiles):
+        files |= encode_jpegs(TILES, pixels.streams, pixels.side)
+        files |= encode_array("patches/tile_positions", pixels.positions, ["tile", "column_row"])
+        files |= encode_array("patches/tile_spliced", pixels.spliced, ["tile"])
+    else:
+        files |= encode_jpegs(PIXELS, pixels, (side, side))
+    return files
+
+
+def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
+    """All below `tissue` but the group itself."""
+    from wsisum_cli.summary.arrays import encode_array
+
+    files = encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
+    files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
+    files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
+    files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    return files | encode_earlier(tissue)
+
+
+def encode_earlier(tissue: TissueMap) -> dict[str, bytes]:
+    """Who stood for each patch before later patches were picked."""
+    from wsisum_cli.summary.arrays import encode_array
+
+    if tissue.prefixes is None:
+        return {}
+    counts, picks, cosines = tissue.prefixes.earlier()
+    files = encode_array("tissue/earlier_count", counts, ["tissue"])
+    if not len(picks):  # of one kept patch; Zarr has no chunk for an array without values
+        return files
+    files |= encode_array("tissue/earlier_representative", picks, ["earlier"])
+    return files | encode_array("tissue/earlier_similarity", cosines.astype(np.float16), ["earlier"])
+
+
+def encode_embeddings(reference: Reference) -> dict[str, bytes]:
+    """What random draws reach, and what models that see a whole slide made of it, as far as there are such."""
+    from wsisum_cli.summary.arrays import encode_array
+
+    files: dict[str, bytes] = {}
+    for name, (dtype, dimensions) in EMBEDDINGS.items():
+        values = getattr(reference, name)
+        if values is not None and values.size:
+            files |= encode_array(f"reference/{name}", values.astype(dtype), dimensions)
+    return files
+
+
+def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
+    """A group of their own; nothing where there are none."""
+    from wsisum_cli.summary.arrays import encode_array, encode_groups
+
+    if not len(artefacts.kind):
+        return {}
+    files = encode_groups([ARTEFACT])
+    files |= encode_array(f"{ARTEFACT}/coords", artefacts.coords.astype(np.int32), ["artefact", "xy"])
+    return files | encode_array(f"{ARTEFACT}/kind", artefacts.kind.astype(np.uint8), ["artefact"])
+
+
+def encode_draws(draws: Draws) -> dict[str, bytes]:
+    """The arrays of random draws alone."""
+    from wsisum_cli.summary.arrays import encode_array
+
+    files: dict[str, bytes] = {}
+    for name, values in draws.arrays().items():
+        files |= encode_array(f"reference/{name}", values, EMBEDDINGS[name][1])
+    return files
+
+
+def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:
+    """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
+    shrink = max(1.0, max(draft.overview.shape[:2]) / max(portable_image(draft.overview).shape[:2]))
+    pixel = draft.overview_mpp * shrink
+    space = {"type": "space", "unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
+    scale = {"type": "scale", "scale": [1.0, pixel, pixel]}
+    dataset = {"path": PORTABLE, "coordinateTransformations": [scale]}
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    channels = [
+        {"label": label, "color": color, "active": True, "window": window}
+        for label, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+    ]
+    ome = {
+        "version": "0.5",
+        "multiscales": [{"name": attributes["source"]["name"], "axes": axes, "datasets": [dataset]}],
+        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+    }
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
+    return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()

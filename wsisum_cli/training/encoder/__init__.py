@@ -1,0 +1,1 @@
+"""Training a patch encoder: tiles go in, an ONNX encoder comes out."""

@@ -1,0 +1,1 @@
+"""Training a summarizer (WSISum): patch features and slide embeddings go in, an ONNX summarizer comes out."""

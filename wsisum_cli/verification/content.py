@@ -1,0 +1,367 @@
+"""What a summary holds -> findings: whether its arrays, figures, features and pixels agree with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+
+from wsisum_cli.errors import ModelError, SummaryError
+from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
+from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
+from wsisum_cli.quality.verdict import Thresholds, Verdict
+from wsisum_cli.slides.patches import Reading
+from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
+from wsisum_cli.summary.reader import (
+    ICC_PROFILE,
+    OVERVIEW,
+    PIXELS,
+    PORTABLE,
+    TILES,
+    Patches,
+    Summary,
+    parse_json,
+    reading_of,
+)
+from wsisum_cli.tissue.artefacts import KINDS
+from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, Models, appraise
+from wsisum_cli.verification.finding import Finding
+
+HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
+GIVEN_COSINE = 0.98  # existing features were computed with another program's decoding and resampling
+BATCH = 64  # patches decoded before they are encoded
+
+
+class Content:
+    """The arrays of a summary and what they must agree on. Needs attributes that are in order.
+
+    Of a damaged file no more is said than which patches are lost.
+    """
+
+    def __init__(self, summary: Summary, damaged: set[str]) -> None:
+        self.summary = summary
+        self.damaged = damaged
+        self.attributes = summary.attributes
+        self.verdict: Verdict | None = None  # once checked
+
+    @property
+    def reading(self) -> Reading:
+        return reading_of(self.attributes)
+
+    def check(
+        self, models: Models, measured: Measured, thresholds: Thresholds | None = None
+    ) -> Generator[Finding, None, bool]:
+        """Gives back whether the arrays are sound enough to be held against the source.
+
+        `thresholds` are those of the verdict, None those recorded.
+        """
+        if self.damaged:
+            yield from self.lost_patches()
+            return False
+        if not (yield from self.hierarchy()) or not (yield from self.shapes()):
+            return False
+        if (yield from self.values()) or (yield from self.places()):
+            return False
+        self.verdict = yield from appraise(self.summary, models, measured, thresholds)
+        return (yield from self.pixels(models.encoder, measured))
+
+    def lost_patches(self) -> Iterator[Finding]:
+        """Which patches cannot be read, where their pixels are damaged."""
+        if not any(name.startswith((f"{TILES}/", f"{PIXELS}/")) for name in self.damaged):
+            return
+        try:
+            patches = self.summary.patches
+        except SummaryError as error:
+            yield Finding("patch-damaged", f"no patch can be read: {error}")
+            return
+        for row in range(min(len(patches), self.attributes["patches"])):
+            yield from self.decode(patches, row, [])
+
+    def decode(self, patches: Patches, row: int, into: list[np.ndarray]) -> Iterator[Finding]:
+        try:
+            into.append(patches[row])
+        except SummaryError as error:
+            yield Finding("patch-damaged", f"patch {row}: {error}", patches.shard.member)
+
+    def hierarchy(self) -> Generator[Finding, None, bool]:
+        """Whether every zarr.json is one, so that other readers find their way."""
+        sound = True
+        for name in self.summary.members:
+            if not name.endswith("/zarr.json"):
+                continue
+            try:
+                metadata = parse_json(self.summary.read(name))
+                if metadata["zarr_format"] != 3 or metadata["node_type"] not in ("array", "group"):
+                    raise ValueError("neither array nor group of Zarr v3")
+            except (ValueError, KeyError, TypeError) as error:
+                sound = False
+                yield Finding("array-damaged", f"{name} is no Zarr metadata ({error})", name)
+        return sound
+
+    def expected(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """Array -> its types, and its shape; None where the attributes do not say."""
+        kept, tissue = self.attributes["patches"], self.attributes["tissue_patches"]
+        dims = self.attributes["encoder"].get("dims")
+        arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
+            PORTABLE: ("uint8", (3, None, None)),
+            "patches/coords": ("int32", (kept, 2)),
+            "patches/features": ("float16 float32", (kept, dims)),
+            "patches/weights": ("float64", (kept,)),
+            "patches/cluster": ("int16", (kept,)),
+            "tissue/coords": ("int32", (tissue, 2)),
+            "tissue/representative": ("int32", (tissue,)),
+            "tissue/similarity": ("float16", (tissue,)),
+            "tissue/cluster": ("int16", (tissue,)),
+            "reference/mean": ("float32", (dims,)),
+            "reference/components": ("float16", (None, dims)),
+            "reference/variances": ("float64", (None,)),
+        }
+        if self.attributes["pixels"]["mode"] == "source":
+            tiles = self.attributes["pixels"]["tiles"]
+            arrays["patches/tile_positions"] = ("int32", (tiles, 2))
+            arrays["patches/tile_spliced"] = ("int32", (tiles,))
+        if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
+            arrays[ICC_PROFILE] = ("uint8", (None,))
+        found = artefacts_found(self.attributes)
+        if found:
+            arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
+        return arrays | self.expected_embeddings() | self.expected_since_1_2()
+
+    def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """The same of what a summarizer and a slide encoder made, where such were used."""
+        arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {}
+        summarizer, slide_encoder = (model_used(self.attributes, name) for name in REQUIRED_OF_MODELS)
+        if summarizer is not None:
+            arrays["reference/candidates"] = ("int32", (None,))
+            arrays["reference/embedding"] = ("float32", (summarizer["embedding_dims"],))
+        if slide_encoder is not None:
+            prototypes = slide_encoder["prototypes"]
+            arrays["reference/slide_embedding"] = ("float32", (slide_encoder["embedding_dims"],))
+            arrays["reference/prototypes"] = ("float32", (prototypes, None))
+            arrays["reference/prototype_weights"] = ("float32", (prototypes,))
+        return arrays
+
+    def expected_since_1_2(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        if minor_version(self.attributes) < 2:
+            return {}
+        draws = self.attributes["draws"]
+        arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
+            "patches/counts": ("int32", (self.attributes["patches"],)),
+            "tissue/earlier_count": ("int32", (self.attributes["tissue_patches"],)),
+            "reference/draws": ("float32", (len(draws["keep"]), len(BY_FEATURES), len(SHARES))),
+        }
+        if self.attributes["patches"] > 1:
+            arrays["tissue/earlier_representative"] = ("int32", (None,))
+            arrays["tissue/earlier_similarity"] = ("float16", (None,))
+        if draws["models"]:
+            arrays["reference/model_draws"] = ("float32", (len(draws["models"]), len(SHARES)))
+        return arrays
+
+    def shapes(self) -> Generator[Finding, None, bool]:
+        """Decode each array; gives back whether all are of the type and shape that the attributes call for."""
+        sound = True
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, (types, shape) in self.expected().items():
+            try:
+                array = self.summary.array(name)
+            except SummaryError as error:
+                sound = False
+                yield Finding("array-damaged", str(error), name)
+                continue
+            shapes[name] = array.shape
+            fits = len(array.shape) == len(shape) and all(
+                want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+            )
+            if not fits or array.dtype.name not in types.split():
+                sound = False
+                found = f"{array.dtype.name} {array.shape}"
+                yield Finding("array-damaged", f"{name} has another shape or type", name, f"{types} {shape}", found)
+        if sound and not same_dims(shapes):
+            sound = False
+            yield Finding("array-damaged", "reference and features are not of the same length", "reference/mean")
+        return sound
+
+    def values(self) -> Generator[Finding, None, bool]:
+        """Numbers that can be; gives back whether there are others."""
+        summary, kept = self.summary, self.attributes["patches"]
+        checks = {
+            "patches/features": np.isfinite(summary.features),
+            "patches/weights": (summary.weights >= 0) & (summary.weights <= 1 + WEIGHT_TOLERANCE),  # false for NaN
+            "patches/cluster": summary.cluster >= 0,
+            "tissue/representative": (summary.tissue.representative >= 0) & (summary.tissue.representative < kept),
+            "tissue/similarity": np.abs(summary.tissue.similarity.astype(np.float32)) <= 1.001,
+            "tissue/cluster": summary.tissue.cluster >= 0,
+            "reference/mean": np.isfinite(summary.reference.mean),
+            "reference/components": np.isfinite(summary.reference.components),
+            "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
+        }
+        checks |= self.embedding_checks() | self.artefact_checks() | self.checks_since_1_2()
+        wrong = {name: good for name, good in checks.items() if not good.all()}
+        for name, good in wrong.items():
+            value = summary.array(name)[~good].flat[0]
+            yield Finding("values", f"{int((~good).sum())} values of {name} cannot be", name, None, f"{value:g}")
+        return bool(wrong)
+
+    def checks_since_1_2(self) -> dict[str, np.ndarray]:
+        """The same of what stands for the tissue when fewer patches are kept, and of random draws."""
+        if minor_version(self.attributes) < 2:
+            return {}
+        summary, kept = self.summary, self.attributes["patches"]
+        counts = summary.array("tissue/earlier_count")
+        checks = {"patches/counts": summary.counts >= 0, "tissue/earlier_count": (counts >= 0) & (counts < kept)}
+        for name in ("reference/draws", "reference/model_draws"):
+            if (quantiles := summary.optional(name)) is not None:
+                checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
+        if kept > 1:
+            picks, cosines_to = (summary.array(f"tissue/earlier_{name}") for name in ("representative", "similarity"))
+            checks["tissue/earlier_count"] &= counts.sum(dtype=np.int64) == len(picks) == len(cosines_to)
+            checks["tissue/earlier_representative"] = (picks >= 0) & (picks < kept)
+            checks["tissue/earlier_similarity"] = np.abs(cosines_to.astype(np.float32)) <= 1.001
+            if all(good.all() for good in checks.values()):
+                checks["tissue/earlier_representative"] = self.rising(picks)
+        return checks
+
+    def rising(self, picks: np.ndarray) -> np.ndarray:
+        """Whether, in the list of each patch, the first pick is the first of all, and picks and cosines rise."""
+        found = self.summary.prefixes
+        assert found is not None
+        begins = np.diff(found.patch, prepend=-1) != 0
+        rises = (np.diff(found.pick, prepend=-1) > 0) & (np.diff(found.similarity.astype(np.float32), prepend=-2) >= 0)
+        sound = np.where(begins, found.pick == 0, rises)
+        return np.full(len(picks), bool(sound.all()))
+
+    def embedding_checks(self) -> dict[str, np.ndarray]:
+        """The same of what a summarizer and a slide encoder made."""
+        checks: dict[str, np.ndarray] = {}
+        expected, summary = self.expected_embeddings(), self.summary
+        for name in ("reference/embedding", "reference/slide_embedding", "reference/prototypes"):
+            if name in expected:
+                checks[name] = np.isfinite(summary.array(name))
+        if "reference/candidates" in expected:
+            rows = summary.array("reference/candidates")
+            ascending = np.diff(rows.astype(np.int64), prepend=-1) > 0
+            checks["reference/candidates"] = ascending & (rows < self.attributes["tissue_patches"])
+        if "reference/prototype_weights" in expected:
+            shares = summary.array("reference/prototype_weights")
+            adds_up = abs(float(shares.sum(dtype=np.float64)) - 1) <= ROUNDING
+            checks["reference/prototype_weights"] = (shares >= 0) & adds_up  # false for NaN
+        return checks
+
+    def artefact_checks(self) -> dict[str, np.ndarray]:
+        """The same of the patches that are none of tissue: kinds as often as the attributes say."""
+        if not artefacts_found(self.attributes):
+            return {}
+        kind, counts = self.summary.artefacts.kind, self.attributes["artefacts"]["kinds"]
+        stated = np.zeros(256, np.int64)
+        stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
+        return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
+
+    def places(self) -> Generator[Finding, None, bool]:
+        """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
+        size = self.attributes["patch"]["patch_size_level0"]
+        extent = np.array([self.attributes["source"]["width"], self.attributes["source"]["height"]])
+        kept, tissue = self.summary.coords.astype(np.int64), self.summary.tissue.coords.astype(np.int64)
+        artefacts = self.summary.artefacts.coords.astype(np.int64)
+        wrong = False
+        for name, coords in (("patches/coords", kept), ("tissue/coords", tissue), ("artefact/coords", artefacts)):
+            outside = ((coords < 0) | (coords + size > extent)).any(axis=1)
+            if outside.any():
+                wrong = True
+                x, y = coords[outside][0]
+                message = f"{int(outside.sum())} patches reach beyond the slide"
+                yield Finding("coords-outside", message, name, f"within {extent[0]} x {extent[1]}", f"({x}, {y})")
+        strangers = set(map(tuple, kept.tolist())) - set(map(tuple, tissue.tolist()))
+        if strangers and not wrong:
+            wrong = True
+            message = f"{len(strangers)} kept patches are not among the tissue patches"
+            yield Finding("values", message, "patches/coords", None, str(min(strangers)))
+        among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
+        wanted = len(artefacts) if self.summary.artefacts.ignored else 0
+        if among != wanted and not wrong:
+            wrong = True
+            message = f"{among} artefacts are among the tissue patches"
+            yield Finding("values", message, "artefact/coords", str(wanted), str(among))
+        return wrong
+
+    def pixels(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:
+        """Decode every patch and the overview; compute the features again where the encoder is at hand.
+
+        Gives back whether all pixels can be read.
+        """
+        try:
+            patches = self.summary.patches
+            if OVERVIEW in {name.removesuffix("/zarr.json") for name in self.summary.members}:
+                _ = self.summary.overview
+        except SummaryError as error:
+            yield Finding("patch-damaged", str(error))
+            return False
+        wanted = (self.attributes["patches"], self.attributes["pixels"].get("tiles", self.attributes["patches"]))
+        found = (len(patches), len(patches.shard))
+        if found != wanted:
+            yield Finding("patch-damaged", "not as many patches or tiles as stated", None, str(wanted), str(found))
+            return False
+        encoder = yield from self.find(find_encoder)
+        return (yield from self.encode(patches, encoder, measured))
+
+    def find(self, find_encoder: FindEncoder) -> Generator[Finding, None, Encoder | None]:
+        """The encoder that made the features, None when it is not at hand."""
+        card = self.attributes["encoder"]
+        encoder = find_encoder(card)
+        wanted = (self.attributes["patch"]["patch_size"], self.summary.features.shape[1])
+        if encoder is not None and (encoder.card.patch_size, encoder.card.dims) == wanted:
+            return encoder
+        given = self.attributes["features"]["origin"] == "given"
+        owner = f"whose features of {card['name']} were given" if given else f"made by {card['name']}"
+        yield Finding("features-not-recomputed", f"a summary {owner}; pass that model, where you have it, as --encoder")
+        return None
+
+    def encode(
+        self, patches: Patches, encoder: Encoder | None, measured: dict[str, float]
+    ) -> Generator[Finding, None, bool]:
+        features: list[np.ndarray] = []
+        whole = True
+        for start in range(0, len(patches), BATCH):
+            pixels: list[np.ndarray] = []
+            rows = range(start, min(start + BATCH, len(patches)))
+            for row in rows:
+                yield from self.decode(patches, row, pixels)
+            whole = whole and len(pixels) == len(rows)
+            if encoder is None or not whole:
+                continue
+            try:
+                features.append(encoder(np.stack(pixels)))
+            except ModelError as error:
+                encoder = None
+                yield Finding("features-not-recomputed", str(error))
+        if encoder is not None and whole:
+            yield from self.features(np.concatenate(features), measured)
+        return whole
+
+    def features(self, now: np.ndarray, measured: dict[str, float]) -> Iterator[Finding]:
+        """Hold (K, D) features computed from the stored pixels against those stored."""
+        stored = self.summary.features
+        cosine = cosines(stored, now)
+        measured["feature_cosine_min"] = float(cosine.min())
+        differs = np.asarray(cosine < GIVEN_COSINE)
+        if self.attributes["features"]["origin"] == "computed":
+            step = HALF_STEP * np.abs(stored.astype(np.float64)).max()
+            close = np.isclose(now.astype(np.float64), stored.astype(np.float64), rtol=2 * HALF_STEP, atol=step / 4)
+            differs = np.asarray(~close.all(axis=1))
+        if differs.any():
+            rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
+            message = f"features of patches {rows} are not those of their pixels"
+            yield Finding("features-differ", message, "patches/features", "cosine 1", f"{float(cosine.min()):.4f}")
+
+
+def same_dims(shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether features, their mean and their principal directions have the same length, and those their variances."""
+    dims = {shapes["patches/features"][1], shapes["reference/mean"][0], shapes["reference/components"][1]}
+    return len(dims) == 1 and shapes["reference/components"][0] == shapes["reference/variances"][0]
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N,) cosines of the rows of two (N, D) arrays; 0 where one of them is zero."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, np.inf))

@@ -1,0 +1,81 @@
+"""What verification has to say: findings, and what their codes mean."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wsisum_cli.quality.verdict import Verdict
+
+#: Every code that a finding can have, with its severity and what it means; docs/cli.md lists them.
+CODES = {
+    "unreadable": ("error", "the file is missing, or no summary slide of this format"),
+    "layout": ("error", "bytes between the members are not as they were written"),
+    "missing-member": ("error", "a listed member is not there"),
+    "unlisted-member": ("error", "a member is there that was not written with the summary"),
+    "member-size": ("error", "a member is longer or shorter than listed"),
+    "attributes": ("error", "the attributes lack something, or contradict the arrays"),
+    "checksum": ("error", "a member's bytes are not those that were written"),
+    "array-damaged": ("error", "an array cannot be decoded, or has another shape or type than it must have"),
+    "values": ("error", "an array holds values that cannot be: not finite, or naming what does not exist"),
+    "patch-damaged": ("error", "a patch cannot be decoded"),
+    "coords-outside": ("error", "a patch lies outside the slide"),
+    "weights": ("error", "weights do not add up, or do not match the tissue map"),
+    "quality-differs": ("error", "the recorded quality is not what the file's data give"),
+    "verdict-differs": ("error", "the recorded verdict is not what the recorded figures and draws give"),
+    "verdict-fail": ("warning", "the summary does not stand for the slide better than random draws of as many patches"),
+    "features-differ": ("error", "features computed from the stored pixels are not those stored"),
+    "features-not-recomputed": ("info", "the encoder that made the features is not at hand"),
+    "embedding-not-recomputed": ("info", "the summarizer or slide encoder that made an embedding is not at hand"),
+    "embedding-differs": ("error", "a slide embedding computed from the slide's tissue is not the one stored"),
+    "source-missing": ("error", "the slide to compare with is missing or unreadable"),
+    "source-differs": ("error", "the slide is not the file that the summary was made from"),
+    "pixels-differ": ("error", "stored tiles are not those of the slide"),
+    "pixels-lossy": ("warning", "a stored patch is further from the slide than one JPEG generation explains"),
+    "internal": ("error", "verification itself failed on this file"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that verification saw."""
+
+    code: str  # one of CODES
+    message: str
+    member: str | None = None  # of the container; None when it concerns the whole file
+    expected: str | None = None
+    found: str | None = None
+
+    @property
+    def severity(self) -> str:
+        """error, warning or info; only the first two make a summary not ok."""
+        return CODES[self.code][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"severity": self.severity, **asdict(self)}
+
+
+@dataclass
+class Verification:
+    """All that was found on one summary."""
+
+    name: str
+    tier: str
+    findings: list[Finding] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)  # figures computed on the way
+    verdict: Verdict | None = None  # None where the file does not tell, or was not looked into
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.severity == "info" for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        found = [finding.as_dict() for finding in self.findings]
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "tier": self.tier,
+            "findings": found,
+            "measured": self.measured,
+            "verdict": None if self.verdict is None else self.verdict.as_dict(),
+        }

@@ -1,0 +1,149 @@
+"""A summary, and its source where it is at hand -> findings. Never raises for bad data.
+
+Three tiers, cheap first. `quick` reads the structure; `full` also every byte, every patch, and computes the
+features again; `source` also holds the summary against the slide that it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.quality.verdict import Thresholds
+from wsisum_cli.summary.attributes import wrong_attributes
+from wsisum_cli.summary.container import layout_differs
+from wsisum_cli.summary.reader import ROOT, Summary, name_of, open_summary
+from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, Models
+from wsisum_cli.verification.comparison import against_source
+from wsisum_cli.verification.content import Content, cosines
+from wsisum_cli.verification.finding import CODES, Finding, Verification
+
+__all__ = [
+    "CODES",
+    "FindEncoder",
+    "FindSlideEncoder",
+    "FindSummarizer",
+    "Finding",
+    "Verification",
+    "cosines",
+    "is_whole",
+    "verify_summary",
+]
+
+
+def verify_summary(
+    path: str | Path,
+    find_encoder: FindEncoder = lambda card: None,
+    tier: str = "full",
+    source: Path | None = None,
+    threads: int = 1,
+    find_summarizer: FindSummarizer = lambda card: None,
+    find_slide_encoder: FindSlideEncoder = lambda card: None,
+    thresholds: Thresholds | None = None,
+) -> Verification:
+    """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found.
+
+    The verdict is by `thresholds`, None: those recorded. What finds a model gets its card as the summary records it,
+    and gives None where it is not at hand.
+    """
+    result = Verification(name_of(path), tier)
+    models = Models(find_encoder, find_summarizer, find_slide_encoder)
+    try:
+        for finding in findings(path, models, tier, source, threads, result, thresholds):
+            result.findings.append(finding)
+    # Whatever damage makes of the data, the caller gets findings and the other files get their turn.
+    except Exception as error:  # noqa: BLE001
+        result.findings.append(Finding("internal", f"{type(error).__name__}: {error}"))
+    return result
+
+
+def is_whole(path: Path) -> bool:
+    """Whether structure and checksums of a summary are in order; reads every byte, decodes nothing.
+
+    Raises SummaryError when the file is no summary slide.
+    """
+    with open_summary(path) as summary:
+        return not [*structure(summary), *attributes(summary), *checksums(summary)]
+
+
+def findings(
+    path: str | Path,
+    models: Models,
+    tier: str,
+    source: Path | None,
+    threads: int,
+    result: Verification,
+    thresholds: Thresholds | None,
+) -> Iterator[Finding]:
+    try:
+        with open_summary(path) as summary:
+            damaged = yield from structure(summary)
+            wrong = yield from attributes(summary)
+            if tier == "quick":
+                return
+            damaged |= yield from checksums(summary)
+            if wrong:
+                return  # the arrays cannot be held against them
+            content = Content(summary, damaged)
+            agrees = yield from content.check(models, result.measured, thresholds)
+            result.verdict = content.verdict
+            if tier == "source" and agrees:
+                yield from against_source(content, source, models, threads, result.measured)
+    except OSError as error:  # SummaryError among them
+        yield Finding("unreadable", str(error))
+
+
+def structure(summary: Summary) -> Generator[Finding, None, set[str]]:
+    """Layout and member list; gives back the names of members that are not as they were written."""
+    damaged: set[str] = set()
+    difference = layout_differs(summary.file, summary.listed)
+    if difference:
+        yield Finding("layout", f"{difference}; the file was changed or damaged after it was written")
+    listed = listed_members(summary)
+    for name, entry in listed.items():
+        member, size = summary.members.get(name), entry.get("bytes")
+        if member is None:
+            damaged.add(name)
+            yield Finding("missing-member", f"{name} is not in the file", name)
+        elif member.size != size:
+            damaged.add(name)
+            yield Finding("member-size", f"{name} has another size than listed", name, str(size), str(member.size))
+    for name in sorted(summary.members.keys() - listed.keys() - {ROOT}) if listed else ():
+        yield Finding("unlisted-member", f"{name} was not written with the summary", name)
+    if not summary.attributes_are_whole:
+        yield Finding("checksum", f"{ROOT} fails its CRC-32", ROOT)
+    return damaged
+
+
+def listed_members(summary: Summary) -> dict[str, dict[str, Any]]:
+    """What the attributes list; entries that are none are empty, and reported by `attributes`."""
+    listed = summary.attributes.get("members")
+    entries = listed.items() if isinstance(listed, dict) else ()
+    return {name: entry if isinstance(entry, dict) else {} for name, entry in entries}
+
+
+def attributes(summary: Summary) -> Generator[Finding, None, bool]:
+    """Names, kinds and agreement of the attributes; gives back whether something is wrong."""
+    wrong = list(wrong_attributes(summary.attributes))
+    for message in wrong:
+        yield Finding("attributes", message, ROOT)
+    return bool(wrong)
+
+
+def checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
+    """Every byte of every listed member; gives back the names of those that differ."""
+    damaged: set[str] = set()
+    for name, entry in listed_members(summary).items():
+        if name not in summary.members:
+            continue
+        try:
+            digest = hashlib.sha256(summary.read(name)).hexdigest()
+        except SummaryError as error:
+            digest = str(error)
+        if digest != entry.get("sha256"):
+            damaged.add(name)
+            yield Finding("checksum", f"{name} is not as it was written", name, str(entry.get("sha256")), digest)
+    return damaged
