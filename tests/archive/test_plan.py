@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from files import dicom
 
-from wsisum_cli.archive.plan import Manifest, Request, SourceIndex, find_slides, make_jobs, plan_archive, read_manifest
+from wsisum_cli.archive.manifest import Manifest, read_manifest
+from wsisum_cli.archive.plan import Request, make_jobs, plan_archive
+from wsisum_cli.archive.walk import SourceIndex, find_slides
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.compress import Options
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from wsisum_cli.archive.plan import find_slides
+from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.summary.reader import open_summary
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "slides"

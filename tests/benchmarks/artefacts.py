@@ -26,14 +26,18 @@ from spoil import PAINTERS, as_ihc  # noqa: E402
 
 from wsisum_cli.models.encoder import load_encoder  # noqa: E402
 from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
-from wsisum_cli.selection.population import Population  # noqa: E402
+from wsisum_cli.selection.patches import Population  # noqa: E402
 from wsisum_cli.selection.selectors import keep_count, pick  # noqa: E402
 from wsisum_cli.slides.damage import Damage  # noqa: E402
 from wsisum_cli.slides.patches import read_patches  # noqa: E402
 from wsisum_cli.slides.slide import open_slide, read_overview  # noqa: E402
-from wsisum_cli.tissue.artefacts import KINDS, kinds_of, measure  # noqa: E402
+from wsisum_cli.tissue.artefacts import (  # noqa: E402
+    KINDS,
+    kinds_of,
+    measure,
+    part,
+)
 from wsisum_cli.tissue.grid import lay_grid  # noqa: E402
-from wsisum_cli.tissue.guard import part  # noqa: E402
 from wsisum_cli.tissue.mask import find_tissue  # noqa: E402
 
 MPP, SHARE, KEEP, DRAWS = 0.5, 0.05, 63, 4

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from fidelity import read_slide
 
-from wsisum_cli.selection.candidates import unit_rows
+from wsisum_cli.features.vectors import unit_rows
 
 ROUNDS, PATIENCE = 600, 15  # steps of a dual, at most, and without progress before they are halved
 BELOW = 7e-4  # a dual that is to fall below a coverage aims at so much less

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import DeviceError
-from wsisum_cli.models.encoder import find_model, load_encoder
+from wsisum_cli.models.encoder import load_encoder
+from wsisum_cli.models.places import find_model
 from wsisum_cli.models.summarizer import load_summarizer
 
 CANDIDATES, KEPT, CHOICES = 500, 63, 64  # of a slide, as the paper has them, and how many choices are scored

@@ -21,15 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import FeaturesError, UsageError
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels, embed_tissue
+from wsisum_cli.features.embedding import embed_tissue
 from wsisum_cli.features.h5 import read_feature_file
 from wsisum_cli.features.similarity import ONE, fill_cosines, nearest, whole_rows
+from wsisum_cli.features.vectors import one_thread
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.quality.guarantee import guarantee
 from wsisum_cli.quality.measures import measure_selection
-from wsisum_cli.selection.candidates import Candidates, one_thread, sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.candidates import Candidates, sample_candidates
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.selectors import SELECTORS, Selection, pick, weigh
 from wsisum_cli.selection.weights import mean_error
 

@@ -36,7 +36,7 @@ def places(patches: int) -> np.ndarray:
 def by_selector(features: np.ndarray, keep: int, selector: str) -> dict[str, float]:
     """Clusters, then the selection; seconds of both."""
     from wsisum_cli.selection.candidates import sample_candidates
-    from wsisum_cli.selection.population import Population
+    from wsisum_cli.selection.patches import Population
     from wsisum_cli.selection.selectors import select
 
     start = time.perf_counter()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bound import can_cover, greatest_coverage
 
-from wsisum_cli.selection.candidates import unit_rows
+from wsisum_cli.features.vectors import unit_rows
 
 
 @pytest.mark.parametrize("seed", range(12))

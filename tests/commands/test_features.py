@@ -18,14 +18,16 @@ from planted import PLANTED
 from planted import SLIDE as PRIVATE_SLIDE
 from spoil import break_tile
 
-from wsisum_cli.archive.plan import Manifest, Plan, Request, features_for, plan_archive
+from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.plan import Plan, Request, features_for, plan_archive
 from wsisum_cli.archive.report import read_outcomes
-from wsisum_cli.commands.main import DEFAULT_ENCODER
+from wsisum_cli.commands.options import DEFAULT_ENCODER
 from wsisum_cli.errors import FeaturesError, NoTissueError
 from wsisum_cli.features import h5 as feature_file
 from wsisum_cli.features.encode import find_features, read_features
 from wsisum_cli.features.h5 import is_whole, read_feature_file, read_provenance
-from wsisum_cli.models.encoder import Encoder, find_model, load_encoder
+from wsisum_cli.models.encoder import Encoder, load_encoder
+from wsisum_cli.models.places import find_model
 from wsisum_cli.pipeline import extract
 from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.pipeline.extract import Extracted, FeatureOptions, extract_slide

@@ -11,13 +11,24 @@ import pytest
 from stubs import SIDE, TISSUE, Mapped
 
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.figures.canvas import save_png
-from wsisum_cli.figures.colours import INK, KINDS, RAMP, VIRIDIS, WHITE, kind_colour, ramp_colours
+from wsisum_cli.figures.canvas import RAMP_WIDTH, save_png
+from wsisum_cli.figures.colour import (
+    INK,
+    KINDS,
+    LUMA,
+    RAMP,
+    VIRIDIS,
+    WHITE,
+    as_seen,
+    coverage_scale,
+    kind_colour,
+    ramp_colours,
+    squares,
+    tinted,
+    weight_scale,
+)
 from wsisum_cli.figures.heatmap import MAPS, artefact_layer, draw_map, plan_of
-from wsisum_cli.figures.legend import RAMP_WIDTH
-from wsisum_cli.figures.page import BAR_LEGEND, MARGIN
-from wsisum_cli.figures.scale import coverage_scale, weight_scale
-from wsisum_cli.figures.tint import LUMA, as_seen, squares, tinted
+from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN
 from wsisum_cli.summary.reader import TissueMap
 
 

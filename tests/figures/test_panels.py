@@ -18,16 +18,14 @@ from typer.testing import CliRunner, Result
 from wsisum_cli.commands.inspect import Map, check_options
 from wsisum_cli.commands.main import app
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
-from wsisum_cli.features.embedding import NO_MODELS
 from wsisum_cli.features.h5 import load_h5
-from wsisum_cli.figures.colours import INK
-from wsisum_cli.figures.page import CELL_PAD, MARGIN, arrange_panels
+from wsisum_cli.figures.colour import INK, LUMA, as_seen, coverage_scale, squares
+from wsisum_cli.figures.layout import CELL_PAD, MARGIN, arrange_panels
 from wsisum_cli.figures.panels import BELOW, KEPT_COLOUR, Panel, details, draw_panels, panel_of, panels_of, told_apart
 from wsisum_cli.figures.rivals import models_of, rivals
-from wsisum_cli.figures.scale import coverage_scale
-from wsisum_cli.figures.tint import LUMA, as_seen, squares
+from wsisum_cli.models.choice import NO_MODELS
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import SELECTORS, pick
 from wsisum_cli.summary.reader import open_summary, write_summary

@@ -8,11 +8,9 @@ import pytest
 from stubs import Stub
 
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.figures.canvas import Style, fitted, half_blocks, save_png
-from wsisum_cli.figures.caption import facts_of, percent, plain
-from wsisum_cli.figures.colours import INK, RAMP, colours_of
-from wsisum_cli.figures.labels import leaders, overlaps, place_labels
-from wsisum_cli.figures.page import HEADER, MARGIN, PAD, arrange, scale_bar
+from wsisum_cli.figures.canvas import Style, facts_of, fitted, half_blocks, percent, plain, save_png
+from wsisum_cli.figures.colour import INK, RAMP, colours_of
+from wsisum_cli.figures.layout import HEADER, MARGIN, PAD, arrange, leaders, overlaps, place_labels, scale_bar
 from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank
 
 

@@ -24,7 +24,8 @@ from wsisum_cli.errors import DeviceError, ModelError, UsageError
 from wsisum_cli.models import encoder as inference
 from wsisum_cli.models import session
 from wsisum_cli.models.card import Card
-from wsisum_cli.models.encoder import find_model, load_encoder, shipped_models
+from wsisum_cli.models.encoder import load_encoder
+from wsisum_cli.models.places import find_model, shipped_models
 
 needs_no_gpu = pytest.mark.skipif(session.nvidia_driver_found(), reason="this machine has an NVIDIA driver")
 

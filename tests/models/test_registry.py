@@ -24,8 +24,9 @@ from wsisum_cli.commands import models as models_cli
 from wsisum_cli.commands.main import app
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.models.card import Fields
-from wsisum_cli.models.encoder import find_model, load_encoder, shipped_models
+from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.models.metadata import copy_with_metadata, read_metadata, weight_files
+from wsisum_cli.models.places import find_model, shipped_models
 from wsisum_cli.models.registry import (
     MANIFEST,
     RECORD,

@@ -19,11 +19,11 @@ from onnx_models import (
 )
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.features.embedding import RetoldScore, SlideModels, Tokens, cosine, embed_tissue, retell
+from wsisum_cli.features.embedding import RetoldScore, Tokens, cosine, embed_tissue, retell
 from wsisum_cli.models import choice, session, summarizer
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER, Card
-from wsisum_cli.models.choice import AUTO, NONE, Choice, Choices, choose, choose_models
-from wsisum_cli.models.encoder import find_model
+from wsisum_cli.models.choice import AUTO, NONE, Choice, Choices, SlideModels, choose, choose_models
+from wsisum_cli.models.places import find_model
 from wsisum_cli.models.slide_encoder import SlideEncoder, load_slide_encoder
 from wsisum_cli.models.summarizer import MOST_KEPT, Summarizer, load_summarizer
 

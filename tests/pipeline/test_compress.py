@@ -36,10 +36,11 @@ from wsisum_cli.errors import (
     SummaryError,
     TileError,
 )
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline import compress
-from wsisum_cli.pipeline.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.describe import Written
 from wsisum_cli.selection.selectors import SELECTORS
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pyramid import EncodedTile

@@ -16,7 +16,7 @@ from running import wsisum
 from summaries import LENIENT, shipped_models_like, sign_again, tiny_models, unpack, write_tiny
 
 from wsisum_cli.errors import SummaryError, UsageError
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
 from wsisum_cli.pipeline.trim import outputs_of, trim_summary

@@ -7,12 +7,13 @@ import pytest
 from summaries import tiny_models
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.features.embedding import NO_MODELS, Embedded, Tokens, embed_tissue
+from wsisum_cli.features.embedding import Embedded, Tokens, embed_tissue
+from wsisum_cli.models.choice import NO_MODELS
 from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.quality.random_draws import BY_FEATURES, BY_MODELS, Draws, draw
 from wsisum_cli.quality.verdict import PERCENTILES, Thresholds, judge, percentile, read_thresholds, stored_thresholds
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.selectors import select, weigh
 
 EVEN = np.linspace(0, 1, 101, dtype=np.float32)

@@ -7,12 +7,13 @@ import pytest
 from onnx_models import DIMS, expected_embedding, write_slide_encoder, write_summarizer
 
 from wsisum_cli.errors import ModelError
-from wsisum_cli.features.embedding import SlideModels
+from wsisum_cli.features.vectors import unit_rows
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer
-from wsisum_cli.selection.attempts import pick_attempts, score_draws
-from wsisum_cli.selection.candidates import Candidates, sample_candidates, unit_rows
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.baselines import pick_attempts, score_draws
+from wsisum_cli.selection.candidates import Candidates, sample_candidates
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.selectors import pick
 
 

@@ -16,7 +16,8 @@ from summaries import LENIENT
 
 from wsisum_cli.errors import SlideError, TooFewBytesError, UsageError
 from wsisum_cli.models.encoder import Encoder, load_encoder
-from wsisum_cli.pipeline.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.describe import Written
 from wsisum_cli.pipeline.sweep import COLUMNS, numbers, read_sweep, sweep_slide
 from wsisum_cli.pipeline.trim import trim_summary
 from wsisum_cli.quality.measures import Kept as Weighed
@@ -34,7 +35,7 @@ from wsisum_cli.selection.budget import (
     parse_keep,
 )
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, keep_count, pick
 from wsisum_cli.slides.source import find_source

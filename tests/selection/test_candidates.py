@@ -7,14 +7,8 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from wsisum_cli.errors import FeaturesError
-from wsisum_cli.selection.candidates import (
-    allocate,
-    checked,
-    cluster_features,
-    draw_by_cluster,
-    sample_candidates,
-    unit_rows,
-)
+from wsisum_cli.features.vectors import checked, unit_rows
+from wsisum_cli.selection.candidates import allocate, cluster_features, draw_by_cluster, sample_candidates
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 sizes_lists = st.lists(st.integers(0, 2_000), min_size=1, max_size=60)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.features.embedding import SlideModels
 from wsisum_cli.features.similarity import ONE, scale_of, whole_rows
+from wsisum_cli.features.vectors import unit_rows
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.slide_encoder import SlideEmbedding
 from wsisum_cli.quality.measures import Kept, Quality, measure_kept, measure_selection
 from wsisum_cli.selection import facility
-from wsisum_cli.selection.candidates import Candidates, sample_candidates, unit_rows
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.candidates import Candidates, sample_candidates
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import SELECTORS, Selection, keep_count, select
 

@@ -11,9 +11,7 @@ from wsisum_cli.features.similarity import ONE, total
 from wsisum_cli.selection import wsisum as levels
 from wsisum_cli.selection.facility import Pool, greedy, pool_of
 from wsisum_cli.selection.rarity import LEAST, MOST, pick_rare, usual_share
-from wsisum_cli.selection.scoring import tune_score
-from wsisum_cli.selection.swaps import improve
-from wsisum_cli.selection.tuning import chance_error, chance_minimum, tune_mean
+from wsisum_cli.selection.swaps import chance_error, chance_minimum, improve, tune_mean, tune_score
 from wsisum_cli.selection.weights import fit_mean, mean_error
 from wsisum_cli.selection.wsisum import FIRST_LEVEL, SPARED, interleave, pick_levels, raise_minimum, spare_last
 

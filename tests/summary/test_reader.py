@@ -44,7 +44,7 @@ from summaries import (
 from zarr.storage import FsspecStore, ZipStore
 
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.selection.candidates import as_half
+from wsisum_cli.features.vectors import as_half
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.attributes import (

@@ -16,7 +16,8 @@ import numpy as np
 from draw import draw_tissue, write_svs
 from onnx_models import write_slide_encoder, write_summarizer
 
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels, Tokens, embed_tissue
+from wsisum_cli.features.embedding import Tokens, embed_tissue
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer

@@ -21,12 +21,13 @@ from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_draft
 
 from wsisum_cli.commands.console import artefacts_line
 from wsisum_cli.pipeline import compress
-from wsisum_cli.pipeline.compress import Job, Options, Tools, Written, compress_slide
+from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.describe import Written
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.inspection import facts
 from wsisum_cli.summary.reader import open_summary, write_summary
-from wsisum_cli.tissue import guard
+from wsisum_cli.tissue import artefacts
 from wsisum_cli.tissue.artefacts import (
     BLANK,
     KINDS,
@@ -37,8 +38,8 @@ from wsisum_cli.tissue.artefacts import (
     classify,
     kinds_of,
     measure,
+    part,
 )
-from wsisum_cli.tissue.guard import part
 from wsisum_cli.verification.verify import verify_summary
 
 P = 256
@@ -264,7 +265,7 @@ def test_where_all_is_an_artefact_all_is_kept(slide, tmp_path, monkeypatch):
 
 
 def test_of_given_features_a_sample_and_what_would_be_kept_are_looked_at(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "SAMPLE", 16)
+    monkeypatch.setattr(artefacts, "SAMPLE", 16)
     job = Job(find_source(slide), tmp_path / "features" / "pen.h5", slide.name)
     extracted = extract_slide(job, FeatureOptions(), Tools(shipped_encoder(), 2))
     done = summarize(slide, tmp_path / "a.ozx", features=tmp_path / "features")

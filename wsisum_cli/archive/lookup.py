@@ -54,8 +54,7 @@ def finder(
     given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
 ) -> Callable[[dict[str, Any]], Model | None]:
     """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
-    from wsisum_cli.commands.models import user_folder
-    from wsisum_cli.models.encoder import find_model, shipped_models, user_models
+    from wsisum_cli.models.places import find_model, shipped_models, user_folder, user_models
     from wsisum_cli.slides.source import sha256_of
 
     own = find_model(given, [user_folder()]) if given else None

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_CHOICES, Choices
 from wsisum_cli.pipeline.compress import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product
-from wsisum_cli.slides.slide import PLAUSIBLE_MPP, SLIDE_SUFFIXES
-from wsisum_cli.slides.source import Source, companion, find_source, group_series, output_stem, sha256_of
-from wsisum_cli.summary.reader import open_summary
-
-MAX_NAME = 200  # characters; file systems take 255 bytes
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a manifest says of one slide."""
-
-    mpp: float | None = None
-    mask: Path | None = None
-    name: str | None = None
-
-
-@dataclass
-class Manifest:
-    """Rows of a manifest by slide: a path within the archive, or a file name."""
-
-    entries: Mapping[str, Entry] = field(default_factory=dict)
-    unused: set[str] = field(default_factory=set)
-
-    def entry(self, relative: Path) -> Entry:
-        for key in (relative.as_posix(), relative.name):
-            if key in self.entries:
-                self.unused.discard(key)
-                return self.entries[key]
-        return Entry()
+from wsisum_cli.slides.source import Source, output_stem, sha256_of
 
 
 @dataclass(frozen=True)
@@ -75,48 +46,6 @@ class Request:
     choices: Choices = NO_CHOICES
 
 
-def read_manifest(path: Path) -> Manifest:
-    """CSV with the columns slide, mpp, mask, name; all but the first may be missing or empty.
-
-    A mask's path is relative to the manifest. Raises UsageError.
-    """
-    entries: dict[str, Entry] = {}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            known = {"slide", "mpp", "mask", "name"}
-            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
-            for row in reader:
-                slide = (row["slide"] or "").strip()
-                if not slide or slide in entries:
-                    what = f"{slide} is named twice" if slide else "no slide is named"
-                    raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
-                entries[slide] = manifest_entry(row, path, reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
-    return Manifest(entries, set(entries))
-
-
-def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entry:
-    values = {key: (value or "").strip() for key, value in row.items() if key}
-    mask = path.parent / values["mask"] if values.get("mask") else None
-    if mask is not None and not mask.is_file():
-        raise UsageError(f"{path.name}, line {line}: there is no mask {values['mask']}")
-    name = values.get("name") or None
-    if name and (set(name) & set("/\\") or name.startswith(".") or not name.isprintable() or len(name) > MAX_NAME):
-        raise UsageError(f"{path.name}, line {line}: the name {name!r} is no plain file name; give another")
-    try:
-        mpp = float(values["mpp"]) if values.get("mpp") else None
-    except ValueError as error:
-        raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number") from error
-    low, high = PLAUSIBLE_MPP
-    if mpp is not None and not low <= mpp <= high:
-        raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
-    return Entry(mpp, mask, name)
-
-
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
     """`known` are the outcomes of the last run by path, which spare hashing slides that have not changed.
 
@@ -142,69 +71,11 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     return Plan(jobs, outcomes, other_files, request.product.task, models)
 
 
-def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
-    """Slides below `source`, outcomes of what looks like slides and is not, and the number of other files."""
-    if source.is_file():
-        return [find_source(source)], [], 0
-    if not source.is_dir():
-        raise UsageError(f"{source}: {'not a file or folder' if source.exists() else 'no such file or folder'}")
-    sources: list[Source] = []
-    outcomes: list[Outcome] = []
-    other_files = 0
-    for folder, names in walk(source, output, outcomes):
-        named = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
-        other_files += len(names) - len(named)
-        slides = [path for path in named if path.is_file() or not path.exists()]
-        for path in set(named) - set(slides):  # reading one would wait forever
-            name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
-            outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
-        series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
-        sources += [Source(first, (first, *others)) for first, *others in series]
-        sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
-        outcomes += outcomes_of_parts(series, source)
-    return sorted(sources, key=lambda found: found.path), outcomes, other_files
-
-
 def describe_models(request: Request) -> str:
     """One line for a log."""
     found = [choice for choice in request.choices.named().values() if choice is not None and not choice.named]
     where = " (where the features are of their encoder)" if request.features is not None and found else ""
     return request.choices.describe() + where
-
-
-def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their file names, sorted; follows links to folders once, leaves out hidden names and `output`.
-
-    Folders that hold an MRXS's pixels, and those that cannot be listed, become outcomes.
-    """
-
-    def note(error: OSError) -> None:
-        name = Path(error.filename or "").relative_to(root).as_posix()
-        outcomes.append(Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})"))
-
-    seen = {output.resolve()}
-    for name, folders, files in os.walk(root, onerror=note, followlinks=True):
-        folder = Path(name)
-        if folder.resolve() in seen:
-            folders.clear()
-            continue
-        seen.add(folder.resolve())
-        companions = {c.name: file for file in files if (c := companion(folder / file))}
-        for inside in sorted(companions.keys() & set(folders)):
-            relative = (folder / inside).relative_to(root).as_posix()
-            message = f"holds the pixels of {companions[inside]}"
-            outcomes.append(Outcome(relative + "/", SKIPPED, "companion folder", message))
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in companions)
-        yield folder, sorted(file for file in files if not file.startswith("."))
-
-
-def outcomes_of_parts(series: list[list[Path]], root: Path) -> list[Outcome]:
-    """Of DICOM files that belong to a slide whose first file has its own outcome."""
-    return [
-        Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
-        for first, *others in series
-        for path in others
-    ]
 
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
@@ -321,28 +192,3 @@ def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Ou
     if known is not None and (known.sha256, known.modified) == (source["sha256"], job.source.modified):
         return True
     return bool(source["sha256"] == job.source.sha256)
-
-
-class SourceIndex:
-    """Finds the slides that summaries were made from, in an archive that is walked once."""
-
-    def __init__(self, source: Path) -> None:
-        self._single = source if source.is_file() else None
-        sources = [] if self._single else find_slides(source, source / "no output here")[0]
-        self._by_size: dict[int, list[Source]] = {}
-        for found in sources:
-            with contextlib.suppress(OSError):
-                self._by_size.setdefault(found.bytes, []).append(found)
-
-    def find(self, summary: str | Path) -> Path | None:
-        """By size, then content; None where the archive has no such slide, or the summary does not say."""
-        if self._single is not None:
-            return self._single
-        try:
-            with open_summary(summary) as opened:
-                wanted = opened.attributes["source"]
-                fitting = self._by_size.get(wanted["bytes"], [])
-                same = [found for found in fitting if found.sha256 == wanted["sha256"]]
-        except (WsisumError, OSError, KeyError, TypeError):
-            return None
-        return same[0].path if same else None

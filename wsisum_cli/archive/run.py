@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli import __version__
+from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
-from wsisum_cli.archive.plan import Manifest, Plan, Request, plan_archive
+from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.report import read_outcomes, write_report
 from wsisum_cli.archive.workers import Event, Setup, run_jobs
 from wsisum_cli.errors import UsageError

@@ -18,8 +18,7 @@ from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.errors import UsageError, WsisumError
-from wsisum_cli.features.embedding import SlideModels
-from wsisum_cli.models.choice import NO_CHOICES, Choices
+from wsisum_cli.models.choice import NO_CHOICES, Choices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.compress import Job, Tools
 from wsisum_cli.pipeline.product import SUMMARIES, Product

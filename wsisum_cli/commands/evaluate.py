@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsisum_cli.commands.models import Device
+from wsisum_cli.commands.options import Device
 from wsisum_cli.commands.train import (
     DeviceOption,
     FeaturesOption,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.commands.models import FOUND, user_folder
+from wsisum_cli.commands.options import FOUND
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
+from wsisum_cli.models.places import user_folder
 
 if TYPE_CHECKING:
     from wsisum_cli.figures.panels import Panel

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wsisum_cli.commands.options import FOUND, Device, command_group
 from wsisum_cli.errors import UsageError
+from wsisum_cli.models.places import user_folder
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
-FOUND = 1
-FOLDER_VARIABLE = "WSISUM_MODELS"
 
-models_app = typer.Typer(
-    help="Show, check, add and export models.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
+models_app = command_group("List, check, add and export models.")
 
 
 class Pool(StrEnum):
@@ -37,23 +24,6 @@ class Pool(StrEnum):
     cls = "cls"
     mean = "mean"
     both = "cls+mean"
-
-
-def user_folder() -> Path:
-    """Where the user's models lie: $WSISUM_MODELS, else the place for data of the platform.
-
-    Not typer.get_app_dir, which names the place for settings: on Windows that roams from machine to machine, and
-    models are gigabytes.
-    """
-    if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "wsisum" / "models"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
@@ -91,7 +61,7 @@ def show_model(
     as_json: AsJson = False,
 ) -> None:
     """Show a model's card, its files, its inputs and outputs."""
-    from wsisum_cli.models.encoder import find_model
+    from wsisum_cli.models.places import find_model
     from wsisum_cli.models.registry import show
 
     shown = show(find_model(model, [user_folder()]))

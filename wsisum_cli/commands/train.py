@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsisum_cli.commands.models import Device, user_folder
+from wsisum_cli.commands.options import INTERRUPTED, Device, command_group
 from wsisum_cli.errors import UsageError
+from wsisum_cli.models.places import user_folder
 
 if TYPE_CHECKING:
     from wsisum_cli.training.data import Cases, TrainingData
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
-INTERRUPTED = 130
 #: What the extra `train` brings.
 NEEDED = ("torch", "onnx", "onnxscript", "matplotlib")
 
-train_app = typer.Typer(help="Train models of your own on tiles and features of your own slides.", no_args_is_help=True)
+train_app = command_group("Train models on tiles and features of your slides.")
 
 
 @train_app.callback()
 def options_of_all() -> None:
-    """Train models of your own on tiles and features of your own slides."""
+    """Train models on tiles and features of your slides."""
 
 
 class Precision(StrEnum):
@@ -227,7 +227,7 @@ def target_encoder(asked: str | None, folders: list[Path]) -> Path:
     from wsisum_cli.features.h5 import read_feature_file
     from wsisum_cli.models.card import SLIDE_ENCODER
     from wsisum_cli.models.choice import fitting
-    from wsisum_cli.models.encoder import find_model
+    from wsisum_cli.models.places import find_model
     from wsisum_cli.training.data import find_files
 
     if asked is not None:

@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.archive.lookup import all_summaries, model_finders
-from wsisum_cli.commands.models import Device
+from wsisum_cli.commands.options import FOUND, Device
 from wsisum_cli.errors import UsageError, WsisumError
 
 # Heavy modules are imported where they are used: --help must answer at once.
-
-FOUND = 1
 
 
 def trim(

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from wsisum_cli import __version__
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.features.h5 import FeatureFile, read_feature_file
-from wsisum_cli.selection.candidates import Rows, sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.features.vectors import Rows
+from wsisum_cli.selection.candidates import sample_candidates
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.selectors import SELECTORS, keep_count, pick, weigh
 from wsisum_cli.summary.reader import SUFFIX, Summary, open_summary
 from wsisum_cli.training.data import estimate_side, save_arrays

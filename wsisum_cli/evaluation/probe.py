@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wsisum_cli.errors import UsageError
 from wsisum_cli.evaluation.cohort import Cohort
 from wsisum_cli.evaluation.folds import deal_folds
-from wsisum_cli.selection.candidates import one_thread
+from wsisum_cli.features.vectors import one_thread
 
 Vectors = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

@@ -8,43 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.models.card import SlideEncoderCard, SummarizerCard
+from wsisum_cli.features.vectors import Coords, Features, unit_rows
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.slide_encoder import SlideEmbedding, SlideEncoder
 from wsisum_cli.models.summarizer import Summarizer
-from wsisum_cli.selection.candidates import Coords, Features, unit_rows
 
 Rows = npt.NDArray[np.integer]
 
 #: Choices whose reconstructions are held at once.
 CHOICES = 16
-
-
-@dataclass(frozen=True)
-class SlideModels:
-    """The models that see a whole slide's features; None where none is used."""
-
-    summarizer: Summarizer | None = None
-    slide_encoder: SlideEncoder | None = None
-    #: Names of those that nobody asked for: they were found to fit an encoder, and serve its features only.
-    unnamed: frozenset[str] = frozenset()
-
-    def serving(self, encoder_sha256: str | None) -> SlideModels:
-        """Those that serve features of the encoder of this sha256; None where nobody knows which made them."""
-        summarizer, slide_encoder = self.summarizer, self.slide_encoder
-        if summarizer is not None and not serves(summarizer.card, "summarizer" not in self.unnamed, encoder_sha256):
-            summarizer = None
-        named = "slide_encoder" not in self.unnamed
-        if slide_encoder is not None and not serves(slide_encoder.card, named, encoder_sha256):
-            slide_encoder = None
-        return SlideModels(summarizer, slide_encoder, self.unnamed)
-
-
-NO_MODELS = SlideModels()
-
-
-def serves(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
-    """Whether a model is for features of the encoder of this sha256; one that the user named always is."""
-    return named or card.encoder_sha256 == encoder_sha256
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.selection.candidates import Features, blocks, one_thread, unit_rows
+from wsisum_cli.features.vectors import Features, blocks, one_thread, unit_rows
 
 #: Cosines of the search are multiples of 1 / ONE.
 ONE = 2**14

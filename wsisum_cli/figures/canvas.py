@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wsisum_cli.figures.colours import GREY, INK, WHITE, Colour
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.figures.colour import GREY, HAIRLINE, INK, WHITE, Colour, Scale, as_seen, ramp_colours
+from wsisum_cli.figures.layout import SWATCH_ROW, scale_bar
 from wsisum_cli.summary.container import writing_aside
+from wsisum_cli.summary.reader import Summary
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -177,3 +182,109 @@ def half_blocks(pixels: np.ndarray, columns: int) -> list[list[tuple[Colour, Col
     small = np.array(Image.fromarray(pixels).resize((columns, 2 * rows), Image.Resampling.BOX)).tolist()
     halves = zip(small[::2], small[1::2], strict=True)
     return [[(tuple(upper), tuple(lower)) for upper, lower in zip(*pair, strict=True)] for pair in halves]
+
+
+RAMP_WIDTH, RAMP_HEIGHT, TICK = 560, 18, 6  # px
+
+
+SWATCH, SWATCH_GAP = 24, 34  # px: side; between one swatch's words and the next
+
+
+@dataclass(frozen=True)
+class Swatch:
+    """A colour and what it stands for."""
+
+    colour: Colour
+    words: str
+
+
+def draw_scale_bar(canvas: Canvas, at: tuple[int, int], mm: float, room: int) -> None:
+    """Under the point `at`, in at most `room` px, where a px is of `mm`."""
+    left, lower = at
+    length, words = scale_bar(mm, 0.7 * room)
+    canvas.bar((left, lower + 18, left + length, lower + 26), INK)
+    canvas.write((left, lower + 52), words, SMALL, room)
+
+
+def draw_scale(canvas: Canvas, corner: tuple[int, int], room: int, scale: Scale, ground: float) -> None:
+    """A colour bar with its ticks and name, its right end near `corner`; colours as over that lightness of tissue."""
+    half = round(text_width(scale.words[-1], SMALL.size) / 2)
+    wide = min(RAMP_WIDTH, room - half)
+    left, upper = corner[0] - half - wide, corner[1] + 18
+    for x, colour in enumerate(ramp_colours((np.arange(wide) + 0.5) / wide, scale.ramp), left):
+        canvas.bar((x, upper, x + 1, upper + RAMP_HEIGHT), as_seen(colour, ground))
+    lower = upper + RAMP_HEIGHT
+    for share, words in zip(scale.share(np.array(scale.ticks)).tolist(), scale.words, strict=True):
+        x = left + min(round(share * wide), wide - 1)
+        canvas.bar((x, lower, x + 1, lower + TICK), INK)
+        canvas.text((x, lower + TICK + 20), words, SMALL.size, GREY, "ms")
+    canvas.text((left + wide / 2, lower + TICK + 46), scale.name, SMALL.size, GREY, "ms")
+
+
+def swatch_columns(swatches: Sequence[Swatch], room: int) -> tuple[int, int]:
+    """How many swatches stand in a row of `room` px, and how wide each column is."""
+    words = max((text_width(swatch.words, SMALL.size) for swatch in swatches), default=0.0)
+    column = SWATCH + 10 + round(words) + SWATCH_GAP
+    return max(1, (room + SWATCH_GAP) // column), column
+
+
+def draw_swatches(canvas: Canvas, at: tuple[int, int], room: int, swatches: Sequence[Swatch], ground: float) -> None:
+    """Row by row from the point `at`; colours as over tissue of lightness `ground`."""
+    count, wide = swatch_columns(swatches, room)
+    for index, swatch in enumerate(swatches):
+        row, column = divmod(index, count)
+        left, upper = at[0] + column * wide, at[1] + row * SWATCH_ROW
+        box = (left, upper, left + SWATCH, upper + SWATCH)
+        canvas.bar(box, as_seen(swatch.colour, ground))
+        canvas.outline(box, HAIRLINE)
+        canvas.text((left + SWATCH + 10, upper + 19), swatch.words, SMALL.size, GREY)
+
+
+NOTICE = "A selection of the slide's patches, not the slide. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the picture says in words, and its frames of reference."""
+
+    name: str
+    details: str
+    size: tuple[float, float]  # width, height of level 0
+    mpp: float
+    side: float  # of a patch, level-0 px
+
+
+def facts_of(summary: Summary) -> Facts:
+    attributes = summary.attributes
+    try:
+        source, patch = attributes["source"], attributes["patch"]
+        sizes = (source["width"], source["height"], source["mpp"], patch["patch_size_level0"])
+        width, height, mpp, side = map(float, sizes)
+        if not all(0 < value < math.inf for value in (width, height, mpp, side)):
+            raise ValueError(f"sizes {sizes}")
+        words = "   ·   ".join(details(summary, attributes))
+        return Facts(plain(str(source["name"])), words, (width, height), mpp, side)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SummaryError(f"{summary.name}: the attributes lack what the picture shows ({error})") from error
+
+
+def details(summary: Summary, attributes: dict[str, Any]) -> Iterator[str]:
+    yield f"{len(summary.weights):,} of {attributes['tissue_patches']:,} tissue patches"
+    yield f"coverage {attributes['quality']['coverage']:.3f}"
+    before, after = attributes["source"].get("bytes"), summary.file.seek(0, os.SEEK_END)
+    if before and after:
+        yield f"{after / 1e6:,.1f} MB instead of {before / 1e6:,.1f} MB (ratio {before / after:,.1f})"
+    encoder = attributes["encoder"]
+    yield plain(" ".join(["encoder", *(str(encoder[key]) for key in ("name", "version") if encoder.get(key))]))
+
+
+def plain(text: str) -> str:
+    """`text` in ASCII, as Pillow's own font has little else: accents are dropped, other letters become `?`."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in kept)
+
+
+def percent(weight: float) -> str:
+    share = 100 * weight
+    return f"{share:.1f} %" if share >= 0.095 or share == 0 else f"{share:.2f} %"

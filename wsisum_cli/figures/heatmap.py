@@ -9,13 +9,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.figures.canvas import DETAILS, HEADLINE, SMALL, TITLE, Canvas, enlarged, number_extent
-from wsisum_cli.figures.caption import NOTICE, Facts, facts_of, percent
-from wsisum_cli.figures.colours import GREY, HAIRLINE, WHITE, Colour, kind_colour
-from wsisum_cli.figures.legend import Swatch, draw_scale, draw_scale_bar, draw_swatches, swatch_columns
-from wsisum_cli.figures.page import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
-from wsisum_cli.figures.scale import Scale, coverage_scale, weight_scale
-from wsisum_cli.figures.tint import ground, squares, tinted
+from wsisum_cli.figures.canvas import (
+    DETAILS,
+    HEADLINE,
+    NOTICE,
+    SMALL,
+    TITLE,
+    Canvas,
+    Facts,
+    Swatch,
+    draw_scale,
+    draw_scale_bar,
+    draw_swatches,
+    enlarged,
+    facts_of,
+    number_extent,
+    percent,
+    swatch_columns,
+)
+from wsisum_cli.figures.colour import (
+    GREY,
+    HAIRLINE,
+    WHITE,
+    Colour,
+    Scale,
+    coverage_scale,
+    ground,
+    kind_colour,
+    squares,
+    tinted,
+    weight_scale,
+)
+from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
 from wsisum_cli.summary.reader import Summary, TissueMap
 
 ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}

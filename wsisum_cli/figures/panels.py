@@ -14,14 +14,23 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import SummaryError, UsageError
-from wsisum_cli.figures.canvas import DETAILS, SMALL, TITLE, Canvas, Style, enlarged
-from wsisum_cli.figures.caption import NOTICE, Facts, facts_of, plain
-from wsisum_cli.figures.colours import GREY, HAIRLINE, KINDS, WHITE
+from wsisum_cli.figures.canvas import (
+    DETAILS,
+    NOTICE,
+    SMALL,
+    TITLE,
+    Canvas,
+    Facts,
+    Style,
+    draw_scale,
+    draw_scale_bar,
+    enlarged,
+    facts_of,
+    plain,
+)
+from wsisum_cli.figures.colour import GREY, HAIRLINE, KINDS, WHITE, Scale, coverage_scale, ground, squares, tinted
 from wsisum_cli.figures.heatmap import checked_tissue, draw_kept
-from wsisum_cli.figures.legend import draw_scale, draw_scale_bar
-from wsisum_cli.figures.page import MARGIN, GridPlan, arrange_panels
-from wsisum_cli.figures.scale import Scale, coverage_scale
-from wsisum_cli.figures.tint import ground, squares, tinted
+from wsisum_cli.figures.layout import MARGIN, GridPlan, arrange_panels
 from wsisum_cli.summary.reader import Summary
 
 NAME, FIGURES = Style(30, 16), Style(22, 11, GREY)

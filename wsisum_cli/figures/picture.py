@@ -15,20 +15,22 @@ from wsisum_cli.figures.canvas import (
     DETAILS,
     HALO,
     HEADLINE,
+    NOTICE,
     SMALL,
     TITLE,
     Canvas,
+    Facts,
     Style,
+    draw_scale_bar,
     enlarged,
+    facts_of,
     number_extent,
+    percent,
     reduced,
     text_width,
 )
-from wsisum_cli.figures.caption import NOTICE, Facts, facts_of, percent
-from wsisum_cli.figures.colours import GREY, HAIRLINE, Colour, colours_of, ramp_colours
-from wsisum_cli.figures.labels import leaders, place_labels
-from wsisum_cli.figures.legend import draw_scale_bar
-from wsisum_cli.figures.page import MARGIN, PAD, TOP, Plan, arrange
+from wsisum_cli.figures.colour import GREY, HAIRLINE, Colour, colours_of, ramp_colours
+from wsisum_cli.figures.layout import MARGIN, PAD, TOP, Plan, arrange, leaders, place_labels
 from wsisum_cli.summary.reader import Summary
 
 MIN_BOX = 10  # px

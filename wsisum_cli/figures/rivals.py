@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import SummaryError, UsageError
-from wsisum_cli.features.embedding import SlideModels
 from wsisum_cli.features.h5 import StoredFeatures, load_h5
-from wsisum_cli.figures.caption import facts_of
+from wsisum_cli.figures.canvas import facts_of
 from wsisum_cli.figures.heatmap import checked_tissue
 from wsisum_cli.figures.panels import Panel
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER
-from wsisum_cli.models.choice import Choice, Choices, fitting
+from wsisum_cli.models.choice import Choice, Choices, SlideModels, fitting
 from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.selectors import SELECTORS, pick, weigh
 from wsisum_cli.summary.reader import Summary
 

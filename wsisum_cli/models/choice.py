@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.errors import ModelError, UsageError
-from wsisum_cli.features.embedding import SlideModels, serves
 from wsisum_cli.models.card import (
     SLIDE_ENCODER,
     SUMMARIZER,
@@ -20,10 +19,10 @@ from wsisum_cli.models.card import (
     parse_summarizer_card,
     read_fields,
 )
-from wsisum_cli.models.encoder import find_model, shipped_models, user_models
 from wsisum_cli.models.metadata import read_metadata
-from wsisum_cli.models.slide_encoder import load_slide_encoder
-from wsisum_cli.models.summarizer import MOST_KEPT, load_summarizer
+from wsisum_cli.models.places import find_model, shipped_models, user_models
+from wsisum_cli.models.slide_encoder import SlideEncoder, load_slide_encoder
+from wsisum_cli.models.summarizer import MOST_KEPT, Summarizer, load_summarizer
 from wsisum_cli.slides.source import sha256_of
 
 AUTO, NONE = "auto", "none"
@@ -172,3 +171,31 @@ def fitting(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) 
             continue
         if (card.encoder_sha256, card.dims) == (encoder_sha256, dims):
             yield Choice(path, card, named=False)
+
+
+@dataclass(frozen=True)
+class SlideModels:
+    """The models that see a whole slide's features; None where none is used."""
+
+    summarizer: Summarizer | None = None
+    slide_encoder: SlideEncoder | None = None
+    #: Names of those that nobody asked for: they were found to fit an encoder, and serve its features only.
+    unnamed: frozenset[str] = frozenset()
+
+    def serving(self, encoder_sha256: str | None) -> SlideModels:
+        """Those that serve features of the encoder of this sha256; None where nobody knows which made them."""
+        summarizer, slide_encoder = self.summarizer, self.slide_encoder
+        if summarizer is not None and not serves(summarizer.card, "summarizer" not in self.unnamed, encoder_sha256):
+            summarizer = None
+        named = "slide_encoder" not in self.unnamed
+        if slide_encoder is not None and not serves(slide_encoder.card, named, encoder_sha256):
+            slide_encoder = None
+        return SlideModels(summarizer, slide_encoder, self.unnamed)
+
+
+NO_MODELS = SlideModels()
+
+
+def serves(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
+    """Whether a model is for features of the encoder of this sha256; one that the user named always is."""
+    return named or card.encoder_sha256 == encoder_sha256

@@ -32,8 +32,8 @@ from wsisum_cli.models.card import (
     parse_summarizer_card,
     read_fields,
 )
-from wsisum_cli.models.encoder import shipped_models, user_models
 from wsisum_cli.models.metadata import copy_with_metadata, read_metadata, weight_files
+from wsisum_cli.models.places import shipped_models, user_models
 from wsisum_cli.models.session import Port, open_session
 from wsisum_cli.models.trial import try_model
 from wsisum_cli.slides.source import sha256_of

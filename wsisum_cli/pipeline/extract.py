@@ -14,16 +14,8 @@ from wsisum_cli.errors import FeaturesError
 from wsisum_cli.features.h5 import FeatureDraft, is_whole, write_feature_file
 from wsisum_cli.models.card import Card
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.pipeline.compress import (
-    Clock,
-    Job,
-    Options,
-    Tissue,
-    Tools,
-    choose_grid,
-    encode_tissue,
-    tissue_mask,
-)
+from wsisum_cli.pipeline.compress import Clock, Job, Options, Tissue, Tools
+from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, tissue_mask
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide, open_slide, read_overview
 from wsisum_cli.slides.source import sha256_of

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels
 from wsisum_cli.features.encode import Progress
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.random_draws import DRAWS
 from wsisum_cli.slides import jpeg

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wsisum_cli.features.embedding import SlideModels, Tokens
+from wsisum_cli.features.embedding import Tokens
 from wsisum_cli.features.encode import GivenFeatures
+from wsisum_cli.features.vectors import as_half
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Options, Tools
 from wsisum_cli.quality.measures import Quality, measure_selection
 from wsisum_cli.selection.budget import GUESS, coverage_curve, fewest
-from wsisum_cli.selection.candidates import as_half, draw_by_cluster, sample_candidates
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.candidates import draw_by_cluster, sample_candidates
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, Selection, pick, weigh
 from wsisum_cli.slides import jpeg

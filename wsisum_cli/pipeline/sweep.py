@@ -11,8 +11,9 @@ from typing import Any
 
 from wsisum_cli.errors import SlideError
 from wsisum_cli.figures.plot import as_png, new_figure
-from wsisum_cli.pipeline.compress import Job, Options, Scene, Tools, encoded, finished
+from wsisum_cli.pipeline.compress import Job, Options, Tools, finished
 from wsisum_cli.pipeline.job import Clock
+from wsisum_cli.pipeline.scene import Scene, encoded
 from wsisum_cli.selection.budget import KEEP, Limit
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import size_of

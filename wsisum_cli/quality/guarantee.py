@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.selection.candidates import Coords
+from wsisum_cli.features.vectors import Coords
 
 #: mm² in a µm².
 MM2 = 1e-6

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.features.similarity import nearest
-from wsisum_cli.selection.candidates import Features, checked
+from wsisum_cli.features.vectors import Features, checked
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.selection.weights import mean_error
 

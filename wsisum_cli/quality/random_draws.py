@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from wsisum_cli.features.embedding import Embedded, Tokens, cosine, embed, encode_slide, reconstruction
 from wsisum_cli.features.similarity import ONE, Cosines, fill_cosines, whole_rows
+from wsisum_cli.features.vectors import Features, Rows, as_half, one_thread
 from wsisum_cli.quality.measures import Quality, composition, mean_of
-from wsisum_cli.selection.candidates import Features, Rows, as_half, one_thread
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
 #: Draws by features, and by models, which take longer.

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.features.embedding import encode_slide
-from wsisum_cli.selection.candidates import Coords, Features, Rows, blocks, draw_by_cluster
-from wsisum_cli.selection.population import Population
+from wsisum_cli.features.embedding import EmbeddingScore, encode_slide
+from wsisum_cli.features.vectors import Coords, Features, Rows, blocks, unit_rows
+from wsisum_cli.selection.candidates import draw_by_cluster
+from wsisum_cli.selection.patches import Population
 
 
 def pick_random(population: Population, keep: int) -> Rows:
@@ -83,3 +84,38 @@ def _entropy(features: Features) -> npt.NDArray[np.float64]:
     share = np.abs(features.astype(np.float64)) + 1e-8
     share /= share.sum(axis=1, keepdims=True)
     return np.asarray(-(share * np.log(share)).sum(axis=1), np.float64)
+
+
+ATTEMPTS = 200
+
+
+def pick_attempts(population: Population, keep: int, attempts: int = ATTEMPTS) -> Rows:
+    """The best of so many draws: rows (K,). Without a summarizer the plain mean of features is the embedding.
+
+    They are drawn from the candidates; from twice as many patches as are to be kept where that is no fewer than there
+    are candidates. Raises ModelError.
+    """
+    rows = population.candidates.rows
+    if keep >= len(rows):
+        more = min(2 * keep, len(population.features))  # as many as a summarizer sees at once
+        rows = np.sort(draw_by_cluster(population.candidates.cluster, more, population.seed))
+    seeds = np.random.default_rng(population.seed).integers(2**63, size=attempts)
+    cluster = population.candidates.cluster[rows]
+    places = np.stack([draw_by_cluster(_dense(cluster), keep, int(seed)) for seed in seeds])
+    best = int(score_draws(population, rows, places).argmax())
+    return np.asarray(rows[places[best]], np.int64)
+
+
+def score_draws(population: Population, rows: Rows, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Cosine (B,) between the embeddings of each of the draws `places` (B, K) from `rows` (M,), and of all M."""
+    summarizer = population.models.summarizer
+    if summarizer is not None:
+        return EmbeddingScore(summarizer, population.tokens, rows)(rows[places])
+    features = population.features[rows].astype(np.float64)
+    made = unit_rows(features[places].mean(axis=1))
+    return np.asarray(made @ unit_rows(features.mean(axis=0, keepdims=True))[0], np.float64)
+
+
+def _dense(cluster: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Labels without gaps, which a sample may have."""
+    return np.asarray(np.unique(cluster, return_inverse=True)[1], np.int64)

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.features.similarity import NONE, Cosines, fill_cosines, total, whole_rows
-from wsisum_cli.selection.candidates import Features, Rows, draw_by_cluster
+from wsisum_cli.features.vectors import Features, Rows
+from wsisum_cli.selection.candidates import draw_by_cluster
 
 #: Cosines between pool and tissue that are worked on, two bytes each.
 MOST_COSINES = 40_000_000

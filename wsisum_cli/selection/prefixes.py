@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.features.similarity import cosines
-from wsisum_cli.selection.candidates import Features, blocks, checked, one_thread, unit_rows
+from wsisum_cli.features.vectors import Features, blocks, checked, one_thread, unit_rows
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,17 @@ import numpy.typing as npt
 
 from wsisum_cli.features.embedding import RetoldScore
 from wsisum_cli.features.similarity import nearest
-from wsisum_cli.selection.attempts import pick_attempts
-from wsisum_cli.selection.baselines import pick_attention, pick_cluster, pick_entropy, pick_location, pick_random
-from wsisum_cli.selection.candidates import Features, Rows, checked
+from wsisum_cli.features.vectors import Features, Rows, checked
+from wsisum_cli.selection.baselines import (
+    pick_attempts,
+    pick_attention,
+    pick_cluster,
+    pick_entropy,
+    pick_location,
+    pick_random,
+)
 from wsisum_cli.selection.facility import greedy
-from wsisum_cli.selection.population import Population
+from wsisum_cli.selection.patches import Population
 from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
 from wsisum_cli.selection.weights import fit_weights
 from wsisum_cli.selection.wsisum import pick_levels

@@ -6,12 +6,14 @@ Rousseeuw, Information Systems 101:101804, 2021).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.features.similarity import Cosines, two_best
+from wsisum_cli.features.similarity import Cosines, total, two_best
+from wsisum_cli.selection.facility import Pool
+from wsisum_cli.selection.weights import fit_mean, mean_error
 
 #: How often all candidates are tried at most.
 PASSES = 2
@@ -75,3 +77,236 @@ class _State:
         self.kept[place] = row
         self.rank()
         return True
+
+
+#: Swaps at most, how many are weighed up before each, and how many are then tried.
+SWAPS, SHORTLIST, TRIED = 64, 400, 6
+
+
+#: A swap that gains less of the error than this is not worth it.
+WORTH = 1e-3
+
+
+#: Patches that the mean lacks most, and kept ones that it needs least, that are tried against each other.
+LACKING, LIGHT = 32, 12
+
+
+#: Random draws that tell how far the mean is by chance.
+CHANCES = 24
+
+
+#: The same, how badly the worst served fares.
+MINIMA = 200
+
+
+def tune_mean(
+    features: np.ndarray,
+    mean: np.ndarray,
+    pool: Pool,
+    fixed: Sequence[int],
+    free: Sequence[int],
+    floor: int,
+    lowest: int | None = None,
+    goal: float = 0.0,
+) -> list[int]:
+    """Places in the pool instead of the `free` ones, whose best weighted mean with the `fixed` is nearer to `mean`.
+
+    `features` (P, D) of the pool and `mean` (D,) are float64. The summed coverage does not fall below `floor`, nor
+    the minimum below `lowest`; None: not at all. Each swap is the one that gains most for what it costs in coverage.
+    An error (1 - cosine) of `goal` is near enough.
+    """
+    tuning = _Tuning(features, mean, pool, [*fixed, *free], len(fixed), floor)
+    if lowest is not None:
+        tuning.lowest = min(tuning.lowest, lowest)
+    for _ in range(SWAPS):
+        if goal and tuning.missed() <= goal:
+            break
+        if not tuning.swap():
+            break
+    return tuning.kept[len(fixed) :]
+
+
+def chance_minimum(pool: Pool, count: int) -> int:
+    """How well the worst served is at best by `count` patches drawn at random `MINIMA` times."""
+    rng = np.random.default_rng(0)
+    drawn = (rng.permutation(len(pool.rows))[:count] for _ in range(MINIMA))
+    return max(int(pool.served[rows].max(axis=0).min()) for rows in drawn)
+
+
+def chance_error(features: np.ndarray, mean: np.ndarray, pool: Pool, count: int) -> float:
+    """How far the mean of `count` patches drawn at random, weighted by how many each serves best, is from `mean`.
+
+    1 - cosine, of features (P, D) of the pool; the mean over `CHANCES` draws, always the same ones.
+    """
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(CHANCES):
+        drawn = rng.permutation(len(pool.rows))[:count]
+        counts = np.bincount(pool.served[drawn].argmax(axis=0), minlength=len(drawn))
+        errors.append(mean_error(features[drawn], counts / counts.sum(), mean))
+    return float(np.mean(errors))
+
+
+class _Tuning:
+    def __init__(
+        self, features: np.ndarray, mean: np.ndarray, pool: Pool, kept: list[int], fixed: int, floor: int
+    ) -> None:
+        self.features, self.mean, self.pool = features, mean, pool
+        self.kept, self.fixed, self.floor = kept, fixed, floor
+        self.squares = np.einsum("ij,ij->i", features, features)
+        self.serve()
+        self.lowest = int(self.best.min())
+        self.weights, self.error = self.fit(kept)
+
+    def serve(self) -> None:
+        self.first, self.best, self.second = two_best(self.pool.served[self.kept])
+        self.without: dict[int, np.ndarray] = {}  # how well all are served without the one in a place
+
+    def fit(self, kept: Sequence[int]) -> tuple[np.ndarray, float]:
+        """The weights of these, and the square of what is left of the mean."""
+        chosen = self.features[list(kept)]
+        weights = fit_mean(chosen, self.mean, np.full(len(kept), 1 / len(kept)))
+        rest = self.mean - weights @ chosen
+        return weights, float(rest @ rest)
+
+    def missed(self) -> float:
+        """1 - cosine of the weighted mean."""
+        return mean_error(self.features[self.kept], self.weights, self.mean)
+
+    def swap(self) -> bool:
+        """Do the best of the shortlist that bears fitting anew."""
+        rated = sorted(self.rated([*self.of_its_own(), *self.lacking()]))
+        return any(self.take(place, row) for _, place, row in rated[:TRIED])
+
+    def rated(self, swaps: Iterable[tuple[float, int, int]]) -> Iterator[tuple[float, int, int]]:
+        """Those (gain, place among the kept, row that takes it) that are allowed, with what they cost per gain."""
+        now = total(self.best)
+        for gain, place, row in swaps:
+            after = self.covered(place, row)
+            if after >= self.floor:
+                cost = max(now - after, 0) + (now - self.floor) / 16  # a swap that costs nothing still takes a turn
+                yield -gain / max(cost, 1.0), place, row
+
+    def of_its_own(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch for one that it serves."""
+        place = self.first[self.pool.rows]
+        own = np.flatnonzero(place >= self.fixed)
+        own = own[~np.isin(own, self.kept)]
+        gain = self.error - self.errors(own, place[own])
+        order = np.argsort(-gain, kind="stable")[:SHORTLIST]
+        return [(float(gain[at]), int(place[own[at]]), int(own[at])) for at in order if gain[at] > self.error * WORTH]
+
+    def lacking(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch that the mean hardly needs for one that it lacks: a step of Frank and Wolfe (1956)."""
+        now = self.weights @ self.features[self.kept]
+        rest = self.mean - now
+        along = np.maximum(self.features @ rest - now @ rest, 0)
+        along[self.kept] = 0
+        apart = self.squares - 2 * (self.features @ now) + now @ now
+        gain = along**2 / np.maximum(apart, np.finfo(float).tiny)
+        light = self.fixed + np.argsort(self.weights[self.fixed :], kind="stable")[:LIGHT]
+        rows = np.argsort(-gain, kind="stable")[:LACKING]
+        return [(float(gain[row]), int(place), int(row)) for row in rows for place in light if gain[row] > 0]
+
+    def covered(self, place: int, row: int) -> int:
+        """The summed coverage with `row` in that place; -1 where the minimum falls."""
+        if place not in self.without:
+            self.without[place] = np.where(self.first == place, self.second, self.best)
+        served = np.maximum(self.pool.served[row], self.without[place])
+        return total(served) if int(served.min()) >= self.lowest else -1
+
+    def take(self, place: int, row: int) -> bool:
+        """Put `row` in that place, where the mean then comes nearer."""
+        kept = [*self.kept[:place], row, *self.kept[place + 1 :]]
+        weights, error = self.fit(kept)
+        if error >= self.error * (1 - WORTH):
+            return False
+        self.kept, self.weights, self.error = kept, weights, error
+        self.serve()
+        return True
+
+    def errors(self, rows: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """What would be left of the mean if each of `rows` took a place, and the weight that goes with it."""
+        chosen = self.features[self.kept]
+        rest = self.mean - self.weights @ chosen
+        weight, old = self.weights[place], np.asarray(self.kept)[place]
+        along = self.features @ rest
+        across = np.einsum("ij,ij->i", self.features[rows], self.features[old])
+        apart = self.squares[rows] + self.squares[old] - 2 * across
+        return np.asarray(self.error + 2 * weight * (along[old] - along[rows]) + weight**2 * apart)
+
+
+#: Choices (B, K) of rows of the N patches to scores (B,), the higher the better.
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+#: How often swaps are proposed, how many at a time, and among how many neighbours each is looked for.
+ROUNDS, PROPOSALS, NEIGHBOURS = 8, 64, 8
+
+
+#: How much farther from the slide's mean the weighted mean may be afterwards.
+FARTHER = 1.03
+
+
+def tune_score(
+    score: Score, features: np.ndarray, mean: np.ndarray, pool: Pool, fixed: Sequence[int], free: list[int], floor: int
+) -> list[int]:
+    """Places in the pool instead of the `free` ones that `score` rates higher together with the `fixed`.
+
+    `features` (P, D) of the pool and `mean` (D,) are float64. The summed coverage does not fall below `floor`, nor
+    the minimum at all. In each round one swap at a time is tried for many places, then the best of them together.
+    """
+    served, count = pool.served, len(fixed)
+    kept = [*fixed, *free]
+    lowest = int(served[kept].max(axis=0).min())
+    farthest = _distance(features, mean, kept) * FARTHER
+    for turn in range(ROUNDS):
+        proposed = propose(pool, kept, count, turn, floor)
+        if not proposed:
+            break
+        # Scores are compared within a call alone: what a model sees, and so its score, may differ between calls.
+        rated = score(pool.rows[[kept, *(_swapped(kept, [(place, row)]) for _, place, row in proposed)]])
+        gain = rated[1:] - rated[0]
+        spare = total(served[kept].max(axis=0)) - floor
+        cost = np.array([max(lost, 0) for lost, _, _ in proposed]) + spare / 16 + 1
+        best = [proposed[number][1:] for number in np.argsort(-gain / cost, kind="stable") if gain[number] > 0]
+        together = [_swapped(kept, best[:size]) for size in (1, 2, 3, 4, 6, 8, 12, 16) if size <= len(best)]
+        together = [other for other in together if _covers(served, other, floor, lowest)]
+        together = [other for other in together if _distance(features, mean, other) <= farthest]
+        if together:
+            together = [kept, *together]
+            kept = together[int(score(pool.rows[together]).argmax())]
+    return kept[count:]
+
+
+def propose(pool: Pool, kept: Sequence[int], fixed: int, turn: int, floor: int) -> list[tuple[int, int, int]]:
+    """For each place past the `fixed` one patch of its own: (coverage lost, place, row); another at each turn."""
+    first, best, second = two_best(pool.served[list(kept)])
+    own, now = first[pool.rows], total(best)
+    proposed = []
+    for place in range(fixed, len(kept)):
+        near = np.setdiff1d(np.flatnonzero(own == place), kept)
+        near = near[np.argsort(-best[pool.rows[near]], kind="stable")[:NEIGHBOURS]]
+        others = np.where(first == place, second, best)
+        after = np.array([total(np.maximum(pool.served[row], others)) for row in near])
+        order = np.argsort(-after, kind="stable")
+        if turn < len(order) and after[order[turn]] >= floor:
+            proposed.append((now - int(after[order[turn]]), place, int(near[order[turn]])))
+    return sorted(proposed)[:PROPOSALS]
+
+
+def _swapped(kept: Sequence[int], swaps: Sequence[tuple[int, int]]) -> list[int]:
+    changed = list(kept)
+    for place, row in swaps:
+        changed[place] = row
+    return changed
+
+
+def _covers(served: np.ndarray, kept: list[int], floor: int, lowest: int) -> bool:
+    best = served[kept].max(axis=0)
+    return total(best) >= floor and int(best.min()) >= lowest
+
+
+def _distance(features: np.ndarray, mean: np.ndarray, kept: list[int]) -> float:
+    rest = mean - fit_mean(features[kept], mean, np.full(len(kept), 1 / len(kept))) @ features[kept]
+    return float(rest @ rest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.selection.candidates import Features, as_half, checked, one_thread
+from wsisum_cli.features.vectors import Features, as_half, checked, one_thread
 
 Weights = npt.NDArray[np.float64]
 

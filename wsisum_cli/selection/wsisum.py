@@ -24,12 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisum_cli.features.similarity import ONE, Cosines, total, two_best
-from wsisum_cli.selection.candidates import Features, Rows, one_thread
+from wsisum_cli.features.vectors import Features, Rows, one_thread
 from wsisum_cli.selection.facility import Pool, greedy
 from wsisum_cli.selection.rarity import pick_rare, usual_share
-from wsisum_cli.selection.scoring import Score, tune_score
-from wsisum_cli.selection.swaps import improve, losses
-from wsisum_cli.selection.tuning import chance_error, chance_minimum, tune_mean
+from wsisum_cli.selection.swaps import Score, chance_error, chance_minimum, improve, losses, tune_mean, tune_score
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
 FIRST_LEVEL = 32

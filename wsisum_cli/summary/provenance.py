@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from wsisum_cli.features.embedding import SlideModels
 from wsisum_cli.features.encode import GivenFeatures
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.verdict import Thresholds, judge

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from wsisum_cli.features.vectors import as_half, blocks
 from wsisum_cli.quality.random_draws import Draws
-from wsisum_cli.selection.candidates import as_half, blocks
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.container import container_parts, write_container

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import ModelError
-from wsisum_cli.features.embedding import SlideModels, Tokens, cosine, embed, encode_slide
+from wsisum_cli.features.embedding import Tokens, cosine, embed, encode_slide
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SlideEncoder
 from wsisum_cli.models.summarizer import Summarizer

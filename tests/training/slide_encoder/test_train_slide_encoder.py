@@ -20,8 +20,8 @@ from typer.testing import CliRunner  # noqa: E402
 
 from wsisum_cli.commands.train import train_app  # noqa: E402
 from wsisum_cli.errors import FeaturesError, UsageError  # noqa: E402
-from wsisum_cli.features.embedding import SlideModels  # noqa: E402
 from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
+from wsisum_cli.models.choice import SlideModels  # noqa: E402
 from wsisum_cli.models.session import open_session  # noqa: E402
 from wsisum_cli.models.slide_encoder import SlideEmbedding, load_slide_encoder  # noqa: E402
 from wsisum_cli.summary.reader import open_summary  # noqa: E402

@@ -25,7 +25,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from wsisum_cli.commands import train as cli  # noqa: E402
 from wsisum_cli.errors import FeaturesError, ModelError, UsageError  # noqa: E402
-from wsisum_cli.features.embedding import SlideModels  # noqa: E402
+from wsisum_cli.models.choice import SlideModels  # noqa: E402
 from wsisum_cli.models.session import Session, open_session  # noqa: E402
 from wsisum_cli.models.slide_encoder import load_slide_encoder  # noqa: E402
 from wsisum_cli.models.summarizer import Summarizer, load_summarizer, run_graph  # noqa: E402

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from wsisum_cli.features.embedding import NO_MODELS, SlideModels, Tokens
-from wsisum_cli.selection.candidates import Candidates, Coords, Features
+from wsisum_cli.features.embedding import Tokens
+from wsisum_cli.features.vectors import Coords, Features
+from wsisum_cli.models.choice import NO_MODELS, SlideModels
+from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.facility import Pool, pool_of
 
 

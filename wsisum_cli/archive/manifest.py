@@ -1,0 +1,79 @@
+"""A manifest: what a CSV says of single slides."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.slide import PLAUSIBLE_MPP
+
+MAX_NAME = 200  # characters; file systems take 255 bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a manifest says of one slide."""
+
+    mpp: float | None = None
+    mask: Path | None = None
+    name: str | None = None
+
+
+@dataclass
+class Manifest:
+    """Rows of a manifest by slide: a path within the archive, or a file name."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
+
+    def entry(self, relative: Path) -> Entry:
+        for key in (relative.as_posix(), relative.name):
+            if key in self.entries:
+                self.unused.discard(key)
+                return self.entries[key]
+        return Entry()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """CSV with the columns slide, mpp, mask, name; all but the first may be missing or empty.
+
+    A mask's path is relative to the manifest. Raises UsageError.
+    """
+    entries: dict[str, Entry] = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            known = {"slide", "mpp", "mask", "name"}
+            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
+                found = ", ".join(reader.fieldnames or ()) or "none"
+                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
+            for row in reader:
+                slide = (row["slide"] or "").strip()
+                if not slide or slide in entries:
+                    what = f"{slide} is named twice" if slide else "no slide is named"
+                    raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
+                entries[slide] = manifest_entry(row, path, reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
+    return Manifest(entries, set(entries))
+
+
+def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entry:
+    values = {key: (value or "").strip() for key, value in row.items() if key}
+    mask = path.parent / values["mask"] if values.get("mask") else None
+    if mask is not None and not mask.is_file():
+        raise UsageError(f"{path.name}, line {line}: there is no mask {values['mask']}")
+    name = values.get("name") or None
+    if name and (set(name) & set("/\\") or name.startswith(".") or not name.isprintable() or len(name) > MAX_NAME):
+        raise UsageError(f"{path.name}, line {line}: the name {name!r} is no plain file name; give another")
+    try:
+        mpp = float(values["mpp"]) if values.get("mpp") else None
+    except ValueError as error:
+        raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number") from error
+    low, high = PLAUSIBLE_MPP
+    if mpp is not None and not low <= mpp <= high:
+        raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
+    return Entry(mpp, mask, name)

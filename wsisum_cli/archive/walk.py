@@ -1,0 +1,97 @@
+"""A tree of folders -> the slides in it, and what is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
+from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.slides.slide import SLIDE_SUFFIXES
+from wsisum_cli.slides.source import Source, companion, find_source, group_series
+from wsisum_cli.summary.reader import open_summary
+
+
+def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
+    """Slides below `source`, outcomes of what looks like slides and is not, and the number of other files."""
+    if source.is_file():
+        return [find_source(source)], [], 0
+    if not source.is_dir():
+        raise UsageError(f"{source}: {'not a file or folder' if source.exists() else 'no such file or folder'}")
+    sources: list[Source] = []
+    outcomes: list[Outcome] = []
+    other_files = 0
+    for folder, names in walk(source, output, outcomes):
+        named = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
+        other_files += len(names) - len(named)
+        slides = [path for path in named if path.is_file() or not path.exists()]
+        for path in set(named) - set(slides):  # reading one would wait forever
+            name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
+            outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
+        series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
+        sources += [Source(first, (first, *others)) for first, *others in series]
+        sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
+        outcomes += outcomes_of_parts(series, source)
+    return sorted(sources, key=lambda found: found.path), outcomes, other_files
+
+
+def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their file names, sorted; follows links to folders once, leaves out hidden names and `output`.
+
+    Folders that hold an MRXS's pixels, and those that cannot be listed, become outcomes.
+    """
+
+    def note(error: OSError) -> None:
+        name = Path(error.filename or "").relative_to(root).as_posix()
+        outcomes.append(Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})"))
+
+    seen = {output.resolve()}
+    for name, folders, files in os.walk(root, onerror=note, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        companions = {c.name: file for file in files if (c := companion(folder / file))}
+        for inside in sorted(companions.keys() & set(folders)):
+            relative = (folder / inside).relative_to(root).as_posix()
+            message = f"holds the pixels of {companions[inside]}"
+            outcomes.append(Outcome(relative + "/", SKIPPED, "companion folder", message))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in companions)
+        yield folder, sorted(file for file in files if not file.startswith("."))
+
+
+def outcomes_of_parts(series: list[list[Path]], root: Path) -> list[Outcome]:
+    """Of DICOM files that belong to a slide whose first file has its own outcome."""
+    return [
+        Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
+        for first, *others in series
+        for path in others
+    ]
+
+
+class SourceIndex:
+    """Finds the slides that summaries were made from, in an archive that is walked once."""
+
+    def __init__(self, source: Path) -> None:
+        self._single = source if source.is_file() else None
+        sources = [] if self._single else find_slides(source, source / "no output here")[0]
+        self._by_size: dict[int, list[Source]] = {}
+        for found in sources:
+            with contextlib.suppress(OSError):
+                self._by_size.setdefault(found.bytes, []).append(found)
+
+    def find(self, summary: str | Path) -> Path | None:
+        """By size, then content; None where the archive has no such slide, or the summary does not say."""
+        if self._single is not None:
+            return self._single
+        try:
+            with open_summary(summary) as opened:
+                wanted = opened.attributes["source"]
+                fitting = self._by_size.get(wanted["bytes"], [])
+                same = [found for found in fitting if found.sha256 == wanted["sha256"]]
+        except (WsisumError, OSError, KeyError, TypeError):
+            return None
+        return same[0].path if same else None

@@ -1,0 +1,168 @@
+"""`wsisum compress`: an archive of slides -> summary slides."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsisum_cli.commands.options import (
+    DEFAULT_ENCODER,
+    Device,
+    DryRunOption,
+    EncoderOption,
+    ManifestOption,
+    MppOption,
+    ReportOption,
+    SlidesArgument,
+    ThresholdOption,
+    WorkersOption,
+)
+from wsisum_cli.commands.runs import run_or_foresee
+from wsisum_cli.errors import UsageError
+
+
+class Selector(StrEnum):
+    wsisum = "wsisum"
+    facility = "facility"
+    attempts = "attempts"
+    random = "random"
+    cluster = "cluster"
+    location = "location"
+    entropy = "entropy"
+    attention = "attention"
+
+
+class Pixels(StrEnum):
+    auto = "auto"
+    source = "source"
+    jpeg = "jpeg"
+
+
+class Artefacts(StrEnum):
+    guard = "guard"
+    keep = "keep"
+
+
+def compress(
+    source: SlidesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")] = Path("summaries"),
+    mpp: MppOption = None,
+    manifest: ManifestOption = None,
+    encoder: EncoderOption = DEFAULT_ENCODER,
+    summarizer: Annotated[
+        str, typer.Option(help="Name or ONNX file; auto: one trained on the encoder, where there is one; none.")
+    ] = "auto",
+    slide_encoder: Annotated[str, typer.Option(help="Likewise.")] = "auto",
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder of existing h5 features (TRIDENT, CLAM, STAMP).", exists=True, file_okay=False),
+    ] = None,
+    patch_size_level0: Annotated[
+        int | None, typer.Option(min=1, help="Patch side in level-0 px, for features that do not say.")
+    ] = None,
+    keep: Annotated[str, typer.Option(help="Patches to keep; auto: one in eight, 8 to 64.", metavar="K|auto")] = "auto",
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Size of a summary at most: 5MB, 800kB, 4MiB.", metavar="SIZE")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Coverage to reach, 0 to 1, with as few patches as do.", metavar="COVERAGE")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Measure 8 to 256 patches on each slide: a table and a figure, no summary.")
+    ] = False,
+    selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
+    rare: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Share of the kept patches for tissue that the others serve worst; 1/32 to 1/8 by default, more where "
+            "a kept one stands for more.",
+            metavar="SHARE",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
+    draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
+    threshold: ThresholdOption = None,
+    pixels: Annotated[
+        Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
+    ] = Pixels.auto,
+    artefacts: Annotated[
+        Artefacts, typer.Option(help="Leave out pen, blur, folds, bubbles and the like, or keep them.")
+    ] = Artefacts.guard,
+    device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
+    workers: WorkersOption = 1,
+    force: Annotated[bool, typer.Option("--force", help="Make summaries again that are up to date.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: ReportOption = False,
+) -> None:
+    """Summarize every slide of an archive; summaries that are up to date are skipped.
+
+    Exit code 1 when a slide failed. The folder of summaries mirrors the archive, and holds report.csv and
+    report.json.
+    """
+    from wsisum_cli.archive.plan import Request
+    from wsisum_cli.archive.workers import Setup, cores
+    from wsisum_cli.models.choice import choose_models
+    from wsisum_cli.models.places import find_model, user_folder
+    from wsisum_cli.pipeline.compress import Options
+    from wsisum_cli.pipeline.product import SUMMARIES, SWEEPS
+    from wsisum_cli.quality.verdict import read_thresholds
+    from wsisum_cli.selection.budget import check_target, parse_bytes, parse_keep
+    from wsisum_cli.slides.source import sha256_of
+
+    check_together(selector, sweep, features, keep, max_bytes, target, rare, patch_size_level0)
+    check_target(target)
+    options = Options(
+        keep=parse_keep(keep),
+        max_bytes=parse_bytes(max_bytes) if max_bytes is not None else None,
+        target=target,
+        selector=selector.value,
+        rare=rare,
+        seed=seed,
+        pixels=pixels.value,
+        artefacts=artefacts.value,
+        patch_size_level0=patch_size_level0,
+        draws=draws,
+        thresholds=tuple(threshold or ()),
+    )
+    read_thresholds(options.thresholds)  # before anything is done
+    folders = [user_folder()]
+    model = find_model(encoder, folders)
+    choices = choose_models(summarizer, slide_encoder, model, features is not None, options.keep, folders)
+    if selector == Selector.attention and choices.slide_encoder is None:
+        raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
+    product = SWEEPS if sweep else SUMMARIES
+    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, product, choices)
+    run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+
+
+def check_together(
+    selector: Selector,
+    sweep: bool,
+    features: Path | None,
+    keep: str,
+    max_bytes: str | None,
+    target: float | None,
+    rare: float | None,
+    patch_size_level0: int | None,
+) -> None:
+    """Raise UsageError for options of `compress` that do not go together."""
+    from wsisum_cli.selection.selectors import NESTED
+
+    free = sweep or max_bytes is not None or target is not None
+    if sweep and (keep, max_bytes, target) != ("auto", None, None):
+        raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
+    if features is not None and selector.value not in NESTED and free:
+        raise UsageError(
+            f"--selector {selector.value} with --features: expected --keep alone, since only patches that would be "
+            f"kept are looked at, and this selector keeps others for every K; or use --selector {Selector.wsisum.value}"
+        )
+    if rare is not None and selector != Selector.wsisum:
+        raise UsageError(f"--rare: expected --selector {Selector.wsisum.value}, found {selector.value}; leave one out")
+    if patch_size_level0 is not None and features is None:
+        raise UsageError("--patch-size-level0 is of given features; give --features, or leave it out")

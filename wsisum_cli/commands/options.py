@@ -1,0 +1,65 @@
+"""Options and exit codes that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+#: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
+FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
+DEFAULT_ENCODER = "encoder"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+def command_group(summary: str) -> typer.Typer:
+    """A group of commands; every group behaves alike."""
+    return typer.Typer(
+        help=summary,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+# Of commands that walk an archive.
+SlidesArgument = Annotated[Path, typer.Argument(help="A folder of slides, or one slide.", metavar="SOURCE")]
+MppOption = Annotated[
+    float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")
+]
+ManifestOption = Annotated[
+    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name.", exists=True, dir_okay=False)
+]
+EncoderOption = Annotated[str, typer.Option(help="Name of a bundled or added encoder, or an ONNX file.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Slides to process at a time, each in its own process.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
+ThresholdOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Threshold of the verdict, repeatable: NAME=PASS/FAIL in percentiles of random draws, or a value such as "
+        "'coverage>=0.9'.",
+        metavar="THRESHOLD",
+    ),
+]
+ReportOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+# Of commands that take summaries.
+SummariesArgument = Annotated[
+    list[str], typer.Argument(help="Summary slides, or folders of them.", metavar="SUMMARY|FOLDER...")
+]
+SummarizerFileOption = Annotated[
+    str | None, typer.Option(help="Summarizer file, if it is not one of the bundled or added models.")
+]
+SlideEncoderFileOption = Annotated[
+    str | None, typer.Option(help="Slide encoder file, if it is not one of the bundled or added models.")
+]
+ModelsDeviceOption = Annotated[Device, typer.Option(help="Device on which the models run.")]

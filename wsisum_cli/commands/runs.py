@@ -1,0 +1,90 @@
+"""One run over an archive, carried out or foreseen, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wsisum_cli.commands.options import FOUND, INTERRUPTED
+
+
+def run_or_foresee(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
+    from wsisum_cli.archive.manifest import Manifest, read_manifest
+    from wsisum_cli.archive.run import Run
+
+    rows = read_manifest(manifest) if manifest else Manifest()
+    if dry_run:
+        foresee_run(request, rows, as_json)
+    else:
+        carry_out(Run(request, setup, workers), rows, as_json)
+
+
+def foresee_run(request: Any, manifest: Any, as_json: bool) -> None:
+    from wsisum_cli.archive.plan import plan_archive
+    from wsisum_cli.archive.report import read_outcomes
+    from wsisum_cli.archive.run import foresee
+    from wsisum_cli.commands.console import output, print_outcomes, warn
+
+    plan = plan_archive(request, manifest, read_outcomes(request.output))
+    outcomes = [*plan.outcomes, *(foresee(source, job, request.product) for source, job in plan.jobs)]
+    warn_of_unused(manifest)
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            warn(outcome.message)
+    if as_json:
+        typer.echo(json.dumps({"slides": [outcome.as_dict() for outcome in outcomes]}, indent=1))
+    else:
+        print_outcomes(output(), outcomes)
+    raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in outcomes) else 0)
+
+
+def warn_of_unused(manifest: Any) -> None:
+    from wsisum_cli.commands.console import warn
+
+    for name in sorted(manifest.unused):
+        warn(f"the manifest names {name}, which is not in the archive")
+
+
+def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
+    from wsisum_cli.archive.report import JSON_NAME
+    from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
+    from wsisum_cli.pipeline.product import SWEEPS
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
+    try:
+        with listening(messages()) as listener:
+            run.go(manifest, listener)
+    except KeyboardInterrupt:
+        warn("interrupted; run the same command again to go on")
+        raise typer.Exit(INTERRUPTED) from None
+    warn_of_unused(manifest)
+    report = run.request.output / JSON_NAME
+    if run.request.product is SWEEPS:
+        show_sweeps(run, as_json)
+    elif as_json:
+        typer.echo(report.read_text(encoding="utf-8"), nl=False)
+    else:
+        print_outcomes(output(), run.outcomes)
+        messages().print(f"report: {report}", markup=False)
+    raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in run.outcomes) else 0)
+
+
+def show_sweeps(run: Any, as_json: bool) -> None:
+    """Tables of the slides on which several numbers were tried, and why the others have none."""
+    from wsisum_cli.commands.console import output, print_outcomes, print_sweep
+    from wsisum_cli.pipeline.sweep import read_sweep
+
+    tables = {done.source: read_sweep(run.request.output / done.sweep) for done in run.outcomes if done.sweep}
+    if as_json:
+        slides = [{**done.as_dict(), "table": tables.get(done.source)} for done in run.outcomes]
+        typer.echo(json.dumps({"slides": slides}, ensure_ascii=False, indent=1))
+        return
+    for source, rows in sorted(tables.items()):
+        print_sweep(output(), source, rows)
+    without = [done for done in run.outcomes if not done.sweep]
+    if without:
+        print_outcomes(output(), without)

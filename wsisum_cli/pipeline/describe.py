@@ -1,0 +1,138 @@
+"""What a summary says of its slide and of itself: provenance and figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from wsisum_cli.features.embedding import Embedded
+from wsisum_cli.pipeline.job import Job
+from wsisum_cli.pipeline.keeping import Chosen, Tissue
+from wsisum_cli.pipeline.scene import Scene
+from wsisum_cli.quality.guarantee import guaranteed
+from wsisum_cli.quality.measures import Quality
+from wsisum_cli.quality.random_draws import BY_FEATURES, Draws
+from wsisum_cli.quality.verdict import read_thresholds
+from wsisum_cli.selection.budget import Limit
+from wsisum_cli.selection.candidates import Candidates
+from wsisum_cli.selection.selectors import Selection
+from wsisum_cli.slides.source import sha256_of
+from wsisum_cli.summary.attributes import little_tissue
+from wsisum_cli.summary.pixels import describe_pixels
+from wsisum_cli.summary.provenance import (
+    describe_features,
+    describe_models,
+    describe_source,
+    describe_standing,
+    describe_versions,
+    rounded,
+)
+from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, Draft, Kept, TissueMap, reference_of
+
+
+@dataclass
+class Written:
+    """What became of a slide that was summarized."""
+
+    bytes_in: int
+    bytes_out: int
+    patches: int
+    tissue_patches: int
+    pixels: str
+    provider: str
+    quality: Quality
+    reconstruction: float | None  # None without a summarizer, or when all candidates are kept
+    embedding_cosine: float | None  # None without a summarizer
+    verdict: str  # PASS, REVIEW or FAIL
+    bound: str  # what decided on the number of patches
+    target_reached: bool | None  # None where no coverage was asked for
+    broken_tiles: int
+    artefacts: int = 0
+    message: str = ""  # what should be looked at
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def draft_of(scene: Scene, chosen: Chosen, embedded: Embedded, draws: Draws, limit: Limit) -> Draft:
+    """All that the summary holds of the patches chosen."""
+    slide, options, candidates, tissue = scene.slide, scene.options, scene.keeping.candidates, chosen.tissue
+    measured = rounded(asdict(chosen.quality) | embedded.figures())
+    made = describe(scene, tissue) | describe_models(embedded.models)
+    made |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
+    made |= {"guarantee": represented(tissue, chosen.selection, slide.mpp), "trimmed_from": None}
+    reached = None if options.target is None else chosen.quality.coverage >= options.target
+    made |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
+    stored = {**describe_pixels(chosen.pixels, options.quality), **chosen.loss}
+    return Draft(
+        attributes={**made, "pixels": stored, "quality": measured},
+        overview=scene.overview,
+        overview_mpp=scene.overview_mpp,
+        kept=kept_patches(tissue, candidates, chosen.selection),
+        pixels=chosen.pixels,
+        tissue=tissue_map(tissue, candidates, chosen.selection),
+        reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
+        icc_profile=slide.pyramid.icc_profile,
+        artefacts=tissue.artefacts,
+    )
+
+
+def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -> Kept:
+    rows = selection.rows
+    coords, features = tissue.grid.coords[rows], tissue.features[rows]
+    return Kept(coords, features, selection.weights, selection.counts, candidates.cluster[rows])
+
+
+def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
+    told = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
+    return TissueMap(tissue.grid.coords, *told)
+
+
+def represented(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
+    return guaranteed(tissue.grid.coords, tissue.grid.patch_size_level0, mpp, selection.similarity)
+
+
+def written(job: Job, draft: Draft, seconds: dict[str, float]) -> Written:
+    attributes = draft.attributes
+    return Written(
+        bytes_in=attributes["source"]["bytes"],
+        bytes_out=job.output.stat().st_size,
+        patches=attributes["patches"],
+        tissue_patches=attributes["tissue_patches"],
+        pixels=attributes["pixels"]["mode"],
+        provider=attributes["provider"],
+        quality=Quality(**{name: attributes["quality"][name] for name in BY_FEATURES}),
+        reconstruction=attributes["quality"]["reconstruction"],
+        embedding_cosine=attributes["quality"]["embedding_cosine"],
+        verdict=attributes["verdict"]["verdict"],
+        bound=attributes["bound"],
+        target_reached=attributes["target_reached"],
+        broken_tiles=attributes["broken_tiles"]["count"],
+        artefacts=attributes["artefacts"]["count"],
+        message=little_tissue(attributes),
+        seconds=seconds,
+    )
+
+
+def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
+    """Provenance: all that is needed to make the summary again, and nothing that names a patient or a path."""
+    given, grid = tissue.given, tissue.grid
+    slide, job, options, encoder, damage = scene.slide, scene.job, scene.options, scene.tools.encoder, scene.damage
+    return {
+        "format_version": FORMAT_VERSION,
+        "disclaimer": DISCLAIMER,
+        "source": describe_source(slide, job.source),
+        "tissue_patches": len(tissue.features),
+        "patch": {
+            "patch_size": grid.reading.patch_size,
+            "patch_size_level0": grid.patch_size_level0,
+            "mpp": slide.mpp * grid.patch_size_level0 / grid.reading.patch_size,
+            "aligned": grid.aligned,
+            "reading": grid.reading.as_dict(),
+        },
+        "encoder": encoder.card.as_dict() if given is None else {"name": given.encoder},
+        "provider": encoder.provider if given is None else "none",
+        "features": describe_features(given, encoder, scene.tissue_share),
+        "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
+        "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
+        "artefacts": tissue.artefacts.as_dict(),
+        "versions": describe_versions(),
+    }

@@ -1,0 +1,158 @@
+"""A slide opened, its tissue found and encoded: all that is known before patches are picked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisum_cli.errors import NotASlideError, NoTissueError
+from wsisum_cli.features.encode import encode_patches, find_features, read_features
+from wsisum_cli.models.choice import SlideModels
+from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.keeping import Keeping, Tissue, pick_by
+from wsisum_cli.selection.budget import GUESS, Limit, most_kept
+from wsisum_cli.selection.selectors import pick
+from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.patches import plan_reading
+from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
+from wsisum_cli.summary.overview import blank_glass
+from wsisum_cli.tissue.artefacts import Watch, classify, part, part_picked
+from wsisum_cli.tissue.grid import Grid, lay_grid
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A slide whose tissue is encoded."""
+
+    slide: Slide
+    job: Job
+    options: Options
+    tools: Tools
+    models: SlideModels  # that serve its features
+    clock: Clock
+    damage: Damage
+    overview: np.ndarray  # (H, W, 3) uint8, without what is not tissue
+    overview_mpp: float
+    tissue_share: float  # of the tissue found, that lies in patches; 1 where these were laid over it
+    keeping: Keeping
+    limit: Limit  # by number alone
+    hashed: Any  # a future of the source's hash
+
+
+@contextmanager
+def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
+    """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
+    damage, encoder = Damage(), tools.encoder
+    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+        with clock("tissue"):
+            overview = read_overview(slide, damage, tools.threads)
+            mask = tissue_mask(slide, overview, job.mask)
+        with clock("features"):
+            grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
+            hashed = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
+            if grid is not None:
+                tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
+            else:
+                tissue = given_tissue(slide, job, options, encoder)
+        models = serving(tissue, tools)
+        with clock("selection"):
+            if tissue.given is not None:
+                tissue = readable(slide, tissue, options, damage, tools.threads, models)
+            limit = most_allowed(tissue, options)
+            keeping = Keeping(slide, tissue, limit.keep, options, tools, models, damage)
+            keeping.rows(min(limit.keep, GUESS))
+        yield Scene(
+            slide,
+            job,
+            options,
+            tools,
+            models,
+            clock,
+            damage,
+            overview=blank_glass(overview.pixels, mask),
+            overview_mpp=overview.mpp,
+            tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
+            keeping=keeping,
+            limit=limit,
+            hashed=hashed,
+        )
+
+
+def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
+    """(H, W) bool in the overview's frame. Raises NotASlideError, MaskError."""
+    if given is not None:
+        return read_mask(given, overview.pixels.shape[:2], overview.downsample)
+    if not is_brightfield(overview.pixels):
+        raise NotASlideError(
+            f"{slide.name}: the image is mostly dark, as fluorescence is; only brightfield slides can be summarized",
+            "not brightfield RGB",
+        )
+    return find_tissue(overview.pixels, overview.mpp)
+
+
+def given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
+    """The patches and features that somebody else's file holds. Raises FeaturesError."""
+    assert job.features is not None
+    given = read_features(find_features(job.features, job.source.path), slide, options.patch_size_level0)
+    size, card = given.patch_size_level0, encoder.card
+    reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
+    return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
+
+
+def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guarded: bool = False) -> Tissue:
+    """The patches of the grid that can be read; where `guarded`, without artefacts. Raises BrokenSlideError."""
+    watch = Watch(slide, grid) if guarded else None
+    features, rows = encode_patches(
+        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, watch
+    )
+    tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
+    return tissue if watch is None else tissue.rows(*part(tissue.grid.coords, classify(watch.statistics[rows])))
+
+
+def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
+    """Aligned to the tiles where those may be copied. Raises NoTissueError, NotASlideError, MppError."""
+
+    def lay(align: bool) -> Grid:
+        return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align, slide.name)
+
+    free = lay(align=False)
+    copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
+    grid = lay(align=True) if copied else free
+    if not len(grid.coords):
+        raise NoTissueError(
+            f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
+        )
+    return grid
+
+
+def most_allowed(tissue: Tissue, options: Options) -> Limit:
+    """How many patches `keep` allows, before bytes and coverage are looked at."""
+    free = options.max_bytes is not None or options.target is not None
+    return most_kept(len(tissue.features), options.keep, free)
+
+
+def readable(
+    slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
+) -> Tissue:
+    """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
+
+    def picked(rows: np.ndarray) -> np.ndarray:
+        some = tissue.rows(rows)
+        return pick(pick_by(some, options, models), most_allowed(some, options).keep, options.selector)
+
+    guarded = options.artefacts == "guard"
+    return tissue.rows(*part_picked(slide, tissue.grid, picked, damage, threads, guarded))
+
+
+def serving(tissue: Tissue, tools: Tools) -> SlideModels:
+    """Those of the models that are for features such as these."""
+    given = tissue.given
+    return tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
