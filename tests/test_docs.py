@@ -11,7 +11,7 @@ import pytest
 
 from wsisum_cli import errors
 from wsisum_cli.archive.report import STAGES
-from wsisum_cli.verification.verify import CODES
+from wsisum_cli.verification.finding import CODES
 
 ROOT = Path(__file__).parents[1]
 CLI = (ROOT / "docs/cli.md").read_text()

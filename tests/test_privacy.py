@@ -13,7 +13,8 @@ import tifffile
 from planted import PLANTED, SLIDE
 
 from wsisum_cli.models.encoder import load_encoder
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides import tiff
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import open_summary

@@ -10,7 +10,7 @@ from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.plan import Request, make_jobs, plan_archive
 from wsisum_cli.archive.walk import SourceIndex, find_slides
 from wsisum_cli.errors import UsageError
-from wsisum_cli.pipeline.compress import Options
+from wsisum_cli.pipeline.job import Options
 
 
 def touch(root: Path, *names: str) -> None:

@@ -21,7 +21,7 @@ from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.workers import Event, Setup, run_jobs
 from wsisum_cli.errors import UsageError
-from wsisum_cli.pipeline.compress import Job, Options
+from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.verification.verify import is_whole
 
@@ -76,11 +76,11 @@ class Scripted:
         self.source: str | None = None
         self.theirs.send(self.first_words.pop(0))
 
-    def give(self, source: str, _job: Job) -> None:
+    def assign(self, source: str, _job: Job) -> None:
         self.source = source
         self.theirs.send(("done", Outcome(source, "written")))
 
-    def hear(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
         kind, value = self.pipe.recv()
         return kind, value
 
@@ -198,7 +198,7 @@ def test_an_interruption_while_a_process_begins_is_heard_afterwards():
     begun = []
 
     def begin():
-        with workers.deaf():
+        with workers.hold_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             begun.append(subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True).stdout)
 
@@ -207,7 +207,7 @@ def test_an_interruption_while_a_process_begins_is_heard_afterwards():
         with pytest.raises(KeyboardInterrupt):
             begin()
         assert begun == ["True\n"]
-        with workers.deaf():
+        with workers.hold_interrupts():
             pass  # nothing came, nothing is raised
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

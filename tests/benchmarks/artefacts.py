@@ -26,7 +26,7 @@ from spoil import PAINTERS, as_ihc  # noqa: E402
 
 from wsisum_cli.models.encoder import load_encoder  # noqa: E402
 from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
-from wsisum_cli.selection.patches import Population  # noqa: E402
+from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
 from wsisum_cli.selection.selectors import keep_count, pick  # noqa: E402
 from wsisum_cli.slides.damage import Damage  # noqa: E402
 from wsisum_cli.slides.patches import read_patches  # noqa: E402
@@ -35,7 +35,7 @@ from wsisum_cli.tissue.artefacts import (  # noqa: E402
     KINDS,
     kinds_of,
     measure,
-    part,
+    split_artefacts,
 )
 from wsisum_cli.tissue.grid import lay_grid  # noqa: E402
 from wsisum_cli.tissue.mask import find_tissue  # noqa: E402
@@ -97,8 +97,8 @@ def encode(encoder, patches: np.ndarray) -> np.ndarray:
 
 def picks(features: np.ndarray, coords: np.ndarray) -> dict[str, np.ndarray]:
     """Rows that each selector keeps."""
-    population = Population(features, coords, sample_candidates(features, 500, 50, 0))
-    return {name: pick(population, keep_count(len(coords), KEEP), name) for name in SELECTORS}
+    tissue_patches = TissuePatches(features, coords, sample_candidates(features, 500, 50, 0))
+    return {name: pick(tissue_patches, keep_count(len(coords), KEEP), name) for name in SELECTORS}
 
 
 def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) -> list[str]:
@@ -110,7 +110,7 @@ def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) ->
             spoilt, rows = painted(patches, ["pen", "blurred", "fold"], np.random.default_rng(1 + painting))
             features = clean.copy()
             features[rows] = encode(encoder, spoilt[rows])
-            left, _ = part(coords, kinds_of(spoilt, MPP))
+            left, _ = split_artefacts(coords, kinds_of(spoilt, MPP))
             for guarded, rest in ((False, np.arange(len(coords))), (True, left)):
                 for name, picked in picks(features[rest], coords[rest]).items():
                     kept[name, guarded][painting] += np.isin(rest[picked], rows).sum(), len(picked)

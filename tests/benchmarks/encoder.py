@@ -88,10 +88,10 @@ def probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple
     for repeat in range(REPEATS):
         for train, test in GroupKFold(FOLDS, shuffle=True, random_state=repeat).split(features, labels, groups):
             scaler = StandardScaler().fit(features[train])
-            fit, seen = scaler.transform(features[train]), scaler.transform(features[test])
+            fit, candidate_rows = scaler.transform(features[train]), scaler.transform(features[test])
             model = LogisticRegression(max_iter=2000).fit(fit, labels[train])
-            linear[test] += model.predict(seen) != labels[test]
-            near[test] += vote(units(seen) @ units(fit).T, labels[train]) != labels[test]
+            linear[test] += model.predict(candidate_rows) != labels[test]
+            near[test] += vote(units(candidate_rows) @ units(fit).T, labels[train]) != labels[test]
     return linear / REPEATS, near / REPEATS
 
 

@@ -31,7 +31,7 @@ from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.quality.guarantee import guarantee
 from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.selection.candidates import Candidates, sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import SELECTORS, Selection, pick, weigh
 from wsisum_cli.selection.weights import mean_error
 
@@ -95,23 +95,23 @@ def errors_of(features: np.ndarray, selection: Selection) -> dict[str, float]:
     return dict(zip(ERRORS, (mean_error(kept, w, mean) for w in (shares, selection.weights)), strict=True))
 
 
-def picks(population: Population, selector: str, keeps: list[int]) -> Iterator[tuple[int, np.ndarray, float]]:
+def picks(tissue_patches: TissuePatches, selector: str, keeps: list[int]) -> Iterator[tuple[int, np.ndarray, float]]:
     """K, rows and seconds; of nested selectors the largest is picked once."""
     start = time.perf_counter()
-    longest = pick(population, max(keeps), selector) if selector in NESTED else None
+    longest = pick(tissue_patches, max(keeps), selector) if selector in NESTED else None
     for keep in keeps:
-        rows = pick(population, keep, selector) if longest is None else longest[:keep]
+        rows = pick(tissue_patches, keep, selector) if longest is None else longest[:keep]
         yield keep, rows, time.perf_counter() - start
         start = time.perf_counter()
 
 
-def figures_of(population: Population, rows: np.ndarray, with_models: bool) -> dict[str, float]:
-    selection = weigh(population.features, rows)
-    quality = measure_selection(population.features, selection, population.candidates.cluster)
+def figures_of(tissue_patches: TissuePatches, rows: np.ndarray, with_models: bool) -> dict[str, float]:
+    selection = weigh(tissue_patches.features, rows)
+    quality = measure_selection(tissue_patches.features, selection, tissue_patches.candidates.cluster)
     figures = {"coverage": quality.coverage, "p05": quality.coverage_p05, "min": quality.coverage_min}
-    figures |= errors_of(population.features, selection) | {"composition": quality.composition}
-    if with_models and population.models.summarizer is not None:
-        embedded = embed_tissue(population.models, population.tokens, population.candidates.rows, rows)
+    figures |= errors_of(tissue_patches.features, selection) | {"composition": quality.composition}
+    if with_models and tissue_patches.models.summarizer is not None:
+        embedded = embed_tissue(tissue_patches.models, tissue_patches.tokens, tissue_patches.candidates.rows, rows)
         figures |= {name: value for name, value in embedded.figures().items() if value is not None}
     return figures
 
@@ -125,17 +125,17 @@ def measure_slide(
     random = RandomDraws(features, draws)
     spread = {keep: random.figures(keep) for keep in keeps}
     del random
-    population = Population(features, coords, candidates, 0, int(side), models.serving(sha256))
+    tissue_patches = TissuePatches(features, coords, candidates, 0, int(side), models.for_features_of(sha256))
     rows_of_table: list[dict[str, object]] = []
     for selector in selectors:
         drawn = selector in ("attempts", "random", "cluster", "location")
         for seed in range(SEEDS if drawn else 1):
-            of_seed = Population(features, coords, candidates, seed, int(side), population.models)
+            of_seed = TissuePatches(features, coords, candidates, seed, int(side), tissue_patches.models)
             try:
-                scored = selector == "attempts" and population.models.summarizer is not None  # which takes its time
+                scored = selector == "attempts" and tissue_patches.models.summarizer is not None  # which takes its time
                 wanted = [keep for keep in keeps if keep in modelled] if scored else keeps
-                for keep, rows, seconds in picks(of_seed if drawn else population, selector, wanted):
-                    figures = figures_of(population, rows, keep in modelled and seed == 0)
+                for keep, rows, seconds in picks(of_seed if drawn else tissue_patches, selector, wanted):
+                    figures = figures_of(tissue_patches, rows, keep in modelled and seed == 0)
                     area = guarantee(coords, side, 1.0, weigh(features, rows).similarity)
                     row = {"slide": path.stem, "patches": len(features), "selector": selector, "keep": keep}
                     row |= {"seed": seed, "seconds": round(seconds, 3), **figures, **compared(figures, spread[keep])}
@@ -178,7 +178,7 @@ def plant(
             at = coords[base[0]] + np.array([[0, 0], [side, 0], [0, side]])
             labels = np.concatenate([cluster, cluster[nearest(foreign, features[base])[0]]])
             rows = np.sort(rng.permutation(len(planted))[:500])
-            slide = Population(
+            slide = TissuePatches(
                 planted, np.concatenate([coords[base], at]), Candidates(rows, labels), int(rng.integers(99)), rare=rare
             )
             for selector in selectors:
@@ -292,16 +292,16 @@ def published(cluster: Path, summary: Path, draws: int) -> str:
         kept = raw["features"][:]
     which, cosine = nearest(kept, features)
     theirs = np.unique(which[cosine > 0.9999]).astype(np.int64)  # the last row is an embedding
-    population = Population(features, coords, sample_candidates(features), 0, int(side))
+    tissue_patches = TissuePatches(features, coords, sample_candidates(features), 0, int(side))
     spread = RandomDraws(features, draws).figures(len(theirs))
     lines = [f"\n| {cluster.stem} | K | coverage | 5th percentile | minimum | error, counts | error, fitted |"]
     lines.append("|---|---:|---:|---:|---:|---:|---:|")
     for name, rows in (
         ("published", theirs),
-        ("`wsisum`", pick(population, len(theirs) // 2, "wsisum")),
-        ("`wsisum`", pick(population, len(theirs), "wsisum")),
+        ("`wsisum`", pick(tissue_patches, len(theirs) // 2, "wsisum")),
+        ("`wsisum`", pick(tissue_patches, len(theirs), "wsisum")),
     ):
-        figures = figures_of(population, rows, False)
+        figures = figures_of(tissue_patches, rows, False)
         cells = [f"{figures[key]:.4f}" for key in COVERAGE] + [f"{figures[key]:.5f}" for key in ERRORS]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     cells = [f"{np.percentile(spread[key], 99):.4f}" for key in COVERAGE] + [

@@ -36,13 +36,13 @@ def places(patches: int) -> np.ndarray:
 def by_selector(features: np.ndarray, keep: int, selector: str) -> dict[str, float]:
     """Clusters, then the selection; seconds of both."""
     from wsisum_cli.selection.candidates import sample_candidates
-    from wsisum_cli.selection.patches import Population
+    from wsisum_cli.selection.patches import TissuePatches
     from wsisum_cli.selection.selectors import select
 
     start = time.perf_counter()
     candidates = sample_candidates(features)
     clustered = time.perf_counter()
-    select(Population(features, places(len(features)), candidates, 0, 512), keep, selector)
+    select(TissuePatches(features, places(len(features)), candidates, 0, 512), keep, selector)
     return {"clusters": clustered - start, "selection": time.perf_counter() - clustered}
 
 

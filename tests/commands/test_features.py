@@ -29,8 +29,9 @@ from wsisum_cli.features.h5 import is_whole, read_feature_file, read_provenance
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.places import find_model
 from wsisum_cli.pipeline import extract
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.pipeline.extract import Extracted, FeatureOptions, extract_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.extract import ExtractResult, FeatureOptions, extract_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.product import FEATURES
 from wsisum_cli.slides.slide import open_slide
 from wsisum_cli.slides.source import find_source, sha256_of
@@ -71,7 +72,7 @@ def output(archive: Path, done: subprocess.CompletedProcess[str]) -> Path:
     return archive.parent / "features"
 
 
-def computed(slide: Path, path: Path, encoder: Encoder, threads: int = 1, **options: str) -> Extracted:
+def computed(slide: Path, path: Path, encoder: Encoder, threads: int = 1, **options: str) -> ExtractResult:
     job = Job(find_source(slide), path, slide.name)
     return extract_slide(job, FeatureOptions(**options), Tools(encoder, threads))
 
@@ -220,8 +221,8 @@ def test_glass_has_no_features(tmp_path: Path, encoder: Encoder):
 def test_what_reads_back_otherwise_is_not_kept(
     archive: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ):
-    def write_badly(path: Path, draft: feature_file.FeatureDraft) -> None:
-        feature_file.write_feature_file(path, draft)
+    def write_badly(path: Path, contents: feature_file.FeatureFileContents) -> None:
+        feature_file.write_feature_file(path, contents)
         with h5py.File(path, "a") as file:
             file["features"][0, 0] += 1
 

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from summaries import DIMS, STUB, tiny_draft, write_tiny  # noqa: E402
+from summaries import DIMS, STUB, tiny_contents, write_tiny  # noqa: E402
 from training_data import write_features  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -39,13 +39,13 @@ from wsisum_cli.evaluation.arms import (  # noqa: E402
 from wsisum_cli.evaluation.cohort import Cohort, read_labels  # noqa: E402
 from wsisum_cli.evaluation.cross_validation import ABMIL, MEAN, Plan, cross_validate  # noqa: E402
 from wsisum_cli.evaluation.folds import (  # noqa: E402
-    Judged,
+    Predictions,
     auc,
     balanced_accuracy,
     compare,
     deal_folds,
     draw_patients,
-    figure,
+    estimate,
     macro_auc,
     measure_scores,
 )
@@ -228,7 +228,7 @@ def test_intervals_cover_the_truth_also_where_patients_have_several_slides():
         noise = np.sqrt(0.8) * rng.normal(size=60)[np.arange(180) // 3] + np.sqrt(0.2) * rng.normal(size=180)
         scores = cohort.labels + noise
         for who, hits in ((cohort, covered), (alone, naive)):
-            found = figure(auc(scores, cohort.labels == 1, draw_patients(who, 200, seed=1)))
+            found = estimate(auc(scores, cohort.labels == 1, draw_patients(who, 200, seed=1)))
             hits.append(found.low <= truth <= found.high)
     assert 0.87 <= np.mean(covered) <= 1
     assert np.mean(naive) < np.mean(covered) - 0.1  # what slides as draws would claim
@@ -240,7 +240,7 @@ def test_differences_are_paired():
     fold = np.zeros((1, 60), np.int64)
     first = rng.random((1, 60, 2))
     times = draw_patients(cohort, 100, 0)
-    measured = measure_scores(Judged(first, fold), cohort, times)
+    measured = measure_scores(Predictions(first, fold), cohort, times)
     same = compare(measured, measured)["auc_difference"]
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
@@ -404,12 +404,12 @@ def test_arms_are_judged_in_the_same_folds(store: Path):
 def summarized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of 8 slides by the stub encoder, summaries of them that hold 8 of 80 patches, and labels."""
     folder = tmp_path_factory.mktemp("summarized")
-    draft = tiny_draft()
+    contents = tiny_contents()
     rows = [("slide", "label")]
     for number in range(8):
         name, rng = f"t{number}", np.random.default_rng(number)
-        features = rng.normal(0.5, 0.1, (len(draft.tissue.coords), DIMS))
-        write_features(folder / "h5" / f"{name}.h5", features, draft.tissue.coords / 64, sha256=STUB.card.sha256)
+        features = rng.normal(0.5, 0.1, (len(contents.tissue.coords), DIMS))
+        write_features(folder / "h5" / f"{name}.h5", features, contents.tissue.coords / 64, sha256=STUB.card.sha256)
         (folder / "summaries" / "deep").mkdir(parents=True, exist_ok=True)
         write_tiny(folder / "summaries" / "deep" / f"{name}.ozx")
         rows.append((name, "xy"[number % 2]))
@@ -419,13 +419,13 @@ def summarized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_summary_gives_its_patches_and_weights(summarized: Path):
-    draft = tiny_draft()
+    contents = tiny_contents()
     path = summarized / "summaries" / "deep" / "t0.ozx"
     found = kept_in_summary(path, read_feature_file(summarized / "h5" / "t0.h5"))
-    assert found.features == pytest.approx(draft.kept.features, abs=1e-3)
-    assert found.mean == pytest.approx(draft.kept.weights @ draft.kept.features, abs=1e-3)
+    assert found.features == pytest.approx(contents.kept.features, abs=1e-3)
+    assert found.mean == pytest.approx(contents.kept.weights @ contents.kept.features, abs=1e-3)
     assert (found.kept, found.patches) == (8, 80)
-    assert found.shares == pytest.approx(draft.kept.weights)
+    assert found.shares == pytest.approx(contents.kept.weights)
 
 
 def test_summaries_of_another_encoder_are_refused(summarized: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 
 from wsisum_cli.errors import FeaturesError
 from wsisum_cli.features.h5 import (
-    FeatureDraft,
+    FeatureFileContents,
     is_whole,
     read_embedding_file,
     read_feature_file,
@@ -163,16 +163,16 @@ def test_what_is_no_embedding_is_refused(tmp_path: Path, values: np.ndarray, com
 # -- files of our own ----------------------------------------------------------------------------------------
 
 
-def draft(**changes: Any) -> FeatureDraft:
+def contents(**changes: Any) -> FeatureFileContents:
     datasets = {
         "features": (FEATURES, {"name": "a", "encoder": "e"}),
         "coords": (COORDS, {"patch_size_level0": 512, "mpp": 0.25}),
     }
-    return FeatureDraft({**datasets, **changes}, {"encoder_sha256": "0" * 64}, {"source": {"name": "ä.svs"}})
+    return FeatureFileContents({**datasets, **changes}, {"encoder_sha256": "0" * 64}, {"source": {"name": "ä.svs"}})
 
 
 def test_what_is_written_is_read(tmp_path: Path):
-    write_feature_file(tmp_path / "a.h5", draft())
+    write_feature_file(tmp_path / "a.h5", contents())
     found = read_feature_file(tmp_path / "a.h5")
     np.testing.assert_array_equal(found.features, FEATURES)
     assert (found.patch_size_level0, found.encoder, found.encoder_sha256) == (512, "e", "0" * 64)
@@ -182,7 +182,7 @@ def test_what_is_written_is_read(tmp_path: Path):
 
 def test_arrays_are_one_run_of_bytes(tmp_path: Path):
     """So that a reader maps or takes a slide in one go."""
-    write_feature_file(tmp_path / "a.h5", draft())
+    write_feature_file(tmp_path / "a.h5", contents())
     with h5py.File(tmp_path / "a.h5") as file:
         assert [file[name].chunks for name in file] == [None, None]
     assert FEATURES.tobytes() in (tmp_path / "a.h5").read_bytes()
@@ -190,7 +190,7 @@ def test_arrays_are_one_run_of_bytes(tmp_path: Path):
 
 def test_any_change_of_what_is_said_shows(tmp_path: Path):
     def changed(change: Callable[[h5py.File], None]) -> bool:
-        write_feature_file(tmp_path / "a.h5", draft())
+        write_feature_file(tmp_path / "a.h5", contents())
         with h5py.File(tmp_path / "a.h5", "a") as file:
             change(file)
         return not is_whole(tmp_path / "a.h5")
@@ -207,7 +207,7 @@ def test_any_change_of_what_is_said_shows(tmp_path: Path):
 
 def test_flipped_bytes_of_the_arrays_show(tmp_path: Path):
     path = tmp_path / "a.h5"
-    write_feature_file(path, draft())
+    write_feature_file(path, contents())
     whole = path.read_bytes()
     for array in (FEATURES, COORDS):
         begin = whole.index(array.tobytes())

@@ -29,7 +29,7 @@ from wsisum_cli.figures.colour import (
 )
 from wsisum_cli.figures.heatmap import MAPS, artefact_layer, draw_map, plan_of
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN
-from wsisum_cli.summary.reader import TissueMap
+from wsisum_cli.summary.writer import TissueMap
 
 
 def lightness(colour: tuple[int, ...]) -> float:

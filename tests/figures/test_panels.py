@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx_models import write_slide_encoder, write_summarizer
 from stubs import Mapped
-from summaries import DIMS, KEPT, SIDE, STUB, TISSUE, StubCard, draw_slide, tiny_draft, write_tiny
+from summaries import DIMS, KEPT, SIDE, STUB, TISSUE, StubCard, draw_slide, tiny_contents, write_tiny
 from typer.testing import CliRunner, Result
 
 from wsisum_cli.commands.inspect import Map, check_options
@@ -21,14 +21,24 @@ from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.features.h5 import load_h5
 from wsisum_cli.figures.colour import INK, LUMA, as_seen, coverage_scale, squares
 from wsisum_cli.figures.layout import CELL_PAD, MARGIN, arrange_panels
-from wsisum_cli.figures.panels import BELOW, KEPT_COLOUR, Panel, details, draw_panels, panel_of, panels_of, told_apart
-from wsisum_cli.figures.rivals import models_of, rivals
+from wsisum_cli.figures.panels import (
+    BELOW,
+    KEPT_COLOUR,
+    Panel,
+    details,
+    distinguish_titles,
+    draw_panels,
+    panel_of,
+    panels_of,
+)
+from wsisum_cli.figures.selector_panels import compare_selectors, models_of
 from wsisum_cli.models.choice import NO_MODELS
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import SELECTORS, pick
-from wsisum_cli.summary.reader import open_summary, write_summary
+from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.writer import write_summary
 
 FLAT = float(np.array((214, 150, 196)) @ LUMA)  # of a stub's tissue
 PATCH = 2 * SIDE  # level-0 px of a patch of tiny summaries
@@ -93,9 +103,12 @@ def test_the_same_panels_give_the_same_pixels():
 def test_titles_say_selector_and_count_and_tell_panels_apart():
     panel = panel_of(Mapped(5))  # type: ignore[arg-type]
     assert panel.title == "facility, K = 5"
-    assert [made.title for made in told_apart([panel, panel])] == ["facility, K = 5 (1)", "facility, K = 5 (2)"]
+    assert [made.title for made in distinguish_titles([panel, panel])] == ["facility, K = 5 (1)", "facility, K = 5 (2)"]
     other = replace(panel, encoder=("uni", None))
-    assert [made.title for made in told_apart([panel, other])] == ["facility, K = 5, texture", "facility, K = 5, uni"]
+    assert [made.title for made in distinguish_titles([panel, other])] == [
+        "facility, K = 5, texture",
+        "facility, K = 5, uni",
+    ]
     assert "cannot be held against each other" in details([panel, other])
     assert details([panel]) == "450 tissue patches   ·   features of encoder texture"
 
@@ -145,7 +158,7 @@ def test_every_selector_has_its_panel(summary: Path, tissue: tuple[np.ndarray, n
     features, coords = tissue
     path, heard = write_features(tmp_path / "tiny.h5", features, coords), []
     with open_summary(summary) as opened:
-        panels = rivals(opened, path, listen=heard.append)
+        panels = compare_selectors(opened, path, listen=heard.append)
         assert draw_panels(opened, panels).shape[1] == 3000
     assert heard == list(SELECTORS)
     assert [panel.title for panel in panels] == [f"{name}, K = {KEPT}" for name in SELECTORS if name != "attention"]
@@ -165,7 +178,7 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
     straight = write_features(tmp_path / "a.h5", *tissue)
     shuffled = write_features(tmp_path / "b.h5", *(values[order] for values in tissue))
     with open_summary(summary) as opened:
-        for one, two in zip(rivals(opened, straight), rivals(opened, shuffled), strict=True):
+        for one, two in zip(compare_selectors(opened, straight), compare_selectors(opened, shuffled), strict=True):
             assert np.array_equal(one.coords, two.coords)
             assert np.array_equal(one.similarity, two.similarity)
 
@@ -177,9 +190,9 @@ def test_the_share_for_rare_tissue_is_the_summarys(
     for rare in (None, 0.5):
         with open_summary(summary) as opened:
             opened.attributes["options"]["rare"] = rare
-            kept = next(panel for panel in rivals(opened, path) if panel.title.startswith("wsisum")).coords
-        population = Population(*tissue, sample_candidates(tissue[0]), patch_size_level0=PATCH, rare=rare)
-        assert np.array_equal(kept, tissue[1][pick(population, KEPT)])
+            kept = next(panel for panel in compare_selectors(opened, path) if panel.title.startswith("wsisum")).coords
+        tissue_patches = TissuePatches(*tissue, sample_candidates(tissue[0]), patch_size_level0=PATCH, rare=rare)
+        assert np.array_equal(kept, tissue[1][pick(tissue_patches, KEPT)])
         picked.append(set(map(tuple, kept.tolist())))
     assert picked[0] != picked[1]
 
@@ -193,7 +206,7 @@ def test_features_of_other_patches_are_refused(
     made = {"shifted": (features, coords + 1), "fewer": (features[1:], coords[1:])}
     path = write_features(tmp_path / "other.h5", *made.get(change, (np.vstack([features, features[:1]]), more)))
     with open_summary(summary) as opened, pytest.raises(FeaturesError, match=r"other\.h5: expected features of the 80"):
-        rivals(opened, path)
+        compare_selectors(opened, path)
 
 
 def test_models_of_the_summary_are_used_where_they_are_at_hand(tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path):
@@ -210,7 +223,9 @@ def test_models_of_the_summary_are_used_where_they_are_at_hand(tissue: tuple[np.
         assert found.summarizer is not None
         assert found.slide_encoder is not None
         assert models_of(opened, load_h5(path), []) == NO_MODELS
-        assert len(rivals(opened, path, [folder])) == len(SELECTORS) - 1  # that slide encoder says no attention
+        assert (
+            len(compare_selectors(opened, path, [folder])) == len(SELECTORS) - 1
+        )  # that slide encoder says no attention
     with open_summary(write_tiny(tmp_path / "none.ozx")) as opened:
         assert models_of(opened, load_h5(path), [folder]) == NO_MODELS
 
@@ -303,8 +318,8 @@ def test_what_cannot_be_compared_is_told_with_exit_code_1(
 
 
 def test_another_slide_cannot_be_compared(summary: Path, tmp_path: Path):
-    draft = tiny_draft()
-    source = {**draft.attributes["source"], "sha256": "ef" * 32}
-    write_summary(tmp_path / "other.ozx", replace(draft, attributes={**draft.attributes, "source": source}))
+    contents = tiny_contents()
+    source = {**contents.attributes["source"], "sha256": "ef" * 32}
+    write_summary(tmp_path / "other.ozx", replace(contents, attributes={**contents.attributes, "source": source}))
     with pytest.raises(UsageError, match=r"other\.ozx of tiny\.svs"):
         run(summary, tmp_path / "other.ozx", "--compare")

@@ -30,13 +30,13 @@ from wsisum_cli.models.places import find_model, shipped_models
 from wsisum_cli.models.registry import (
     MANIFEST,
     RECORD,
-    add,
+    add_model_file,
     describe,
     models_at_hand,
     parse_any_card,
     read_card_file,
-    show,
-    verify,
+    show_model_file,
+    verify_model,
 )
 
 CARD_TOML = """
@@ -79,11 +79,11 @@ def of(model: Path, folder: Path) -> Any:
 
 
 def test_a_model_is_found_by_its_name_once_it_was_added(encoder, folder):
-    added = add(encoder, folder)
+    added = add_model_file(encoder, folder)
     assert added.path == folder / "tiny" / "tiny.onnx" == find_model("tiny", [folder])
     assert sorted(file.name for file in added.path.parent.iterdir()) == [RECORD, "tiny.onnx"]
     assert [entry.name for entry in folder.iterdir()] == ["tiny"]
-    assert verify(of(added.path, folder)) == []
+    assert verify_model(of(added.path, folder)) == []
     with pytest.raises(ModelError, match=r"tiny: no model of this name; .*texture"):
         find_model("tiny")
 
@@ -91,7 +91,7 @@ def test_a_model_is_found_by_its_name_once_it_was_added(encoder, folder):
 def test_a_card_in_toml_comes_into_the_file(tmp_path, folder):
     model, toml = write_model(tmp_path / "a.onnx", {"maker": "elsewhere"}), tmp_path / "card.toml"
     toml.write_text(CARD_TOML)
-    added = add(model, folder, toml)
+    added = add_model_file(model, folder, toml)
     stored = read_metadata(added.path)
     assert stored["maker"] == "elsewhere"
     fields = json.loads(stored["wsisum.card"])
@@ -104,27 +104,27 @@ def test_a_card_in_toml_comes_into_the_file(tmp_path, folder):
 def test_toml_comes_before_the_metadata_and_the_option_before_both(encoder, tmp_path, folder):
     toml = tmp_path / "card.toml"
     toml.write_text('name = "second"\nlicense = "BSD-3-Clause"\n')
-    added = add(encoder, folder, toml, name="third")
+    added = add_model_file(encoder, folder, toml, name="third")
     assert (added.name, added.card.name, added.card.licence, added.card.mpp) == ("third", "third", "BSD-3-Clause", 0.5)
 
 
 def test_a_model_without_a_name_is_called_as_its_file(tmp_path, folder):
     model = write_model(tmp_path / "ours.onnx", {})
-    assert add(model, folder, write_card(tmp_path / "card.toml", name=...)).name == "ours"
+    assert add_model_file(model, folder, write_card(tmp_path / "card.toml", name=...)).name == "ours"
 
 
 def test_the_same_model_gives_the_same_files(encoder, tmp_path):
-    first, second = (add(encoder, tmp_path / name).path.parent for name in "ab")
+    first, second = (add_model_file(encoder, tmp_path / name).path.parent for name in "ab")
     assert {f.name: f.read_bytes() for f in first.iterdir()} == {f.name: f.read_bytes() for f in second.iterdir()}
 
 
 @pytest.mark.parametrize(("write", "kind"), [(write_summarizer, "summarizer"), (write_slide_encoder, "slide-encoder")])
 def test_every_kind_is_taken_in(tmp_path, folder, write, kind):
-    added = add(write(tmp_path / "m.onnx"), folder)
+    added = add_model_file(write(tmp_path / "m.onnx"), folder)
     assert added.card.kind == kind
     row = describe(of(added.path, folder))
     assert (row["kind"], row["dims"], row["embedding_dims"], row["problem"]) == (kind, 12, 5, None)
-    assert verify(of(added.path, folder)) == []
+    assert verify_model(of(added.path, folder)) == []
 
 
 def write_external(folder: Path, location: str = "weights.bin") -> Path:
@@ -139,21 +139,21 @@ def write_external(folder: Path, location: str = "weights.bin") -> Path:
 def test_weights_in_other_files_come_along(tmp_path, folder):
     model = write_external(tmp_path)
     assert weight_files(model) == ["weights.bin"]
-    added = add(model, folder)
+    added = add_model_file(model, folder)
     (tmp_path / "weights.bin").unlink()
     assert sorted(file.name for file in added.path.parent.iterdir()) == [RECORD, "tiny.onnx", "weights.bin"]
     files = json.loads((added.path.parent / RECORD).read_text())["files"]
     assert set(files) == {"tiny.onnx", "weights.bin"}
-    assert show(added.path)["card"]["weights_sha256"] == {"weights.bin": files["weights.bin"]}
+    assert show_model_file(added.path)["card"]["weights_sha256"] == {"weights.bin": files["weights.bin"]}
     assert load_encoder(added.path, "cpu")(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 21)
-    assert [file["file"] for file in show(added.path)["files"]] == ["tiny.onnx", "weights.bin"]
+    assert [file["file"] for file in show_model_file(added.path)["files"]] == ["tiny.onnx", "weights.bin"]
 
 
 def test_weights_that_are_not_beside_the_model_are_told(tmp_path, folder):
     model = write_external(tmp_path)
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"big\.onnx: keeps weights in weights\.bin, which is not beside it"):
-        add(model, folder)
+        add_model_file(model, folder)
 
 
 @pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", "tiny.onnx", RECORD])
@@ -164,7 +164,7 @@ def test_weights_elsewhere_are_not_fetched(tmp_path, folder, place):
             entry.value = place
     (tmp_path / "big.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="export it with them in one file beside it"):
-        add(tmp_path / "big.onnx", folder)
+        add_model_file(tmp_path / "big.onnx", folder)
     assert list(folder.iterdir()) == []
 
 
@@ -184,7 +184,7 @@ def test_weights_of_inner_graphs_are_found(tmp_path):
 
 def refused(model: Path, folder: Path, words: str, card: Path | None = None, **options: Any) -> None:
     with pytest.raises((ModelError, UsageError), match=words):
-        add(model, folder, card, **options)
+        add_model_file(model, folder, card, **options)
     assert not folder.exists() or not list(folder.iterdir())
 
 
@@ -330,16 +330,16 @@ def test_a_graph_of_another_kind_than_its_card_is_refused(tmp_path, folder):
 
 
 def test_names_that_are_taken_are_refused_unless_forced(encoder, folder):
-    add(encoder, folder)
+    add_model_file(encoder, folder)
     with pytest.raises(UsageError, match=r"tiny: a model of this name is in your folder; .*--name.*--force"):
-        add(encoder, folder)
+        add_model_file(encoder, folder)
     with pytest.raises(UsageError, match="texture: a model of this name is among those that ship"):
-        add(encoder, folder, name="texture")
+        add_model_file(encoder, folder, name="texture")
     before = (folder / "tiny" / "tiny.onnx").stat().st_ino
-    add(encoder, folder, force=True)
+    add_model_file(encoder, folder, force=True)
     assert (folder / "tiny" / "tiny.onnx").stat().st_ino != before
     assert [entry.name for entry in folder.iterdir()] == ["tiny"]
-    add(encoder, folder, name="texture", force=True)
+    add_model_file(encoder, folder, name="texture", force=True)
     assert find_model("texture", [folder]) == folder / "texture" / "texture.onnx"
     assert find_model("texture") == shipped_models()["texture"]
 
@@ -351,78 +351,78 @@ def test_files_that_were_not_added_are_never_deleted(encoder, folder, force):
     model = Path(shutil.copy(encoder, folder / "mine" / "export.onnx"))
     for file in (model, encoder):
         with pytest.raises(UsageError, match=r"mine: holds files that wsisum did not put there; .*--name"):
-            add(file, folder, name="mine", force=force)
+            add_model_file(file, folder, name="mine", force=force)
     assert sorted(entry.name for entry in (folder / "mine").iterdir()) == ["export.onnx", "pytorch_model.bin"]
-    added = add(encoder, folder).path.parent
+    added = add_model_file(encoder, folder).path.parent
     (added / "inner").mkdir()
     (added / "inner" / "notes.txt").write_text("ours")
     with pytest.raises(UsageError, match="tiny: holds files"):
-        add(encoder, folder, force=force)
+        add_model_file(encoder, folder, force=force)
     assert (added / "inner" / "notes.txt").read_text() == "ours"
     (folder / "linked").symlink_to(added)
     with pytest.raises(UsageError, match="linked: holds files"):
-        add(encoder, folder, name="linked", force=force)
+        add_model_file(encoder, folder, name="linked", force=force)
 
 
 def test_weights_that_were_added_may_be_replaced(tmp_path, folder):
     (tmp_path / "inner").mkdir()
     model = write_external(tmp_path, "inner/weights.bin")
-    path = add(model, folder).path
-    add(model, folder, force=True)
-    assert verify(of(path, folder)) == []
+    path = add_model_file(model, folder).path
+    add_model_file(model, folder, force=True)
+    assert verify_model(of(path, folder)) == []
 
 
 def test_a_model_is_not_taken_from_the_folder_it_would_replace(encoder, folder):
-    path = add(encoder, folder).path
+    path = add_model_file(encoder, folder).path
     before = path.read_bytes()
     with pytest.raises(UsageError, match=r"tiny\.onnx: lies in the folder it would replace; .*--name"):
-        add(path, folder, force=True)
+        add_model_file(path, folder, force=True)
     assert path.read_bytes() == before
 
 
 def test_a_model_that_is_refused_leaves_the_one_it_was_to_replace(encoder, tmp_path, folder):
-    add(encoder, folder)
+    add_model_file(encoder, folder)
     with pytest.raises(ModelError):
-        add(encoder, folder, write_card(tmp_path / "card.toml", dims=20), force=True)
-    assert verify(of(folder / "tiny" / "tiny.onnx", folder)) == []
+        add_model_file(encoder, folder, write_card(tmp_path / "card.toml", dims=20), force=True)
+    assert verify_model(of(folder / "tiny" / "tiny.onnx", folder)) == []
 
 
 # ---------------------------------------------------------------------------------------------------- verify
 
 
 def test_bytes_that_changed_are_found(encoder, folder):
-    path = add(encoder, folder).path
+    path = add_model_file(encoder, folder).path
     copy_with_metadata(path, path.with_suffix(".new"), "note", "changed")
     path.with_suffix(".new").replace(path)
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["checksum"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["checksum"]
 
 
 def test_what_is_missing_is_found(tmp_path, folder):
-    path = add(write_external(tmp_path), folder).path
+    path = add_model_file(write_external(tmp_path), folder).path
     (path.parent / "weights.bin").unlink()
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["missing-file", "unusable"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["missing-file", "unusable"]
     assert "weights.bin" in describe(of(path, folder))["problem"]
     (path.parent / RECORD).write_text("{")
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["no-record", "unusable"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["no-record", "unusable"]
     path.unlink()
     assert "tiny.onnx" in describe(of(path, folder))["problem"]
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["no-record"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["no-record"]
 
 
 def test_a_model_whose_file_is_gone_is_found(encoder, folder):
-    path = add(encoder, folder).path
+    path = add_model_file(encoder, folder).path
     path.unlink()
     assert describe(of(path, folder))["problem"].startswith("tiny: tiny.onnx: No such file")
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["missing-file"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["missing-file"]
 
 
 def test_a_model_that_no_longer_loads_is_found(encoder, folder):
-    path = add(encoder, folder).path
+    path = add_model_file(encoder, folder).path
     path.write_bytes(b"\x08\x08")
     row = describe(of(path, folder))
     assert row["kind"] is None
     assert "expected a card" in row["problem"]
-    assert [problem["code"] for problem in verify(of(path, folder))] == ["checksum", "unusable"]
+    assert [problem["code"] for problem in verify_model(of(path, folder))] == ["checksum", "unusable"]
 
 
 def test_shipped_models_are_checked_against_their_manifest(tmp_path, monkeypatch):
@@ -430,7 +430,7 @@ def test_shipped_models_are_checked_against_their_manifest(tmp_path, monkeypatch
     monkeypatch.setattr("wsisum_cli.models.registry.shipped_models", lambda: shipped)
 
     def codes() -> list[str]:
-        return [problem["code"] for problem in verify(models_at_hand()[0])]
+        return [problem["code"] for problem in verify_model(models_at_hand()[0])]
 
     assert codes() == ["no-record"]
     sha256 = describe(models_at_hand()[0])["sha256"]
@@ -442,7 +442,7 @@ def test_shipped_models_are_checked_against_their_manifest(tmp_path, monkeypatch
         (tmp_path / MANIFEST).write_text(broken)
         assert codes() == ["no-record"]
     (tmp_path / MANIFEST).write_text(json.dumps({"gone": {"file": "gone.onnx", "sha256": sha256}}))
-    assert {model.name: [problem["code"] for problem in verify(model)] for model in models_at_hand()} == {
+    assert {model.name: [problem["code"] for problem in verify_model(model)] for model in models_at_hand()} == {
         "gone": ["missing-file"],
         "texture": ["no-record"],
     }

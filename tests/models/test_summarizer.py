@@ -19,10 +19,10 @@ from onnx_models import (
 )
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.features.embedding import RetoldScore, Tokens, cosine, embed_tissue, retell
+from wsisum_cli.features.embedding import ReconstructionScore, Tokens, cosine, embed_tissue, reconstruct_slide
 from wsisum_cli.models import choice, session, summarizer
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER, Card
-from wsisum_cli.models.choice import AUTO, NONE, Choice, Choices, SlideModels, choose, choose_models
+from wsisum_cli.models.choice import AUTO, NONE, ModelChoice, ModelChoices, SlideModels, choose, choose_models
 from wsisum_cli.models.places import find_model
 from wsisum_cli.models.slide_encoder import SlideEncoder, load_slide_encoder
 from wsisum_cli.models.summarizer import MOST_KEPT, Summarizer, load_summarizer
@@ -222,7 +222,7 @@ def test_reconstruction_is_measured_over_what_was_not_kept(tiny: Summarizer):
     """The candidates are half of the tissue; two of the kept patches are none of them."""
     features, coords = patches()
     candidates, kept = np.arange(0, COUNT, 2), np.array([8, 3, 20, 5])
-    told = retell(tiny, Tokens(features, coords, SIDE), candidates, kept)
+    told = reconstruct_slide(tiny, Tokens(features, coords, SIDE), candidates, kept)
     masked = np.setdiff1d(candidates, kept)
     made = expected_reconstruction(features, coords / SIDE, kept)[masked]
     expected = np.mean([cosine(a, b) for a, b in zip(made, features[masked], strict=True)])
@@ -236,19 +236,19 @@ def test_a_choice_scores_by_what_it_tells_again_and_by_its_embedding(tiny: Summa
     features, coords = patches()
     tissue, candidates = Tokens(features, coords, SIDE), np.arange(0, COUNT, 2)
     choices = np.array([[2 * (first + place) for place in range(3)] for first in range(18)]) % (2 * (COUNT // 2))
-    scores = RetoldScore(tiny, tissue, candidates)(choices)
+    scores = ReconstructionScore(tiny, tissue, candidates)(choices)
     for choice_of, score in zip(choices, scores, strict=True):
-        told = retell(tiny, tissue, candidates, choice_of)
+        told = reconstruct_slide(tiny, tissue, candidates, choice_of)
         assert told.reconstruction is not None
         assert score == pytest.approx(told.reconstruction + told.embedding_cosine / 4, abs=1e-5)
-    assert RetoldScore(tiny, tissue, candidates)(candidates[None])[0] == pytest.approx(
+    assert ReconstructionScore(tiny, tissue, candidates)(candidates[None])[0] == pytest.approx(
         0.25, abs=1e-5
     )  # nothing is left
 
 
 def test_nothing_is_reconstructed_where_all_is_kept(tiny: Summarizer):
     features, coords = patches()
-    told = retell(tiny, Tokens(features, coords, SIDE), np.arange(COUNT), np.arange(COUNT)[::-1])
+    told = reconstruct_slide(tiny, Tokens(features, coords, SIDE), np.arange(COUNT), np.arange(COUNT)[::-1])
     assert told.reconstruction is None
     assert told.embedding_cosine == pytest.approx(1, abs=1e-6)
 
@@ -314,7 +314,7 @@ def test_none_is_none_and_the_log_says_so(tmp_path: Path):
     model = write_summarizer(tmp_path / "encoder.onnx")
     assert choose(SUMMARIZER, NONE, ENCODER, False, None, [tmp_path]) is None
     assert choose_models(NONE, NONE, model, False, None).describe() == "summarizer: none, slide encoder: none"
-    named = Choices(choose(SUMMARIZER, str(model), ENCODER, False, None))
+    named = ModelChoices(choose(SUMMARIZER, str(model), ENCODER, False, None))
     assert named.describe() == "summarizer: tiny-summarizer, slide encoder: none"
 
 
@@ -330,7 +330,7 @@ def test_one_that_was_named_is_taken_where_its_features_are_as_long(tmp_path: Pa
     other = write_summarizer(tmp_path / "a.onnx", encoder_sha256="cd" * 32)
     found = choose(SUMMARIZER, str(other), ENCODER, False, None)
     assert found is not None
-    assert found.serves(None)
+    assert found.fits_features(None)
     longer = write_summarizer(tmp_path / "b.onnx", dims=DIMS + 1)
     with pytest.raises(UsageError, match=r"--summarizer b\.onnx: expected a model for the 12 features of 'stub'"):
         choose(SUMMARIZER, str(longer), ENCODER, False, None)
@@ -354,9 +354,9 @@ def test_features_of_another_or_an_unknown_encoder_are_not_seen_by_a_model_nobod
 ):
     models = SlideModels(tiny, slide_encoder, frozenset({"summarizer"}))
     for sha256 in (None, "cd" * 32):
-        serving = models.serving(sha256)
-        assert (serving.summarizer, serving.slide_encoder) == (None, slide_encoder)
-    assert models.serving("ab" * 32).summarizer is tiny
+        for_features_of = models.for_features_of(sha256)
+        assert (for_features_of.summarizer, for_features_of.slide_encoder) == (None, slide_encoder)
+    assert models.for_features_of("ab" * 32).summarizer is tiny
 
 
 def test_what_was_made_with_other_models_is_made_again(tmp_path: Path):
@@ -368,10 +368,10 @@ def test_what_was_made_with_other_models_is_made_again(tmp_path: Path):
     used = {"summarizer": {"sha256": found.card.sha256}, "slide_encoder": None}
     unused = {"summarizer": None, "slide_encoder": None}
     other = {"summarizer": {"sha256": "0" * 64}, "slide_encoder": None}
-    named, by_itself = Choices(found), Choices(Choice(found.path, found.card, named=False))
+    named, by_itself = ModelChoices(found), ModelChoices(ModelChoice(found.path, found.card, named=False))
     for about in (computed, given):
         assert [named.made(about | made) for made in (used, unused, other)] == [True, False, False]
-        assert [Choices().made(about | made) for made in (used, unused, other, {})] == [False, True, False, True]
+        assert [ModelChoices().made(about | made) for made in (used, unused, other, {})] == [False, True, False, True]
     assert [by_itself.made(computed | made) for made in (used, unused)] == [True, False]
     assert [by_itself.made(given | made) for made in (used, unused)] == [False, True]
     assert by_itself.made({**given, **used, "features": {"origin": "given", "encoder_sha256": "ab" * 32}})
@@ -383,8 +383,8 @@ def test_loading_says_which_nobody_named(tmp_path: Path):
     first = choose(SUMMARIZER, str(summarizer_path), ENCODER, False, None)
     second = choose(SLIDE_ENCODER, str(slide_path), ENCODER, False, None)
     assert first is not None
-    models = Choices(Choice(first.path, first.card, named=False), second).load("cpu")
-    assert models.unnamed == {"summarizer"}
+    models = ModelChoices(ModelChoice(first.path, first.card, named=False), second).load("cpu")
+    assert models.implicit == {"summarizer"}
     assert models.summarizer is not None
     assert models.slide_encoder is not None
     assert find_model(str(summarizer_path)) == summarizer_path

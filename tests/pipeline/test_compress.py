@@ -39,8 +39,9 @@ from wsisum_cli.errors import (
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline import compress
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.pipeline.describe import Written
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.describe import CompressResult
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.selection.selectors import SELECTORS
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pyramid import EncodedTile
@@ -95,7 +96,7 @@ def summarize(
     threads: int = 2,
     models: SlideModels = NO_MODELS,
     **job: Any,
-) -> Written:
+) -> CompressResult:
     about = Job(find_source(slide), output, job.pop("name", slide.name), **job)
     return compress_slide(about, options or Options(), Tools(encoder, threads, models=models))
 
@@ -463,7 +464,7 @@ def test_a_failing_summarizer_leaves_nothing(slides, encoder, tmp_path):
 def test_given_features_are_seen_by_the_model_that_knows_them_or_was_named(slides, encoder, known, models, tmp_path):
     """Nobody named the models: they serve features whose file says that their encoder made them."""
     folder = give_features(tmp_path / "features", slides["ycbcr"], known, encoder.card.dims)
-    unnamed = replace(models, unnamed=frozenset({"summarizer", "slide_encoder"}))
+    implicit = replace(models, implicit=frozenset({"summarizer", "slide_encoder"}))
     output = tmp_path / "a.ozx"
 
     def used(models: SlideModels) -> list[bool]:
@@ -472,16 +473,16 @@ def test_given_features_are_seen_by_the_model_that_knows_them_or_was_named(slide
         jsonschema.validate(about, SCHEMA)
         return [about[name] is not None for name in ("summarizer", "slide_encoder")]
 
-    assert used(unnamed) == [False, False]
-    assert used(replace(models, unnamed=frozenset({"slide_encoder"}))) == [True, False]
+    assert used(implicit) == [False, False]
+    assert used(replace(models, implicit=frozenset({"slide_encoder"}))) == [True, False]
     with h5py.File(folder / "ycbcr.h5", "a") as file:
         file.attrs["encoder_sha256"] = encoder.card.sha256
-    assert used(unnamed) == [True, True]
+    assert used(implicit) == [True, True]
     assert attributes_of(output)["features"]["encoder_sha256"] == encoder.card.sha256
     assert set(findings(output, encoder, models)) <= {"features-differ"}  # drawn at random, they are no pixels'
     with h5py.File(folder / "ycbcr.h5", "a") as file:
         file.attrs["encoder_sha256"] = "0" * 64
-    assert used(unnamed) == [False, False]
+    assert used(implicit) == [False, False]
 
 
 # -- tissue --------------------------------------------------------------------------------------------------
@@ -614,8 +615,8 @@ def test_a_full_disk_leaves_the_older_summary(slides, encoder, known, tmp_path, 
 
 
 def test_what_does_not_verify_is_not_renamed_into_place(slides, encoder, known, tmp_path, monkeypatch):
-    def write_badly(path: Path, draft: Any) -> None:
-        honest(path, draft)
+    def write_badly(path: Path, contents: Any) -> None:
+        honest(path, contents)
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)

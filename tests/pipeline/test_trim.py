@@ -18,11 +18,12 @@ from summaries import LENIENT, shipped_models_like, sign_again, tiny_models, unp
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.trim import outputs_of, trim_summary
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import open_summary
-from wsisum_cli.verification.appraisal import Models
+from wsisum_cli.verification.appraisal import ModelFinders
 from wsisum_cli.verification.verify import verify_summary
 
 MOST, FEWER = 20, 9
@@ -126,7 +127,7 @@ def test_in_place_it_says_how_large_it_was(made, tmp_path):
 def test_any_number_of_a_tiny_summary(tmp_path, mode, keep):
     models = tiny_models() if mode == "models" else NO_MODELS
     write_tiny(tmp_path / "tiny.ozx", mode)
-    found = Models(summarizer=lambda card: models.summarizer, slide_encoder=lambda card: models.slide_encoder)
+    found = ModelFinders(summarizer=lambda card: models.summarizer, slide_encoder=lambda card: models.slide_encoder)
     trim_summary(tmp_path / "tiny.ozx", tmp_path / "a.ozx", keep, found)
     with open_summary(tmp_path / "tiny.ozx") as before, open_summary(tmp_path / "a.ozx") as after:
         assert len(after.patches) == len(after.weights) == keep

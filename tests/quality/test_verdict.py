@@ -7,13 +7,13 @@ import pytest
 from summaries import tiny_models
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.features.embedding import Embedded, Tokens, embed_tissue
+from wsisum_cli.features.embedding import SlideEmbeddings, Tokens, embed_tissue
 from wsisum_cli.models.choice import NO_MODELS
 from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.quality.random_draws import BY_FEATURES, BY_MODELS, Draws, draw
 from wsisum_cli.quality.verdict import PERCENTILES, Thresholds, judge, percentile, read_thresholds, stored_thresholds
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import select, weigh
 
 EVEN = np.linspace(0, 1, 101, dtype=np.float32)
@@ -39,7 +39,7 @@ def figures(tokens: Tokens, cluster: np.ndarray, rows: np.ndarray) -> dict[str, 
 def test_draws_are_what_random_patches_measure():
     tokens = tissue()
     cluster = sample_candidates(tokens.features).cluster
-    draws = draw(tokens, cluster, 20, Embedded(), 3, 200)
+    draws = draw(tokens, cluster, 20, SlideEmbeddings(), 3, 200)
     rng = np.random.default_rng(9)
     own = [figures(tokens, cluster, rng.permutation(600)[:20]) for _ in range(60)]
     for place, name in enumerate(BY_FEATURES):
@@ -50,7 +50,7 @@ def test_draws_are_what_random_patches_measure():
 
 
 def test_draws_of_fewer_patches_are_there_and_do_worse():
-    draws = draw(tissue(), np.zeros(600, np.int16), 40, Embedded(), 0, 50)
+    draws = draw(tissue(), np.zeros(600, np.int16), 40, SlideEmbeddings(), 0, 50)
     assert draws.keep == (1, 2, 4, 8, 12, 16, 24, 32, 40)
     assert draws.by_features.shape == (9, len(BY_FEATURES), 101)
     assert (np.diff(draws.by_features[:, :3], axis=0) >= 0).all()
@@ -63,7 +63,7 @@ def test_draws_of_fewer_patches_are_there_and_do_worse():
 
 def test_the_same_seed_gives_the_same_draws():
     cluster = np.zeros(600, np.int16)
-    one, same, other = (draw(tissue(), cluster, 9, Embedded(), seed, 40).by_features for seed in (1, 1, 2))
+    one, same, other = (draw(tissue(), cluster, 9, SlideEmbeddings(), seed, 40).by_features for seed in (1, 1, 2))
     assert one.tobytes() == same.tobytes() != other.tobytes()
 
 
@@ -140,15 +140,15 @@ def test_figures_that_were_not_measured_do_not_count():
 def test_what_random_draws_give_is_never_passed():
     tokens = tissue()
     candidates = sample_candidates(tokens.features)
-    draws = draw(tokens, candidates.cluster, 30, Embedded(), 1, 300)
+    draws = draw(tokens, candidates.cluster, 30, SlideEmbeddings(), 1, 300)
     found = []
     for seed in range(30):
-        of_seed = Population(tokens.features, tokens.coords, candidates, seed, 64)
+        of_seed = TissuePatches(tokens.features, tokens.coords, candidates, seed, 64)
         rows = select(of_seed, 30, "random")
         found.append(judge(vars(measure_selection(tokens.features, rows, candidates.cluster)), draws, 30).verdict)
     assert "PASS" not in found
     assert found.count("FAIL") >= 24
-    ours = select(Population(tokens.features, tokens.coords, candidates, 0, 64), 30, "wsisum")
+    ours = select(TissuePatches(tokens.features, tokens.coords, candidates, 0, 64), 30, "wsisum")
     assert judge(vars(measure_selection(tokens.features, ours, candidates.cluster)), draws, 30).verdict == "PASS"
 
 
@@ -162,7 +162,7 @@ def test_draws_of_more_patches_raise_doubts_and_decide_nothing():
 
 def test_features_that_tell_nothing_apart_do_not_pass():
     tokens = Tokens(np.zeros((40, 5), np.float32), tissue(40).coords, 64)
-    draws = draw(tokens, np.zeros(40, np.int16), 9, Embedded(), 0, 20)
+    draws = draw(tokens, np.zeros(40, np.int16), 9, SlideEmbeddings(), 0, 20)
     verdict = judge(figures(tokens, np.zeros(40, np.int16), np.arange(9)), draws, 9)
     assert verdict.verdict == "REVIEW"
     assert "the features tell nothing apart" in verdict.reasons[0]
@@ -174,7 +174,7 @@ def test_a_good_part_of_the_slide_never_fails_for_its_mean(keep):
     candidates = sample_candidates(tokens.features)
     embedded = embed_tissue(tiny_models(), tokens, candidates.rows, np.arange(keep))
     draws = draw(tokens, candidates.cluster, keep, embedded, 0, 60)
-    ours = select(Population(tokens.features, tokens.coords, candidates, 0, 64, tiny_models()), keep)
+    ours = select(TissuePatches(tokens.features, tokens.coords, candidates, 0, 64, tiny_models()), keep)
     embedded = embed_tissue(tiny_models(), tokens, candidates.rows, ours.rows)
     measured = vars(measure_selection(tokens.features, ours, candidates.cluster)) | embedded.figures()
     assert judge(measured, draws, keep).verdict != "FAIL"
@@ -182,7 +182,7 @@ def test_a_good_part_of_the_slide_never_fails_for_its_mean(keep):
 
 def test_more_patches_than_draws_usually_come_from(monkeypatch):
     monkeypatch.setattr("wsisum_cli.quality.random_draws.POOL", 10)
-    draws = draw(tissue(60), np.zeros(60, np.int16), 30, Embedded(), 0, 10)
+    draws = draw(tissue(60), np.zeros(60, np.int16), 30, SlideEmbeddings(), 0, 10)
     assert draws.keep[-1] == 30
 
 

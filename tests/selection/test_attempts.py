@@ -13,14 +13,14 @@ from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.selection.baselines import pick_attempts, score_draws
 from wsisum_cli.selection.candidates import Candidates, sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import pick
 
 
-def slide(models: SlideModels, seed: int = 0) -> Population:
+def slide(models: SlideModels, seed: int = 0) -> TissuePatches:
     features = np.random.default_rng(4).normal(size=(300, DIMS)).astype(np.float32) + 0.5
     coords = np.stack([np.arange(300) % 20, np.arange(300) // 20], axis=1) * 512
-    return Population(features, coords, sample_candidates(features, 80, 9), seed, 512, models)
+    return TissuePatches(features, coords, sample_candidates(features, 80, 9), seed, 512, models)
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +29,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SlideModels:
 
 
 def test_the_draw_is_kept_whose_embedding_is_nearest(models):
-    population = slide(models)
-    rows = population.candidates.rows
-    best = pick_attempts(population, 10, 30)
+    tissue_patches = slide(models)
+    rows = tissue_patches.candidates.rows
+    best = pick_attempts(tissue_patches, 10, 30)
     assert np.isin(best, rows).all()
     assert len(set(best.tolist())) == 10
 
     def score(kept: np.ndarray) -> float:
-        pair = np.stack([expected_embedding(population.features[picked]) for picked in (kept, rows)])
+        pair = np.stack([expected_embedding(tissue_patches.features[picked]) for picked in (kept, rows)])
         units = unit_rows(pair)
         return float(units[0] @ units[1])
 
-    fewer = [score(pick_attempts(population, 10, count)) for count in (1, 5, 30)]
+    fewer = [score(pick_attempts(tissue_patches, 10, count)) for count in (1, 5, 30)]
     assert fewer == sorted(fewer)
     assert fewer[0] < fewer[-1]
-    assert score_draws(population, rows, np.searchsorted(rows, best)[None])[0] == pytest.approx(fewer[-1], abs=1e-5)
+    assert score_draws(tissue_patches, rows, np.searchsorted(rows, best)[None])[0] == pytest.approx(fewer[-1], abs=1e-5)
 
 
 def test_each_attempt_is_another_draw_and_the_seed_decides_them(models):
@@ -52,17 +52,17 @@ def test_each_attempt_is_another_draw_and_the_seed_decides_them(models):
 
 
 def test_without_a_summarizer_the_mean_is_the_embedding():
-    population = slide(SlideModels())
-    mean = population.features[population.candidates.rows].mean(axis=0)
-    best, one = (population.features[pick_attempts(population, 10, count)].mean(axis=0) for count in (200, 1))
+    tissue_patches = slide(SlideModels())
+    mean = tissue_patches.features[tissue_patches.candidates.rows].mean(axis=0)
+    best, one = (tissue_patches.features[pick_attempts(tissue_patches, 10, count)].mean(axis=0) for count in (200, 1))
     assert np.linalg.norm(best - mean) < np.linalg.norm(one - mean)
 
 
 def test_more_than_the_candidates_can_be_drawn():
-    population = slide(SlideModels())
-    assert len(set(pick_attempts(population, 200, 3).tolist())) == 200
+    tissue_patches = slide(SlideModels())
+    assert len(set(pick_attempts(tissue_patches, 200, 3).tolist())) == 200
     gaps = Candidates(np.arange(5), np.repeat(np.array([0, 7], np.int16), 150))
-    assert len(pick_attempts(Population(population.features, population.coords, gaps), 3, 2)) == 3
+    assert len(pick_attempts(TissuePatches(tissue_patches.features, tissue_patches.coords, gaps), 3, 2)) == 3
 
 
 def test_more_than_the_candidates_are_drawn_from_no_more_than_a_summarizer_sees(models, monkeypatch):
@@ -75,12 +75,13 @@ def attentive(path: Path, **options) -> SlideModels:
 
 
 def test_attention_comes_from_the_graph_where_it_has_it(tmp_path):
-    population = slide(attentive(tmp_path / "a.onnx"))
+    tissue_patches = slide(attentive(tmp_path / "a.onnx"))
     assert (
-        pick(population, 7, "attention").tolist() == np.argsort(-population.features[:, 0], kind="stable")[:7].tolist()
+        pick(tissue_patches, 7, "attention").tolist()
+        == np.argsort(-tissue_patches.features[:, 0], kind="stable")[:7].tolist()
     )
     plain = load_slide_encoder(write_slide_encoder(tmp_path / "b.onnx"), "cpu")
-    assert plain(population.features, population.coords, 512).attention is None
+    assert plain(tissue_patches.features, tissue_patches.coords, 512).attention is None
 
 
 def test_attention_of_another_number_of_patches_is_refused(tmp_path):

@@ -16,11 +16,12 @@ from summaries import LENIENT
 
 from wsisum_cli.errors import SlideError, TooFewBytesError, UsageError
 from wsisum_cli.models.encoder import Encoder, load_encoder
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.pipeline.describe import Written
-from wsisum_cli.pipeline.sweep import COLUMNS, numbers, read_sweep, sweep_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.describe import CompressResult
+from wsisum_cli.pipeline.job import Job, Options, Tools
+from wsisum_cli.pipeline.sweep import COLUMNS, patch_counts, read_sweep, sweep_slide
 from wsisum_cli.pipeline.trim import trim_summary
-from wsisum_cli.quality.measures import Kept as Weighed
+from wsisum_cli.quality.measures import WeightedPatches as Weighed
 from wsisum_cli.quality.measures import measure_kept
 from wsisum_cli.quality.random_draws import affordable
 from wsisum_cli.selection.budget import (
@@ -35,7 +36,7 @@ from wsisum_cli.selection.budget import (
     parse_keep,
 )
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, keep_count, pick
 from wsisum_cli.slides.source import find_source
@@ -83,10 +84,10 @@ def test_picks_for_fewer_are_a_prefix(selector, patches):
     rng = np.random.default_rng(patches)
     features = rng.normal(size=(patches, 9)).astype(np.float32) + 3 * rng.integers(0, 2, (patches, 1))
     coords = np.stack([np.arange(patches) % 10, np.arange(patches) // 10], axis=1)
-    population = Population(features, coords, sample_candidates(features, 30, 8), seed=2)
-    most = pick(population, patches, selector)
+    tissue_patches = TissuePatches(features, coords, sample_candidates(features, 30, 8), seed=2)
+    most = pick(tissue_patches, patches, selector)
     for keep in (1, 7, 16, 33, patches - 1):
-        assert np.array_equal(pick(population, keep, selector), most[:keep])
+        assert np.array_equal(pick(tissue_patches, keep, selector), most[:keep])
 
 
 def test_nested_selectors_are_selectors():
@@ -210,7 +211,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def summarize(slide: Path, output: Path, encoder: Encoder, **options: Any) -> Written:
+def summarize(slide: Path, output: Path, encoder: Encoder, **options: Any) -> CompressResult:
     wanted = Options(draws=100, thresholds=LENIENT, **options)
     return compress_slide(Job(find_source(slide), output, slide.name, mpp=0.25), wanted, Tools(encoder, 2))
 
@@ -311,10 +312,10 @@ def test_the_command_reports_what_bound_and_resumes_by_it(slide, tmp_path):
 
 
 def test_numbers_end_with_all_there_are():
-    assert numbers(1000) == [8, 16, 32, 64, 128, 256]
-    assert numbers(256) == [8, 16, 32, 64, 128, 256]
-    assert numbers(50) == [8, 16, 32, 50]
-    assert numbers(3) == [3]
+    assert patch_counts(1000) == [8, 16, 32, 64, 128, 256]
+    assert patch_counts(256) == [8, 16, 32, 64, 128, 256]
+    assert patch_counts(50) == [8, 16, 32, 50]
+    assert patch_counts(3) == [3]
 
 
 def test_a_sweep_says_what_each_number_would_give(slide, encoder, tmp_path):
@@ -324,7 +325,7 @@ def test_a_sweep_says_what_each_number_would_give(slide, encoder, tmp_path):
     assert sorted(path.name for path in output.parent.iterdir()) == ["drawn.sweep.csv", "drawn.sweep.png"]
     assert (output.parent / "drawn.sweep.png").read_bytes().startswith(b"\x89PNG")
     rows = read_sweep(output)
-    assert [row["patches"] for row in rows] == numbers(swept.tissue_patches)
+    assert [row["patches"] for row in rows] == patch_counts(swept.tissue_patches)
     job = Job(find_source(slide), tmp_path / "a.ozx", "$drawn_é.svs", mpp=0.25)
     done = compress_slide(job, Options(keep=16, draws=100, thresholds=LENIENT), Tools(encoder, 2))
     row = rows[1]

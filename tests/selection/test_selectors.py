@@ -14,10 +14,10 @@ from wsisum_cli.features.similarity import ONE, scale_of, whole_rows
 from wsisum_cli.features.vectors import unit_rows
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.slide_encoder import SlideEmbedding
-from wsisum_cli.quality.measures import Kept, Quality, measure_kept, measure_selection
+from wsisum_cli.quality.measures import Quality, WeightedPatches, measure_kept, measure_selection
 from wsisum_cli.selection import facility
 from wsisum_cli.selection.candidates import Candidates, sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import SELECTORS, Selection, keep_count, select
 
@@ -49,13 +49,15 @@ class Attentive:
 MODELS = SlideModels(slide_encoder=Attentive())
 
 
-def population(features: np.ndarray, candidates: Candidates | None = None, seed: int = 0, coords=None) -> Population:
+def tissue_patches(
+    features: np.ndarray, candidates: Candidates | None = None, seed: int = 0, coords=None
+) -> TissuePatches:
     coords = places(len(features)) if coords is None else coords
-    return Population(features, coords, candidates or everything(features), seed, 512, MODELS)
+    return TissuePatches(features, coords, candidates or everything(features), seed, 512, MODELS)
 
 
 def kept(features: np.ndarray, keep: int, selector: str = "facility", seed: int = 0):
-    return select(population(features, seed=seed), keep, selector)
+    return select(tissue_patches(features, seed=seed), keep, selector)
 
 
 def measured(features: np.ndarray, selection: Selection) -> Quality:
@@ -180,7 +182,7 @@ def test_neither_a_second_run_nor_the_threads_matter(selector):
     found = []
     for threads in (1, 1, 2, 4):
         with threadpool_limits(limits=threads):
-            selection = select(population(features, candidates, 3), 40, selector)
+            selection = select(tissue_patches(features, candidates, 3), 40, selector)
             found.append((selection, measured(features, selection)))
     first = found[0][0]
     for selection, quality in found[1:]:
@@ -273,7 +275,7 @@ def test_equal_patches_are_picked_in_their_order():
 def test_facility_sees_tissue_that_is_no_candidate():
     features = np.concatenate([np.ones((40, 3)), -np.ones((5, 3))]).astype(np.float32)
     candidates = Candidates(np.arange(10), np.zeros(45, np.int16))
-    assert select(population(features, candidates), 2, "facility").rows.tolist() == [0, 40]
+    assert select(tissue_patches(features, candidates), 2, "facility").rows.tolist() == [0, 40]
 
 
 @pytest.mark.parametrize("selector", ["wsisum", "facility"])
@@ -281,11 +283,11 @@ def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
     features = np.concatenate([gaussian(12, 16)[np.arange(2_000) % 12], gaussian(3, 16, 9) * 3])
     features += 0.6 * gaussian(2_003, 16, 5)
     candidates = sample_candidates(features, 100, 12)
-    full = measured(features, select(population(features, candidates), 30, selector))
+    full = measured(features, select(tissue_patches(features, candidates), 30, selector))
     monkeypatch.setattr(facility, "EXACT", 1_000)
     monkeypatch.setattr(facility, "MOST_COSINES", 2_003 * 1_100)
     monkeypatch.setattr(facility, "OUTLIERS", 256)
-    pooled = population(features, candidates)
+    pooled = tissue_patches(features, candidates)
     assert len(pooled.pool.rows) == 1_100 == len(np.unique(pooled.pool.rows))
     part = measured(features, select(pooled, 30, selector))
     assert part.coverage > full.coverage - 0.01
@@ -320,14 +322,14 @@ def test_cosines_of_the_search_are_exact_in_any_order_and_near_the_true_ones(dim
 def test_random_is_a_draw_from_all_patches():
     features = gaussian(100)
     candidates = Candidates(np.arange(3), np.zeros(100, np.int16))
-    rows = select(population(features, candidates), 50, "random").rows
+    rows = select(tissue_patches(features, candidates), 50, "random").rows
     assert rows.max() > 50
     assert rows.tolist() != sorted(rows)
 
 
 def test_cluster_draws_from_each_cluster_in_proportion():
     cluster = np.repeat(np.arange(3, dtype=np.int16), [60, 30, 10])
-    rows = select(population(gaussian(100), Candidates(np.arange(3), cluster)), 20, "cluster").rows
+    rows = select(tissue_patches(gaussian(100), Candidates(np.arange(3), cluster)), 20, "cluster").rows
     assert np.bincount(cluster[rows]).tolist() == [12, 6, 2]
 
 
@@ -335,7 +337,7 @@ def test_location_is_even_over_the_slide():
     dense, sparse = places(400), places(400)[::40] + 20 * 512  # as wide, with a tenth of the patches each
     coords = np.concatenate([dense, sparse])
     features = gaussian(len(coords))
-    rows = select(population(features, coords=coords), 8, "location").rows
+    rows = select(tissue_patches(features, coords=coords), 8, "location").rows
     assert (rows >= 400).sum() == 2  # of the 8 cells that are occupied at most, the sparse area has 2
 
 
@@ -343,7 +345,7 @@ def test_location_is_even_over_the_slide():
 def test_location_copes_with_patches_at_one_place(keep):
     coords = np.array([[0, 0]] * 5 + [[2_000_000_000, 0]] * 4 + [[-2_000_000_000, 7]], np.int32)
     features = gaussian(10)
-    rows = select(population(features, coords=coords), keep, "location").rows
+    rows = select(tissue_patches(features, coords=coords), keep, "location").rows
     assert len(np.unique(coords[rows], axis=0)) == min(keep, 3)
 
 
@@ -360,7 +362,7 @@ def test_attention_picks_where_the_slide_encoder_looks():
 def test_attention_without_a_slide_encoder_is_refused():
     features = gaussian(9)
     with pytest.raises(UsageError, match="needs a slide encoder"):
-        select(Population(features, places(9), everything(features)), 2, "attention")
+        select(TissuePatches(features, places(9), everything(features)), 2, "attention")
 
 
 # quality and representation
@@ -386,14 +388,14 @@ def test_a_selection_measures_the_same_from_what_is_kept_of_it():
     features = gaussian(200)
     selection = kept(features, 20)
     cluster = np.arange(200) % 3
-    stored = Kept(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
+    stored = WeightedPatches(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
     assert measure_selection(features, selection, cluster) == measure_kept(features, stored, cluster)
 
 
 def test_known_quality():
     features = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
     quality = measure_kept(
-        features, Kept(features[:1], np.ones(1), np.array([4]), np.array([2])), np.array([2, 0, 0, 1])
+        features, WeightedPatches(features[:1], np.ones(1), np.array([4]), np.array([2])), np.array([2, 0, 0, 1])
     )
     assert (quality.coverage, quality.coverage_min) == (0.25, -1)
     assert quality.coverage_p05 == pytest.approx(-0.85)
@@ -429,7 +431,7 @@ def test_no_patches_are_refused():
 
 def test_coords_of_other_patches_are_refused():
     with pytest.raises(ValueError, match="must be of the same patches; found 9, 8 and 9"):
-        select(population(gaussian(9), coords=places(8)), 2)
+        select(tissue_patches(gaussian(9), coords=places(8)), 2)
 
 
 # real features
@@ -452,6 +454,6 @@ def test_real_slides_are_covered_better_than_by_99_of_100_random_draws(shared, s
         cosines = units @ units.T
         draw = np.random.default_rng(0).permutation
         draws = [cosines[draw(len(features))[:63]].max(axis=0).mean() for _ in range(200)]
-        slide = Population(features, coords, sample_candidates(features))
+        slide = TissuePatches(features, coords, sample_candidates(features))
         coverage = measured(features, select(slide, 63, selector)).coverage
         assert coverage > np.percentile(draws, 99), name

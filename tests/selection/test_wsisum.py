@@ -13,7 +13,7 @@ from wsisum_cli.selection.facility import Pool, greedy, pool_of
 from wsisum_cli.selection.rarity import LEAST, MOST, pick_rare, usual_share
 from wsisum_cli.selection.swaps import chance_error, chance_minimum, improve, tune_mean, tune_score
 from wsisum_cli.selection.weights import fit_mean, mean_error
-from wsisum_cli.selection.wsisum import FIRST_LEVEL, SPARED, interleave, pick_levels, raise_minimum, spare_last
+from wsisum_cli.selection.wsisum import FIRST_ROUND, SPARED, interleave, move_spare_last, pick_in_rounds, raise_minimum
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 
@@ -96,7 +96,7 @@ def test_three_patches_of_another_kind_are_kept_among_thousands():
     rng = np.random.default_rng(5)
     features = tissue(4_000, 5, 48)
     features[[70, 71, 72]] = rng.normal(size=48) * 1.2 + 0.4 * rng.normal(size=(3, 48))
-    rows = pick_levels(features, pooled(features), 64)
+    rows = pick_in_rounds(features, pooled(features), 64)
     assert set(rows) & {70, 71, 72}
 
 
@@ -128,17 +128,17 @@ def test_levels_are_nested_whatever_is_asked_for(patches, seed, dims):
     features = gaussian(patches, dims, seed)
     features[: patches // 3] = features[0]
     pool = pooled(features)
-    most = pick_levels(features, pool, patches)
+    most = pick_in_rounds(features, pool, patches)
     assert sorted(most) == list(range(patches))
-    for keep in {1, patches // 2 + 1, min(patches, FIRST_LEVEL + 1)}:
-        assert np.array_equal(pick_levels(features, pool, keep), most[:keep])
+    for keep in {1, patches // 2 + 1, min(patches, FIRST_ROUND + 1)}:
+        assert np.array_equal(pick_in_rounds(features, pool, keep), most[:keep])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_covers_as_well_as_facility_and_serves_the_worst_better(seed):
     features = tissue(900, seed)
     pool = pooled(features)
-    ours, plain = pick_levels(features, pool, 64), greedy(pool.served, 64)
+    ours, plain = pick_in_rounds(features, pool, 64), greedy(pool.served, 64)
     assert coverage(pool, ours) > coverage(pool, plain) - 0.0005 * ONE * 900
     assert pool.served[ours].max(axis=0).min() >= pool.served[plain].max(axis=0).min()
 
@@ -148,7 +148,7 @@ def test_the_share_for_rare_tissue_is_the_one_asked_for():
     features[:3] = gaussian(1, 24, 9)  # a foreign spot
     features[:3, 0] += (0, 0.01, 0.02)
     pool = pooled(features)
-    none, usual, much = (pick_levels(features, pool, 32, rare) for rare in (0.0, None, 0.25))
+    none, usual, much = (pick_in_rounds(features, pool, 32, rare) for rare in (0.0, None, 0.25))
     assert (none >= 3).all()
     assert (much < 3).any()
     assert len({tuple(picked) for picked in (none, usual, much)}) == 3
@@ -186,9 +186,14 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
     equal, of_0, of_2 = np.full(4, 0.25), np.array([0.1, 0.3, 0.3, 0.3]), np.array([0.3, 0.1, 0.3, 0.3])
-    assert spare_last(pool.served, [], [0, 2, 1, 3], equal) == [0, 2, 3, 1]
-    assert spare_last(pool.served, [], [0, 2, 1, 3], of_0) == [2, 1, 3, 0]  # of those not needed that of least weight
-    assert spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
+    assert move_spare_last(pool.served, [], [0, 2, 1, 3], equal) == [0, 2, 3, 1]
+    assert move_spare_last(pool.served, [], [0, 2, 1, 3], of_0) == [
+        2,
+        1,
+        3,
+        0,
+    ]  # of those not needed that of least weight
+    assert move_spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
 
 
 def test_the_last_one_is_hardly_missed():
@@ -196,14 +201,14 @@ def test_the_last_one_is_hardly_missed():
     kept = greedy(pool.served, 12)
     lost = [coverage(pool, kept) - coverage(pool, [*kept[:place], *kept[place + 1 :]]) for place in range(12)]
     heavy_but_one = np.where(np.arange(12) == np.argmax(lost), 0.0, 0.5)
-    last = spare_last(pool.served, [], kept, heavy_but_one)[-1]
+    last = move_spare_last(pool.served, [], kept, heavy_but_one)[-1]
     assert lost[kept.index(last)] <= min(lost) + SPARED * ONE * 200 < max(lost)
 
 
 def test_as_many_as_it_takes_go_to_the_worst_served():
     features = tissue(900, 6)
     pool = pooled(features)
-    ground = levels.Ground(features.astype(float), features.mean(axis=0, dtype=float), pool, None, None)
+    ground = levels.SearchSpace(features.astype(float), features.mean(axis=0, dtype=float), pool, None, None)
     earlier = greedy(pool.served, 32)
     central = greedy(pool.served, 32, earlier)
 
@@ -245,7 +250,7 @@ def test_more_is_spent_where_the_mean_stays_far(monkeypatch):
 
     def found(near: float) -> tuple[float, float]:
         monkeypatch.setattr(levels, "NEAR", near)
-        rows = pick_levels(features, pool, 64)
+        rows = pick_in_rounds(features, pool, 64)
         own = features[rows].astype(np.float64)
         return mean_error(own, fit_mean(own, mean, np.full(64, 1 / 64)), mean), coverage(pool, rows)
 
@@ -265,7 +270,7 @@ def test_a_score_rises_without_cost_to_the_worst_served():
     def score(choices: np.ndarray) -> np.ndarray:
         return np.asarray(features[choices].mean(axis=1) @ wanted, float)
 
-    plain, scored = pick_levels(features, pool, 64), pick_levels(features, pool, 64, score=score)
+    plain, scored = pick_in_rounds(features, pool, 64), pick_in_rounds(features, pool, 64, score=score)
     assert score(scored[None])[0] > score(plain[None])[0]
     assert coverage(pool, scored) > coverage(pool, plain) - levels.AMPLE * ONE * 500
-    assert np.array_equal(pick_levels(features, pool, 20, score=score), scored[:20])
+    assert np.array_equal(pick_in_rounds(features, pool, 20, score=score), scored[:20])

@@ -30,11 +30,11 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.header import clean_model
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.pixels import shrunk
-from wsisum_cli.slides.pyramid import Level, choose_scale, downsample, said
+from wsisum_cli.slides.pyramid import Level, choose_scale, describe_error, downsample
 from wsisum_cli.slides.slide import (
     GLASS,
     Slide,
-    further,
+    averaging_factor,
     open_pyramid,
     open_slide,
     read_level,
@@ -590,7 +590,7 @@ def test_overview_of_a_slide_without_low_levels(image: Image, tmp_path: Path) ->
     with open_slide(tmp_path / "a.tif") as slide:
         overview = read_overview(slide, Damage())
         level = slide.levels[0]
-        assert [further(level, 8, factor) for factor in (1.0, 3.9, 4.0, 1000.0)] == [1, 2, 4, 32]
+        assert [averaging_factor(level, 8, factor) for factor in (1.0, 3.9, 4.0, 1000.0)] == [1, 2, 4, 32]
     assert overview.pixels.shape == (34, 50, 3)
     assert (overview.downsample, overview.mpp) == (32.0, 8.0)
     expected = cv2.resize(image, (50, 34), interpolation=cv2.INTER_AREA)
@@ -841,9 +841,12 @@ def test_missing_parts_of_a_slide_are_named_without_their_folder(image: Image, t
 
 def test_messages_keep_folders_out() -> None:
     path = Path("/archive/jane.doe/a.svs")
-    assert said(FileNotFoundError(2, "No such file or directory", str(path)), path) == "No such file or directory"
-    assert said(ValueError("can't open /archive/jane.doe/a/Data.dat"), path) == "can't open a/Data.dat"
-    assert said(ValueError("odd"), Path("a.svs")) == "odd"
+    assert (
+        describe_error(FileNotFoundError(2, "No such file or directory", str(path)), path)
+        == "No such file or directory"
+    )
+    assert describe_error(ValueError("can't open /archive/jane.doe/a/Data.dat"), path) == "can't open a/Data.dat"
+    assert describe_error(ValueError("odd"), Path("a.svs")) == "odd"
 
 
 def test_files_are_closed(slides: dict[str, Path]) -> None:

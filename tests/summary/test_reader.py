@@ -36,7 +36,7 @@ from summaries import (
     compress_drawn,
     shipped_encoder,
     sign_again,
-    tiny_draft,
+    tiny_contents,
     tiny_models,
     unpack,
     write_tiny,
@@ -56,16 +56,8 @@ from wsisum_cli.summary.attributes import (
     wrong_attributes,
 )
 from wsisum_cli.summary.container import write_container
-from wsisum_cli.summary.reader import (
-    PORTABLE,
-    Draft,
-    Kept,
-    Summary,
-    TissueMap,
-    open_summary,
-    reference_of,
-    write_summary,
-)
+from wsisum_cli.summary.reader import Draft, Kept, Summary, open_summary
+from wsisum_cli.summary.writer import PORTABLE, TissueMap, reference_of, write_summary
 from wsisum_cli.verification.verify import verify_summary
 
 MODES = ("source", "jpeg")
@@ -96,35 +88,35 @@ def drawn(mode: str, both: dict[str, Path]) -> Path:
 
 
 def test_everything_written_is_read(mode: str, tiny: Path):
-    draft = tiny_draft(mode)
+    contents = tiny_contents(mode)
     with open_summary(tiny) as summary:
-        assert np.array_equal(summary.coords, draft.kept.coords)
-        assert np.array_equal(summary.features, draft.kept.features.astype(np.float16))
-        assert np.array_equal(summary.weights, draft.kept.weights)
-        assert np.array_equal(summary.cluster, draft.kept.cluster)
-        assert np.array_equal(summary.embedding, draft.reference.mean)
-        assert np.array_equal(summary.tissue.coords, draft.tissue.coords)
-        assert np.array_equal(summary.tissue.representative, draft.tissue.representative)
-        assert np.array_equal(summary.tissue.similarity, draft.tissue.similarity.astype(np.float16))
-        assert np.array_equal(summary.reference.components, draft.reference.components)
-        assert np.array_equal(summary.reference.variances, draft.reference.variances)
+        assert np.array_equal(summary.coords, contents.kept.coords)
+        assert np.array_equal(summary.features, contents.kept.features.astype(np.float16))
+        assert np.array_equal(summary.weights, contents.kept.weights)
+        assert np.array_equal(summary.cluster, contents.kept.cluster)
+        assert np.array_equal(summary.embedding, contents.reference.mean)
+        assert np.array_equal(summary.tissue.coords, contents.tissue.coords)
+        assert np.array_equal(summary.tissue.representative, contents.tissue.representative)
+        assert np.array_equal(summary.tissue.similarity, contents.tissue.similarity.astype(np.float16))
+        assert np.array_equal(summary.reference.components, contents.reference.components)
+        assert np.array_equal(summary.reference.variances, contents.reference.variances)
         assert summary.icc_profile == b"a colour profile"
         assert summary.overview.shape == (40, 40, 3)
-        assert summary.provenance == draft.attributes
+        assert summary.provenance == contents.attributes
         assert summary.features.flags.writeable
 
 
 def test_what_models_made_of_the_slide_is_read(tmp_path: Path):
-    draft = tiny_draft(models=tiny_models())
+    contents = tiny_contents(models=tiny_models())
     path = write_tiny(tmp_path / "x.ozx", "models")
     with open_summary(path) as summary:
-        assert np.array_equal(summary.summarizer_embedding, draft.reference.embedding)
-        assert np.array_equal(summary.slide_embedding, draft.reference.slide_embedding)
+        assert np.array_equal(summary.summarizer_embedding, contents.reference.embedding)
+        assert np.array_equal(summary.slide_embedding, contents.reference.slide_embedding)
         for name in ("candidates", "embedding", "slide_embedding", "prototypes", "prototype_weights"):
-            assert np.array_equal(getattr(summary.reference, name), getattr(draft.reference, name))
+            assert np.array_equal(getattr(summary.reference, name), getattr(contents.reference, name))
         assert summary.embedding.shape == (DIMS,)  # the mean, which is always there
         assert summary.provenance["summarizer"]["name"] == "tiny-summarizer"
-        assert summary.provenance == draft.attributes
+        assert summary.provenance == contents.attributes
     with open_summary(write_tiny(tmp_path / "y.ozx")) as summary:
         assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
         assert summary.reference.prototypes is None
@@ -132,21 +124,21 @@ def test_what_models_made_of_the_slide_is_read(tmp_path: Path):
 
 
 def test_an_overview_finer_than_the_portable_image_is_kept_in_jpeg(tmp_path: Path):
-    draft = tiny_draft()
-    large = np.tile(draft.overview, (30, 20, 1))
-    write_summary(tmp_path / "x.ozx", replace(draft, overview=large))
+    contents = tiny_contents()
+    large = np.tile(contents.overview, (30, 20, 1))
+    write_summary(tmp_path / "x.ozx", replace(contents, overview=large))
     with open_summary(tmp_path / "x.ozx") as summary:
         assert summary.overview.shape == large.shape
         assert np.abs(summary.overview.astype(int) - large).mean() < 8
         assert max(summary.array(PORTABLE).shape) == 512
-        assert summary.provenance == draft.attributes
+        assert summary.provenance == contents.attributes
     with zarr_store(tmp_path / "x.ozx") as store:
         root = zarr.open_group(store, mode="r")
         scale = root.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
-        assert scale == [1.0, pytest.approx(draft.overview_mpp * 1200 / 512), pytest.approx(scale[1])]
+        assert scale == [1.0, pytest.approx(contents.overview_mpp * 1200 / 512), pytest.approx(scale[1])]
 
 
-ATTRIBUTES = tiny_draft().attributes
+ATTRIBUTES = tiny_contents().attributes
 
 
 def drawn_prefixes(stand_in: np.ndarray, similarity: np.ndarray, rng: np.random.Generator) -> Prefixes:
@@ -157,7 +149,7 @@ def drawn_prefixes(stand_in: np.ndarray, similarity: np.ndarray, rng: np.random.
 
 
 @st.composite
-def drafts(draw: st.DrawFn) -> Draft:
+def contents_by_keep(draw: st.DrawFn) -> Draft:
     """Drafts of random arrays, which need not agree with each other."""
     kept, more, dims = draw(st.integers(1, 6)), draw(st.integers(0, 20)), draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -185,34 +177,34 @@ def drafts(draw: st.DrawFn) -> Draft:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(drafts())
-def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, draft: Draft):
+@given(contents_by_keep())
+def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, contents: Draft):
     path = tmp_path_factory.getbasetemp() / "round.ozx"
-    write_summary(path, draft)
+    write_summary(path, contents)
     with open_summary(path) as summary:
-        assert summary.provenance == draft.attributes
-        assert summary.icc_profile == draft.icc_profile
+        assert summary.provenance == contents.attributes
+        assert summary.icc_profile == contents.icc_profile
         for name in ("coords", "weights", "counts", "cluster"):
-            assert np.array_equal(getattr(summary, name), getattr(draft.kept, name))
-        assert np.array_equal(summary.features, as_half(draft.kept.features))
-        assert np.allclose(summary.features, draft.kept.features, rtol=1e-3, atol=1e-7)
+            assert np.array_equal(getattr(summary, name), getattr(contents.kept, name))
+        assert np.array_equal(summary.features, as_half(contents.kept.features))
+        assert np.allclose(summary.features, contents.kept.features, rtol=1e-3, atol=1e-7)
         for part in ("tissue", "reference"):
-            for name, values in vars(getattr(draft, part)).items():
+            for name, values in vars(getattr(contents, part)).items():
                 if name == "prefixes":
                     found = vars(summary.prefixes)
                     assert all(np.array_equal(column, found[key]) for key, column in vars(values).items())
                     continue
                 assert np.array_equal(getattr(getattr(summary, part), name), values), (part, name)
-        assert [summary.patches.shard.stream(row) for row in range(len(summary.patches))] == draft.pixels
-        assert summary.overview.shape == draft.overview.shape
+        assert [summary.patches.shard.stream(row) for row in range(len(summary.patches))] == contents.pixels
+        assert summary.overview.shape == contents.overview.shape
 
 
 def test_features_too_large_for_half_precision_stay_single(tmp_path: Path):
     assert as_half(np.array([[65504.0]], np.float32)).dtype == np.float16
     assert as_half(np.array([[-65505.0]], np.float32)).dtype == np.float32
-    draft = tiny_draft()
-    features = draft.kept.features * 1e6
-    write_summary(tmp_path / "x.ozx", replace(draft, kept=replace(draft.kept, features=features)))
+    contents = tiny_contents()
+    features = contents.kept.features * 1e6
+    write_summary(tmp_path / "x.ozx", replace(contents, kept=replace(contents.kept, features=features)))
     with open_summary(tmp_path / "x.ozx") as summary:
         assert np.array_equal(summary.features, features)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.summary.reader import TissueMap
+from wsisum_cli.summary.writer import TissueMap
 
 SIDE = 512  # level-0 px of a patch
 

@@ -21,7 +21,8 @@ from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.random_draws import draw
 from wsisum_cli.quality.verdict import PERCENTILES, Thresholds
@@ -31,7 +32,8 @@ from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models, describe_standing
-from wsisum_cli.summary.reader import Draft, Kept, SourceTiles, TissueMap, reference_of, write_summary
+from wsisum_cli.summary.reader import Draft, Kept
+from wsisum_cli.summary.writer import SourceTiles, TissueMap, reference_of, write_summary
 
 SIDE = 32  # px of a patch
 GRID = 10  # patches across the slide
@@ -90,7 +92,7 @@ def spliced_tiles(slide: np.ndarray, side: int) -> tuple[dict[tuple[int, int], b
 READING = Reading(0, 2, 2.0, SIDE, SIDE, 16, 16, GRID * SIDE, GRID * SIDE)
 
 
-def tiny_draft(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> Draft:
+def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> Draft:
     """A summary of 8 of 80 patches, by the stub encoder, that agrees with itself."""
     slide = draw_slide()
     tiles, spliced = spliced_tiles(slide, 32)
@@ -195,8 +197,8 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
 
 def write_tiny(path: Path, mode: str = "jpeg", **changes: Any) -> Path:
     """`changes` replace fields of the draft. The mode "models" is jpeg, and models saw the whole slide."""
-    draft = tiny_draft("jpeg", models=tiny_models()) if mode == "models" else tiny_draft(mode)
-    write_summary(path, replace(draft, **changes))
+    contents = tiny_contents("jpeg", models=tiny_models()) if mode == "models" else tiny_contents(mode)
+    write_summary(path, replace(contents, **changes))
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wsisum_cli.features.h5 import FeatureDraft, write_feature_file
+from wsisum_cli.features.h5 import FeatureFileContents, write_feature_file
 
 SIDE = 512  # of a patch, level-0 px
 
@@ -23,7 +23,7 @@ def write_features(
         "coords": (np.rint(coords * SIDE).astype(np.int64), about_coords),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_feature_file(path, FeatureDraft(arrays, {"encoder_sha256": sha256}, {}))
+    write_feature_file(path, FeatureFileContents(arrays, {"encoder_sha256": sha256}, {}))
     return path
 
 

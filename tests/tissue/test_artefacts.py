@@ -17,16 +17,18 @@ import pytest
 from draw import draw_tissue, reduce, write_svs
 from places import SCHEMA
 from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
-from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_draft
+from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_contents
 
 from wsisum_cli.commands.console import artefacts_line
 from wsisum_cli.pipeline import compress
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
-from wsisum_cli.pipeline.describe import Written
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.inspection import facts
-from wsisum_cli.summary.reader import open_summary, write_summary
+from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.writer import write_summary
 from wsisum_cli.tissue import artefacts
 from wsisum_cli.tissue.artefacts import (
     BLANK,
@@ -38,7 +40,7 @@ from wsisum_cli.tissue.artefacts import (
     classify,
     kinds_of,
     measure,
-    part,
+    split_artefacts,
 )
 from wsisum_cli.verification.verify import verify_summary
 
@@ -172,7 +174,7 @@ def test_what_is_painted_on_real_tissue_is_found(tiles, name):
 def test_artefacts_leave_the_tissue():
     coords, kinds = np.arange(80, dtype=np.int32).reshape(40, 2), np.zeros(40, np.uint8)
     kinds[[3, 30]] = PEN, BLANK
-    rows, artefacts = part(coords, kinds)
+    rows, artefacts = split_artefacts(coords, kinds)
     assert rows.tolist() == [row for row in range(40) if row not in (3, 30)]
     np.testing.assert_array_equal(artefacts.coords, coords[[3, 30]])
     assert artefacts.as_dict() == {"count": 2, "kinds": {"pen": 1, "blank": 1}, "looked_at": 40, "ignored": False}
@@ -184,13 +186,13 @@ def test_artefacts_leave_the_tissue():
 def test_a_slide_is_never_left_without_patches(patches, clean, ignored):
     kinds = np.full(patches, PEN, np.uint8)
     kinds[:clean] = 0
-    rows, artefacts = part(np.zeros((patches, 2), np.int32), kinds)
+    rows, artefacts = split_artefacts(np.zeros((patches, 2), np.int32), kinds)
     assert (len(rows), artefacts.ignored) == ((patches, True) if ignored else (clean, False))
     assert len(artefacts.kind) == patches - clean
 
 
 def test_few_patches_without_artefacts_are_no_reason_to_ignore_any():
-    assert part(np.zeros((5, 2), np.int32), np.zeros(5, np.uint8))[1].as_dict()["ignored"] is False
+    assert split_artefacts(np.zeros((5, 2), np.int32), np.zeros(5, np.uint8))[1].as_dict()["ignored"] is False
 
 
 # -- through compress ----------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def summarize(slide: Path, output: Path, options: Options | None = None, **job: Any) -> Written:
+def summarize(slide: Path, output: Path, options: Options | None = None, **job: Any) -> CompressResult:
     about = Job(find_source(slide), output, slide.name, **job)
     return compress_slide(about, options or Options(), Tools(shipped_encoder(), 2))
 
@@ -315,9 +317,9 @@ def state(**values: Any) -> tuple[Artefacts, dict[str, Any]]:
     ],
 )
 def test_verification_looks_at_artefacts(tmp_path, artefacts, about, codes):
-    draft = tiny_draft()
-    attributes = draft.attributes if about is None else {**draft.attributes, "artefacts": about}
-    write_summary(tmp_path / "a.ozx", replace(draft, attributes=attributes, artefacts=artefacts))
+    contents = tiny_contents()
+    attributes = contents.attributes if about is None else {**contents.attributes, "artefacts": about}
+    write_summary(tmp_path / "a.ozx", replace(contents, attributes=attributes, artefacts=artefacts))
     assert [finding.code for finding in verify_summary(tmp_path / "a.ozx", find_stub).findings] == codes
     if not codes:
         with open_summary(tmp_path / "a.ozx") as summary:

@@ -29,7 +29,7 @@ from summaries import (
     shipped_encoder,
     shipped_models_like,
     sign_again,
-    tiny_draft,
+    tiny_contents,
     tiny_models,
     unpack,
     write_tiny,
@@ -43,8 +43,10 @@ from wsisum_cli.summary.arrays import encode_array, encode_jpegs
 from wsisum_cli.summary.attributes import MISSING
 from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.inspection import facts
-from wsisum_cli.summary.reader import Summary, open_summary, write_summary
-from wsisum_cli.verification.verify import CODES, Verification, is_whole, verify_summary
+from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.writer import write_summary
+from wsisum_cli.verification.finding import CODES, Verification
+from wsisum_cli.verification.verify import is_whole, verify_summary
 
 Members = dict[str, bytes]
 Attributes = dict[str, Any]
@@ -711,14 +713,14 @@ def test_the_kept_patches_alone_tell_how_near_they_are_to_the_slide(tiny: dict[s
 
 def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
     """They know no models that see whole slides; should such an attribute be there, it means nothing."""
-    draft = tiny_draft()
+    contents = tiny_contents()
     added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from")
-    attributes = {name: value for name, value in draft.attributes.items() if name not in added}
+    attributes = {name: value for name, value in contents.attributes.items() if name not in added}
     figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
     attributes["quality"] = {name: attributes["quality"][name] for name in figures}
     attributes["format_version"] = "1.0"
     for more in ({}, {"summarizer": {"name": "of another meaning"}}):
-        write_summary(tmp_path / "x.ozx", replace(draft, attributes={**attributes, **more}))
+        write_summary(tmp_path / "x.ozx", replace(contents, attributes={**attributes, **more}))
         assert verify(tmp_path / "x.ozx").findings == []
     with open_summary(tmp_path / "x.ozx") as summary:
         assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
@@ -727,7 +729,7 @@ def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
     later = ("reconstruction", "embedding_cosine", "composition", "slide_cosine")
     assert shown["quality"] == {**attributes["quality"], **dict.fromkeys(later)}
     assert (shown["verdict"], shown["guarantee"]) == (None, None)
-    write_summary(tmp_path / "y.ozx", replace(draft, attributes={**attributes, "format_version": "1.1"}))
+    write_summary(tmp_path / "y.ozx", replace(contents, attributes={**attributes, "format_version": "1.1"}))
     assert codes(verify(tmp_path / "y.ozx")) == {"attributes"}
 
 
@@ -763,21 +765,21 @@ def test_our_own_failures_become_a_finding(tiny: dict[str, Path]):
 
 def given_features(scale: float) -> dict[str, Any]:
     """Attributes and features of a summary whose features somebody else computed."""
-    draft = tiny_draft()
+    contents = tiny_contents()
     attributes = {
-        **draft.attributes,
+        **contents.attributes,
         "encoder": {"name": "conch"},
         "provider": "none",
         "features": {"origin": "given", "encoder": "conch", "file": "x.h5", "sha256": "ef" * 32, "left_out": 0},
     }
-    noise = np.random.default_rng(0).standard_normal(draft.kept.features.shape) * scale
-    features = (draft.kept.features + noise).astype(np.float32)
-    return {"attributes": attributes, "kept": replace(draft.kept, features=features)}
+    noise = np.random.default_rng(0).standard_normal(contents.kept.features.shape) * scale
+    features = (contents.kept.features + noise).astype(np.float32)
+    return {"attributes": attributes, "kept": replace(contents.kept, features=features)}
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, set()), (0.01, set()), (1.0, {"features-differ"})])
 def test_given_features_may_differ_a_little(tmp_path: Path, scale: float, expected: set[str]):
-    write_summary(tmp_path / "x.ozx", replace(tiny_draft(), **given_features(scale)))
+    write_summary(tmp_path / "x.ozx", replace(tiny_contents(), **given_features(scale)))
     assert codes(verify(tmp_path / "x.ozx")) - {"quality-differs"} == expected
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from wsisum_cli.verification.verify import FindEncoder, FindSlideEncoder, FindSummarizer
+    from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer
 
 Model = TypeVar("Model")
 
@@ -19,7 +19,7 @@ Model = TypeVar("Model")
 
 def all_summaries(arguments: list[str]) -> list[str]:
     """Folders are searched through. Raises UsageError when one holds no summary."""
-    from wsisum_cli.summary.reader import SUFFIX
+    from wsisum_cli.summary.container import SUFFIX
 
     found: list[str] = []
     for argument in arguments:
@@ -44,13 +44,13 @@ def model_finders(
 
     return (
         # Of features that somebody else computed only the user can say that this encoder made them.
-        finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
-        finder(summarizer, lambda path: load_summarizer(path, device)),
-        finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
+        model_finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
+        model_finder(summarizer, lambda path: load_summarizer(path, device)),
+        model_finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
     )
 
 
-def finder(
+def model_finder(
     given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
 ) -> Callable[[dict[str, Any]], Model | None]:
     """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""

@@ -14,8 +14,8 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
-from wsisum_cli.models.choice import NO_CHOICES, Choices
-from wsisum_cli.pipeline.compress import Job
+from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
+from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product
 from wsisum_cli.slides.source import Source, output_stem, sha256_of
 
@@ -43,7 +43,7 @@ class Request:
     features: Path | None = None
     force: bool = False
     product: Product = SUMMARIES
-    choices: Choices = NO_CHOICES
+    choices: ModelChoices = NO_MODEL_CHOICES
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -80,19 +80,19 @@ def describe_models(request: Request) -> str:
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
     """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
-    stems = Counter(folded(output_stem(source.path.relative_to(root))) for source in sources)
+    stems = Counter(folded_name(output_stem(source.path.relative_to(root))) for source in sources)
     taken: dict[str, str] = {}
     for source in sources:
         relative = source.path.relative_to(root)
         entry = manifest.entry(relative)
         stem = output_stem(relative)
-        name = relative.with_name(entry.name) if entry.name else (relative if stems[folded(stem)] > 1 else stem)
-        if folded(name) in taken and not entry.name:
+        name = relative.with_name(entry.name) if entry.name else (relative if stems[folded_name(stem)] > 1 else stem)
+        if folded_name(name) in taken and not entry.name:
             name = relative
-        if folded(name) in taken:
-            other = taken[folded(name)]
+        if folded_name(name) in taken:
+            other = taken[folded_name(name)]
             raise UsageError(f"{other} and {relative} would share one output; name them apart in --manifest")
-        taken[folded(name)] = relative.as_posix()
+        taken[folded_name(name)] = relative.as_posix()
         output = request.output / name.with_name(name.name + request.product.suffix)
         yield (
             relative.as_posix(),
@@ -115,7 +115,7 @@ def features_for(request: Request, name: Path) -> Path | None:
     return mirrored if mirrored.is_file() else request.features
 
 
-def folded(path: Path) -> str:
+def folded_name(path: Path) -> str:
     """What file systems that ignore case and composition of letters take for the same name."""
     return unicodedata.normalize("NFC", path.as_posix()).casefold()
 
@@ -133,18 +133,18 @@ def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None)
     except (WsisumError, OSError, ValueError):
         if request.product.ours_alone or (known is not None and known.status != FAILED):
             return None
-        return not_ours(relative, job, "cannot be read, and may be another program's")
+        return foreign_output(relative, job, "cannot be read, and may be another program's")
     if not attributes:
-        return not_ours(relative, job, "made by another program")
+        return foreign_output(relative, job, "made by another program")
     try:
-        if not (is_same(request, job, attributes, known) and request.product.is_whole(job.output)):
+        if not (is_unchanged(request, job, attributes, known) and request.product.is_whole(job.output)):
             return None
         return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
         return None  # damaged, or of another version: it is made again
 
 
-def not_ours(relative: str, job: Job, why: str) -> Outcome:
+def foreign_output(relative: str, job: Job, why: str) -> Outcome:
     message = f"{job.output.name}: {why}; choose another --output, or --force replaces it"
     return Outcome(relative, FAILED, "another program's file", message)
 
@@ -166,7 +166,7 @@ def outcome_as_before(
     )
 
 
-def is_same(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
+def is_unchanged(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
     """Whether an output was made from this source, with these models and options; cheap comparisons first."""
     source = attributes["source"]
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}

@@ -16,7 +16,7 @@ from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.report import read_outcomes, write_report
 from wsisum_cli.archive.workers import Event, Setup, run_jobs
 from wsisum_cli.errors import UsageError
-from wsisum_cli.pipeline.compress import Job
+from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 from wsisum_cli.slides.slide import open_slide
 
@@ -97,7 +97,7 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: the output folder cannot be made or written to ({error.strerror})") from error
 
 
-def foresee(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
+def preview_outcome(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
     """What a run would do with a slide, as far as its header tells."""
     try:
         with open_slide(job.source.path, job.mpp, job.name):

@@ -33,7 +33,7 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
         series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
         sources += [Source(first, (first, *others)) for first, *others in series]
         sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
-        outcomes += outcomes_of_parts(series, source)
+        outcomes += part_outcomes(series, source)
     return sorted(sources, key=lambda found: found.path), outcomes, other_files
 
 
@@ -63,7 +63,7 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
         yield folder, sorted(file for file in files if not file.startswith("."))
 
 
-def outcomes_of_parts(series: list[list[Path]], root: Path) -> list[Outcome]:
+def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
     """Of DICOM files that belong to a slide whose first file has its own outcome."""
     return [
         Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")

@@ -18,9 +18,9 @@ from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.errors import UsageError, WsisumError
-from wsisum_cli.models.choice import NO_CHOICES, Choices, SlideModels
+from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
-from wsisum_cli.pipeline.compress import Job, Tools
+from wsisum_cli.pipeline.job import Job, Tools
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 
 HEARTBEAT = 0.2  # s at least between two messages of progress
@@ -38,7 +38,7 @@ class Setup:
     threads: int
     output: Path  # folder that outputs are named within
     product: Product = SUMMARIES
-    choices: Choices = NO_CHOICES
+    choices: ModelChoices = NO_MODEL_CHOICES
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Worker:
     def __init__(self, setup: Setup) -> None:
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, setup), daemon=True)
-        with deaf():
+        self.process = context.Process(target=serve_jobs, args=(theirs, setup), daemon=True)
+        with hold_interrupts():
             self.process.start()
         theirs.close()
         self.source: str | None = None  # the slide it is at
 
-    def give(self, source: str, job: Job) -> None:
+    def assign(self, source: str, job: Job) -> None:
         self.source = source
         with contextlib.suppress(BrokenPipeError):  # it died; the next look at its pipe says so
             self.pipe.send((source, job))
 
-    def hear(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
         """The next message; `died` when the process is gone."""
         try:
             kind, value = self.pipe.recv()
@@ -76,7 +76,7 @@ class Worker:
             return "died", None
         return kind, value
 
-    def obituary(self) -> Outcome:
+    def death_outcome(self) -> Outcome:
         """The outcome of the slide during which the process died."""
         self.process.join(STOPPING)
         code = self.process.exitcode or 0
@@ -97,7 +97,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def hold_interrupts() -> Iterator[None]:
     """Processes that begin meanwhile do not hear Ctrl-C from their first moment on: it is the parent's to handle.
 
     The parent hears of it when they have begun. Ignored in the parent, a Ctrl-C of that moment would be lost.
@@ -136,7 +136,7 @@ def run_jobs(
         while team:
             for pipe in wait(list(team)):
                 worker = team[pipe]  # type: ignore[index]  # wait() is typed for any waitable
-                kind, value = worker.hear()
+                kind, value = worker.receive()
                 if kind == "event":
                     listen(value)
                 elif kind == "refused":
@@ -149,7 +149,7 @@ def run_jobs(
                     if worker.source is None:
                         stillborn += 1
                     else:
-                        yield worker.obituary()
+                        yield worker.death_outcome()
                     worker.stop()
                     if stillborn > MAX_STILLBORN:
                         raise UsageError("worker processes die while they load the models; see the lines above")
@@ -161,7 +161,7 @@ def run_jobs(
                     if kind == "done":
                         yield value
                     if waiting:
-                        worker.give(*waiting.popleft())
+                        worker.assign(*waiting.popleft())
                     else:
                         del team[worker.pipe]
                         worker.stop()
@@ -173,10 +173,10 @@ def run_jobs(
             worker.stop()
 
 
-def work(pipe: Connection, setup: Setup) -> None:
+def serve_jobs(pipe: Connection, setup: Setup) -> None:
     """What a worker process does until its pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         encoder = load_encoder(setup.encoder, setup.device)
@@ -188,10 +188,10 @@ def work(pipe: Connection, setup: Setup) -> None:
         pipe.send(("ready", encoder.provider))
         while True:
             source, job = pipe.recv()
-            pipe.send(("done", make(source, job, setup, encoder, models, Reporter(pipe, source))))
+            pipe.send(("done", make_product(source, job, setup, encoder, models, Reporter(pipe, source))))
 
 
-def leave(signum: int, _frame: object) -> None:
+def exit_on_signal(signum: int, _frame: object) -> None:
     """End in order: what is half written goes, and so do the semaphores of libraries, which Python would warn of."""
     raise SystemExit(128 + signum)
 
@@ -222,7 +222,9 @@ class Reporter:
             self._pipe.send(("event", Event(self._source, self._stage, done, total)))
 
 
-def make(source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter) -> Outcome:
+def make_product(
+    source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter
+) -> Outcome:
     """One slide; whatever goes wrong becomes its outcome."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:

@@ -20,7 +20,7 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
     WorkersOption,
 )
-from wsisum_cli.commands.runs import run_or_foresee
+from wsisum_cli.commands.runs import run_or_preview
 from wsisum_cli.errors import UsageError
 
 
@@ -108,7 +108,7 @@ def compress(
     from wsisum_cli.archive.workers import Setup, cores
     from wsisum_cli.models.choice import choose_models
     from wsisum_cli.models.places import find_model, user_folder
-    from wsisum_cli.pipeline.compress import Options
+    from wsisum_cli.pipeline.job import Options
     from wsisum_cli.pipeline.product import SUMMARIES, SWEEPS
     from wsisum_cli.quality.verdict import read_thresholds
     from wsisum_cli.selection.budget import check_target, parse_bytes, parse_keep
@@ -138,7 +138,7 @@ def compress(
     product = SWEEPS if sweep else SUMMARIES
     request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
     setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, product, choices)
-    run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
 
 
 def check_together(

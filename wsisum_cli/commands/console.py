@@ -20,7 +20,7 @@ from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.run import Listener
 from wsisum_cli.archive.workers import Event
 from wsisum_cli.summary.attributes import little_tissue
-from wsisum_cli.verification.verify import Verification
+from wsisum_cli.verification.finding import Verification
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
 SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
@@ -31,15 +31,15 @@ WRAPPED = 24  # characters of a column whose lines may break
 
 def output() -> Console:
     """Results go to stdout."""
-    return made_wide(Console(highlight=False))
+    return widen(Console(highlight=False))
 
 
 def messages() -> Console:
     """All else goes to stderr."""
-    return made_wide(Console(stderr=True, highlight=False, soft_wrap=True))
+    return widen(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
-def made_wide(console: Console) -> Console:
+def widen(console: Console) -> Console:
     """A pipe or a file has no width at which lines would have to break."""
     if not console.is_terminal:
         console.width = WIDE
@@ -61,7 +61,7 @@ def size(count: float | None) -> str:
 def listening(console: Console) -> Iterator[Listener]:
     """Bars in a terminal, plain lines elsewhere."""
     if not console.is_terminal:
-        yield Lines(console).listener()
+        yield LineProgress(console).listener()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -71,10 +71,10 @@ def listening(console: Console) -> Iterator[Listener]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Bars(progress).listener()
+        yield BarProgress(progress).listener()
 
 
-class Lines:
+class LineProgress:
     """One line a slide when it is done, for logs."""
 
     def __init__(self, console: Console) -> None:
@@ -94,7 +94,7 @@ class Lines:
         self._console.print(f"[{self._done}/{self._total}] " + outcome_line(outcome), markup=False)
 
 
-class Bars:
+class BarProgress:
     """One bar for the archive, one for each slide at work."""
 
     def __init__(self, progress: Progress) -> None:
@@ -131,7 +131,7 @@ class Bars:
         self._progress.console.print(outcome_line(outcome), markup=False, style=COLOURS.get(outcome.status, ""))
 
 
-def many(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -144,12 +144,12 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def plan_line(plan: Plan) -> str:
     done = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
-    parts = [f"{many(len(plan.jobs), 'slide')} to {plan.task}", f"{done} up to date"]
+    parts = [f"{pluralize(len(plan.jobs), 'slide')} to {plan.task}", f"{done} up to date"]
     passed = len(plan.outcomes) - done
     if passed:
         parts.append(f"{passed} passed over")
     if plan.other_files:
-        parts.append(many(plan.other_files, "other file"))
+        parts.append(pluralize(plan.other_files, "other file"))
     return ", ".join(parts)
 
 
@@ -161,8 +161,8 @@ def outcome_line(outcome: Outcome) -> str:
         seconds = sum(outcome.seconds.values())
         bound = f", bound by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
         bound += ", target not reached" if outcome.target_reached is False else ""
-        broken = f", {many(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
-        artefacts = f", {many(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
+        broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
+        artefacts = f", {pluralize(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
         of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
         kept = f"{outcome.patches}{of_all} patches"
@@ -239,7 +239,7 @@ LEAST = ("ratio", "in", "patches", "out", "coverage")
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
-    text = f"{many(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    text = f"{pluralize(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     failing = sum(outcome.verdict == "FAIL" for outcome in outcomes)
     missed = sum(outcome.target_reached is False for outcome in outcomes)
     text += f", {failing} with the verdict FAIL" if failing else ""

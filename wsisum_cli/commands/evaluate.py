@@ -74,7 +74,7 @@ def evaluate(
     chosen = tuple(dict.fromkeys(choice.value for choice in classifier or list(Classifier)))
     plan = Plan(folds, repeats, chosen, Settings(epochs=epochs), device.value, seed)
     with interruptible():
-        carry_out(Sources(labels, label, features, summaries), arms, plan, output, pool)
+        run_evaluation(Sources(labels, label, features, summaries), arms, plan, output, pool)
     typer.echo((output / (JSON_NAME if as_json else MARKDOWN_NAME)).read_text(encoding="utf-8"), nl=False)
     typer.echo(f"report: {output / MARKDOWN_NAME}", err=True)
 
@@ -88,7 +88,7 @@ class Sources(NamedTuple):
     summaries: Path | None
 
 
-def carry_out(sources: Sources, arms: list[Arm], plan: Plan, output: Path, pool: int) -> None:
+def run_evaluation(sources: Sources, arms: list[Arm], plan: Plan, output: Path, pool: int) -> None:
     """Read, classify, and write the report."""
     from wsisum_cli.evaluation.arms import find_summaries, read_bags
     from wsisum_cli.evaluation.cohort import read_labels

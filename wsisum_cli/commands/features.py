@@ -19,7 +19,7 @@ from wsisum_cli.commands.options import (
     SlidesArgument,
     WorkersOption,
 )
-from wsisum_cli.commands.runs import run_or_foresee
+from wsisum_cli.commands.runs import run_or_preview
 
 
 class Layout(StrEnum):
@@ -68,4 +68,4 @@ def features(
     model = find_model(encoder, [user_folder()])
     request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
     setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, FEATURES)
-    run_or_foresee(request, setup, manifest, workers, dry_run, as_json)
+    run_or_preview(request, setup, manifest, workers, dry_run, as_json)

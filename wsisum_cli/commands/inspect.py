@@ -118,7 +118,8 @@ def draw_one(summary: Summary, path: str, image: Path | None, paint: Map | None)
 
 def default_path(path: str, what: str) -> Path:
     """In the current folder, named like the summary."""
-    from wsisum_cli.summary.reader import SUFFIX, name_of
+    from wsisum_cli.summary.container import SUFFIX
+    from wsisum_cli.summary.reader import name_of
 
     return Path(f"{name_of(path).removesuffix(SUFFIX)}.{what}.png")
 
@@ -165,10 +166,10 @@ def compare_all(paths: list[str], image: Path | None, features: Path | None, as_
 
 def panels_to_draw(summaries: Sequence[Summary], features: Path | None) -> list[Panel]:
     from wsisum_cli.commands.console import messages
-    from wsisum_cli.figures.panels import panels_of, told_apart
-    from wsisum_cli.figures.rivals import rivals
+    from wsisum_cli.figures.panels import distinguish_titles, panels_of
+    from wsisum_cli.figures.selector_panels import compare_selectors
 
     if features is None:
-        return told_apart(panels_of(summaries))
+        return distinguish_titles(panels_of(summaries))
     listen = messages().print
-    return rivals(summaries[0], features, [user_folder()], lambda selector: listen(f"picking: {selector}"))
+    return compare_selectors(summaries[0], features, [user_folder()], lambda selector: listen(f"picking: {selector}"))

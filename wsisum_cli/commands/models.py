@@ -62,9 +62,9 @@ def show_model(
 ) -> None:
     """Show a model's card, its files, its inputs and outputs."""
     from wsisum_cli.models.places import find_model
-    from wsisum_cli.models.registry import show
+    from wsisum_cli.models.registry import show_model_file
 
-    shown = show(find_model(model, [user_folder()]))
+    shown = show_model_file(find_model(model, [user_folder()]))
     if as_json:
         print_json(shown)
         return
@@ -89,9 +89,9 @@ def add_model(
     as_json: AsJson = False,
 ) -> None:
     """Take a model into your folder, after it has run once as its card says."""
-    from wsisum_cli.models.registry import add
+    from wsisum_cli.models.registry import add_model_file
 
-    added = add(file, user_folder(), card, name, force, device.value)
+    added = add_model_file(file, user_folder(), card, name, force, device.value)
     if as_json:
         print_json({"name": added.name, "file": str(added.path), "card": added.card.as_dict()})
         return
@@ -108,7 +108,7 @@ def verify_models(
 
     Exit code 1 when one does not.
     """
-    from wsisum_cli.models.registry import models_at_hand, verify
+    from wsisum_cli.models.registry import models_at_hand, verify_model
 
     at_hand = models_at_hand((user_folder(),))
     unknown = sorted(set(names or ()) - {model.name for model in at_hand})
@@ -117,7 +117,7 @@ def verify_models(
     results: list[dict[str, Any]] = []
     for model in at_hand:
         if not names or model.name in names:
-            problems = verify(model, device.value)
+            problems = verify_model(model, device.value)
             results.append({"name": model.name, "where": model.where, "ok": not problems, "problems": problems})
     if as_json:
         print_json({"models": results})

@@ -12,25 +12,25 @@ import typer
 from wsisum_cli.commands.options import FOUND, INTERRUPTED
 
 
-def run_or_foresee(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
+def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.run import Run
 
     rows = read_manifest(manifest) if manifest else Manifest()
     if dry_run:
-        foresee_run(request, rows, as_json)
+        preview_run(request, rows, as_json)
     else:
-        carry_out(Run(request, setup, workers), rows, as_json)
+        execute_run(Run(request, setup, workers), rows, as_json)
 
 
-def foresee_run(request: Any, manifest: Any, as_json: bool) -> None:
+def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive.plan import plan_archive
     from wsisum_cli.archive.report import read_outcomes
-    from wsisum_cli.archive.run import foresee
+    from wsisum_cli.archive.run import preview_outcome
     from wsisum_cli.commands.console import output, print_outcomes, warn
 
     plan = plan_archive(request, manifest, read_outcomes(request.output))
-    outcomes = [*plan.outcomes, *(foresee(source, job, request.product) for source, job in plan.jobs)]
+    outcomes = [*plan.outcomes, *(preview_outcome(source, job, request.product) for source, job in plan.jobs)]
     warn_of_unused(manifest)
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -49,7 +49,7 @@ def warn_of_unused(manifest: Any) -> None:
         warn(f"the manifest names {name}, which is not in the archive")
 
 
-def carry_out(run: Any, manifest: Any, as_json: bool) -> None:
+def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive.report import JSON_NAME
     from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.pipeline.product import SWEEPS

@@ -226,14 +226,16 @@ def target_encoder(asked: str | None, folders: list[Path]) -> Path:
     """
     from wsisum_cli.features.h5 import read_feature_file
     from wsisum_cli.models.card import SLIDE_ENCODER
-    from wsisum_cli.models.choice import fitting
+    from wsisum_cli.models.choice import fitting_models
     from wsisum_cli.models.places import find_model
     from wsisum_cli.training.data import find_files
 
     if asked is not None:
         return find_model(asked, [user_folder()])
     file = read_feature_file(next(iter(find_files(folders).values())))
-    found = next(fitting(SLIDE_ENCODER, file.encoder_sha256 or "", file.features.shape[1], [user_folder()]), None)
+    found = next(
+        fitting_models(SLIDE_ENCODER, file.encoder_sha256 or "", file.features.shape[1], [user_folder()]), None
+    )
     if found is None or file.encoder_sha256 is None:
         raise UsageError(
             "expected a target for slide embeddings, and no slide encoder at hand fits these features: train one "
@@ -291,7 +293,7 @@ def encoder(
             f"--teacher, --start: expected --method pupil, found {method.value}; say so, or leave them out"
         )
     need_torch()
-    from wsisum_cli.training.encoder.teaching import Teaching, train_pupil
+    from wsisum_cli.training.encoder.teaching import TeachingSettings, train_pupil
     from wsisum_cli.training.encoder.train import Settings, train_encoder
     from wsisum_cli.training.loop import Settings as Training
 
@@ -309,7 +311,7 @@ def encoder(
         if teacher is None:
             path = train_encoder(tiles, output, settings, training, card, show_epoch)
         else:
-            teaching = Teaching(teacher, start)
+            teaching = TeachingSettings(teacher, start)
             path = train_pupil(tiles, output, teaching, settings, training, card, show_epoch, show_taught)
     if path is not None:
         typer.echo(path)
@@ -348,12 +350,12 @@ def slide_encoder(
     need_torch()
     from wsisum_cli.training.data import read_cases
     from wsisum_cli.training.loop import Settings
-    from wsisum_cli.training.slide_encoder.distillation import Distilling
+    from wsisum_cli.training.slide_encoder.distillation import DistillationSettings
     from wsisum_cli.training.slide_encoder.train import Options, read_archive, train_slide_encoder
     from wsisum_cli.training.summarizer.train import CardText
 
     options = Options(
-        distilling=Distilling(prototypes, neighbours, regions_per_slide=regions, batch=batch_size),
+        distilling=DistillationSettings(prototypes, neighbours, regions_per_slide=regions, batch=batch_size),
         settings=Settings(
             epochs=epochs,
             learning_rate=learning_rate,

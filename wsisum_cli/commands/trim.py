@@ -39,13 +39,13 @@ def trim(
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_trimmed, warn
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
-    from wsisum_cli.verification.appraisal import Models
+    from wsisum_cli.verification.appraisal import ModelFinders
 
-    places = outputs_of(named(summaries, output), output)
+    places = outputs_of(name_outputs(summaries, output), output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: is there already; choose another --output, or --force replaces it")
-    models = Models(*model_finders(None, summarizer, slide_encoder, device.value))
+    models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
     done = []
     for path, place in places.items():
         try:
@@ -64,7 +64,7 @@ def trim(
     raise typer.Exit(0 if len(done) == len(places) else FOUND)
 
 
-def named(arguments: list[str], output: Path) -> dict[Path, Path]:
+def name_outputs(arguments: list[str], output: Path) -> dict[Path, Path]:
     """Each summary, and what it is called within a folder of outputs: a folder's tree is mirrored.
 
     What an earlier command left in `output`, a folder within one that is searched, is left out.

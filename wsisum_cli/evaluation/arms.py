@@ -18,9 +18,10 @@ from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.features.h5 import FeatureFile, read_feature_file
 from wsisum_cli.features.vectors import Rows
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import SELECTORS, keep_count, pick, weigh
-from wsisum_cli.summary.reader import SUFFIX, Summary, open_summary
+from wsisum_cli.summary.container import SUFFIX
+from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.training.data import estimate_side, save_arrays
 
 Weights = npt.NDArray[np.float64]
@@ -121,12 +122,12 @@ class Slide:
         return hashlib.sha256(self.features.tobytes() + self.file.coords.tobytes()).hexdigest()
 
     @cached_property
-    def population(self) -> Population:
+    def tissue_patches(self) -> TissuePatches:
         """Made when the first selector asks for it."""
         candidates = sample_candidates(self.features, seed=self.seed)
         side = self.file.patch_size_level0 or estimate_side(self.file.coords)
         places = np.rint(self.file.coords).astype(np.int64)
-        return Population(self.features, places, candidates, self.seed, max(1, round(side)))
+        return TissuePatches(self.features, places, candidates, self.seed, max(1, round(side)))
 
 
 def bags_of(
@@ -176,7 +177,7 @@ def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # damaged: picked again
     assert arm.selector is not None
-    rows = pick(slide.population, min(arm.keep.of(len(slide.features)), len(slide.features)), arm.selector)
+    rows = pick(slide.tissue_patches, min(arm.keep.of(len(slide.features)), len(slide.features)), arm.selector)
     selection = weigh(slide.features, rows)
     counts, weights = selection.counts, selection.weights
     if path is not None:

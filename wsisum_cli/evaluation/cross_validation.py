@@ -12,7 +12,7 @@ import torch
 from wsisum_cli.evaluation import abmil
 from wsisum_cli.evaluation.arms import ALL, Bag
 from wsisum_cli.evaluation.cohort import Cohort
-from wsisum_cli.evaluation.folds import Judged, Scores, deal_folds
+from wsisum_cli.evaluation.folds import Predictions, Scores, deal_folds
 from wsisum_cli.evaluation.probe import choose_strength, probe
 from wsisum_cli.training.loop import Processes, find_device
 
@@ -39,7 +39,7 @@ class Plan:
 
 def cross_validate(
     bags: Bags, cohort: Cohort, plan: Plan, progress: Progress = lambda done, total: None
-) -> dict[tuple[str, str], Judged]:
+) -> dict[tuple[str, str], Predictions]:
     """What each classifier makes of the slides in each arm, by the names of both.
 
     `bags` hold the arm `all`. All arms share folds, seeds and the strength of the penalty, which is chosen on all
@@ -49,29 +49,29 @@ def cross_validate(
     device = find_device(plan.device, Processes())
     folds = np.stack([deal_folds(cohort, plan.folds, seed_of(plan.seed, r)) for r in range(plan.repeats)])
     empty = np.zeros((plan.repeats, len(cohort.slides), len(cohort.classes)))
-    found = {(arm, classifier): Judged(empty.copy(), folds) for arm in bags for classifier in plan.classifiers}
+    found = {(arm, classifier): Predictions(empty.copy(), folds) for arm in bags for classifier in plan.classifiers}
     for repeat, number in np.ndindex(plan.repeats, plan.folds):
         out = folds[repeat] == number
         seed = seed_of(plan.seed, repeat, number)
         if MEAN in plan.classifiers:
-            for arm, chances in judge_means(bags, cohort, out, seed).items():
+            for arm, chances in predict_from_means(bags, cohort, out, seed).items():
                 found[arm, MEAN].scores[repeat, out] = chances
         if ABMIL in plan.classifiers:
-            for arm, chances in judge_bags(bags, cohort, out, plan, seed, device).items():
+            for arm, chances in predict_from_bags(bags, cohort, out, plan, seed, device).items():
                 found[arm, ABMIL].scores[repeat, out] = chances
         progress(repeat * plan.folds + number + 1, plan.repeats * plan.folds)
     return found
 
 
-def judge_means(bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], seed: int) -> dict[str, Scores]:
+def predict_from_means(bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], seed: int) -> dict[str, Scores]:
     """Of the slides that are `out`, by the linear probe on their weighted means."""
     means = {arm: np.stack([bag.mean for bag in slides]) for arm, slides in bags.items()}
     labels = cohort.labels[~out]
-    strength = choose_strength(means[ALL.name][~out], part_of(cohort, ~out), seed)
+    strength = choose_strength(means[ALL.name][~out], rows_of_fold(cohort, ~out), seed)
     return {arm: probe(vectors[~out], labels, vectors[out], strength) for arm, vectors in means.items()}
 
 
-def judge_bags(
+def predict_from_bags(
     bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], plan: Plan, seed: int, device: torch.device
 ) -> dict[str, Scores]:
     """Of the slides that are `out`, by attention over their patches."""
@@ -83,7 +83,7 @@ def judge_bags(
     return found
 
 
-def part_of(cohort: Cohort, rows: npt.NDArray[np.bool_]) -> Cohort:
+def rows_of_fold(cohort: Cohort, rows: npt.NDArray[np.bool_]) -> Cohort:
     """Those slides alone, of the same classes."""
     there = np.flatnonzero(rows)
     slides, patients = (tuple(names[row] for row in there) for names in (cohort.slides, cohort.patients))

@@ -25,7 +25,7 @@ DIGITS = 6  # that are told
 
 
 @dataclass(frozen=True)
-class Judged:
+class Predictions:
     """What a classifier made of S slides in R repeats, each slide judged by what was learned from other folds.
 
     `scores` (R, S, C) are probabilities of the classes, `fold` (R, S) is the fold that each slide was in.
@@ -36,7 +36,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure and the ends of its 95 % interval."""
 
     value: float
@@ -113,7 +113,7 @@ def draw_patients(cohort: Cohort, draws: int, seed: int) -> Draws:
     return times[:, owner]
 
 
-def measure_scores(judged: Judged, cohort: Cohort, draws: Draws) -> dict[str, Scores]:
+def measure_scores(judged: Predictions, cohort: Cohort, draws: Draws) -> dict[str, Scores]:
     """AUC and balanced accuracy in each of the draws (B,), means over repeats; NaN where a draw lacks a class."""
     repeats = [
         (
@@ -169,13 +169,13 @@ def balanced_accuracy(predicted: npt.NDArray[np.integer], labels: npt.NDArray[np
     return np.asarray(np.mean(recalls, axis=0), np.float64)
 
 
-def figure(values: Scores) -> Figure:
+def estimate(values: Scores) -> Estimate:
     """Of the values in each draw (B,), of which the first is the cohort as it is."""
     low, high = np.nanpercentile(values, INTERVAL)
-    return Figure(float(values[0]), float(low), float(high))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
-def compare(measured: Mapping[str, Scores], reference: Mapping[str, Scores]) -> dict[str, Figure]:
+def compare(measured: Mapping[str, Scores], reference: Mapping[str, Scores]) -> dict[str, Estimate]:
     """Each figure of `measured`, and by how much it is above that of `reference` in the same draws."""
-    found = {name: figure(values) for name, values in measured.items()}
-    return found | {f"{name}_difference": figure(values - reference[name]) for name, values in measured.items()}
+    found = {name: estimate(values) for name, values in measured.items()}
+    return found | {f"{name}_difference": estimate(values - reference[name]) for name, values in measured.items()}

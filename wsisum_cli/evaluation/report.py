@@ -21,8 +21,8 @@ from wsisum_cli.evaluation.folds import (
     AUC,
     BALANCED_ACCURACY,
     DIGITS,
-    Figure,
-    Judged,
+    Estimate,
+    Predictions,
     compare,
     draw_patients,
     measure_scores,
@@ -33,7 +33,7 @@ JSON_NAME, MARKDOWN_NAME, CSV_NAME = "report.json", "report.md", "predictions.cs
 DRAWS = 1_000
 
 #: By the names of arm and classifier.
-Found = Mapping[tuple[str, str], Judged]
+Found = Mapping[tuple[str, str], Predictions]
 HEADS = {MEAN: "Logistic regression on the weighted mean", ABMIL: "Attention over patches (ABMIL)"}
 
 
@@ -69,7 +69,7 @@ def as_report(
     return {"wsisum": __version__, **about, **describe(cohort), "options": options, "arms": table}
 
 
-def as_json(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
+def as_json(figures: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     """Values and intervals by name."""
     return {name: figure.as_dict() for name, figure in figures.items()}
 

@@ -32,7 +32,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Retold:
+class Reconstructed:
     """How much of the candidates a summarizer makes again from the kept patches; cosines, so -1..1.
 
     `reconstruction`: mean, over the candidates that were not kept, between the features it makes and the true ones;
@@ -50,19 +50,19 @@ class Retold:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class SlideEmbeddings:
     """What these models made of a slide; None where none was used."""
 
     models: SlideModels = NO_MODELS
-    retold: Retold | None = None
+    reconstructed: Reconstructed | None = None
     slide: SlideEmbedding | None = None
     slide_cosine: float | None = None  # between the slide encoder's embedding of the kept patches alone and `slide`
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """By their names below `reference`."""
         arrays: dict[str, npt.NDArray[Any]] = {}
-        if self.retold is not None:
-            arrays |= {"candidates": self.retold.candidates, "embedding": self.retold.embedding}
+        if self.reconstructed is not None:
+            arrays |= {"candidates": self.reconstructed.candidates, "embedding": self.reconstructed.embedding}
         if self.slide is not None:
             arrays |= {
                 "slide_embedding": self.slide.embedding,
@@ -74,26 +74,32 @@ class Embedded:
     def figures(self) -> dict[str, float | None]:
         """By their names below `quality`."""
         figures: dict[str, float | None] = {"reconstruction": None, "embedding_cosine": None}
-        return figures | ({} if self.retold is None else self.retold.figures()) | {"slide_cosine": self.slide_cosine}
+        return (
+            figures
+            | ({} if self.reconstructed is None else self.reconstructed.figures())
+            | {"slide_cosine": self.slide_cosine}
+        )
 
 
-def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Rows) -> Embedded:
+def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Rows) -> SlideEmbeddings:
     """`candidates` (M,) and `kept` (K,) are rows of the tissue; a kept one need not be a candidate.
 
     Raises ModelError.
     """
-    retold = retell(models.summarizer, tissue, candidates, kept) if models.summarizer is not None else None
+    reconstructed = (
+        reconstruct_slide(models.summarizer, tissue, candidates, kept) if models.summarizer is not None else None
+    )
     if models.slide_encoder is None:
-        return Embedded(models, retold)
+        return SlideEmbeddings(models, reconstructed)
     slide = encode_slide(models.slide_encoder, tissue)
     of_kept = encode_slide(models.slide_encoder, tissue.at(kept)).embedding
-    return Embedded(models, retold, slide, cosine(of_kept, slide.embedding))
+    return SlideEmbeddings(models, reconstructed, slide, cosine(of_kept, slide.embedding))
 
 
-def retell(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> Retold:
+def reconstruct_slide(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> Reconstructed:
     """Let the summarizer see all candidates, the kept patches alone, and those among the candidates."""
     embedding = embed(summarizer, tissue.at(candidates))
-    return Retold(
+    return Reconstructed(
         candidates,
         embedding,
         cosine(embed(summarizer, tissue.at(kept)), embedding),
@@ -137,7 +143,7 @@ class EmbeddingScore:
         return np.asarray(unit_rows(made) @ unit_rows(self._whole[None])[0], np.float64)
 
 
-class RetoldScore:
+class ReconstructionScore:
     """Both levels of WSISum in one figure: how well the candidates are made again from some patches, and how near the
     embedding of these alone comes to that of all candidates, which counts a quarter.
     """

@@ -71,8 +71,8 @@ def read_embedding_file(path: Path, dims: int | None = None) -> np.ndarray:
     `coords`, which some programs write beside it, do not matter. Raises FeaturesError when the file is damaged, holds
     several rows, NaN or infinity, or other than `dims` numbers.
     """
-    with opened(path) as file:
-        values = dataset(file, path, "features", "feats", "embedding", "embeddings")
+    with open_h5(path) as file:
+        values = read_dataset(file, path, "features", "feats", "embedding", "embeddings")
         if values.size == 0 or values.shape[-1:] != (values.size,):
             raise FeaturesError(
                 f"{path.name}: expected one embedding, (E,) or (1, E), found {values.shape}; are these patch features?"
@@ -168,9 +168,9 @@ class StoredFeatures:
 
 def load_h5(path: Path) -> StoredFeatures:
     """Raises FeaturesError when the file is damaged, or holds no features of patches."""
-    with opened(path) as file:
-        values = dataset(file, path, "features", "feats")
-        places = dataset(file, path, "coords")
+    with open_h5(path) as file:
+        values = read_dataset(file, path, "features", "feats")
+        places = read_dataset(file, path, "coords")
         features = rows_of(values, path, np.float32)
         coords = rows_of(places, path, np.float64, columns=2)
         augmented = np.ravel(file["augmented"][()]) if "augmented" in file else np.zeros(len(coords), bool)
@@ -184,7 +184,7 @@ def load_h5(path: Path) -> StoredFeatures:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_h5(path: Path) -> Iterator[Any]:
     """The h5 file, to read; whatever h5py raises over damage comes out as FeaturesError."""
     import h5py
 
@@ -199,7 +199,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise FeaturesError(f"{path.name}: not a readable h5 file ({why})") from error
 
 
-def dataset(file: Any, path: Path, *names: str) -> Any:
+def read_dataset(file: Any, path: Path, *names: str) -> Any:
     """The first of these that is an array of numbers."""
     for name in names:
         kind = getattr(file.get(name), "dtype", np.dtype(object)).kind
@@ -223,7 +223,7 @@ def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) ->
 
 
 @dataclass(frozen=True)
-class FeatureDraft:
+class FeatureFileContents:
     """All that goes into a file of features."""
 
     #: by name in the order they are written, each with its attributes
@@ -232,7 +232,7 @@ class FeatureDraft:
     provenance: Mapping[str, Any]  # what is needed to make it again, JSON-able
 
 
-def write_feature_file(path: Path, draft: FeatureDraft) -> None:
+def write_feature_file(path: Path, contents: FeatureFileContents) -> None:
     """Write `draft` to `path`, and see it safely on the disk. The same draft gives the same bytes.
 
     Arrays are contiguous and not compressed: readers of this field take all of a slide at once, and gzip takes but a
@@ -240,12 +240,12 @@ def write_feature_file(path: Path, draft: FeatureDraft) -> None:
     """
     import h5py
 
-    attributes = {**draft.attributes, PROVENANCE: json.dumps(draft.provenance)}
+    attributes = {**contents.attributes, PROVENANCE: json.dumps(contents.provenance)}
     with h5py.File(path, "w") as file:
-        for name, (values, about) in draft.datasets.items():
+        for name, (values, about) in contents.datasets.items():
             file.create_dataset(name, data=values, track_times=False).attrs.update(about)
         file.attrs.update(attributes)
-        file.attrs[CHECKSUM] = checksum(draft.datasets, attributes)
+        file.attrs[CHECKSUM] = checksum(contents.datasets, attributes)
     with open(path, "rb+") as raw:
         os.fsync(raw.fileno())
 
@@ -267,7 +267,7 @@ def as_json(value: Any) -> bytes:
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """How a file was made; None where another program made it. Raises FeaturesError when it is damaged."""
-    with opened(path) as file:
+    with open_h5(path) as file:
         if PROVENANCE not in file.attrs:
             return None
         found = json.loads(file.attrs[PROVENANCE])
@@ -278,7 +278,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 
 def is_whole(path: Path) -> bool:
     """Whether a file of our own is as it was written; reads every byte. Raises FeaturesError when it cannot be read."""
-    with opened(path) as file:
+    with open_h5(path) as file:
         datasets = {name: (file[name][()], dict(file[name].attrs)) for name in file}
         attributes = dict(file.attrs)
         stated = attributes.pop(CHECKSUM, None)

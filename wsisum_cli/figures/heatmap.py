@@ -41,7 +41,8 @@ from wsisum_cli.figures.colour import (
     weight_scale,
 )
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
-from wsisum_cli.summary.reader import Summary, TissueMap
+from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.writer import TissueMap
 
 ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}
 ARTEFACT_HEADING = "Artefacts: patches that are no tissue fit to be kept"

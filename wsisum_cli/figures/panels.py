@@ -82,7 +82,7 @@ def panel_of(summary: Summary) -> Panel:
 
 def panels_of(summaries: Sequence[Summary]) -> list[Panel]:
     """One for each summary of one slide. Raises UsageError when they are of several, and SummaryError."""
-    slides = [look_up_source(summary) for summary in summaries]
+    slides = [find_source_panel(summary) for summary in summaries]
     others = [index for index, (_, sha256) in enumerate(slides) if sha256 != slides[0][1]]
     if others:
         named = [f"{summaries[i].name} of {slides[i][0]} (sha256 {slides[i][1]:.12})" for i in (0, *others)]
@@ -90,7 +90,7 @@ def panels_of(summaries: Sequence[Summary]) -> list[Panel]:
     return [panel_of(summary) for summary in summaries]
 
 
-def look_up_source(summary: Summary) -> tuple[str, str]:
+def find_source_panel(summary: Summary) -> tuple[str, str]:
     """Name and sha256 of the slide."""
     try:
         return str(summary.attributes["source"]["name"]), str(summary.attributes["source"]["sha256"])
@@ -100,7 +100,7 @@ def look_up_source(summary: Summary) -> tuple[str, str]:
         ) from error
 
 
-def told_apart(panels: Sequence[Panel]) -> list[Panel]:
+def distinguish_titles(panels: Sequence[Panel]) -> list[Panel]:
     """With the encoder in the title where there are several, and a number where titles are the same."""
     if len({panel.encoder for panel in panels}) > 1:
         panels = [replace(panel, title=f"{panel.title}, {panel.encoder[0]}") for panel in panels]

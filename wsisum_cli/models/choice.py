@@ -29,24 +29,24 @@ AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """A summarizer or slide encoder that is to be used."""
 
     path: Path
     card: SummarizerCard | SlideEncoderCard
     named: bool  # by the user; else found to fit the encoder, and good for features of that encoder only
 
-    def serves(self, encoder_sha256: str | None) -> bool:
+    def fits_features(self, encoder_sha256: str | None) -> bool:
         """Whether it is for features of the encoder of this sha256; None where nobody knows which made them."""
-        return serves(self.card, self.named, encoder_sha256)
+        return fits_features(self.card, self.named, encoder_sha256)
 
 
 @dataclass(frozen=True)
-class Choices:
+class ModelChoices:
     """The models that are to see whole slides; None where none is used."""
 
-    summarizer: Choice | None = None
-    slide_encoder: Choice | None = None
+    summarizer: ModelChoice | None = None
+    slide_encoder: ModelChoice | None = None
     missing: Mapping[str, str] = field(default_factory=dict)  # why there is none of those looked for, by name
 
     def load(self, device: str) -> SlideModels:
@@ -63,12 +63,12 @@ class Choices:
         given = features["origin"] == "given"
         encoder = features.get("encoder_sha256") if given else attributes["encoder"]["sha256"]
         for name, choice in self.named().items():
-            wanted = choice.card.sha256 if choice is not None and choice.serves(encoder) else None
+            wanted = choice.card.sha256 if choice is not None and choice.fits_features(encoder) else None
             if (attributes.get(name) or {}).get("sha256") != wanted:
                 return False
         return True
 
-    def named(self) -> dict[str, Choice | None]:
+    def named(self) -> dict[str, ModelChoice | None]:
         """By the names that attributes have for them."""
         return {"summarizer": self.summarizer, "slide_encoder": self.slide_encoder}
 
@@ -83,7 +83,7 @@ class Choices:
         return f"{NONE} ({self.missing[name]})" if name in self.missing else NONE
 
 
-NO_CHOICES = Choices()
+NO_MODEL_CHOICES = ModelChoices()
 
 
 def read_encoder_card(path: Path) -> Card:
@@ -102,12 +102,12 @@ def read_slide_card(path: Path, kind: str) -> SummarizerCard | SlideEncoderCard:
 
 def choose_models(
     summarizer: str, slide_encoder: str, encoder: Path, given: bool, keep: int | None, folders: Sequence[Path] = ()
-) -> Choices:
+) -> ModelChoices:
     """What was asked for of each kind: a name, a path, AUTO or NONE; see `choose`."""
     if (summarizer, slide_encoder) == (NONE, NONE):
-        return NO_CHOICES
+        return NO_MODEL_CHOICES
     card = read_encoder_card(encoder)
-    found = Choices(
+    found = ModelChoices(
         choose(SUMMARIZER, summarizer, card, given, keep, folders),
         choose(SLIDE_ENCODER, slide_encoder, card, given, keep, folders),
     )
@@ -132,7 +132,7 @@ def is_too_many(kind: str, keep: int | None) -> bool:
 
 def choose(
     kind: str, asked: str, encoder: Card, given: bool, keep: int | None, folders: Sequence[Path] = ()
-) -> Choice | None:
+) -> ModelChoice | None:
     """The model of a `kind` for an encoder: the one `asked` for by name or path; by AUTO the first that was trained
     on that encoder, of the shipped ones, then of the user's `folders`; by NONE, or where nothing fits, None.
 
@@ -143,7 +143,7 @@ def choose(
     if asked == NONE or (asked == AUTO and too_many):
         return None
     if asked == AUTO:
-        return next(fitting(kind, encoder.sha256, encoder.dims, folders), None)
+        return next(fitting_models(kind, encoder.sha256, encoder.dims, folders), None)
     if too_many:
         raise UsageError(f"--keep: at most {MOST_KEPT} with a summarizer, found {keep}; or use --{kind} none")
     path = find_model(asked, folders)
@@ -153,10 +153,10 @@ def choose(
             f"--{kind} {path.name}: expected a model for the {encoder.dims} features of {encoder.name!r}, found one "
             f"for {card.dims}; name one trained on that encoder, or --{kind} auto"
         )
-    return Choice(path, card, named=True)
+    return ModelChoice(path, card, named=True)
 
 
-def fitting(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) -> Iterator[Choice]:
+def fitting_models(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) -> Iterator[ModelChoice]:
     """Models trained on the encoder of that sha256, by features of `dims` numbers; what cannot be read is passed over.
 
     A model that hides another of its name stands in its place, as `find_model` has it.
@@ -170,7 +170,7 @@ def fitting(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) 
         except (ModelError, OSError):
             continue
         if (card.encoder_sha256, card.dims) == (encoder_sha256, dims):
-            yield Choice(path, card, named=False)
+            yield ModelChoice(path, card, named=False)
 
 
 @dataclass(frozen=True)
@@ -180,22 +180,24 @@ class SlideModels:
     summarizer: Summarizer | None = None
     slide_encoder: SlideEncoder | None = None
     #: Names of those that nobody asked for: they were found to fit an encoder, and serve its features only.
-    unnamed: frozenset[str] = frozenset()
+    implicit: frozenset[str] = frozenset()
 
-    def serving(self, encoder_sha256: str | None) -> SlideModels:
+    def for_features_of(self, encoder_sha256: str | None) -> SlideModels:
         """Those that serve features of the encoder of this sha256; None where nobody knows which made them."""
         summarizer, slide_encoder = self.summarizer, self.slide_encoder
-        if summarizer is not None and not serves(summarizer.card, "summarizer" not in self.unnamed, encoder_sha256):
+        if summarizer is not None and not fits_features(
+            summarizer.card, "summarizer" not in self.implicit, encoder_sha256
+        ):
             summarizer = None
-        named = "slide_encoder" not in self.unnamed
-        if slide_encoder is not None and not serves(slide_encoder.card, named, encoder_sha256):
+        named = "slide_encoder" not in self.implicit
+        if slide_encoder is not None and not fits_features(slide_encoder.card, named, encoder_sha256):
             slide_encoder = None
-        return SlideModels(summarizer, slide_encoder, self.unnamed)
+        return SlideModels(summarizer, slide_encoder, self.implicit)
 
 
 NO_MODELS = SlideModels()
 
 
-def serves(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
+def fits_features(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
     """Whether a model is for features of the encoder of this sha256; one that the user named always is."""
     return named or card.encoder_sha256 == encoder_sha256

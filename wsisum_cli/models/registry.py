@@ -134,7 +134,7 @@ def describe(model: Model) -> dict[str, Any]:
     return row | {key: card[key] for key in row if key in card and key != "name"}
 
 
-def show(path: Path) -> dict[str, Any]:
+def show_model_file(path: Path) -> dict[str, Any]:
     """All there is to say of one model, JSON-able: card with what else its maker put there, files, inputs and outputs.
 
     Raises ModelError when it has no card, or onnxruntime cannot load it.
@@ -160,7 +160,7 @@ def _port(port: Port) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- verify
 
 
-def verify(model: Model, device: str = "auto") -> list[dict[str, str]]:
+def verify_model(model: Model, device: str = "auto") -> list[dict[str, str]]:
     """What is wrong with a model, as pairs of `code` and `message`; nothing where it is as it was recorded and runs.
 
     Codes: `no-record`, `missing-file`, `checksum`, `unusable`.
@@ -198,20 +198,20 @@ def _problem(code: str, message: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Added:
+class AddResult:
     name: str
     path: Path
     card: AnyCard
 
 
-def add(
+def add_model_file(
     file: Path,
     folder: Path,
     card: Path | None = None,
     name: str | None = None,
     force: bool = False,
     device: str = "auto",
-) -> Added:
+) -> AddResult:
     """Take a model into the user's folder, with its card in its metadata, after it has run once as it must.
 
     `card` is a TOML file whose fields come before those in the file's metadata; None: the metadata has them all.
@@ -239,7 +239,7 @@ def add(
             raise ModelError(str(error).replace(REMEDY, _remedy(card))) from error
         _record(model.rename(staged / f"{parsed.name}.onnx"), tried.sha256, values.get(WEIGHTS, {}))
         _put_in_place(staged, folder / parsed.name, Path(staging))
-    return Added(parsed.name, folder / parsed.name / f"{parsed.name}.onnx", tried)
+    return AddResult(parsed.name, folder / parsed.name / f"{parsed.name}.onnx", tried)
 
 
 def read_card_file(path: Path) -> dict[str, Any]:

@@ -6,102 +6,106 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.errors import SummaryError, TooFewBytesError
-from wsisum_cli.features.embedding import Embedded, embed_tissue
+from wsisum_cli.features.embedding import SlideEmbeddings, embed_tissue
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.pipeline.describe import Written, draft_of, written
-from wsisum_cli.pipeline.job import Clock, Job, Options, Stage, Tools
-from wsisum_cli.pipeline.keeping import Chosen, Tissue
-from wsisum_cli.pipeline.scene import Scene, encoded
+from wsisum_cli.pipeline.describe import CompressResult, assemble_contents, compress_result
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.patch_selector import SelectedPatches
+from wsisum_cli.pipeline.scene import Scene, open_scene
 from wsisum_cli.quality.random_draws import affordable, draw, unmeasured
 from wsisum_cli.selection.budget import MAX_BYTES, TARGET, Limit, most_within
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import (
-    Draft,
+    SummaryContents,
     size_of,
     write_summary,
 )
 from wsisum_cli.verification.verify import verify_summary
 
-__all__ = ["Clock", "Job", "Options", "Stage", "Tissue", "Tools", "Written", "compress_slide"]
 
-
-def compress_slide(job: Job, options: Options, tools: Tools) -> Written:
+def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
     """Summarize one slide into `job.output`, which holds a verified summary afterwards or is left as it was.
 
     Raises SlideError or one of its children, ModelError when the encoder fails, SummaryError when the file
     written does not verify, OSError when the file system fails.
     """
     clock = Clock(tools.stage)
-    with encoded(job, options, tools, clock) as scene:
+    with open_scene(job, options, tools, clock) as scene:
         limit = scene.limit
         if options.target is not None:
             with clock("pixels"):
-                fewest = scene.keeping.fewest(options.target)
+                fewest = scene.patch_selector.fewest(options.target)
             limit = limit if fewest is None else limit.cut(fewest, TARGET)
-        draft = finished(scene, limit) if options.max_bytes is None else within_bytes(scene, limit, options.max_bytes)
+        contents = (
+            assemble_summary(scene, limit)
+            if options.max_bytes is None
+            else fit_into_bytes(scene, limit, options.max_bytes)
+        )
     with clock("write"):
-        write_verified(job.output, draft, tools.encoder, scene.models)
-    return written(job, draft, clock.seconds)
+        write_verified(job.output, contents, tools.encoder, scene.models)
+    return compress_result(job, contents, clock.seconds)
 
 
-def finished(scene: Scene, limit: Limit) -> Draft:
+def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
     """The summary of so many patches: their pixels, figures, and what these come to. Raises as `compress_slide`."""
     clock, options = scene.clock, scene.options
     with clock("pixels"):
-        chosen = scene.keeping.choose(limit.keep)
-    embedded = embed_slide(scene, chosen)
+        selected = scene.patch_selector.select(limit.keep)
+    embedded = embed_slide(scene, selected)
     with clock("draws"):
-        cluster = scene.keeping.candidates.cluster
+        cluster = scene.patch_selector.candidates.cluster
         count = affordable(limit.keep, options.draws)
-        draws = draw(chosen.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
+        draws = draw(selected.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
     with clock("hash"):
         scene.hashed.result()
-    return draft_of(scene, chosen, embedded, draws, limit)
+    return assemble_contents(scene, selected, embedded, draws, limit)
 
 
-def within_bytes(scene: Scene, limit: Limit, most: int) -> Draft:
+def fit_into_bytes(scene: Scene, limit: Limit, most: int) -> SummaryContents:
     """The summary of as many patches as fit into `most` bytes. Raises TooFewBytesError, and as `compress_slide`."""
-    drafts: dict[int, Draft] = {}
+    contents_by_keep: dict[int, SummaryContents] = {}
     provisional: dict[int, int] = {}
-    embedded = embed_slide(scene, scene.keeping.choose(1))
+    embedded = embed_slide(scene, scene.patch_selector.select(1))
 
     def size(keep: int) -> int:
-        drafts[keep] = finished(scene, limit.cut(keep, MAX_BYTES))
-        return size_of(drafts[keep])
+        contents_by_keep[keep] = assemble_summary(scene, limit.cut(keep, MAX_BYTES))
+        return size_of(contents_by_keep[keep])
 
     def estimate(keep: int) -> int:
         """Without embeddings and draws, which take long, of just these patches."""
         if keep not in provisional:
             with scene.clock("pixels"):
-                chosen = scene.keeping.choose(keep)
+                selected = scene.patch_selector.select(keep)
                 figures = tuple(name for name, value in embedded.figures().items() if value is not None)
                 count = affordable(keep, scene.options.draws)
                 draws = unmeasured(keep, figures, count, scene.options.seed)
-                provisional[keep] = size_of(draft_of(scene, chosen, embedded, draws, limit.cut(keep, MAX_BYTES)))
+                provisional[keep] = size_of(
+                    assemble_contents(scene, selected, embedded, draws, limit.cut(keep, MAX_BYTES))
+                )
         return provisional[keep]
 
     keep = most_within(most, limit.keep, estimate, size)
     if not keep:
-        least = size_of(drafts[1])
+        least = size_of(contents_by_keep[1])
         least += len(str(least)) - len(str(most))  # which the file records
         raise TooFewBytesError(
             f"{scene.slide.name}: expected a summary of at most {most} bytes, found that one of a single patch takes "
             f"{least}; allow as many with --max-bytes"
         )
-    return drafts[keep]
+    return contents_by_keep[keep]
 
 
-def embed_slide(scene: Scene, chosen: Chosen) -> Embedded:
+def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
     """What those models that serve these features make of the slide. Raises ModelError."""
-    models, rows = scene.models, chosen.selection.rows
+    models, rows = scene.models, selected.selection.rows
     if models.summarizer is None and models.slide_encoder is None:
-        return Embedded()
+        return SlideEmbeddings()
     with scene.clock("embedding"):
-        return embed_tissue(models, chosen.tissue.tokens, scene.keeping.seen(len(rows)), rows)
+        return embed_tissue(models, selected.tissue.tokens, scene.patch_selector.candidate_rows(len(rows)), rows)
 
 
-def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideModels) -> None:
+def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, models: SlideModels) -> None:
     """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
 
     def find_encoder(card: dict[str, Any]) -> Encoder | None:
@@ -109,7 +113,7 @@ def write_verified(path: Path, draft: Draft, encoder: Encoder, models: SlideMode
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
-        write_summary(aside, draft)
+        write_summary(aside, contents)
         result = verify_summary(
             aside,
             find_encoder,

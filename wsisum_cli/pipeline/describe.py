@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from wsisum_cli.features.embedding import Embedded
+from wsisum_cli.features.embedding import SlideEmbeddings
 from wsisum_cli.pipeline.job import Job
-from wsisum_cli.pipeline.keeping import Chosen, Tissue
+from wsisum_cli.pipeline.patch_selector import SelectedPatches, Tissue
 from wsisum_cli.pipeline.scene import Scene
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.measures import Quality
@@ -27,11 +27,11 @@ from wsisum_cli.summary.provenance import (
     describe_versions,
     rounded,
 )
-from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, Draft, Kept, TissueMap, reference_of
+from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, PatchArrays, SummaryContents, TissueMap, reference_of
 
 
 @dataclass
-class Written:
+class CompressResult:
     """What became of a slide that was summarized."""
 
     bytes_in: int
@@ -52,33 +52,35 @@ class Written:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def draft_of(scene: Scene, chosen: Chosen, embedded: Embedded, draws: Draws, limit: Limit) -> Draft:
+def assemble_contents(
+    scene: Scene, selected: SelectedPatches, embedded: SlideEmbeddings, draws: Draws, limit: Limit
+) -> SummaryContents:
     """All that the summary holds of the patches chosen."""
-    slide, options, candidates, tissue = scene.slide, scene.options, scene.keeping.candidates, chosen.tissue
-    measured = rounded(asdict(chosen.quality) | embedded.figures())
+    slide, options, candidates, tissue = scene.slide, scene.options, scene.patch_selector.candidates, selected.tissue
+    measured = rounded(asdict(selected.quality) | embedded.figures())
     made = describe(scene, tissue) | describe_models(embedded.models)
     made |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
-    made |= {"guarantee": represented(tissue, chosen.selection, slide.mpp), "trimmed_from": None}
-    reached = None if options.target is None else chosen.quality.coverage >= options.target
+    made |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp), "trimmed_from": None}
+    reached = None if options.target is None else selected.quality.coverage >= options.target
     made |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
-    stored = {**describe_pixels(chosen.pixels, options.quality), **chosen.loss}
-    return Draft(
+    stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    return SummaryContents(
         attributes={**made, "pixels": stored, "quality": measured},
         overview=scene.overview,
         overview_mpp=scene.overview_mpp,
-        kept=kept_patches(tissue, candidates, chosen.selection),
-        pixels=chosen.pixels,
-        tissue=tissue_map(tissue, candidates, chosen.selection),
+        kept=patch_arrays(tissue, candidates, selected.selection),
+        pixels=selected.pixels,
+        tissue=tissue_map(tissue, candidates, selected.selection),
         reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
         icc_profile=slide.pyramid.icc_profile,
         artefacts=tissue.artefacts,
     )
 
 
-def kept_patches(tissue: Tissue, candidates: Candidates, selection: Selection) -> Kept:
+def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -> PatchArrays:
     rows = selection.rows
     coords, features = tissue.grid.coords[rows], tissue.features[rows]
-    return Kept(coords, features, selection.weights, selection.counts, candidates.cluster[rows])
+    return PatchArrays(coords, features, selection.weights, selection.counts, candidates.cluster[rows])
 
 
 def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
@@ -86,13 +88,13 @@ def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> 
     return TissueMap(tissue.grid.coords, *told)
 
 
-def represented(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
+def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
     return guaranteed(tissue.grid.coords, tissue.grid.patch_size_level0, mpp, selection.similarity)
 
 
-def written(job: Job, draft: Draft, seconds: dict[str, float]) -> Written:
-    attributes = draft.attributes
-    return Written(
+def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, float]) -> CompressResult:
+    attributes = contents.attributes
+    return CompressResult(
         bytes_in=attributes["source"]["bytes"],
         bytes_out=job.output.stat().st_size,
         patches=attributes["patches"],

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import FeaturesError
-from wsisum_cli.features.h5 import FeatureDraft, is_whole, write_feature_file
+from wsisum_cli.features.h5 import FeatureFileContents, is_whole, write_feature_file
 from wsisum_cli.models.card import Card
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.pipeline.compress import Clock, Job, Options, Tissue, Tools
-from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, tissue_mask
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.patch_selector import Tissue
+from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, find_tissue_mask
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide, open_slide, read_overview
 from wsisum_cli.slides.source import sha256_of
@@ -45,7 +46,7 @@ class FeatureOptions:
 
 
 @dataclass
-class Extracted:
+class ExtractResult:
     """What became of a slide whose features were computed."""
 
     bytes_in: int
@@ -56,7 +57,7 @@ class Extracted:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> Extracted:
+def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractResult:
     """Write the features of one slide to `job.output`, which is whole afterwards or left as it was.
 
     Patches are laid as an encoder asks for, not as tiles end: no pixels are copied. Raises SlideError or one of its
@@ -66,7 +67,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> Extracted:
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
-            mask = tissue_mask(slide, overview, job.mask)
+            mask = find_tissue_mask(slide, overview, job.mask)
         with clock("features"):
             grid = choose_grid(slide, overview, mask, NOTHING_COPIED, encoder)
             digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
@@ -74,10 +75,10 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> Extracted:
         with clock("hash"):
             digest.result()
         made = describe(slide, job, options, tissue, damage, encoder)
-        draft = lay_out(slide, job, options, tissue, encoder.card, made)
+        contents = lay_out(slide, job, options, tissue, encoder.card, made)
     with clock("write"):
-        write_verified(job.output, draft)
-    return Extracted(
+        write_verified(job.output, contents)
+    return ExtractResult(
         bytes_in=job.source.bytes,
         bytes_out=job.output.stat().st_size,
         patches=len(tissue.features),
@@ -113,7 +114,7 @@ def describe(
 
 def lay_out(
     slide: Slide, job: Job, options: FeatureOptions, tissue: Tissue, card: Card, provenance: Mapping[str, Any]
-) -> FeatureDraft:
+) -> FeatureFileContents:
     """The arrays and attributes by the names that the readers of a layout look for."""
     with np.errstate(over="ignore"):
         features = tissue.features.astype(options.precision)
@@ -124,7 +125,7 @@ def lay_out(
     name = job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()  # names need not be text
     about = {"name": name, "encoder": card.name}
     coords = tissue.grid.coords.astype(np.int64)
-    return FeatureDraft(
+    return FeatureFileContents(
         {"features": (features, about), "coords": (coords, about_coords(slide, tissue, card, name))},
         {"encoder_sha256": card.sha256},
         provenance,
@@ -139,8 +140,8 @@ def about_coords(slide: Slide, tissue: Tissue, card: Card, name: str) -> dict[st
     return {
         "patch_size": size,
         "patch_size_level0": size_level0,
-        "level0_magnification": whole(target * size_level0 / size),  # their quotient is that of the patch sizes
-        "target_magnification": whole(target),
+        "level0_magnification": int_if_whole(target * size_level0 / size),  # their quotient is that of the patch sizes
+        "target_magnification": int_if_whole(target),
         "overlap": 0,
         "name": name,
         "level0_width": width,
@@ -149,14 +150,14 @@ def about_coords(slide: Slide, tissue: Tissue, card: Card, name: str) -> dict[st
     }
 
 
-def whole(number: float) -> float:
+def int_if_whole(number: float) -> float:
     """An int where it is one, for readers that print or compare it as such."""
     return int(number) if number.is_integer() else number
 
 
 def as_stamp(
     slide: Slide, tissue: Tissue, features: np.ndarray, card: Card, provenance: Mapping[str, Any]
-) -> FeatureDraft:
+) -> FeatureFileContents:
     """STAMP 2: `feats`, and coords in µm."""
     about = {
         "extractor": card.name,
@@ -167,13 +168,13 @@ def as_stamp(
         "encoder_sha256": card.sha256,
     }
     coords = tissue.grid.coords * slide.mpp
-    return FeatureDraft({"feats": (features, {}), "coords": (coords, {})}, about, provenance)
+    return FeatureFileContents({"feats": (features, {}), "coords": (coords, {})}, about, provenance)
 
 
-def write_verified(path: Path, draft: FeatureDraft) -> None:
+def write_verified(path: Path, contents: FeatureFileContents) -> None:
     """Write aside, read back, compare, rename. Raises FeaturesError when the disk gives back something else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
-        write_feature_file(aside, draft)
+        write_feature_file(aside, contents)
         if not is_whole(aside):
             raise FeaturesError(f"{path.name}: what was written reads back otherwise; look at the disk")

@@ -9,12 +9,14 @@ from typing import Any
 
 from wsisum_cli.features import h5 as feature_file
 from wsisum_cli.pipeline import extract, sweep
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, extract_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import artefacts_found, little_tissue
-from wsisum_cli.summary.reader import FORMAT_VERSION, open_summary
+from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
 
 

@@ -16,14 +16,14 @@ from wsisum_cli.features.encode import encode_patches, find_features, read_featu
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
-from wsisum_cli.pipeline.keeping import Keeping, Tissue, pick_by
+from wsisum_cli.pipeline.patch_selector import PatchSelector, Tissue, selection_input
 from wsisum_cli.selection.budget import GUESS, Limit, most_kept
 from wsisum_cli.selection.selectors import pick
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.summary.overview import blank_glass
-from wsisum_cli.tissue.artefacts import Watch, classify, part, part_picked
+from wsisum_cli.tissue.artefacts import StatisticsRecorder, classify, split_artefacts, split_picked_artefacts
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
 
@@ -42,33 +42,33 @@ class Scene:
     overview: np.ndarray  # (H, W, 3) uint8, without what is not tissue
     overview_mpp: float
     tissue_share: float  # of the tissue found, that lies in patches; 1 where these were laid over it
-    keeping: Keeping
+    patch_selector: PatchSelector
     limit: Limit  # by number alone
     hashed: Any  # a future of the source's hash
 
 
 @contextmanager
-def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
+def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
     """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
     damage, encoder = Damage(), tools.encoder
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
-            mask = tissue_mask(slide, overview, job.mask)
+            mask = find_tissue_mask(slide, overview, job.mask)
         with clock("features"):
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
             hashed = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
             if grid is not None:
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
-                tissue = given_tissue(slide, job, options, encoder)
-        models = serving(tissue, tools)
+                tissue = read_given_tissue(slide, job, options, encoder)
+        models = models_for(tissue, tools)
         with clock("selection"):
             if tissue.given is not None:
-                tissue = readable(slide, tissue, options, damage, tools.threads, models)
-            limit = most_allowed(tissue, options)
-            keeping = Keeping(slide, tissue, limit.keep, options, tools, models, damage)
-            keeping.rows(min(limit.keep, GUESS))
+                tissue = drop_unreadable(slide, tissue, options, damage, tools.threads, models)
+            limit = limit_by_number(tissue, options)
+            patch_selector = PatchSelector(slide, tissue, limit.keep, options, tools, models, damage)
+            patch_selector.rows(min(limit.keep, GUESS))
         yield Scene(
             slide,
             job,
@@ -80,13 +80,13 @@ def encoded(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[
             overview=blank_glass(overview.pixels, mask),
             overview_mpp=overview.mpp,
             tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
-            keeping=keeping,
+            patch_selector=patch_selector,
             limit=limit,
             hashed=hashed,
         )
 
 
-def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
+def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
     """(H, W) bool in the overview's frame. Raises NotASlideError, MaskError."""
     if given is not None:
         return read_mask(given, overview.pixels.shape[:2], overview.downsample)
@@ -98,7 +98,7 @@ def tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndar
     return find_tissue(overview.pixels, overview.mpp)
 
 
-def given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
+def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
     """The patches and features that somebody else's file holds. Raises FeaturesError."""
     assert job.features is not None
     given = read_features(find_features(job.features, job.source.path), slide, options.patch_size_level0)
@@ -109,12 +109,14 @@ def given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> 
 
 def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guarded: bool = False) -> Tissue:
     """The patches of the grid that can be read; where `guarded`, without artefacts. Raises BrokenSlideError."""
-    watch = Watch(slide, grid) if guarded else None
+    watch = StatisticsRecorder(slide, grid) if guarded else None
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, watch
     )
     tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
-    return tissue if watch is None else tissue.rows(*part(tissue.grid.coords, classify(watch.statistics[rows])))
+    return (
+        tissue if watch is None else tissue.rows(*split_artefacts(tissue.grid.coords, classify(watch.statistics[rows])))
+    )
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
@@ -133,26 +135,26 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     return grid
 
 
-def most_allowed(tissue: Tissue, options: Options) -> Limit:
+def limit_by_number(tissue: Tissue, options: Options) -> Limit:
     """How many patches `keep` allows, before bytes and coverage are looked at."""
     free = options.max_bytes is not None or options.target is not None
     return most_kept(len(tissue.features), options.keep, free)
 
 
-def readable(
+def drop_unreadable(
     slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
 ) -> Tissue:
     """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
 
     def picked(rows: np.ndarray) -> np.ndarray:
         some = tissue.rows(rows)
-        return pick(pick_by(some, options, models), most_allowed(some, options).keep, options.selector)
+        return pick(selection_input(some, options, models), limit_by_number(some, options).keep, options.selector)
 
     guarded = options.artefacts == "guard"
-    return tissue.rows(*part_picked(slide, tissue.grid, picked, damage, threads, guarded))
+    return tissue.rows(*split_picked_artefacts(slide, tissue.grid, picked, damage, threads, guarded))
 
 
-def serving(tissue: Tissue, tools: Tools) -> SlideModels:
+def models_for(tissue: Tissue, tools: Tools) -> SlideModels:
     """Those of the models that are for features such as these."""
     given = tissue.given
-    return tools.models.serving(tools.encoder.card.sha256 if given is None else given.encoder_sha256)
+    return tools.models.for_features_of(tools.encoder.card.sha256 if given is None else given.encoder_sha256)

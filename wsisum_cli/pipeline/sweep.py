@@ -11,9 +11,9 @@ from typing import Any
 
 from wsisum_cli.errors import SlideError
 from wsisum_cli.figures.plot import as_png, new_figure
-from wsisum_cli.pipeline.compress import Job, Options, Tools, finished
-from wsisum_cli.pipeline.job import Clock
-from wsisum_cli.pipeline.scene import Scene, encoded
+from wsisum_cli.pipeline.compress import assemble_summary
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.scene import Scene, open_scene
 from wsisum_cli.selection.budget import KEEP, Limit
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import size_of
@@ -35,7 +35,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass
-class Swept:
+class SweepResult:
     """What became of a slide on which several numbers were tried."""
 
     bytes_in: int
@@ -43,13 +43,13 @@ class Swept:
     seconds: dict[str, float]
 
 
-def sweep_slide(job: Job, options: Options, tools: Tools) -> Swept:
+def sweep_slide(job: Job, options: Options, tools: Tools) -> SweepResult:
     """Write the table to `job.output`, a CSV, and the figure beside it; no summary. Raises as `compress_slide`."""
     clock = Clock(tools.stage)
-    with encoded(job, replace(options, keep=SWEPT[-1], max_bytes=None, target=None), tools, clock) as scene:
-        count = len(scene.keeping.tissue.features)
-        rows = [measured(scene, keep) for keep in numbers(count)]
-        found = Swept(job.source.bytes, count, clock.seconds)
+    with open_scene(job, replace(options, keep=SWEPT[-1], max_bytes=None, target=None), tools, clock) as scene:
+        count = len(scene.patch_selector.tissue.features)
+        rows = [measure_row(scene, keep) for keep in patch_counts(count)]
+        found = SweepResult(job.source.bytes, count, clock.seconds)
     with clock("write"):
         job.output.parent.mkdir(parents=True, exist_ok=True)
         with writing_aside(job.output) as aside:
@@ -59,18 +59,23 @@ def sweep_slide(job: Job, options: Options, tools: Tools) -> Swept:
     return found
 
 
-def numbers(tissue_patches: int) -> list[int]:
+def patch_counts(tissue_patches: int) -> list[int]:
     """Those of `SWEPT` below all there are, and all where these are fewer than the most."""
     below = [keep for keep in SWEPT if keep < tissue_patches]
     return [*below, tissue_patches] if tissue_patches <= SWEPT[-1] else below
 
 
-def measured(scene: Scene, keep: int) -> dict[str, Any]:
+def measure_row(scene: Scene, keep: int) -> dict[str, Any]:
     """One row: the size of the file that `--keep` would give, its figures and its verdict."""
-    draft = finished(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
-    quality = draft.attributes["quality"]
+    contents = assemble_summary(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
+    quality = contents.attributes["quality"]
     figures = {name: quality[name] for name in (*FIGURES, *OF_MODELS)}
-    return {"patches": keep, "bytes": size_of(draft), **figures, "verdict": draft.attributes["verdict"]["verdict"]}
+    return {
+        "patches": keep,
+        "bytes": size_of(contents),
+        **figures,
+        "verdict": contents.attributes["verdict"]["verdict"],
+    }
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -85,12 +90,12 @@ def read_sweep(path: Path) -> list[dict[str, Any]]:
     """The rows that `sweep_slide` wrote; figures that were not measured are None. Raises SlideError."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{name: parsed(name, row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+            return [{name: parse_value(name, row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError) as error:
         raise SlideError(f"{path.name}: expected a table that --sweep wrote; run it again") from error
 
 
-def parsed(name: str, text: str) -> Any:
+def parse_value(name: str, text: str) -> Any:
     if name == "verdict":
         return text
     number = int if name in ("patches", "bytes") else float

@@ -14,8 +14,7 @@ import numpy as np
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.features.embedding import Tokens
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.measures import Kept as Weighed
-from wsisum_cli.quality.measures import measure
+from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.verdict import stored_thresholds
 from wsisum_cli.selection.prefixes import Prefixes
@@ -26,20 +25,20 @@ from wsisum_cli.summary.provenance import describe_standing, rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
 from wsisum_cli.summary.writer import (
     ROOT,
-    Kept,
+    PatchArrays,
     SourceTiles,
     TissueMap,
     encode_draws,
     encode_kept,
     encode_tissue,
-    listed,
+    list_members,
 )
-from wsisum_cli.verification.appraisal import Models, embedding_figures, slide_models
+from wsisum_cli.verification.appraisal import ModelFinders, embedding_figures, slide_models
 from wsisum_cli.verification.verify import verify_summary
 
 
 @dataclass(frozen=True)
-class Trimmed:
+class TrimResult:
     """What became of a summary that was cut down."""
 
     name: str
@@ -51,7 +50,9 @@ class Trimmed:
     verdict: str  # PASS, REVIEW or FAIL
 
 
-def trim_summary(path: Path, output: Path, keep: int, models: Models | None = None, force: bool = False) -> Trimmed:
+def trim_summary(
+    path: Path, output: Path, keep: int, models: ModelFinders | None = None, force: bool = False
+) -> TrimResult:
     """Write the first `keep` patches of the summary at `path` to `output`; one that has no more is copied.
 
     Figures of models that are not at hand are null. Raises SummaryError when the summary cannot be cut, or the
@@ -59,9 +60,9 @@ def trim_summary(path: Path, output: Path, keep: int, models: Models | None = No
     """
     if output.exists() and not force:
         raise UsageError(f"{output}: is there already; --force replaces it")
-    models, before = models or Models(), path.stat().st_size
+    models, before = models or ModelFinders(), path.stat().st_size
     with open_summary(path) as summary:
-        check(path, summary)
+        check_trimmable(path, summary)
         whole = summary.attributes["patches"] <= keep
         files = {} if whole else cut_files(summary, keep, models)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +76,10 @@ def trim_summary(path: Path, output: Path, keep: int, models: Models | None = No
         if bad:
             raise SummaryError(f"{output.name}: the summary just trimmed does not verify: {bad[0].message}")
     with open_summary(output) as summary:
-        return told(summary, None if whole else summary.attributes["trimmed_from"], before, output)
+        return read_standing(summary, None if whole else summary.attributes["trimmed_from"], before, output)
 
 
-def check(path: Path, summary: Summary) -> None:
+def check_trimmable(path: Path, summary: Summary) -> None:
     """Raises SummaryError for what cannot be cut."""
     wrong = next(wrong_attributes(summary.attributes), None)
     if wrong is not None:
@@ -95,13 +96,13 @@ def check(path: Path, summary: Summary) -> None:
         raise SummaryError(f"{summary.name}: it is damaged, and is not cut: {bad[0].message}; run wsisum verify on it")
 
 
-def told(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> Trimmed:
+def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> TrimResult:
     about = summary.attributes
     figures = (about["quality"]["coverage"], about["verdict"]["verdict"])
-    return Trimmed(summary.name, about["patches"], trimmed_from, bytes_in, output.stat().st_size, *figures)
+    return TrimResult(summary.name, about["patches"], trimmed_from, bytes_in, output.stat().st_size, *figures)
 
 
-def cut_files(summary: Summary, keep: int, models: Models) -> dict[str, bytes]:
+def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, bytes]:
     """Every member of the trimmed summary; what does not depend on how many patches are kept stays as it is."""
     before, tissue = summary.prefixes, summary.tissue
     draws = summary.draws
@@ -112,7 +113,7 @@ def cut_files(summary: Summary, keep: int, models: Models) -> dict[str, bytes]:
     pixels = cut_pixels(summary, keep)
     representative, similarity = before.of(keep)
     side = summary.attributes["patch"]["patch_size"]
-    files = {name: summary.read(name) for name in summary.members if stays(name)}
+    files = {name: summary.read(name) for name in summary.members if stays_unchanged(name)}
     files |= encode_kept(kept, pixels, side)
     files |= encode_tissue(TissueMap(tissue.coords, representative, similarity, tissue.cluster, cut))
     files |= encode_draws(draws)
@@ -120,23 +121,23 @@ def cut_files(summary: Summary, keep: int, models: Models) -> dict[str, bytes]:
     if isinstance(pixels, SourceTiles):
         about["pixels"] = {**summary.attributes["pixels"], "tiles": len(pixels.streams)}
     root = parse_json(summary.read(ROOT))
-    root["attributes"]["wsisum"] = {**summary.attributes, **about, "members": listed(files)}
+    root["attributes"]["wsisum"] = {**summary.attributes, **about, "members": list_members(files)}
     return {**files, ROOT: json.dumps(root, separators=(",", ":"), allow_nan=False).encode()}
 
 
-def stays(member: str) -> bool:
+def stays_unchanged(member: str) -> bool:
     """Whether a member does not depend on how many patches are kept."""
     groups = ("patches/zarr.json", "tissue/zarr.json")
     changing = ("patches/", "tissue/", "reference/draws/", "reference/model_draws/")
     return member in groups or not (member == ROOT or member.startswith(changing))
 
 
-def cut_patches(summary: Summary, before: Prefixes, keep: int) -> Kept:
+def cut_patches(summary: Summary, before: Prefixes, keep: int) -> PatchArrays:
     """The first `keep`, with weights and counts of their own."""
     counts = np.bincount(before.of(keep)[0], minlength=keep)
     features = summary.features[:keep]
     weights = fit_weights(features.astype(np.float32), summary.embedding, counts)
-    return Kept(summary.coords[:keep], features, weights, counts, summary.cluster[:keep])
+    return PatchArrays(summary.coords[:keep], features, weights, counts, summary.cluster[:keep])
 
 
 def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
@@ -152,12 +153,17 @@ def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
     )
 
 
-def describe_cut(summary: Summary, kept: Kept, similarity: np.ndarray, draws: Draws, models: Models) -> dict[str, Any]:
+def describe_cut(
+    summary: Summary, kept: PatchArrays, similarity: np.ndarray, draws: Draws, models: ModelFinders
+) -> dict[str, Any]:
     """The attributes that are others than before."""
     about, tissue, keep = summary.attributes, summary.tissue, len(kept.coords)
     features = kept.features.astype(np.float32)
     quality = measure(
-        Weighed(features, kept.weights, kept.counts, kept.cluster), similarity, summary.embedding, tissue.cluster
+        WeightedPatches(features, kept.weights, kept.counts, kept.cluster),
+        similarity,
+        summary.embedding,
+        tissue.cluster,
     )
     size, mpp = about["patch"]["patch_size_level0"], about["source"]["mpp"]
     at_hand = slide_models(about, models)

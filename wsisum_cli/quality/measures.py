@@ -29,7 +29,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Kept:
+class WeightedPatches:
     """K patches that were kept: features (K, D), weights (K,) that sum to 1, how many tissue patches each stands for
     (K,), and the cluster of each (K,).
     """
@@ -41,7 +41,7 @@ class Kept:
 
 
 def measure(
-    kept: Kept, similarity: npt.NDArray[np.floating], mean: Features, cluster: npt.NDArray[np.integer]
+    kept: WeightedPatches, similarity: npt.NDArray[np.floating], mean: Features, cluster: npt.NDArray[np.integer]
 ) -> Quality:
     """From `similarity` (N,) of each tissue patch to the kept one that stands for it, the `mean` (D,) of the features
     of all tissue patches, and the `cluster` of each (N,). Similarities count as precisely as a summary stores them.
@@ -59,11 +59,11 @@ def measure(
 def measure_selection(features: Features, selection: Selection, cluster: npt.NDArray[np.integer]) -> Quality:
     """Of a selection from features (N, D) of all tissue patches, of which `cluster` is (N,)."""
     features = checked(features)
-    kept = Kept(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
+    kept = WeightedPatches(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
     return measure(kept, selection.similarity, mean_of(features), cluster)
 
 
-def measure_kept(features: Features, kept: Kept, cluster: npt.NDArray[np.integer]) -> Quality:
+def measure_kept(features: Features, kept: WeightedPatches, cluster: npt.NDArray[np.integer]) -> Quality:
     """Of kept patches, wherever they come from, against features (N, D) of all tissue patches."""
     features = checked(features)
     return measure(kept, nearest(features, checked(kept.features))[1], mean_of(features), cluster)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.features.embedding import Embedded, Tokens, cosine, embed, encode_slide, reconstruction
+from wsisum_cli.features.embedding import SlideEmbeddings, Tokens, cosine, embed, encode_slide, reconstruction
 from wsisum_cli.features.similarity import ONE, Cosines, fill_cosines, whole_rows
 from wsisum_cli.features.vectors import Features, Rows, as_half, one_thread
 from wsisum_cli.quality.measures import Quality, composition, mean_of
@@ -104,7 +104,12 @@ def sizes_of(keep: int) -> tuple[int, ...]:
 
 
 def draw(
-    tissue: Tokens, cluster: npt.NDArray[np.integer], keep: int, embedded: Embedded, seed: int, count: int = DRAWS
+    tissue: Tokens,
+    cluster: npt.NDArray[np.integer],
+    keep: int,
+    embedded: SlideEmbeddings,
+    seed: int,
+    count: int = DRAWS,
 ) -> Draws:
     """Measure `count` draws of `keep` from all N tissue patches, of which `cluster` is (N,); fewer by models.
 
@@ -177,18 +182,18 @@ def _coverage(best: Cosines) -> tuple[float, float, float]:
 
 
 def _by_models(
-    tissue: Tokens, keep: int, embedded: Embedded, rng: np.random.Generator, count: int
+    tissue: Tokens, keep: int, embedded: SlideEmbeddings, rng: np.random.Generator, count: int
 ) -> dict[str, list[float]]:
     """Figures of each kind that models give, of draws from all tissue patches."""
     found: dict[str, list[float]] = {}
     summarizer, slide_encoder = embedded.models.summarizer, embedded.models.slide_encoder
-    for _ in range(count if embedded.retold is not None or embedded.slide is not None else 0):
+    for _ in range(count if embedded.reconstructed is not None or embedded.slide is not None else 0):
         drawn = np.sort(rng.permutation(len(tissue.features))[:keep])
-        if summarizer is not None and embedded.retold is not None:
-            near = cosine(embed(summarizer, tissue.at(drawn)), embedded.retold.embedding)
+        if summarizer is not None and embedded.reconstructed is not None:
+            near = cosine(embed(summarizer, tissue.at(drawn)), embedded.reconstructed.embedding)
             found.setdefault("embedding_cosine", []).append(near)
-            made = reconstruction(summarizer, tissue, embedded.retold.candidates, drawn)
-            if made is not None and embedded.retold.reconstruction is not None:
+            made = reconstruction(summarizer, tissue, embedded.reconstructed.candidates, drawn)
+            if made is not None and embedded.reconstructed.reconstruction is not None:
                 found.setdefault("reconstruction", []).append(made)
         if slide_encoder is not None and embedded.slide is not None:
             of_drawn = encode_slide(slide_encoder, tissue.at(drawn)).embedding

@@ -20,23 +20,23 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.features.embedding import EmbeddingScore, encode_slide
 from wsisum_cli.features.vectors import Coords, Features, Rows, blocks, unit_rows
 from wsisum_cli.selection.candidates import draw_by_cluster
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 
 
-def pick_random(population: Population, keep: int) -> Rows:
+def pick_random(tissue_patches: TissuePatches, keep: int) -> Rows:
     """A uniform draw from all tissue patches."""
-    return np.random.default_rng(population.seed).permutation(len(population.features))[:keep]
+    return np.random.default_rng(tissue_patches.seed).permutation(len(tissue_patches.features))[:keep]
 
 
-def pick_cluster(population: Population, keep: int) -> Rows:
+def pick_cluster(tissue_patches: TissuePatches, keep: int) -> Rows:
     """A random draw from each cluster of all tissue patches, in proportion to its size."""
-    return draw_by_cluster(population.candidates.cluster, keep, population.seed)
+    return draw_by_cluster(tissue_patches.candidates.cluster, keep, tissue_patches.seed)
 
 
-def pick_location(population: Population, keep: int) -> Rows:
+def pick_location(tissue_patches: TissuePatches, keep: int) -> Rows:
     """One patch from each cell of a grid, in random order, then a second from each, until enough."""
-    coords = population.coords
-    keys = np.random.default_rng(population.seed).random(len(coords))
+    coords = tissue_patches.coords
+    keys = np.random.default_rng(tissue_patches.seed).random(len(coords))
     cell = _finest_cells(coords, keep)
     order = np.lexsort((keys, cell))
     _, starts, sizes = np.unique(cell[order], return_index=True, return_counts=True)
@@ -45,17 +45,17 @@ def pick_location(population: Population, keep: int) -> Rows:
     return np.lexsort((keys, turn))[:keep]
 
 
-def pick_entropy(population: Population, keep: int) -> Rows:
+def pick_entropy(tissue_patches: TissuePatches, keep: int) -> Rows:
     """The patches whose absolute features, normalised to sum 1, have the highest Shannon entropy."""
-    features = population.features
+    features = tissue_patches.features
     entropy = np.concatenate([_entropy(features[block]) for block in blocks(len(features))])
     return np.argsort(-np.rint(entropy * 2**22), kind="stable")[:keep]
 
 
-def pick_attention(population: Population, keep: int) -> Rows:
+def pick_attention(tissue_patches: TissuePatches, keep: int) -> Rows:
     """The patches of highest attention. Raises UsageError without a slide encoder that says it, and ModelError."""
-    slide_encoder = population.models.slide_encoder
-    attention = None if slide_encoder is None else encode_slide(slide_encoder, population.tokens).attention
+    slide_encoder = tissue_patches.models.slide_encoder
+    attention = None if slide_encoder is None else encode_slide(slide_encoder, tissue_patches.tokens).attention
     if attention is None:
         raise UsageError(
             "the selector 'attention' needs a slide encoder for these features whose ONNX file has the output "
@@ -89,29 +89,29 @@ def _entropy(features: Features) -> npt.NDArray[np.float64]:
 ATTEMPTS = 200
 
 
-def pick_attempts(population: Population, keep: int, attempts: int = ATTEMPTS) -> Rows:
+def pick_attempts(tissue_patches: TissuePatches, keep: int, attempts: int = ATTEMPTS) -> Rows:
     """The best of so many draws: rows (K,). Without a summarizer the plain mean of features is the embedding.
 
     They are drawn from the candidates; from twice as many patches as are to be kept where that is no fewer than there
     are candidates. Raises ModelError.
     """
-    rows = population.candidates.rows
+    rows = tissue_patches.candidates.rows
     if keep >= len(rows):
-        more = min(2 * keep, len(population.features))  # as many as a summarizer sees at once
-        rows = np.sort(draw_by_cluster(population.candidates.cluster, more, population.seed))
-    seeds = np.random.default_rng(population.seed).integers(2**63, size=attempts)
-    cluster = population.candidates.cluster[rows]
+        more = min(2 * keep, len(tissue_patches.features))  # as many as a summarizer sees at once
+        rows = np.sort(draw_by_cluster(tissue_patches.candidates.cluster, more, tissue_patches.seed))
+    seeds = np.random.default_rng(tissue_patches.seed).integers(2**63, size=attempts)
+    cluster = tissue_patches.candidates.cluster[rows]
     places = np.stack([draw_by_cluster(_dense(cluster), keep, int(seed)) for seed in seeds])
-    best = int(score_draws(population, rows, places).argmax())
+    best = int(score_draws(tissue_patches, rows, places).argmax())
     return np.asarray(rows[places[best]], np.int64)
 
 
-def score_draws(population: Population, rows: Rows, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def score_draws(tissue_patches: TissuePatches, rows: Rows, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Cosine (B,) between the embeddings of each of the draws `places` (B, K) from `rows` (M,), and of all M."""
-    summarizer = population.models.summarizer
+    summarizer = tissue_patches.models.summarizer
     if summarizer is not None:
-        return EmbeddingScore(summarizer, population.tokens, rows)(rows[places])
-    features = population.features[rows].astype(np.float64)
+        return EmbeddingScore(summarizer, tissue_patches.tokens, rows)(rows[places])
+    features = tissue_patches.features[rows].astype(np.float64)
     made = unit_rows(features[places].mean(axis=1))
     return np.asarray(made @ unit_rows(features.mean(axis=0, keepdims=True))[0], np.float64)
 

@@ -13,7 +13,7 @@ from wsisum_cli.selection.facility import Pool, pool_of
 
 
 @dataclass(frozen=True)
-class Population:
+class TissuePatches:
     """All N tissue patches, and what helps to choose among them.
 
     `features` (N, D); `coords` (N, 2) level-0 px; `candidates` the clustered sample of them. `patch_size_level0` is

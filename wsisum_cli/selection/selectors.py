@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.features.embedding import RetoldScore
+from wsisum_cli.features.embedding import ReconstructionScore
 from wsisum_cli.features.similarity import nearest
 from wsisum_cli.features.vectors import Features, Rows, checked
 from wsisum_cli.selection.baselines import (
@@ -24,13 +24,13 @@ from wsisum_cli.selection.baselines import (
     pick_random,
 )
 from wsisum_cli.selection.facility import greedy
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
 from wsisum_cli.selection.weights import fit_weights
-from wsisum_cli.selection.wsisum import pick_levels
+from wsisum_cli.selection.wsisum import pick_in_rounds
 
 #: population, keep -> rows (K,) of N, in order of picking.
-Selector = Callable[[Population, int], Rows]
+Selector = Callable[[TissuePatches, int], Rows]
 
 #: One patch in eight is kept: WSISum's mask ratio of 0.875.
 ONE_IN = 8
@@ -67,14 +67,14 @@ def keep_count(tissue_patches: int, keep: int | None) -> int:
     return min(keep, tissue_patches)
 
 
-def pick(population: Population, keep: int, selector: str = "wsisum") -> Rows:
+def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Rows:
     """Pick `keep` of the N patches: rows (K,) in order of picking.
 
     `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or
     features are empty, not finite, or not of these coords; UsageError or ModelError where a selector needs a model.
     """
-    features = checked(population.features)
-    count, places, clusters = len(features), len(population.coords), len(population.candidates.cluster)
+    features = checked(tissue_patches.features)
+    count, places, clusters = len(features), len(tissue_patches.coords), len(tissue_patches.candidates.cluster)
     if selector not in SELECTORS:
         raise ValueError(f"no selector {selector!r}; choose one of {', '.join(SELECTORS)}")
     if not 1 <= keep <= count:
@@ -83,7 +83,7 @@ def pick(population: Population, keep: int, selector: str = "wsisum") -> Rows:
         raise ValueError(
             f"features, coords and clusters must be of the same patches; found {count}, {places} and {clusters}"
         )
-    return SELECTORS[selector](population, keep)
+    return SELECTORS[selector](tissue_patches, keep)
 
 
 def weigh(features: Features, rows: Rows) -> Selection:
@@ -96,24 +96,26 @@ def weigh(features: Features, rows: Rows) -> Selection:
     return Selection(rows, weights, counts, prefixes, representative, similarity)
 
 
-def select(population: Population, keep: int, selector: str = "wsisum") -> Selection:
+def select(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Selection:
     """`pick`, then `weigh`."""
-    return weigh(population.features, pick(population, keep, selector))
+    return weigh(tissue_patches.features, pick(tissue_patches, keep, selector))
 
 
-def pick_wsisum(population: Population, keep: int) -> Rows:
+def pick_wsisum(tissue_patches: TissuePatches, keep: int) -> Rows:
     """Facility location with a rarity quota and swaps; of more patches than the pool holds the worst served follow."""
-    features = checked(population.features)
-    summarizer, score = population.models.summarizer, None
+    features = checked(tissue_patches.features)
+    summarizer, score = tissue_patches.models.summarizer, None
     if summarizer is not None:
-        score = RetoldScore(summarizer, population.tokens, population.candidates.rows)
-    return _with_worst_served(features, pick_levels(features, population.pool, keep, population.rare, score), keep)
+        score = ReconstructionScore(summarizer, tissue_patches.tokens, tissue_patches.candidates.rows)
+    return _with_worst_served(
+        features, pick_in_rounds(features, tissue_patches.pool, keep, tissue_patches.rare, score), keep
+    )
 
 
-def pick_facility(population: Population, keep: int) -> Rows:
+def pick_facility(tissue_patches: TissuePatches, keep: int) -> Rows:
     """Greedy facility location over all patches; of more than the pool holds the worst served follow."""
-    pool = population.pool
-    return _with_worst_served(population.features, pool.rows[greedy(pool.served, keep)], keep)
+    pool = tissue_patches.pool
+    return _with_worst_served(tissue_patches.features, pool.rows[greedy(pool.served, keep)], keep)
 
 
 def _with_worst_served(features: Features, picked: Rows, keep: int) -> Rows:

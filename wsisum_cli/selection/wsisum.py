@@ -30,7 +30,7 @@ from wsisum_cli.selection.rarity import pick_rare, usual_share
 from wsisum_cli.selection.swaps import Score, chance_error, chance_minimum, improve, losses, tune_mean, tune_score
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
-FIRST_LEVEL = 32
+FIRST_ROUND = 32
 #: Coverage that the weighted mean may cost in a level at least, and at most.
 LEAST_SPENT, SPENT = 0.0002, 0.0003
 #: The same where the mean stays far from the slide's; what is far, and from what on it is near enough: errors with
@@ -45,7 +45,7 @@ GIVEN_UP = 1 / 16
 
 
 @dataclass(frozen=True)
-class Level:
+class Round:
     """What is settled once a level is worked out, as places in the pool."""
 
     order: list[int]  # as they are kept
@@ -54,7 +54,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Ground:
+class SearchSpace:
     """What every level is worked out on: features (P, D) of the pool and the mean (D,) of the slide, float64; the share
     that goes to rare tissue, None for the usual one; and how choices (B, K) of rows are scored, None where not.
     """
@@ -66,7 +66,7 @@ class Ground:
     score: Score | None
 
 
-def pick_levels(
+def pick_in_rounds(
     features: Features, pool: Pool, keep: int, rare: float | None = None, score: Score | None = None
 ) -> Rows:
     """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer.
@@ -74,37 +74,37 @@ def pick_levels(
     `rare` is the share that goes to what the rest serve worst, None for the usual one. With a `score` of choices (B, K)
     of rows, swaps raise that as well.
     """
-    level = Level([], [], 0)
+    round_ = Round([], [], 0)
     mean = features.mean(axis=0, dtype=np.float64)
-    ground = Ground(features[pool.rows].astype(np.float64), mean, pool, rare, score)
+    space = SearchSpace(features[pool.rows].astype(np.float64), mean, pool, rare, score)
     with one_thread():
-        while len(level.order) < min(keep, len(pool.rows)):
-            level = next_level(ground, level)
-    return pool.rows[level.order[:keep]]
+        while len(round_.order) < min(keep, len(pool.rows)):
+            round_ = next_round(space, round_)
+    return pool.rows[round_.order[:keep]]
 
 
-def next_level(ground: Ground, before: Level) -> Level:
+def next_round(space: SearchSpace, before: Round) -> Round:
     """As many patches again as `before`."""
-    earlier, pool, served = before.order, ground.pool, ground.pool.served
-    size = min(max(len(earlier), FIRST_LEVEL), len(pool.rows) - len(earlier))
+    earlier, pool, served = before.order, space.pool, space.pool.served
+    size = min(max(len(earlier), FIRST_ROUND), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
-    central, rare = serve(ground, before, size)
+    central, rare = cover_tissue(space, before, size)
     settled = before.rare + len(rare)
     by_chance = chance_minimum(pool, len(earlier) + size) if earlier else None
     if by_chance is not None:
-        central, rare = raise_minimum(ground, earlier, central, rare, by_chance + 1)
+        central, rare = raise_minimum(space, earlier, central, rare, by_chance + 1)
     fixed = [*earlier, *rare]
     if len(earlier) + size < len(pool.rows):
-        central = nearer(ground, fixed, central, plain, by_chance)
+        central = approach_mean(space, fixed, central, plain, by_chance)
     ordered = greedy(served, len(central), earlier, central)
-    ordered = spare_last(served, fixed, ordered, weights_of(ground, [*fixed, *ordered])[len(fixed) :])
-    return Level([*earlier, *interleave(ordered, rare)], plain, settled)
+    ordered = move_spare_last(served, fixed, ordered, fitted_weights(space, [*fixed, *ordered])[len(fixed) :])
+    return Round([*earlier, *interleave(ordered, rare)], plain, settled)
 
 
-def serve(ground: Ground, before: Level, size: int) -> tuple[list[int], list[int]]:
+def cover_tissue(space: SearchSpace, before: Round, size: int) -> tuple[list[int], list[int]]:
     """So many more patches than `before` that serve the tissue best: central ones, and the quota of rare ones."""
-    earlier, served, rows = before.order, ground.pool.served, ground.pool.rows
-    share = usual_share(served.shape[1], len(earlier) + size) if ground.rare is None else ground.rare
+    earlier, served, rows = before.order, space.pool.served, space.pool.rows
+    share = usual_share(served.shape[1], len(earlier) + size) if space.rare is None else space.rare
     quota = round(size * share)
     central = improve(served, earlier, greedy(served, size - quota, earlier))
     rare = pick_rare(served, rows, [*earlier, *central], quota - quota // 2, before.rare)
@@ -114,10 +114,10 @@ def serve(ground: Ground, before: Level, size: int) -> tuple[list[int], list[int
 
 
 def raise_minimum(
-    ground: Ground, earlier: Sequence[int], central: list[int], rare: list[int], wanted: int
+    space: SearchSpace, earlier: Sequence[int], central: list[int], rare: list[int], wanted: int
 ) -> tuple[list[int], list[int]]:
     """Give up the least needed of `central` for what is served worst, until that is served as well as `wanted`."""
-    served, rows = ground.pool.served, ground.pool.rows
+    served, rows = space.pool.served, space.pool.rows
     for _ in range(round(GIVEN_UP * len(central))):
         kept = [*earlier, *rare, *central]
         if int(served[kept].max(axis=0).min()) >= wanted:
@@ -130,44 +130,44 @@ def raise_minimum(
     return central, rare
 
 
-def nearer(
-    ground: Ground, fixed: Sequence[int], central: list[int], plain: Sequence[int], by_chance: int | None
+def approach_mean(
+    space: SearchSpace, fixed: Sequence[int], central: list[int], plain: Sequence[int], by_chance: int | None
 ) -> list[int]:
     """Others instead of `central`, whose weighted mean and score are better.
 
     `plain` is what plain facility location would have, of as many; `by_chance` how well random draws serve the worst
     served, None where no more may be spent on a mean that stays far.
     """
-    features, mean, pool, served = ground.features, ground.mean, ground.pool, ground.pool.served
+    features, mean, pool, served = space.features, space.mean, space.pool, space.pool.served
     unit = ONE * served.shape[1]
     now = total(served[[*fixed, *central]].max(axis=0))
     spare = now - total(served[plain].max(axis=0))
     floor = now - int(min(max(spare, LEAST_SPENT * unit), SPENT * unit))
     central = tune_mean(features, mean, pool, fixed, central, floor)
     if by_chance is not None:
-        central = near_enough(ground, fixed, central, now - int(AMPLE * unit), by_chance + 1)
+        central = settle_mean(space, fixed, central, now - int(AMPLE * unit), by_chance + 1)
         floor = min(floor, total(served[[*fixed, *central]].max(axis=0)))
-    if ground.score is not None:
-        central = tune_score(ground.score, features, mean, pool, fixed, central, floor - int(FOR_SCORE * unit))
+    if space.score is not None:
+        central = tune_score(space.score, features, mean, pool, fixed, central, floor - int(FOR_SCORE * unit))
     return central
 
 
-def near_enough(ground: Ground, fixed: Sequence[int], central: list[int], floor: int, lowest: int) -> list[int]:
+def settle_mean(space: SearchSpace, fixed: Sequence[int], central: list[int], floor: int, lowest: int) -> list[int]:
     """Others instead of `central` where their mean is far from the slide's; the minimum may fall to `lowest`."""
-    features, mean, pool = ground.features, ground.mean, ground.pool
+    features, mean, pool = space.features, space.mean, space.pool
     kept = [*fixed, *central]
     chance = chance_error(features, mean, pool, len(kept))
-    if mean_error(features[kept], weights_of(ground, kept), mean) <= NEAR * chance:
+    if mean_error(features[kept], fitted_weights(space, kept), mean) <= NEAR * chance:
         return central
     return tune_mean(features, mean, pool, fixed, central, floor, lowest, NEAR_ENOUGH * chance)
 
 
-def weights_of(ground: Ground, kept: Sequence[int]) -> np.ndarray:
+def fitted_weights(space: SearchSpace, kept: Sequence[int]) -> np.ndarray:
     """Those (K,) that bring the weighted mean of `kept` nearest to the slide's."""
-    return fit_mean(ground.features[list(kept)], ground.mean, np.full(len(kept), 1 / len(kept)))
+    return fit_mean(space.features[list(kept)], space.mean, np.full(len(kept), 1 / len(kept)))
 
 
-def spare_last(served: Cosines, others: Sequence[int], central: list[int], weights: np.ndarray) -> list[int]:
+def move_spare_last(served: Cosines, others: Sequence[int], central: list[int], weights: np.ndarray) -> list[int]:
     """Of the `central` ones that are least missed, that of least weight is moved to the end.
 
     A level less one, such as 63, has then nothing that it serves worse than the level has, and its mean is as near.

@@ -77,7 +77,7 @@ def is_rgb(stream: bytes) -> bool:
     return frame[6:15:3] == b"RGB"
 
 
-def redeclared(stream: bytes, rgb: bool) -> bytes:
+def redeclare_colour(stream: bytes, rgb: bool) -> bytes:
     """The stream with its colour marks replaced: the TIFF around it is right about colour where they disagree."""
     rest, at = b"", 2
     while stream[at : at + 1] == b"\xff" and stream[at + 1] in (*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE):
@@ -88,7 +88,7 @@ def redeclared(stream: bytes, rgb: bool) -> bytes:
     return SOI + (ADOBE_RGB if rgb else JFIF) + rest + stream[at:]
 
 
-def complete(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
+def complete_stream(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
     """An abbreviated stream with its shared tables spliced in, so that any decoder reads it by itself.
 
     `tables` is the TIFF's JPEGTables; `rgb` says that the file calls the components RGB.
@@ -101,7 +101,7 @@ def complete(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
     return EncodedTile(stream[:2] + insert + stream[2:], len(insert))
 
 
-def ended(data: bytes) -> bytes:
+def end_stream(data: bytes) -> bytes:
     """Entropy-coded data between two restart markers, ended as a stream of their own."""
     if data[-2:-1] == b"\xff" and 0xD0 <= data[-1] <= 0xD9:
         data = data[:-2]

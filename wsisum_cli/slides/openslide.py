@@ -11,7 +11,7 @@ from wsisum_cli.errors import NotASlideError, SlideError, TileError
 from wsisum_cli.slides.dicom import read_header
 from wsisum_cli.slides.header import clean_model, positive
 from wsisum_cli.slides.pixels import shrunk
-from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, Level, Pyramid, downsample, said
+from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, Level, Pyramid, describe_error, downsample
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -36,7 +36,7 @@ class VendorPyramid(Pyramid):
         try:
             slide = self._another()
         except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(f"{path.name}: no reader can open it ({said(error, path)})") from error
+            raise SlideError(f"{path.name}: no reader can open it ({describe_error(error, path)})") from error
         self._idle = [slide]
         try:
             self._describe(slide)
@@ -73,7 +73,7 @@ class VendorPyramid(Pyramid):
             rgba = self._region((x0, y0), level, (width, height))
         except (openslide.OpenSlideError, OSError) as error:
             where = f"tile at column {column}, row {row} of level {level}"
-            found = said(error, self.path)
+            found = describe_error(error, self.path)
             raise TileError(f"{self.path.name}: {where} cannot be decoded ({found})") from error
         pixels = over_background(rgba, self._background)
         return None if pixels is None else shrunk(pixels, shrink)
@@ -113,7 +113,7 @@ def refuse_associated_image(path: Path) -> None:
     try:
         kind = read_header(path).associated
     except OSError as error:
-        raise SlideError(f"{path.name}: cannot be read ({said(error, path)})") from error
+        raise SlideError(f"{path.name}: cannot be read ({describe_error(error, path)})") from error
     if kind:
         raise NotASlideError(f"{path.name}: a DICOM {kind} image, not the slide itself", f"{kind} image")
 

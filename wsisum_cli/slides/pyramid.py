@@ -81,7 +81,7 @@ class EncodedTile:
     spliced: int
 
 
-def said(error: Exception, path: Path) -> str:
+def describe_error(error: Exception, path: Path) -> str:
     """What went wrong with the file at `path`, without the folder it lies in: messages end in reports."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

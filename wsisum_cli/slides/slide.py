@@ -127,12 +127,12 @@ def read_overview(slide: Slide, damage: Damage, threads: int = 1) -> Overview:
     scale = max(OVERVIEW_MPP / slide.mpp, max(width0, height0) / OVERVIEW_SIDE, 1.0)
     shape = (max(1, round(height0 / scale)), max(1, round(width0 / scale)))
     index, shrink, read_scale = choose_scale(slide.levels, scale)
-    average = further(slide.levels[index], shrink, scale / read_scale)
+    average = averaging_factor(slide.levels[index], shrink, scale / read_scale)
     canvas = read_level(slide.pyramid, index, shrink, damage, threads, average)
     return Overview(resize(canvas, *shape), scale, slide.mpp * scale)
 
 
-def further(level: Level, shrink: int, factor: float) -> int:
+def averaging_factor(level: Level, shrink: int, factor: float) -> int:
     """The largest power of two up to `factor` that divides the tiles as read.
 
     Tiles of a slide without low levels are averaged by it one by one, so that the whole is never held larger.

@@ -16,7 +16,7 @@ from wsisum_cli.errors import NotASlideError, SlideError, TileError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.pixels import from_ycbcr, shrunk
-from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, downsample, said
+from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, describe_error, downsample
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -55,12 +55,12 @@ class TiffPyramid(Pyramid):
             except (SlideError, NeedsOpenSlideError):
                 raise
             except tifffile.TiffFileError as error:
-                raise NeedsOpenSlideError(f"not a TIFF file: {said(error, path)}") from error
+                raise NeedsOpenSlideError(f"not a TIFF file: {describe_error(error, path)}") from error
             except OSError as error:
-                raise SlideError(f"{path.name}: cannot be read ({said(error, path)})") from error
+                raise SlideError(f"{path.name}: cannot be read ({describe_error(error, path)})") from error
             # tifffile meets damaged files with any exception there is; all of them mean one thing.
             except Exception as error:
-                found = said(error, path)
+                found = describe_error(error, path)
                 raise SlideError(f"{path.name}: damaged TIFF structure ({found}); fetch the file again") from error
             self._opened = opened.pop_all()
 
@@ -107,8 +107,8 @@ class TiffPyramid(Pyramid):
         if data is None:
             return None
         if page.jpegheader is not None:  # NDPI: one stream a level, cut at its restart markers
-            return EncodedTile(page.jpegheader + jpeg.ended(data), len(page.jpegheader))
-        return jpeg.complete(data, page.jpegtables, page.photometric == PHOTOMETRIC_RGB)
+            return EncodedTile(page.jpegheader + jpeg.end_stream(data), len(page.jpegheader))
+        return jpeg.complete_stream(data, page.jpegtables, page.photometric == PHOTOMETRIC_RGB)
 
     def copies_jpeg(self, level: int) -> bool:
         """Stripes of an NDPI, and streams whose marks contradict the TIFF on colour, are left to be encoded anew."""
@@ -124,7 +124,7 @@ class TiffPyramid(Pyramid):
             return None
         stream = encoded.stream
         if not self._declared[level]:
-            stream = jpeg.redeclared(stream, self._pages[level].photometric == PHOTOMETRIC_RGB)
+            stream = jpeg.redeclare_colour(stream, self._pages[level].photometric == PHOTOMETRIC_RGB)
         return jpeg.decode(stream, shrink)
 
     def _declares_colour(self, page: TiffPage) -> bool:
@@ -132,7 +132,7 @@ class TiffPyramid(Pyramid):
         if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
             return True
         rgb = page.photometric == PHOTOMETRIC_RGB
-        return jpeg.is_rgb(jpeg.complete(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
+        return jpeg.is_rgb(jpeg.complete_stream(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
 
     def _first_tile(self, page: TiffPage) -> bytes:
         """The first bytes of the first tile that the file stores."""

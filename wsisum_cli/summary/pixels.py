@@ -18,7 +18,7 @@ from wsisum_cli.tissue.grid import MAX_PULL, Grid, pull
 Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
 
 
-class KeptPixels:
+class StoredPixels:
     """Pixels of patches that may be kept, in the way they would be stored; each is read once, whatever is tried.
 
     `mode` is source, jpeg, or auto: copied where that is allowed and cheap.

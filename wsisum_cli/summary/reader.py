@@ -28,7 +28,7 @@ from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attributes import artefacts_found, wrong_geometry
-from wsisum_cli.summary.container import SUFFIX, Member, read_member, read_members
+from wsisum_cli.summary.container import Member, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -40,40 +40,10 @@ from wsisum_cli.summary.writer import (
     REFERENCE,
     ROOT,
     TILES,
-    Draft,
-    Kept,
     Reference,
-    SourceTiles,
     TissueMap,
-    reference_of,
-    write_summary,
 )
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
-
-__all__ = [
-    "FORMAT_VERSION",
-    "ICC_PROFILE",
-    "OVERVIEW",
-    "PIXELS",
-    "PORTABLE",
-    "ROOT",
-    "SUFFIX",
-    "TILES",
-    "Draft",
-    "Kept",
-    "Patches",
-    "Reference",
-    "SourcePatches",
-    "SourceTiles",
-    "Summary",
-    "TissueMap",
-    "name_of",
-    "open_summary",
-    "parse_json",
-    "reading_of",
-    "reference_of",
-    "write_summary",
-]
 
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
 MAX_PIXELS = 1 << 26  # of one image: 200 MB decoded

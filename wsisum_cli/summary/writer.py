@@ -59,7 +59,7 @@ class SourceTiles:
 
 
 @dataclass(frozen=True)
-class Kept:
+class PatchArrays:
     """The kept patches in the selector's order of picking."""
 
     coords: np.ndarray  # (K, 2) int32 level-0 px
@@ -100,13 +100,13 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Draft:
+class SummaryContents:
     """All that goes into a summary."""
 
     attributes: Mapping[str, Any]  # as docs/format.md lists them, without `members`
     overview: np.ndarray  # (H, W, 3) uint8
     overview_mpp: float
-    kept: Kept
+    kept: PatchArrays
     pixels: SourceTiles | list[bytes]  # list: one JPEG stream for each patch
     tissue: TissueMap
     reference: Reference
@@ -135,45 +135,45 @@ def reference_of(features: np.ndarray) -> Reference:
     )
 
 
-def write_summary(path: Path, draft: Draft) -> None:
+def write_summary(path: Path, contents: SummaryContents) -> None:
     """Write `draft` to `path`. The same draft gives the same bytes."""
-    write_container(path, encode_summary(draft))
+    write_container(path, encode_summary(contents))
 
 
-def size_of(draft: Draft) -> int:
+def size_of(contents: SummaryContents) -> int:
     """Bytes of the file that `write_summary` writes."""
-    return sum(map(len, container_parts(encode_summary(draft))))
+    return sum(map(len, container_parts(encode_summary(contents))))
 
 
-def encode_summary(draft: Draft) -> dict[str, bytes]:
+def encode_summary(contents: SummaryContents) -> dict[str, bytes]:
     """Every member by its name."""
-    files = encode_files(draft)
-    return {**files, ROOT: encode_root({**draft.attributes, "members": listed(files)}, draft)}
+    files = encode_files(contents)
+    return {**files, ROOT: encode_root({**contents.attributes, "members": list_members(files)}, contents)}
 
 
-def listed(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+def list_members(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """The attribute `members` of all files but the root's metadata."""
     return {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
     }
 
 
-def encode_files(draft: Draft) -> dict[str, bytes]:
+def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     """Every member but the root's metadata."""
     from wsisum_cli.summary.arrays import encode_array, encode_groups
 
-    reference = draft.reference
-    files = encode_groups([*GROUPS, "overview"] if is_finer(draft.overview) else GROUPS)
-    files |= encode_overview(draft.overview.tobytes(), draft.overview.shape)
-    files |= encode_kept(draft.kept, draft.pixels, draft.attributes["patch"]["patch_size"])
-    files |= encode_tissue(draft.tissue)
+    reference = contents.reference
+    files = encode_groups([*GROUPS, "overview"] if is_finer(contents.overview) else GROUPS)
+    files |= encode_overview(contents.overview.tobytes(), contents.overview.shape)
+    files |= encode_kept(contents.kept, contents.pixels, contents.attributes["patch"]["patch_size"])
+    files |= encode_tissue(contents.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
     files |= encode_array("reference/variances", reference.variances, ["component"])
     files |= encode_embeddings(reference)
-    files |= encode_artefacts(draft.artefacts)
-    if draft.icc_profile is not None:
-        files |= encode_array(ICC_PROFILE, np.frombuffer(draft.icc_profile, np.uint8), ["byte"])
+    files |= encode_artefacts(contents.artefacts)
+    if contents.icc_profile is not None:
+        files |= encode_array(ICC_PROFILE, np.frombuffer(contents.icc_profile, np.uint8), ["byte"])
     return files
 
 
@@ -189,7 +189,7 @@ def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
     return files
 
 
-def encode_kept(kept: Kept, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
+def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
     """All below `patches` but the group itself; `side` px have the patches."""
     from wsisum_cli.summary.arrays import encode_array, encode_jpegs
 
@@ -265,10 +265,10 @@ def encode_draws(draws: Draws) -> dict[str, bytes]:
     return files
 
 
-def encode_root(attributes: Mapping[str, Any], draft: Draft) -> bytes:
+def encode_root(attributes: Mapping[str, Any], contents: SummaryContents) -> bytes:
     """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
-    shrink = max(1.0, max(draft.overview.shape[:2]) / max(portable_image(draft.overview).shape[:2]))
-    pixel = draft.overview_mpp * shrink
+    shrink = max(1.0, max(contents.overview.shape[:2]) / max(portable_image(contents.overview).shape[:2]))
+    pixel = contents.overview_mpp * shrink
     space = {"type": "space", "unit": "micrometer"}
     axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
     scale = {"type": "scale", "scale": [1.0, pixel, pixel]}

@@ -272,7 +272,7 @@ FEWEST, LEAST = 8, 0.05  # patches, and share of them, that are left at least
 SAMPLE = 64  # patches
 
 
-class Watch:
+class StatisticsRecorder:
     """Statistics of the patches of a grid, taken as their pixels pass by; may be called from several threads."""
 
     def __init__(self, slide: Slide, grid: Grid) -> None:
@@ -283,7 +283,7 @@ class Watch:
         self.statistics[rows] = measure(pixels, self._mpp)
 
 
-def part(coords: np.ndarray, kinds: Kinds) -> tuple[np.ndarray, Artefacts]:
+def split_artefacts(coords: np.ndarray, kinds: Kinds) -> tuple[np.ndarray, Artefacts]:
     """The (M,) ascending rows that stay tissue of the (N, 2) coords, and the artefacts; `kinds` (N,) are codes.
 
     Where hardly anything would be left, fewer than 8 patches or 5 %, all stay, and the artefacts are marked as ignored.
@@ -299,7 +299,7 @@ def too_few(kinds: Kinds) -> bool:
     return bool(clean < len(kinds) and clean < max(FEWEST, LEAST * len(kinds)))
 
 
-def part_picked(
+def split_picked_artefacts(
     slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: int, guarded: bool
 ) -> tuple[np.ndarray, Artefacts]:
     """As `part`, where nothing of the slide has been read: no more is looked at than a sample and what would be kept.
@@ -307,7 +307,7 @@ def part_picked(
     Picks on broken tiles are left out, and artefacts where `guarded`; then others are picked in their place, until all
     can be kept. The sample, evenly spread, shows what the slide is like. Raises BrokenSlideError.
     """
-    watch, count = Watch(slide, grid), len(grid.coords)
+    watch, count = StatisticsRecorder(slide, grid), len(grid.coords)
     kinds, seen = np.zeros(count, np.uint8), np.zeros(count, bool)
 
     def look(rows: np.ndarray) -> None:
@@ -328,7 +328,7 @@ def part_picked(
             raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
         if guarded:  # what was left out stays out, also where the slide is known better by now
             kinds[seen] = np.where(kinds[seen] > 0, kinds[seen], classify(watch.statistics[seen]))
-        found, artefacts = part(grid.coords[left], kinds[left])
+        found, artefacts = split_artefacts(grid.coords[left], kinds[left])
         if np.array_equal(left[found], rows):
             return rows, replace(artefacts, looked_at=int(seen.sum()) if guarded else 0)
         rows = left[found]

@@ -15,10 +15,11 @@ from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SlideEncoder
 from wsisum_cli.models.summarizer import Summarizer
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.measures import Kept, measure
+from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, judge, stored_thresholds
 from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, minor_version, model_used
-from wsisum_cli.summary.reader import ROOT, Reference, Summary
+from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
 QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
@@ -34,7 +35,7 @@ Measured = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelFinders:
     """Finds the models that made a summary. By default none is at hand."""
 
     encoder: FindEncoder = lambda card: None
@@ -42,25 +43,25 @@ class Models:
     slide_encoder: FindSlideEncoder = lambda card: None
 
 
-def appraise(
-    summary: Summary, models: Models, measured: Measured, thresholds: Thresholds | None
+def check_figures(
+    summary: Summary, models: ModelFinders, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
     """Measure again what the file and the models at hand allow; figures go into `measured`.
 
     `thresholds` None: those recorded. Gives back the verdict of the figures measured, None before format 1.2.
     """
-    found = list(weights(summary))
+    found = list(check_weights(summary))
     if not found:
-        found = [*quality(summary, measured), *embeddings(summary, models, measured)]
+        found = [*check_quality(summary, measured), *check_embeddings(summary, models, measured)]
         if minor_version(summary.attributes) >= 2:
-            found += guarantees(summary)
+            found += check_guarantee(summary)
     yield from found
     if minor_version(summary.attributes) < 2 or any(finding.severity == "error" for finding in found):
         return None  # what the figures come to is not told by other figures
-    return (yield from verdict(summary, measured, thresholds))
+    return (yield from check_verdict(summary, measured, thresholds))
 
 
-def weights(summary: Summary) -> Iterator[Finding]:
+def check_weights(summary: Summary) -> Iterator[Finding]:
     """Shares add up; counts, before format 1.2 the shares too, are those of the tissue map."""
     stand_in = summary.tissue.representative
     counts = np.bincount(stand_in, minlength=len(summary.weights))
@@ -76,9 +77,9 @@ def weights(summary: Summary) -> Iterator[Finding]:
         yield Finding("weights", message, name, f"{expected[row]:.6g}", f"{found[row]:.6g}")
 
 
-def quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
+def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
     """Coverage from the tissue map, the weighted mean from features and reference, composition from clusters."""
-    kept = Kept(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
+    kept = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure(kept, summary.tissue.similarity, summary.embedding, summary.tissue.cluster))
     measured |= now
     recorded = summary.attributes["quality"]
@@ -101,7 +102,7 @@ def compare_quality(
             yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(stated), found)
 
 
-def embeddings(summary: Summary, models: Models, measured: Measured) -> Iterator[Finding]:
+def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured) -> Iterator[Finding]:
     """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
     size = summary.attributes["patch"]["patch_size_level0"]
     tokens = Tokens(summary.features.astype(np.float32), summary.coords, size)
@@ -134,7 +135,7 @@ def comparable(attributes: Mapping[str, Any], now: Mapping[str, float | None]) -
     return {name: value for name, value in now.items() if name in recorded and not (trimmed and recorded[name] is None)}
 
 
-def slide_models(attributes: Mapping[str, Any], models: Models) -> SlideModels:
+def slide_models(attributes: Mapping[str, Any], models: ModelFinders) -> SlideModels:
     """The summarizer and the slide encoder, each None where none was used or it is not at hand."""
     summarizer, slide_encoder = (model_used(attributes, name) for name in REQUIRED_OF_MODELS)
     return SlideModels(
@@ -152,7 +153,7 @@ def missing_models(attributes: Mapping[str, Any], at_hand: SlideModels) -> Itera
             yield Finding("embedding-not-recomputed", message)
 
 
-def guarantees(summary: Summary) -> Iterator[Finding]:
+def check_guarantee(summary: Summary) -> Iterator[Finding]:
     """The smallest region that is surely represented, from the tissue map."""
     source, patch = summary.attributes["source"], summary.attributes["patch"]
     tissue = summary.tissue
@@ -163,7 +164,7 @@ def guarantees(summary: Summary) -> Iterator[Finding]:
         yield Finding("quality-differs", "the guarantee is not what the tissue map gives", ROOT, wanted, found)
 
 
-def verdict(
+def check_verdict(
     summary: Summary, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
     """That of the recorded figures must be the one recorded; that of the figures measured again is given back."""

@@ -9,27 +9,34 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import ModelError, SlideError
-from wsisum_cli.features.embedding import Tokens, cosine, encode_slide, retell
+from wsisum_cli.features.embedding import Tokens, cosine, encode_slide, reconstruct_slide
 from wsisum_cli.features.encode import encode_patches
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.quality.measures import Kept, measure_kept
+from wsisum_cli.quality.measures import WeightedPatches, measure_kept
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pixels import MAX_PSNR, likeness
-from wsisum_cli.slides.pyramid import EncodedTile, Level, said
+from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
 from wsisum_cli.slides.slide import Slide, open_slide
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.attributes import minor_version
-from wsisum_cli.summary.reader import PIXELS, ROOT, TILES, SourcePatches, Summary
-from wsisum_cli.verification.appraisal import EMBEDDING_TOLERANCE, Models, comparable, compare_quality, slide_models
-from wsisum_cli.verification.content import Content
+from wsisum_cli.summary.reader import SourcePatches, Summary
+from wsisum_cli.summary.writer import PIXELS, ROOT, TILES
+from wsisum_cli.verification.appraisal import (
+    EMBEDDING_TOLERANCE,
+    ModelFinders,
+    comparable,
+    compare_quality,
+    slide_models,
+)
+from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
 
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at quality 90 with a margin
 
 
-def against_source(
-    content: Content, path: Path | None, models: Models, threads: int, measured: dict[str, float]
+def compare_with_source(
+    content: ContentCheck, path: Path | None, models: ModelFinders, threads: int, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """The same file, the same pixels, the same quality over all tissue."""
     source = content.attributes["source"]
@@ -44,32 +51,32 @@ def against_source(
             return
         given = source["mpp"] if source["mpp_source"] == "given" else None
         with open_slide(path, given) as slide:
-            wrong = yield from same_geometry(content, slide)
+            wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return
-            yield from same_pixels(content, slide, measured)
+            yield from compare_pixels(content, slide, measured)
             encoder = models.encoder(content.attributes["encoder"])
             if encoder is not None and content.attributes["features"]["origin"] == "computed":
-                yield from same_quality(content, slide, encoder, models, threads, measured)
+                yield from compare_measures(content, slide, encoder, models, threads, measured)
     except (SlideError, OSError) as error:
-        yield Finding("source-missing", f"{path.name}: {said(error, path)}")
+        yield Finding("source-missing", f"{path.name}: {describe_error(error, path)}")
 
 
-def same_geometry(content: Content, slide: Slide) -> Generator[Finding, None, bool]:
+def compare_geometry(content: ContentCheck, slide: Slide) -> Generator[Finding, None, bool]:
     """Whether size, pixel size and reading are not those of the slide."""
     source, reading = content.attributes["source"], content.reading
     wrong = []
     if (source["width"], source["height"]) != slide.size or abs(source["mpp"] / slide.mpp - 1) > 1e-6:
         wrong.append("source.width, height or mpp")
     level = slide.levels[reading.level] if reading.level < len(slide.levels) else None
-    if level is None or not reads(reading, level):
+    if level is None or not reads_alike(reading, level):
         wrong.append("patch.reading")
     for name in wrong:
         yield Finding("attributes", f"{name} is not that of the slide", ROOT)
     return bool(wrong)
 
 
-def reads(reading: Reading, level: Level) -> bool:
+def reads_alike(reading: Reading, level: Level) -> bool:
     """Whether `reading` is made for `level`."""
     sizes = (level.tile_width, level.tile_height, level.width, level.height)
     shrunk = tuple(size // reading.shrink for size in sizes)
@@ -77,11 +84,11 @@ def reads(reading: Reading, level: Level) -> bool:
     return same and abs(reading.scale / (level.downsample * reading.shrink) - 1) < 1e-6
 
 
-def same_pixels(content: Content, slide: Slide, measured: dict[str, float]) -> Iterator[Finding]:
+def compare_pixels(content: ContentCheck, slide: Slide, measured: dict[str, float]) -> Iterator[Finding]:
     """Tiles byte for byte where they were copied; PSNR and SSIM where pixels were encoded once more."""
     summary, reading = content.summary, content.reading
     if isinstance(summary.patches, SourcePatches):
-        yield from same_tiles(summary, summary.patches, slide, reading.level)
+        yield from compare_tiles(summary, summary.patches, slide, reading.level)
         measured["tiles_compared"] = len(summary.patches.shard)
         return
     worst_psnr, worst_ssim = MAX_PSNR, 1.0
@@ -95,7 +102,7 @@ def same_pixels(content: Content, slide: Slide, measured: dict[str, float]) -> I
     measured["psnr_min"], measured["ssim_min"] = float(worst_psnr), float(worst_ssim)
 
 
-def same_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: int) -> Iterator[Finding]:
+def compare_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: int) -> Iterator[Finding]:
     spliced = summary.array("patches/tile_spliced").tolist()
     for index, (column, row) in enumerate(stored.positions.tolist()):
         original = encoded_tile(slide, level, column, row)
@@ -111,8 +118,13 @@ def encoded_tile(slide: Slide, level: int, column: int, row: int) -> EncodedTile
     return slide.pyramid.encoded_tile(level, column, row) if inside and slide.pyramid.copies_jpeg(level) else None
 
 
-def same_quality(
-    content: Content, slide: Slide, encoder: Encoder, models: Models, threads: int, measured: dict[str, float]
+def compare_measures(
+    content: ContentCheck,
+    slide: Slide,
+    encoder: Encoder,
+    models: ModelFinders,
+    threads: int,
+    measured: dict[str, float],
 ) -> Iterator[Finding]:
     """Encode all tissue again and measure the kept patches against it."""
     summary = content.summary
@@ -121,7 +133,7 @@ def same_quality(
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
     kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
     features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
-    stored = Kept(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
+    stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
     if minor_version(content.attributes) < 2:
         del now["composition"]
@@ -129,31 +141,31 @@ def same_quality(
     yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
     if len(rows) == len(coords):
         tissue = Tokens(features, coords, content.attributes["patch"]["patch_size_level0"])
-        yield from same_embeddings(content, tissue, kept, models, measured)
+        yield from compare_embeddings(content, tissue, kept, models, measured)
 
 
-def same_embeddings(
-    content: Content, tissue: Tokens, kept: np.ndarray, models: Models, measured: dict[str, float]
+def compare_embeddings(
+    content: ContentCheck, tissue: Tokens, kept: np.ndarray, models: ModelFinders, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """What the summarizer and the slide encoder make of the tissue, where they are at hand."""
     reference = content.summary.reference
     try:
         at_hand = slide_models(content.attributes, models)
         if at_hand.summarizer is not None and reference.candidates is not None and reference.embedding is not None:
-            retold = retell(at_hand.summarizer, tissue, reference.candidates, kept)
-            now = retold.figures()
+            reconstructed = reconstruct_slide(at_hand.summarizer, tissue, reference.candidates, kept)
+            now = reconstructed.figures()
             measured |= {f"source_{name}": value for name, value in now.items() if value is not None}
             stated = comparable(content.attributes, now)
             yield from compare_quality(content.attributes["quality"], stated, "the slide's tissue")
-            yield from same_embedding("embedding", retold.embedding, reference.embedding)
+            yield from compare_embedding("embedding", reconstructed.embedding, reference.embedding)
         if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
             embedding = encode_slide(at_hand.slide_encoder, tissue).embedding
-            yield from same_embedding("slide_embedding", embedding, reference.slide_embedding)
+            yield from compare_embedding("slide_embedding", embedding, reference.slide_embedding)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
 
 
-def same_embedding(name: str, now: np.ndarray, stored: np.ndarray) -> Iterator[Finding]:
+def compare_embedding(name: str, now: np.ndarray, stored: np.ndarray) -> Iterator[Finding]:
     found = cosine(now, stored)
     if found < 1 - EMBEDDING_TOLERANCE:
         message = f"reference/{name} is not that of the slide's tissue"

@@ -13,19 +13,10 @@ from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
 from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
-from wsisum_cli.summary.reader import (
-    ICC_PROFILE,
-    OVERVIEW,
-    PIXELS,
-    PORTABLE,
-    TILES,
-    Patches,
-    Summary,
-    parse_json,
-    reading_of,
-)
+from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
+from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, TILES
 from wsisum_cli.tissue.artefacts import KINDS
-from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, Models, appraise
+from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, ModelFinders, check_figures
 from wsisum_cli.verification.finding import Finding
 
 HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
@@ -33,7 +24,7 @@ GIVEN_COSINE = 0.98  # existing features were computed with another program's de
 BATCH = 64  # patches decoded before they are encoded
 
 
-class Content:
+class ContentCheck:
     """The arrays of a summary and what they must agree on. Needs attributes that are in order.
 
     Of a damaged file no more is said than which patches are lost.
@@ -50,7 +41,7 @@ class Content:
         return reading_of(self.attributes)
 
     def check(
-        self, models: Models, measured: Measured, thresholds: Thresholds | None = None
+        self, models: ModelFinders, measured: Measured, thresholds: Thresholds | None = None
     ) -> Generator[Finding, None, bool]:
         """Gives back whether the arrays are sound enough to be held against the source.
 
@@ -63,7 +54,7 @@ class Content:
             return False
         if (yield from self.values()) or (yield from self.places()):
             return False
-        self.verdict = yield from appraise(self.summary, models, measured, thresholds)
+        self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
         return (yield from self.pixels(models.encoder, measured))
 
     def lost_patches(self) -> Iterator[Finding]:

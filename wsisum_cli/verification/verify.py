@@ -15,23 +15,12 @@ from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import Thresholds
 from wsisum_cli.summary.attributes import wrong_attributes
 from wsisum_cli.summary.container import layout_differs
-from wsisum_cli.summary.reader import ROOT, Summary, name_of, open_summary
-from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, Models
-from wsisum_cli.verification.comparison import against_source
-from wsisum_cli.verification.content import Content, cosines
-from wsisum_cli.verification.finding import CODES, Finding, Verification
-
-__all__ = [
-    "CODES",
-    "FindEncoder",
-    "FindSlideEncoder",
-    "FindSummarizer",
-    "Finding",
-    "Verification",
-    "cosines",
-    "is_whole",
-    "verify_summary",
-]
+from wsisum_cli.summary.reader import Summary, name_of, open_summary
+from wsisum_cli.summary.writer import ROOT
+from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, ModelFinders
+from wsisum_cli.verification.comparison import compare_with_source
+from wsisum_cli.verification.content import ContentCheck
+from wsisum_cli.verification.finding import Finding, Verification
 
 
 def verify_summary(
@@ -50,9 +39,9 @@ def verify_summary(
     and gives None where it is not at hand.
     """
     result = Verification(name_of(path), tier)
-    models = Models(find_encoder, find_summarizer, find_slide_encoder)
+    models = ModelFinders(find_encoder, find_summarizer, find_slide_encoder)
     try:
-        for finding in findings(path, models, tier, source, threads, result, thresholds):
+        for finding in collect_findings(path, models, tier, source, threads, result, thresholds):
             result.findings.append(finding)
     # Whatever damage makes of the data, the caller gets findings and the other files get their turn.
     except Exception as error:  # noqa: BLE001
@@ -66,12 +55,12 @@ def is_whole(path: Path) -> bool:
     Raises SummaryError when the file is no summary slide.
     """
     with open_summary(path) as summary:
-        return not [*structure(summary), *attributes(summary), *checksums(summary)]
+        return not [*check_structure(summary), *check_attributes(summary), *check_checksums(summary)]
 
 
-def findings(
+def collect_findings(
     path: str | Path,
-    models: Models,
+    models: ModelFinders,
     tier: str,
     source: Path | None,
     threads: int,
@@ -80,29 +69,29 @@ def findings(
 ) -> Iterator[Finding]:
     try:
         with open_summary(path) as summary:
-            damaged = yield from structure(summary)
-            wrong = yield from attributes(summary)
+            damaged = yield from check_structure(summary)
+            wrong = yield from check_attributes(summary)
             if tier == "quick":
                 return
-            damaged |= yield from checksums(summary)
+            damaged |= yield from check_checksums(summary)
             if wrong:
                 return  # the arrays cannot be held against them
-            content = Content(summary, damaged)
+            content = ContentCheck(summary, damaged)
             agrees = yield from content.check(models, result.measured, thresholds)
             result.verdict = content.verdict
             if tier == "source" and agrees:
-                yield from against_source(content, source, models, threads, result.measured)
+                yield from compare_with_source(content, source, models, threads, result.measured)
     except OSError as error:  # SummaryError among them
         yield Finding("unreadable", str(error))
 
 
-def structure(summary: Summary) -> Generator[Finding, None, set[str]]:
+def check_structure(summary: Summary) -> Generator[Finding, None, set[str]]:
     """Layout and member list; gives back the names of members that are not as they were written."""
     damaged: set[str] = set()
     difference = layout_differs(summary.file, summary.listed)
     if difference:
         yield Finding("layout", f"{difference}; the file was changed or damaged after it was written")
-    listed = listed_members(summary)
+    listed = check_members(summary)
     for name, entry in listed.items():
         member, size = summary.members.get(name), entry.get("bytes")
         if member is None:
@@ -118,14 +107,14 @@ def structure(summary: Summary) -> Generator[Finding, None, set[str]]:
     return damaged
 
 
-def listed_members(summary: Summary) -> dict[str, dict[str, Any]]:
+def check_members(summary: Summary) -> dict[str, dict[str, Any]]:
     """What the attributes list; entries that are none are empty, and reported by `attributes`."""
     listed = summary.attributes.get("members")
     entries = listed.items() if isinstance(listed, dict) else ()
     return {name: entry if isinstance(entry, dict) else {} for name, entry in entries}
 
 
-def attributes(summary: Summary) -> Generator[Finding, None, bool]:
+def check_attributes(summary: Summary) -> Generator[Finding, None, bool]:
     """Names, kinds and agreement of the attributes; gives back whether something is wrong."""
     wrong = list(wrong_attributes(summary.attributes))
     for message in wrong:
@@ -133,10 +122,10 @@ def attributes(summary: Summary) -> Generator[Finding, None, bool]:
     return bool(wrong)
 
 
-def checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
+def check_checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
     """Every byte of every listed member; gives back the names of those that differ."""
     damaged: set[str] = set()
-    for name, entry in listed_members(summary).items():
+    for name, entry in check_members(summary).items():
         if name not in summary.members:
             continue
         try:

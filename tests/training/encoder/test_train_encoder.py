@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from wsisum_cli.commands.train import train_app
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.models.encoder import load_encoder
-from wsisum_cli.pipeline.compress import Job, Options, Tools, compress_slide
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides.source import find_source, sha256_of
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.training import loop
@@ -26,12 +27,12 @@ from wsisum_cli.training.encoder.network import Byol, Network, SimClr
 from wsisum_cli.training.encoder.symmetry import FieldType
 from wsisum_cli.training.encoder.teaching import (
     Poses,
-    Teaching,
+    TeachingSettings,
     check_batches,
     check_teacher,
-    lessons,
     mean_over_poses,
     start_from,
+    teaching_targets,
     train_pupil,
 )
 from wsisum_cli.training.encoder.tiles import Tiles, read_tiles
@@ -40,7 +41,7 @@ from wsisum_cli.training.encoder.train import (
     EncoderTask,
     Settings,
     draw_batch,
-    finish,
+    finish_encoder,
     normalised,
     train_encoder,
 )
@@ -285,26 +286,26 @@ def test_a_teacher_gets_patches_of_its_own_size_and_mpp(tiles: Tiles):
 
 def test_lessons_are_kept_for_the_same_teacher_and_tiles(tiles: Tiles, tmp_path: Path):
     teacher, seen = Tinted(), []
-    first = lessons(teacher, tiles, Poses(2), tmp_path, lambda *counts: seen.append(counts))
+    first = teaching_targets(teacher, tiles, Poses(2), tmp_path, lambda *counts: seen.append(counts))
     assert seen == [(24, 24)]
     assert first.mean(0) == pytest.approx(0, abs=1e-4)
     assert first.std(0) == pytest.approx(1, abs=1e-3)
     teacher.seen.clear()
-    assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
+    assert np.array_equal(teaching_targets(teacher, tiles, Poses(2), tmp_path), first)
     assert not teacher.seen
-    assert not np.array_equal(lessons(teacher, tiles, Poses(3), tmp_path), first)
+    assert not np.array_equal(teaching_targets(teacher, tiles, Poses(3), tmp_path), first)
     assert [path.name for path in tmp_path.iterdir()] == ["lessons.npz"]
     for damage in (b"cut short", b""):
         (tmp_path / "lessons.npz").write_bytes(damage)
-        assert np.array_equal(lessons(teacher, tiles, Poses(2), tmp_path), first)
+        assert np.array_equal(teaching_targets(teacher, tiles, Poses(2), tmp_path), first)
     other = Tiles(255 - tiles.pixels, tiles.slide, tiles.slides)
-    assert not np.array_equal(lessons(teacher, other, Poses(2), tmp_path), first)
+    assert not np.array_equal(teaching_targets(teacher, other, Poses(2), tmp_path), first)
 
 
 def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tiles: Tiles, tmp_path: Path):
     losses: list[float] = []
     path = train_pupil(
-        [archive], tmp_path / "pupil", Teaching(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
+        [archive], tmp_path / "pupil", TeachingSettings(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
         loop.Settings(epochs=3, device="cpu"), CARD, lambda *seen: losses.append(seen[2]["loss"]),
     )  # fmt: skip
     assert losses[-1] < losses[0]
@@ -312,7 +313,7 @@ def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tile
     pupil, teacher = load_encoder(path, "cpu"), load_encoder(trained, "cpu")
     assert pupil(tiles.pixels).shape == teacher(tiles.pixels).shape
     again = train_pupil(
-        [archive], tmp_path / "again", Teaching(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
+        [archive], tmp_path / "again", TeachingSettings(trained, trained.parent), replace(SMALL, steps_an_epoch=12),
         loop.Settings(epochs=3, device="cpu"), CARD,
     )  # fmt: skip
     assert again is not None
@@ -321,7 +322,11 @@ def test_a_pupil_learns_what_its_teacher_sees(archive: Path, trained: Path, tile
     assert configuration["teacher"]["sha256"] == teacher.card.sha256
     assert configuration["start_sha256"] == sha256_of(trained.parent / "checkpoint.pt")
     kept = (path.parent / "lessons.npz").read_bytes()
-    for other in (Teaching(trained), Teaching(trained, path.parent), Teaching(trained, trained.parent, Poses(3))):
+    for other in (
+        TeachingSettings(trained),
+        TeachingSettings(trained, path.parent),
+        TeachingSettings(trained, trained.parent, Poses(3)),
+    ):
         with pytest.raises(UsageError, match="holds a run of another configuration"):
             train_pupil(
                 [archive], path.parent, other, replace(SMALL, steps_an_epoch=12),
@@ -375,7 +380,7 @@ def test_the_exported_graph_is_the_trained_network(tiles: Tiles):
     network = Network(SMALL.fields)
     network(torch.randn(8, 3, 136, 136))  # means and variances of maps that are not 0 and 1
     network.eval()
-    encoder = finish(network, tiles, 16).eval()
+    encoder = finish_encoder(network, tiles, 16).eval()
     with torch.no_grad():
         plain = (network(normalised(torch.from_numpy(tiles.pixels[:5]))) - encoder.centre) @ encoder.axes
         assert torch.allclose(encoder(torch.from_numpy(tiles.pixels[:5])), plain, atol=1e-4)

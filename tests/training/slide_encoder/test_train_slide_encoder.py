@@ -27,7 +27,7 @@ from wsisum_cli.models.slide_encoder import SlideEmbedding, load_slide_encoder  
 from wsisum_cli.summary.reader import open_summary  # noqa: E402
 from wsisum_cli.training.data import Cases, in_patch_sides  # noqa: E402
 from wsisum_cli.training.loop import Settings  # noqa: E402
-from wsisum_cli.training.slide_encoder.distillation import Distilling, SlideDistillation  # noqa: E402
+from wsisum_cli.training.slide_encoder.distillation import DistillationSettings, SlideDistillation  # noqa: E402
 from wsisum_cli.training.slide_encoder.prototypes import find_neighbours  # noqa: E402
 from wsisum_cli.training.slide_encoder.slide_graph import OUTPUTS, SlideEncoder, lay_out  # noqa: E402
 from wsisum_cli.training.slide_encoder.train import (  # noqa: E402
@@ -145,7 +145,9 @@ def make_task(folder: Path, seed: int = 0) -> SlideDistillation:
     archive = read_archive([folder], Cases())
     options = Options(width=16, depth=1)
     cells = list(archive.cells.values())
-    return SlideDistillation(cells, [], sizes_of(archive.data, options), Distilling(prototypes=3, warm=0.5), 2, seed)
+    return SlideDistillation(
+        cells, [], sizes_of(archive.data, options), DistillationSettings(prototypes=3, warm=0.5), 2, seed
+    )
 
 
 # --------------------------------------------------------------------------------------------- what is written
@@ -182,7 +184,7 @@ def torch_module(folder: Path, model: Path) -> SlideEncoder:
     archive = read_archive([folder], Cases())
     cells = [archive.cells[name] for name in asked["training"]]
     options = Options(width=16, depth=1)
-    task = SlideDistillation(cells, [], sizes_of(archive.data, options), Distilling(prototypes=3), 2, 0)
+    task = SlideDistillation(cells, [], sizes_of(archive.data, options), DistillationSettings(prototypes=3), 2, 0)
     state = torch.load(model.parent / "checkpoint.pt", weights_only=True)
     task.module.load_state_dict(state["state"]["best_weights"])
     return slide_encoder_of(task)

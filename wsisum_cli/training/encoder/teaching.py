@@ -34,11 +34,11 @@ from wsisum_cli.training.encoder.network import Network, Pupil
 from wsisum_cli.training.encoder.tiles import MPP, SIDE, Tiles, read_tiles
 from wsisum_cli.training.encoder.train import (
     Settings,
-    ahead,
     configuration,
     draw_rows,
     export_encoder,
     normalised,
+    prefetch,
 )
 
 PUPIL = "pupil"  # the method, beside those of two views
@@ -61,7 +61,7 @@ class Poses:
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TeachingSettings:
     """Who teaches, how, and what the pupil knows already."""
 
     teacher: Path  # an ONNX file with the card of a patch encoder
@@ -92,7 +92,7 @@ def mean_over_poses(
         return np.concatenate(list(pool.map(of_part, range(0, len(pixels), AT_ONCE))))
 
 
-def lessons(
+def teaching_targets(
     teacher: Encoder, tiles: Tiles, poses: Poses, folder: Path, seen: Seen = lambda tiles, of: None
 ) -> npt.NDArray[np.float32]:
     """What the teacher makes of each tile (N, D), each feature standardised; kept in `folder`/lessons.npz.
@@ -144,7 +144,7 @@ class TeachingTask:
     def batches(self, epoch: int, process: int, processes: int) -> Iterator[Mapping[str, Tensor]]:
         """A view (B, S, S, 3) of each of B tiles, and what the teacher makes of it."""
         seeds = [(self.settings.seed, epoch, process, step) for step in range(self.steps(processes))]
-        for views, taught in ahead(self.draw, seeds):
+        for views, taught in prefetch(self.draw, seeds):
             yield {"views": torch.from_numpy(views), "taught": torch.from_numpy(taught)}
 
     def draw(self, seed: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
@@ -188,7 +188,7 @@ def start_from(network: Network, folder: Path) -> None:
 def train_pupil(
     sources: Sequence[Path],
     folder: Path,
-    teaching: Teaching,
+    teaching: TeachingSettings,
     settings: Settings,
     training: loop.Settings,
     card: Mapping[str, Any],
@@ -212,7 +212,7 @@ def train_pupil(
         "start_sha256": sha256_of(teaching.start / CHECKPOINT) if teaching.start is not None else None,
     }
     loop.check_configuration(folder, asked)  # before the teacher's long work
-    task.taught = lessons(teacher, tiles, teaching.poses, folder, seen)
+    task.taught = teaching_targets(teacher, tiles, teaching.poses, folder, seen)
     trained = loop.train(task, folder, training, asked, progress)
     if not trained.first_process:
         return None

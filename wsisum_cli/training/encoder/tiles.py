@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.slides import jpeg
-from wsisum_cli.summary.reader import SUFFIX, open_summary
+from wsisum_cli.summary.container import SUFFIX
+from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.tissue.grid import ROUNDING
 
 SIDE, MPP, TOLERANCE = 256, 0.5, 0.1  # px, µm per px, and what share of that a summary's patches may differ by

@@ -74,7 +74,7 @@ class EncoderTask:
     def batches(self, epoch: int, process: int, processes: int) -> Iterator[Mapping[str, Tensor]]:
         """Views (2B, S, S, 3) of B tiles, drawn two batches ahead."""
         seeds = [(self.settings.seed, epoch, process, step) for step in range(self.steps(processes))]
-        for views in ahead(lambda seed: draw_batch(self.tiles, self.settings, seed), seeds):
+        for views in prefetch(lambda seed: draw_batch(self.tiles, self.settings, seed), seeds):
             yield {"views": torch.from_numpy(views)}
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor], share: float) -> Mapping[str, Tensor]:
@@ -99,7 +99,7 @@ class EncoderTask:
         return {"held_out_same_tile": float((cosines.argmax(1) == own).float().mean())}
 
 
-def ahead(draw: Callable[[tuple[int, ...]], T], seeds: Sequence[tuple[int, ...]]) -> Iterator[T]:
+def prefetch(draw: Callable[[tuple[int, ...]], T], seeds: Sequence[tuple[int, ...]]) -> Iterator[T]:
     """What `draw` makes of each seed, in order, two drawn in advance."""
     with ThreadPoolExecutor(2) as pool:
         drawn = [pool.submit(draw, seed) for seed in seeds[:3]]
@@ -185,7 +185,7 @@ def of_interleaved(stem: nn.Conv2d) -> nn.Conv2d:
     return flat
 
 
-def finish(network: Network, tiles: Tiles, dims: int) -> Encoder:
+def finish_encoder(network: Network, tiles: Tiles, dims: int) -> Encoder:
     """The trained network and, of what it makes of tiles spread over all slides, the first `dims` components.
 
     Each statistic counts alike; components are brought towards equal variance by the root of theirs plus the mean
@@ -233,7 +233,7 @@ def configuration(tiles: Tiles, settings: Settings, training: loop.Settings) -> 
 
 def export_encoder(network: Network, tiles: Tiles, dims: int, path: Path, card: Mapping[str, Any]) -> Path:
     """Raises ModelError, and writes nothing, when ONNX Runtime does not compute what torch computes."""
-    encoder = finish(network, tiles, dims)
+    encoder = finish_encoder(network, tiles, dims)
     examples = [{"patches": torch.from_numpy(np.array(tiles.pixels[:count]))} for count in (2, 5, 1)]
     measures = {"kind": "encoder", "patch_size": SIDE, "mpp": MPP, "mpp_tolerance": 0.1, "dims": encoder.axes.shape[1]}
     export_onnx(encoder, examples, ["features"], {"patches": {0: "batch"}}, {**card, **measures}, path)

@@ -35,7 +35,7 @@ SEEN = 48  # cells of a region that its prototype is found by, at most: as many 
 
 
 @dataclass(frozen=True)
-class Distilling:
+class DistillationSettings:
     """How SLPD distils; the temperatures and moving averages are DINO's."""
 
     prototypes: int = 4  # of a slide
@@ -83,7 +83,7 @@ class Distilled(nn.Module):
     neighbours: Tensor
     partners: Tensor
 
-    def __init__(self, encoder: RegionEncoder, slides: int, settings: Distilling) -> None:
+    def __init__(self, encoder: RegionEncoder, slides: int, settings: DistillationSettings) -> None:
         super().__init__()
         self.student = Network(encoder, settings.outputs)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
@@ -119,7 +119,7 @@ class SlideDistillation:
         slides: Sequence[Cells],
         held_out: Sequence[Cells],
         sizes: Sizes,
-        settings: Distilling,
+        settings: DistillationSettings,
         epochs: int,
         seed: int,
     ) -> None:

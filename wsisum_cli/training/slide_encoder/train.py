@@ -18,7 +18,7 @@ from wsisum_cli.features.h5 import FeatureFile, read_feature_file
 from wsisum_cli.training import loop
 from wsisum_cli.training.data import Cases, TrainingData, TrainingSlide, find_files, hold_out, in_patch_sides
 from wsisum_cli.training.export import export_onnx
-from wsisum_cli.training.slide_encoder.distillation import Distilling, SlideDistillation, mean_embedding
+from wsisum_cli.training.slide_encoder.distillation import DistillationSettings, SlideDistillation, mean_embedding
 from wsisum_cli.training.slide_encoder.region_encoder import Sizes
 from wsisum_cli.training.slide_encoder.regions import Cells, cells_of
 from wsisum_cli.training.slide_encoder.slide_graph import OUTPUTS, SlideEncoder
@@ -34,7 +34,7 @@ RECALL, MARGIN = "held_out_recall", "held_out_margin"
 class Options:
     """How a slide encoder is trained. A run resumes only under equal ones, but for `device`."""
 
-    distilling: Distilling = field(default_factory=Distilling)
+    distilling: DistillationSettings = field(default_factory=DistillationSettings)
     settings: loop.Settings = field(default_factory=lambda: loop.Settings(epochs=20, learning_rate=5e-4))
     holdout: float = 0.2  # share of the slides, whole cases
     components: int = 96  # of the patch features that are looked at; all where they are shorter

@@ -15,13 +15,13 @@ from wsisum_cli.pipeline.job import Options, Tools
 from wsisum_cli.quality.measures import Quality, measure_selection
 from wsisum_cli.selection.budget import GUESS, coverage_curve, fewest
 from wsisum_cli.selection.candidates import draw_by_cluster, sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, Selection, pick, weigh
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide
-from wsisum_cli.summary.pixels import KeptPixels, Pixels
+from wsisum_cli.summary.pixels import Pixels, StoredPixels
 from wsisum_cli.summary.writer import SourceTiles
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 from wsisum_cli.tissue.grid import Grid
@@ -48,7 +48,7 @@ class Tissue:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedPatches:
     """K patches, and what a summary would hold of them."""
 
     tissue: Tissue  # with the features of the K as they are stored
@@ -58,14 +58,14 @@ class Chosen:
     quality: Quality
 
 
-def pick_by(tissue: Tissue, options: Options, models: SlideModels) -> Population:
+def selection_input(tissue: Tissue, options: Options, models: SlideModels) -> TissuePatches:
     """The tissue as selectors see it, with its candidates; the same whatever number is kept."""
     candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
     size = tissue.grid.patch_size_level0
-    return Population(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
+    return TissuePatches(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
 
 
-class Keeping:
+class PatchSelector:
     """At most `most` patches of the tissue kept; nothing is picked, read or encoded twice."""
 
     def __init__(
@@ -79,10 +79,10 @@ class Keeping:
         damage: Damage,
     ) -> None:
         self.tissue, self.most, self._selector, self._encoder = tissue, most, options.selector, tools.encoder
-        self._population = pick_by(tissue, options, models)
-        self.candidates = self._population.candidates
+        self._tissue_patches = selection_input(tissue, options, models)
+        self.candidates = self._tissue_patches.candidates
         self._picked: np.ndarray = np.empty(0, np.int64)
-        self._pixels = KeptPixels(slide, tissue.grid, options.pixels, options.quality, damage, tools.threads)
+        self._pixels = StoredPixels(slide, tissue.grid, options.pixels, options.quality, damage, tools.threads)
         # As precisely as kept ones are stored, so that no figure of the tissue depends on which are kept.
         self._half = as_half(tissue.features).astype(np.float32)
         self._stored: dict[int, np.ndarray] = {}  # row -> features of its stored pixels
@@ -90,28 +90,28 @@ class Keeping:
     def rows(self, keep: int) -> np.ndarray:
         """Rows (K,) of the tissue, in order of picking."""
         if self._selector not in NESTED:
-            return pick(self._population, keep, self._selector)
+            return pick(self._tissue_patches, keep, self._selector)
         if len(self._picked) < keep:
             enough = GUESS
             while enough < keep:
                 enough *= 2
-            self._picked = pick(self._population, min(enough, self.most), self._selector)
+            self._picked = pick(self._tissue_patches, min(enough, self.most), self._selector)
         return self._picked[:keep]
 
-    def seen(self, keep: int) -> np.ndarray:
+    def candidate_rows(self, keep: int) -> np.ndarray:
         """Rows (M,) of the tissue that a summarizer sees: the candidates, as many as are kept at least."""
         if keep <= len(self.candidates.rows):
             return self.candidates.rows
-        return np.sort(draw_by_cluster(self.candidates.cluster, keep, self._population.seed))
+        return np.sort(draw_by_cluster(self.candidates.cluster, keep, self._tissue_patches.seed))
 
-    def choose(self, keep: int) -> Chosen:
+    def select(self, keep: int) -> SelectedPatches:
         """Raises SlideError or one of its children, ModelError when the encoder fails."""
         rows = self.rows(keep)
         pixels = self._pixels.of(rows)
         tissue, loss = self._as_stored(rows, pixels)
         selection = weigh(tissue.features, rows)
         quality = measure_selection(tissue.features, selection, self.candidates.cluster)
-        return Chosen(tissue, pixels, loss, selection, quality)
+        return SelectedPatches(tissue, pixels, loss, selection, quality)
 
     def fewest(self, target: float) -> int | None:
         """How many patches it takes to cover the tissue so well, None where `most` do not. Raises as `choose`."""

@@ -14,10 +14,10 @@ from wsisum_cli.figures.canvas import facts_of
 from wsisum_cli.figures.heatmap import checked_tissue
 from wsisum_cli.figures.panels import Panel
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER
-from wsisum_cli.models.choice import Choice, Choices, SlideModels, fitting
+from wsisum_cli.models.choice import ModelChoice, ModelChoices, SlideModels, fitting_models
 from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import Population
+from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import SELECTORS, pick, weigh
 from wsisum_cli.summary.reader import Summary
 
@@ -25,7 +25,7 @@ from wsisum_cli.summary.reader import Summary
 DEFAULTS = {"candidates": 500, "clusters": 50, "seed": 0}
 
 
-def rivals(
+def compare_selectors(
     summary: Summary,
     path: Path,
     folders: Sequence[Path] = (),
@@ -39,19 +39,19 @@ def rivals(
     SummaryError, ModelError.
     """
     file = load_h5(path)
-    population = population_of(summary, file, models_of(summary, file, folders))
+    tissue_patches = tissue_patches_of(summary, file, models_of(summary, file, folders))
     panels = []
     for selector in SELECTORS:
         listen(selector)
         try:
-            rows = pick(population, len(summary.coords), selector)
+            rows = pick(tissue_patches, len(summary.coords), selector)
         except UsageError:  # it needs a model that is not there
             continue
-        panels.append(panel_of_rows(population, rows, selector, file))
+        panels.append(panel_of_rows(tissue_patches, rows, selector, file))
     return panels
 
 
-def population_of(summary: Summary, file: StoredFeatures, models: SlideModels) -> Population:
+def tissue_patches_of(summary: Summary, file: StoredFeatures, models: SlideModels) -> TissuePatches:
     """The summary's tissue patches with the features of `file`. Raises FeaturesError, SummaryError."""
     coords, mpp = checked_tissue(summary).coords, facts_of(summary).mpp
     try:
@@ -61,18 +61,20 @@ def population_of(summary: Summary, file: StoredFeatures, models: SlideModels) -
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SummaryError(f"{summary.name}: the attributes do not say how patches were picked ({error})") from error
     features = features_at(coords, file, mpp, summary.name)
-    return Population(features, coords, sample_candidates(features, count, clusters, seed), seed, size, models, rare)
+    return TissuePatches(features, coords, sample_candidates(features, count, clusters, seed), seed, size, models, rare)
 
 
 def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -> SlideModels:
     """Those with which the summary was made, where they are at hand and were trained on the features' encoder."""
-    found: dict[str, Choice | None] = {}
+    found: dict[str, ModelChoice | None] = {}
     for name, kind in {"summarizer": SUMMARIZER, "slide_encoder": SLIDE_ENCODER}.items():
         card = summary.attributes.get(name)
         if isinstance(card, dict) and file.encoder_sha256 is not None:
-            there = fitting(kind, file.encoder_sha256, file.features.shape[1], folders)
+            there = fitting_models(kind, file.encoder_sha256, file.features.shape[1], folders)
             found[name] = next((choice for choice in there if choice.card.sha256 == card.get("sha256")), None)
-    return Choices(found.get("summarizer"), found.get("slide_encoder")).load("cpu")  # the same picks on every machine
+    return ModelChoices(found.get("summarizer"), found.get("slide_encoder")).load(
+        "cpu"
+    )  # the same picks on every machine
 
 
 def features_at(coords: np.ndarray, file: StoredFeatures, mpp: float, name: str) -> np.ndarray:
@@ -95,15 +97,15 @@ def features_at(coords: np.ndarray, file: StoredFeatures, mpp: float, name: str)
     return features
 
 
-def panel_of_rows(population: Population, rows: np.ndarray, selector: str, file: StoredFeatures) -> Panel:
+def panel_of_rows(tissue_patches: TissuePatches, rows: np.ndarray, selector: str, file: StoredFeatures) -> Panel:
     """The (K,) `rows` of the tissue, picked by `selector`."""
-    selection = weigh(population.features, rows)
+    selection = weigh(tissue_patches.features, rows)
     return Panel(
         f"{selector}, K = {len(rows)}",
-        population.coords[rows],
-        population.coords,
+        tissue_patches.coords[rows],
+        tissue_patches.coords,
         selection.similarity,
-        population.patch_size_level0,
-        asdict(measure_selection(population.features, selection, population.candidates.cluster)),
+        tissue_patches.patch_size_level0,
+        asdict(measure_selection(tissue_patches.features, selection, tissue_patches.candidates.cluster)),
         (file.encoder, file.encoder_sha256),
     )
