@@ -272,7 +272,7 @@ def test_the_source_is_found_by_its_content(slide: Path, tmp_path: Path):
 
 def test_a_model_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A link to nowhere in the folder of models says nothing of a summary."""
-    from wsisum_cli.commands.main import model_finders
+    from wsisum_cli.archive.lookup import model_finders
 
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone/gone.onnx").symlink_to(tmp_path / "nowhere.onnx")

@@ -56,7 +56,7 @@ from wsisum_cli.summary.attributes import (
     wrong_attributes,
 )
 from wsisum_cli.summary.container import write_container
-from wsisum_cli.summary.reader import Draft, Kept, Summary, open_summary
+from wsisum_cli.summary.reader import PatchArrays, Summary, SummaryContents, open_summary
 from wsisum_cli.summary.writer import PORTABLE, TissueMap, reference_of, write_summary
 from wsisum_cli.verification.verify import verify_summary
 
@@ -149,7 +149,7 @@ def drawn_prefixes(stand_in: np.ndarray, similarity: np.ndarray, rng: np.random.
 
 
 @st.composite
-def contents_by_keep(draw: st.DrawFn) -> Draft:
+def contents_by_keep(draw: st.DrawFn) -> SummaryContents:
     """Drafts of random arrays, which need not agree with each other."""
     kept, more, dims = draw(st.integers(1, 6)), draw(st.integers(0, 20)), draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -164,11 +164,13 @@ def contents_by_keep(draw: st.DrawFn) -> Draft:
     attributes["patch"] = {**attributes["patch"], "patch_size": side}
     streams = [jpeg.encode(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(kept)]
     overview = rng.integers(0, 256, (draw(st.integers(1, 30)), draw(st.integers(1, 600)), 3), dtype=np.uint8)
-    return Draft(
+    return SummaryContents(
         attributes,
         overview,
         draw(st.floats(0.1, 100)),
-        Kept(coords[:kept], features[:kept], rng.dirichlet(np.ones(kept)), rng.integers(0, 9, kept), cluster[:kept]),
+        PatchArrays(
+            coords[:kept], features[:kept], rng.dirichlet(np.ones(kept)), rng.integers(0, 9, kept), cluster[:kept]
+        ),
         streams,
         TissueMap(coords, stand_in, similarity, cluster, drawn_prefixes(stand_in, similarity, rng)),
         reference_of(features),
@@ -178,7 +180,7 @@ def contents_by_keep(draw: st.DrawFn) -> Draft:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(contents_by_keep())
-def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, contents: Draft):
+def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, contents: SummaryContents):
     path = tmp_path_factory.getbasetemp() / "round.ozx"
     write_summary(path, contents)
     with open_summary(path) as summary:

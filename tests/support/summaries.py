@@ -32,7 +32,7 @@ from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models, describe_standing
-from wsisum_cli.summary.reader import Draft, Kept
+from wsisum_cli.summary.reader import PatchArrays, SummaryContents
 from wsisum_cli.summary.writer import SourceTiles, TissueMap, reference_of, write_summary
 
 SIDE = 32  # px of a patch
@@ -92,7 +92,7 @@ def spliced_tiles(slide: np.ndarray, side: int) -> tuple[dict[tuple[int, int], b
 READING = Reading(0, 2, 2.0, SIDE, SIDE, 16, 16, GRID * SIDE, GRID * SIDE)
 
 
-def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> Draft:
+def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideModels = NO_MODELS) -> SummaryContents:
     """A summary of 8 of 80 patches, by the stub encoder, that agrees with itself."""
     slide = draw_slide()
     tiles, spliced = spliced_tiles(slide, 32)
@@ -108,7 +108,7 @@ def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideMode
     else:
         pixels = [jpeg.encode(patches[row]) for row in rows]
         features[rows] = STUB(np.stack([jpeg.decode(stream) for stream in pixels]))
-    return Draft(
+    return SummaryContents(
         overview=np.asarray(cv2.resize(slide, (overview_side, overview_side), interpolation=cv2.INTER_AREA)),
         overview_mpp=0.25 * slide.shape[1] / overview_side,
         pixels=pixels,
@@ -151,7 +151,7 @@ def measured_parts(
     }
     return {
         "attributes": tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing,
-        "kept": Kept(coords[rows], features[rows], weights, counts, cluster[rows]),
+        "kept": PatchArrays(coords[rows], features[rows], weights, counts, cluster[rows]),
         "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes_of(features, rows)),
         "reference": replace(reference_of(features), **embedded.arrays(), **draws.arrays()),
     }
