@@ -56,8 +56,8 @@ from wsisum_cli.summary.attributes import (
     wrong_attributes,
 )
 from wsisum_cli.summary.container import write_container
-from wsisum_cli.summary.reader import PatchArrays, Summary, SummaryContents, open_summary
-from wsisum_cli.summary.writer import PORTABLE, TissueMap, reference_of, write_summary
+from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.writer import PORTABLE, PatchArrays, SummaryContents, TissueMap, reference_of, write_summary
 from wsisum_cli.verification.verify import verify_summary
 
 MODES = ("source", "jpeg")

@@ -32,8 +32,7 @@ from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models, describe_standing
-from wsisum_cli.summary.reader import PatchArrays, SummaryContents
-from wsisum_cli.summary.writer import SourceTiles, TissueMap, reference_of, write_summary
+from wsisum_cli.summary.writer import PatchArrays, SourceTiles, SummaryContents, TissueMap, reference_of, write_summary
 
 SIDE = 32  # px of a patch
 GRID = 10  # patches across the slide
