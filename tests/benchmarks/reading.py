@@ -52,7 +52,7 @@ CARD = Card(
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
     dims=1,
-    licence="",
+    licence="MIT",
     description="",
     sha256="",
 )

@@ -21,8 +21,7 @@ from places import MODELS
 from tiny_encoder import CARD, DIMS, SIDE, card, weights, write_model
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.models import encoder as inference
-from wsisum_cli.models import session
+from wsisum_cli.models import places, session
 from wsisum_cli.models.card import Card
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.models.places import find_model, shipped_models
@@ -238,7 +237,7 @@ def test_installed_package_finds_its_own_models_only(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "wsisum_cli"
     (package.parent / "models").mkdir(parents=True)
     (package.parent / "models" / "stranger.onnx").touch()
-    monkeypatch.setattr(inference, "__file__", str(package / "models" / "encoder.py"))
+    monkeypatch.setattr(places, "__file__", str(package / "models" / "places.py"))
     assert shipped_models() == {}
     (package / "shipped").mkdir(parents=True)
     (package / "shipped" / "mine.onnx").touch()

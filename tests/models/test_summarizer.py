@@ -267,7 +267,9 @@ def test_a_cosine_with_nothing_is_nothing():
 # ------------------------------------------------------------------------------ which goes with which encoder
 
 
-ENCODER = Card("stub", "1", "encoder", 32, 0.5, 0.1, (0, 0, 0), (1, 1, 1), DIMS, "CC0-1.0", "", "ab" * 32)
+ENCODER = Card(
+    name="stub", patch_size=32, mpp=0.5, mean=(0, 0, 0), std=(1, 1, 1), dims=DIMS, licence="CC0-1.0", sha256="ab" * 32
+)
 
 
 @pytest.fixture(autouse=True)

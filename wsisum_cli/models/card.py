@@ -8,16 +8,14 @@ slide encoders.
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from wsisum_cli.errors import ModelError
-
-T = TypeVar("T")
 
 CARD_KEY = "wsisum.card"
 #: Field of a card: sha256 of each file of weights beside the ONNX file, so that the sha256 of this one covers them.
@@ -37,163 +35,110 @@ _CARD_KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Card:
-    """What an encoder says of itself."""
+def _no_bool(value: Any) -> Any:
+    """Python counts bools among the integers; a card does not."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
 
-    name: str
-    version: str
-    #: Always "encoder": patches in, one vector each out.
-    kind: str
-    #: Side of a patch in px, as the encoder sees it.
-    patch_size: int
-    #: µm per px of such a patch.
-    mpp: float
-    #: How far a patch may be from `mpp`, relative: 0.1 is a tenth more or less.
-    mpp_tolerance: float
-    #: Of R, G, B scaled to 0..1. Ignored when the graph takes uint8, for it then normalises by itself.
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    #: Length D of a feature vector.
-    dims: int
-    licence: str
-    description: str
-    #: Of the ONNX file; it covers weights in other files where the card has their sha256 as `weights_sha256`.
-    sha256: str
+
+def _split(value: Any) -> Any:
+    """Three numbers, also where metadata gives them as text."""
+    return value.strip(" []()").split(",") if isinstance(value, str) else value
+
+
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
+Dims = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65536)]
+Sha256OrNone = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+Mean = Annotated[Number, Field(ge=0, le=1)]
+Std = Annotated[Number, Field(gt=0, le=1)]
+
+
+class ModelCard(BaseModel):
+    """What the cards of all kinds of models say. Descriptions of fields say what is expected of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, JSON-able."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        return self.model_dump(mode="json")
 
 
-@dataclass(frozen=True)
-class SummarizerCard:
+class Card(ModelCard):
+    """What an encoder says of itself: patches in, one vector each out."""
+
+    name: Word = Field(description="a word")
+    version: Word = Field("unknown", description="a word")
+    kind: Literal["encoder"] = Field("encoder", description="encoder")
+    #: Side of a patch in px, as the encoder sees it.
+    patch_size: Dims = Field(description="a whole number of px")
+    #: µm per px of such a patch.
+    mpp: Annotated[Number, Field(gt=0, le=100)] = Field(description="µm per px, above 0 and up to 100")
+    #: How far a patch may be from `mpp`, relative: 0.1 is a tenth more or less.
+    mpp_tolerance: Annotated[Number, Field(ge=0, le=0.5)] = Field(0.1, description="a share from 0 to 0.5")
+    #: Of R, G, B scaled to 0..1. Ignored when the graph takes uint8, because it then normalises by itself.
+    mean: Annotated[tuple[Mean, Mean, Mean], BeforeValidator(_split)] = Field(description="3 numbers from 0 to 1")
+    std: Annotated[tuple[Std, Std, Std], BeforeValidator(_split)] = Field(description="3 numbers above 0, up to 1")
+    #: Length D of a feature vector.
+    dims: Dims = Field(description="a whole number")
+    licence: Word = Field(description="a licence, best as its SPDX name")
+    description: Text = Field("", description="text")
+    #: Of the ONNX file; it covers weights in other files where the card has their sha256 as `weights_sha256`.
+    sha256: Sha256OrNone = Field(description="64 digits of base 16, or nothing")
+
+
+class SummarizerCard(ModelCard):
     """What a summarizer says of itself: features of candidates in, their reconstruction and an embedding out."""
 
-    name: str
-    version: str
-    #: Always "summarizer".
-    kind: str
+    name: Word = Field(description="a word")
+    version: Word = Field("unknown", description="a word")
+    kind: Literal["summarizer"] = Field("summarizer", description="summarizer")
     #: Length D of the patch features it takes.
-    dims: int
+    dims: Dims = Field(description="a whole number")
     #: Length E of the slide embedding.
-    embedding_dims: int
-    #: Name of the encoder whose features it was trained on, "" where nothing says so.
-    encoder: str
+    embedding_dims: Dims = Field(description="a whole number")
+    #: The encoder whose features it was trained on, "" where nothing says so.
+    encoder: Text = Field("", description="the name of an encoder, or nothing")
     #: Of that encoder's file; "" means that features of any encoder of D dims will do.
-    encoder_sha256: str
+    encoder_sha256: Sha256OrNone = Field("", description="64 digits of base 16, or nothing")
     #: The most candidates it was trained with.
-    candidates: int
+    candidates: Dims = Field(description="a whole number")
     #: Share of the candidates that was masked in training.
-    mask_ratio: float
-    licence: str
-    description: str
+    mask_ratio: Annotated[Number, Field(ge=0, le=1)] = Field(0.875, description="a share from 0 to 1")
+    licence: Word = Field(description="a licence, best as its SPDX name")
+    description: Text = Field("", description="text")
     #: Of the ONNX file; it covers weights in other files where the card has their sha256 as `weights_sha256`.
-    sha256: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, JSON-able."""
-        return asdict(self)
+    sha256: Sha256OrNone = Field(description="64 digits of base 16, or nothing")
 
 
-@dataclass(frozen=True)
-class SlideEncoderCard:
+class SlideEncoderCard(ModelCard):
     """What a slide encoder says of itself: all patch features of a slide in, embedding and prototypes out."""
 
-    name: str
-    version: str
-    #: Always "slide-encoder".
-    kind: str
+    name: Word = Field(description="a word")
+    version: Word = Field("unknown", description="a word")
+    kind: Literal["slide-encoder"] = Field("slide-encoder", description="slide-encoder")
     #: Length D of the patch features it takes.
-    dims: int
+    dims: Dims = Field(description="a whole number")
     #: Length E of the slide embedding.
-    embedding_dims: int
-    #: Name of the encoder whose features it was trained on, "" where nothing says so.
-    encoder: str
+    embedding_dims: Dims = Field(description="a whole number")
+    #: The encoder whose features it was trained on, "" where nothing says so.
+    encoder: Text = Field("", description="the name of an encoder, or nothing")
     #: Of that encoder's file; "" means that features of any encoder of D dims will do.
-    encoder_sha256: str
+    encoder_sha256: Sha256OrNone = Field("", description="64 digits of base 16, or nothing")
     #: How many prototypes P it gives.
-    prototypes: int
+    prototypes: Dims = Field(description="a whole number")
     #: Side of a region, in patches.
-    region: int
-    licence: str
-    description: str
+    region: Dims = Field(16, description="a whole number of patches")
+    licence: Word = Field(description="a licence, best as its SPDX name")
+    description: Text = Field("", description="text")
     #: Of the ONNX file; it covers weights in other files where the card has their sha256 as `weights_sha256`.
-    sha256: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, JSON-able."""
-        return asdict(self)
+    sha256: Sha256OrNone = Field(description="64 digits of base 16, or nothing")
 
 
 AnyCard = Card | SummarizerCard | SlideEncoderCard
-
-
-def _number(value: Any) -> float:
-    """A finite number, also where metadata gives it as text."""
-    if isinstance(value, bool):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _between(low: float, high: float) -> Callable[[Any], float]:
-    """A parser of numbers from `low` to `high`, both included."""
-
-    def parse(value: Any) -> float:
-        number = _number(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _positive(high: float) -> Callable[[Any], float]:
-    """A parser of numbers above 0, up to `high`."""
-    return _between(math.ulp(0.0), high)
-
-
-def _count(value: Any) -> int:
-    number = _positive(65536)(value)
-    if number != int(number):
-        raise ValueError
-    return int(number)
-
-
-def _mean(value: Any) -> tuple[float, float, float]:
-    return _triple(value, _between(0, 1))
-
-
-def _std(value: Any) -> tuple[float, float, float]:
-    return _triple(value, _positive(1))
-
-
-def _triple(value: Any, parse: Callable[[Any], float]) -> tuple[float, float, float]:
-    if isinstance(value, str):
-        value = value.strip(" []()").split(",")
-    if not isinstance(value, list):
-        raise TypeError
-    red, green, blue = (parse(number) for number in value)
-    return red, green, blue
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value.strip()
-
-
-def _text(value: Any) -> str:
-    return _word(value) if value != "" else ""
-
-
-def _sha256(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("([0-9a-f]{64})?", value):
-        raise ValueError
-    return value
+CardType = TypeVar("CardType", bound=ModelCard)
 
 
 @dataclass(frozen=True)
@@ -205,17 +150,6 @@ class Fields:
     #: What to do where one of them is wrong.
     remedy: str = REMEDY
 
-    def take(self, key: str, expected: str, parse: Callable[[Any], T], default: T | None = None) -> T:
-        """One field; `expected` says in words what `parse` accepts. None as default: it must be there."""
-        if key not in self.values:
-            if default is None:
-                raise ModelError(f"{self.source}: the card lacks {key!r}, {expected}; {self.remedy}")
-            return default
-        try:
-            return parse(self.values[key])
-        except (TypeError, ValueError, OverflowError):
-            raise self.wrong(key, expected, repr(self.values[key])) from None
-
     def wrong(self, key: str, expected: str, found: str) -> ModelError:
         found = found if len(found) <= 80 else found[:77] + "..."
         return ModelError(f"{self.source}: card field {key!r}: expected {expected}, found {found}; {self.remedy}")
@@ -223,10 +157,10 @@ class Fields:
     @property
     def kind(self) -> str:
         """One of KINDS; a card that does not say is an encoder's. Raises ModelError for any other."""
-        kind = self.take("kind", f"one of {', '.join(KINDS)}", _word, ENCODER)
+        kind = self.values.get("kind", ENCODER)
         if kind not in KINDS:
             raise self.wrong("kind", f"one of {', '.join(KINDS)}", repr(kind))
-        return kind
+        return str(kind)
 
     def check_kind(self, wanted: str) -> None:
         """Raise ModelError when the model is of another kind."""
@@ -262,57 +196,32 @@ def read_fields(metadata: Mapping[str, str], source: str, wanted: str = ENCODER)
 
 def parse_card(fields: Fields, takes_uint8: bool, sha256: str) -> Card:
     """An encoder's card. Raises ModelError for another kind, and for a field that is missing or wrong."""
-    fields.check_kind(ENCODER)
-    take = fields.take
-    return Card(
-        name=take("name", "a word", _word, Path(fields.source).stem),
-        version=take("version", "a word", _word, "unknown"),
-        kind=ENCODER,
-        patch_size=take("patch_size", "a whole number of px", _count),
-        mpp=take("mpp", "µm per px, above 0 and up to 100", _positive(100)),
-        mpp_tolerance=take("mpp_tolerance", "a share from 0 to 0.5", _between(0, 0.5), 0.1),
-        mean=take("mean", "3 numbers from 0 to 1", _mean, (0.0, 0.0, 0.0) if takes_uint8 else None),
-        std=take("std", "3 numbers above 0, up to 1", _std, (1.0, 1.0, 1.0) if takes_uint8 else None),
-        dims=take("dims", "a whole number", _count),
-        licence=take("licence", "a licence, best as its SPDX name", _word),
-        description=take("description", "text", _text, ""),
-        sha256=sha256,
-    )
-
-
-def _shared(fields: Fields, kind: str, sha256: str) -> dict[str, Any]:
-    """What cards of summarizers and slide encoders have in common."""
-    fields.check_kind(kind)
-    take = fields.take
-    return {
-        "name": take("name", "a word", _word, Path(fields.source).stem),
-        "version": take("version", "a word", _word, "unknown"),
-        "kind": kind,
-        "dims": take("dims", "a whole number", _count),
-        "embedding_dims": take("embedding_dims", "a whole number", _count),
-        "encoder": take("encoder", "the name of an encoder, or nothing", _text, ""),
-        "encoder_sha256": take("encoder_sha256", "64 digits of base 16, or nothing", _sha256, ""),
-        "licence": take("licence", "a licence, best as its SPDX name", _word),
-        "description": take("description", "text", _text, ""),
-        "sha256": sha256,
-    }
+    normalised = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)} if takes_uint8 else {}
+    return _parse(Card, fields, ENCODER, sha256, normalised)
 
 
 def parse_summarizer_card(fields: Fields, sha256: str) -> SummarizerCard:
     """Raises ModelError for a card of another kind, and for a field that is missing or wrong."""
-    shared = _shared(fields, SUMMARIZER, sha256)
-    return SummarizerCard(
-        **shared,
-        candidates=fields.take("candidates", "a whole number", _count),
-        mask_ratio=fields.take("mask_ratio", "a share from 0 to 1", _between(0, 1), 0.875),
-    )
+    return _parse(SummarizerCard, fields, SUMMARIZER, sha256)
 
 
 def parse_slide_encoder_card(fields: Fields, sha256: str) -> SlideEncoderCard:
     """Raises ModelError for a card of another kind, and for a field that is missing or wrong."""
-    shared = _shared(fields, SLIDE_ENCODER, sha256)
-    return SlideEncoderCard(
-        **shared,
-        prototypes=fields.take("prototypes", "a whole number", _count),
-        region=fields.take("region", "a whole number of patches", _count, 16),
-    )
+    return _parse(SlideEncoderCard, fields, SLIDE_ENCODER, sha256)
+
+
+def _parse(
+    model: type[CardType], fields: Fields, kind: str, sha256: str, defaults: Mapping[str, Any] | None = None
+) -> CardType:
+    """The fields as a card; the first one that is wrong is named."""
+    fields.check_kind(kind)
+    name = {"name": Path(fields.source).stem}
+    try:
+        return model.model_validate({**name, **(defaults or {}), **fields.values, "kind": kind, "sha256": sha256})
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        key = str(detail["loc"][0])
+        expected = str(model.model_fields[key].description)
+        if detail["type"] == "missing" and len(detail["loc"]) == 1:
+            raise ModelError(f"{fields.source}: the card lacks {key!r}, {expected}; {fields.remedy}") from None
+        raise fields.wrong(key, expected, repr(fields.values.get(key))) from None
