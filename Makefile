@@ -7,7 +7,7 @@ ARCHIVE ?=
 OPTIONS ?=
 DEMO := demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -26,7 +26,12 @@ endif
 test: $(VENV)/ready
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
+# The schema, the table of keys and the command reference, from the code.
+docs: $(VENV)/ready
+	$(BIN)/python docs/generate.py
+
 lint: $(VENV)/ready
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -30,6 +30,7 @@ from wsisum_cli.figures.colour import (
 from wsisum_cli.figures.heatmap import MAPS, artefact_layer, draw_map, plan_of
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN
 from wsisum_cli.summary.writer import TissueMap
+from wsisum_cli.tissue.artefacts import NO_ARTEFACTS
 
 
 def lightness(colour: tuple[int, ...]) -> float:
@@ -253,7 +254,7 @@ def test_kinds_of_artefacts_of_later_versions_are_drawn_too():
 def test_nothing_is_said_of_artefacts_that_nobody_looked_for():
     stub: Any = Mapped(3)
     assert artefact_layer(stub).note == "no artefacts recorded"
-    stub.attributes["artefacts"] = {"count": 0, "kinds": {}}
+    stub.attributes["artefacts"] = NO_ARTEFACTS.as_dict()
     assert artefact_layer(stub).note == "no artefacts found"
     pixels, _, plan = map_of(stub, "artefact")
     assert tuple(pixels[middle(plan, stub, 3 * SIDE, 7 * SIDE)]) == TISSUE

@@ -319,7 +319,8 @@ def test_what_cannot_be_compared_is_told_with_exit_code_1(
 
 def test_another_slide_cannot_be_compared(summary: Path, tmp_path: Path):
     contents = tiny_contents()
-    source = {**contents.attributes["source"], "sha256": "ef" * 32}
-    write_summary(tmp_path / "other.ozx", replace(contents, attributes={**contents.attributes, "source": source}))
+    source = contents.attributes.source.model_copy(update={"sha256": "ef" * 32})
+    attributes = contents.attributes.model_copy(update={"source": source})
+    write_summary(tmp_path / "other.ozx", replace(contents, attributes=attributes))
     with pytest.raises(UsageError, match=r"other\.ozx of tiny\.svs"):
         run(summary, tmp_path / "other.ozx", "--compare")

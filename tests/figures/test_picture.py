@@ -203,9 +203,9 @@ def test_details_say_what_was_kept():
         assert part in words
 
 
-def test_sizes_are_left_out_where_the_source_says_none():
+def test_the_ratio_is_left_out_where_the_source_is_empty():
     stub: Any = Stub(5)
-    del stub.attributes["source"]["bytes"]
+    stub.attributes["source"]["bytes"] = 0
     assert "instead" not in facts_of(stub).details
 
 

@@ -365,18 +365,14 @@ def test_what_was_made_with_other_models_is_made_again(tmp_path: Path):
     path = write_summarizer(tmp_path / "a.onnx")
     found = choose(SUMMARIZER, str(path), ENCODER, False, None)
     assert found is not None
-    computed = {"features": {"origin": "computed"}, "encoder": {"sha256": "ab" * 32}}
-    given = {"features": {"origin": "given", "encoder_sha256": None}, "encoder": {"name": "conch"}}
-    used = {"summarizer": {"sha256": found.card.sha256}, "slide_encoder": None}
-    unused = {"summarizer": None, "slide_encoder": None}
-    other = {"summarizer": {"sha256": "0" * 64}, "slide_encoder": None}
+    used, other = {"summarizer": found.card.sha256}, {"summarizer": "0" * 64}
+    unused: dict[str, str] = {}
     named, by_itself = ModelChoices(found), ModelChoices(ModelChoice(found.path, found.card, named=False))
-    for about in (computed, given):
-        assert [named.made(about | made) for made in (used, unused, other)] == [True, False, False]
-        assert [ModelChoices().made(about | made) for made in (used, unused, other, {})] == [False, True, False, True]
-    assert [by_itself.made(computed | made) for made in (used, unused)] == [True, False]
-    assert [by_itself.made(given | made) for made in (used, unused)] == [False, True]
-    assert by_itself.made({**given, **used, "features": {"origin": "given", "encoder_sha256": "ab" * 32}})
+    for encoder in ("ab" * 32, None):
+        assert [named.match(made, encoder) for made in (used, unused, other)] == [True, False, False]
+        assert [ModelChoices().match(made, encoder) for made in (used, unused, other)] == [False, True, False]
+    assert [by_itself.match(made, "ab" * 32) for made in (used, unused)] == [True, False]
+    assert [by_itself.match(made, None) for made in (used, unused)] == [False, True]
 
 
 def test_loading_says_which_nobody_named(tmp_path: Path):

@@ -6,7 +6,10 @@ import io
 from typing import Any
 
 import numpy as np
+from records import base_attributes
 
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.summary.attributes import Attributes, parse_attributes
 from wsisum_cli.summary.writer import TissueMap
 
 SIDE = 512  # level-0 px of a patch
@@ -28,19 +31,25 @@ class Stub:
         weights = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
         self.weights = weights / weights.sum()
         self.patches: list[np.ndarray] = [np.full((256, 256, 3), self.colour(row), np.uint8) for row in range(count)]
-        self.attributes: dict[str, Any] = {
-            "source": {
-                "name": "stub.svs",
-                "width": width * downsample,
-                "height": height * downsample,
-                "mpp": 0.25,
-                "bytes": 30_000_000,
-            },
-            "patch": {"patch_size_level0": SIDE},
-            "tissue_patches": 1234,
-            "quality": {"coverage": 0.93},
-            "encoder": {"name": "texture", "version": "1"},
+        self.attributes: dict[str, Any] = base_attributes()
+        self.attributes["source"] |= {
+            "name": "stub.svs",
+            "width": width * downsample,
+            "height": height * downsample,
+            "bytes": 30_000_000,
         }
+        self.attributes["patch"]["patch_size_level0"] = SIDE
+        self.attributes["tissue_patches"] = 1234
+        self.attributes["encoder"]["name"] = "texture"
+        self.attributes["options"]["selector"] = "facility"
+
+    @property
+    def record(self) -> Attributes:
+        """The attributes as typed data, as `Summary.record` has them."""
+        try:
+            return parse_attributes(self.attributes)
+        except ValueError as error:
+            raise SummaryError(f"{self.name}: the attributes are wrong") from error
 
     @staticmethod
     def colour(row: int) -> tuple[int, int, int]:
@@ -63,11 +72,6 @@ class Mapped(Stub):
         )
         self.cluster = self.tissue.cluster[:count]
         self.arrays: dict[str, np.ndarray] = {}
-        self.attributes["source"]["sha256"] = "cd" * 32
-        self.attributes["encoder"]["sha256"] = "ab" * 32
-        self.attributes["features"] = {"origin": "computed"}
-        self.attributes["options"] = {"selector": "facility", "seed": 0}
-        self.attributes["quality"] = {"coverage": 0.93, "coverage_p05": 0.8, "coverage_min": 0.7}
 
     def optional(self, name: str) -> np.ndarray | None:
         return self.arrays.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from draw import draw_tissue, write_svs
 from onnx_models import write_slide_encoder, write_summarizer
+from records import ENCODER, base_attributes
 
 from wsisum_cli.features.embedding import Tokens, embed_tissue
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
@@ -30,6 +31,7 @@ from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models, describe_standing
 from wsisum_cli.summary.writer import PatchArrays, SourceTiles, SummaryContents, TissueMap, reference_of, write_summary
@@ -66,7 +68,7 @@ STUB: Any = StubEncoder()
 LENIENT = tuple(f"{name}=0/0" for name in PERCENTILES)
 
 
-def find_stub(_card: dict[str, Any]) -> Any:
+def find_stub(_card: Any) -> Any:
     return STUB
 
 
@@ -149,7 +151,9 @@ def measured_parts(
         "target_reached": None,
     }
     return {
-        "attributes": tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing,
+        "attributes": Attributes.model_validate(
+            tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing
+        ),
         "kept": PatchArrays(coords[rows], features[rows], weights, counts, cluster[rows]),
         "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes_of(features, rows)),
         "reference": replace(reference_of(features), **embedded.arrays(), **draws.arrays()),
@@ -157,23 +161,11 @@ def measured_parts(
 
 
 def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tiles: int) -> dict[str, Any]:
-    jpeg_mode = {"mode": "jpeg", "quality": 90, "subsampling": "4:4:4"}
+    base = base_attributes()
     return {
+        **base,
         "format_version": "1.2",
-        "disclaimer": "Not for diagnosis.",
-        "source": {
-            "name": "tiny.svs",
-            "bytes": 12345,
-            "files": 1,
-            "sha256": "cd" * 32,
-            "vendor": "aperio",
-            "scanner": None,
-            "reader": "none",
-            "width": side,
-            "height": side,
-            "mpp": 0.25,
-            "mpp_source": "given",
-        },
+        "source": {**base["source"], "width": side, "height": side},
         "tissue_patches": TISSUE,
         "patch": {
             "patch_size": SIDE,
@@ -182,13 +174,8 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
             "aligned": True,
             "reading": READING.as_dict(),
         },
-        "encoder": {"name": "stub", "sha256": "ab" * 32, "patch_size": SIDE, "mpp": 0.5, "dims": DIMS},
-        "provider": "CPUExecutionProvider",
-        "features": {"origin": "computed"},
-        "options": {"seed": 0},
-        "broken_tiles": {"count": 0, "positions": []},
-        "versions": {"wsisum": "0.1.0"},
-        "pixels": {"mode": "source", "tiles": tiles} if mode == "source" else jpeg_mode,
+        "encoder": {**ENCODER, "patch_size": SIDE, "dims": DIMS},
+        "pixels": {"mode": "source", "tiles": tiles} if mode == "source" else base["pixels"],
         "patches": KEPT,
         "quality": quality,
     }
@@ -234,6 +221,18 @@ def sign_again(
     change(attributes)
     write_container(path, {**members, "zarr.json": json.dumps(root).encode()})
     return path
+
+
+def write_changed(path: Path, contents: SummaryContents, changes: dict[str, Any], lost: Sequence[str] = ()) -> Path:
+    """Write a summary, then change and drop attributes, with checksums that fit, whatever the format says of them."""
+    write_summary(path, contents)
+
+    def change(attributes: dict[str, Any]) -> None:
+        attributes |= changes
+        for name in lost:
+            attributes.pop(name, None)
+
+    return sign_again(path, unpack(path), change)
 
 
 def compress_drawn(folder: Path, rgb_jpeg: bool = False) -> dict[str, Path]:

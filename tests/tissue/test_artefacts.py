@@ -17,7 +17,7 @@ import pytest
 from draw import draw_tissue, reduce, write_svs
 from places import SCHEMA
 from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
-from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_contents
+from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_contents, write_changed
 
 from wsisum_cli.commands.console import artefacts_line
 from wsisum_cli.pipeline import compress
@@ -26,9 +26,7 @@ from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides.source import find_source
-from wsisum_cli.summary.inspection import facts
 from wsisum_cli.summary.reader import open_summary
-from wsisum_cli.summary.writer import write_summary
 from wsisum_cli.tissue import artefacts
 from wsisum_cli.tissue.artefacts import (
     BLANK,
@@ -238,7 +236,7 @@ def test_pen_is_not_picked_which_the_selector_would(slide, tmp_path):
         assert summary.attributes["artefacts"]["kinds"] == {"pen": done.artefacts}
         assert summary.attributes["artefacts"]["looked_at"] == len(before)
         jsonschema.validate(summary.attributes, SCHEMA)
-        shown = artefacts_line(facts(summary)["artefacts"])
+        shown = artefacts_line(summary.record.artefacts)
     assert done.tissue_patches == len(before) - done.artefacts
     assert shown == f"{done.artefacts} pen of {len(before)} patches, left out"
     found = verify_summary(tmp_path / "guard.ozx", lambda card: shipped_encoder(), "source", slide).findings
@@ -262,7 +260,7 @@ def test_where_all_is_an_artefact_all_is_kept(slide, tmp_path, monkeypatch):
         assert about["artefacts"]["ignored"]
         assert about["artefacts"]["kinds"] == {"blank": done.tissue_patches}
         np.testing.assert_array_equal(summary.artefacts.coords, summary.tissue.coords)
-        assert "kept all the same" in artefacts_line(about["artefacts"])
+        assert "kept all the same" in artefacts_line(summary.record.artefacts)
     assert verify_summary(tmp_path / "a.ozx", lambda card: shipped_encoder()).findings == []
 
 
@@ -318,8 +316,8 @@ def state(**values: Any) -> tuple[Artefacts, dict[str, Any]]:
 )
 def test_verification_looks_at_artefacts(tmp_path, artefacts, about, codes):
     contents = tiny_contents()
-    attributes = contents.attributes if about is None else {**contents.attributes, "artefacts": about}
-    write_summary(tmp_path / "a.ozx", replace(contents, attributes=attributes, artefacts=artefacts))
+    changes = {} if about is None else {"artefacts": about}
+    write_changed(tmp_path / "a.ozx", replace(contents, artefacts=artefacts), changes)
     assert [finding.code for finding in verify_summary(tmp_path / "a.ozx", find_stub).findings] == codes
     if not codes:
         with open_summary(tmp_path / "a.ozx") as summary:

@@ -15,9 +15,7 @@ from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.pyramid import Level, downsample
 from wsisum_cli.tissue.grid import MAX_PULL, MIN_TISSUE, Grid, aligned_size, exact_side, lay_grid, pull, tissue_share
 
-ENCODER = Card(
-    name="e", patch_size=256, mpp=0.5, mean=(0, 0, 0), std=(1, 1, 1), dims=4, licence="MIT", sha256="0" * 64
-)
+ENCODER = Card(name="e", patch_size=256, mpp=0.5, mean=(0, 0, 0), std=(1, 1, 1), dims=4, licence="MIT", sha256="0" * 64)
 TILES = (240, 256, 512, 1024)
 PYRAMIDS = ((1,), (1, 2, 4), (1, 4, 16), (1, 2, 4, 16))
 

@@ -32,6 +32,7 @@ from summaries import (
     tiny_contents,
     tiny_models,
     unpack,
+    write_changed,
     write_tiny,
 )
 
@@ -40,17 +41,17 @@ from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.arrays import encode_array, encode_jpegs
-from wsisum_cli.summary.attributes import MISSING
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import container_parts, write_container
-from wsisum_cli.summary.inspection import facts
+from wsisum_cli.summary.inspection import inspect_summary
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.writer import write_summary
 from wsisum_cli.verification.finding import CODES, Verification
 from wsisum_cli.verification.verify import is_whole, verify_summary
 
 Members = dict[str, bytes]
-Attributes = dict[str, Any]
-Change = Callable[[Members, Attributes], None]
+Raw = dict[str, Any]
+Change = Callable[[Members, Raw], None]
 MODES = ("source", "jpeg")
 
 
@@ -77,11 +78,11 @@ def verify(path: Path, tier: str = "full", source: Path | None = None) -> Verifi
     return result
 
 
-def find_summarizer(_card: dict[str, Any]) -> Any:
+def find_summarizer(_card: Any) -> Any:
     return tiny_models().summarizer
 
 
-def find_slide_encoder(_card: dict[str, Any]) -> Any:
+def find_slide_encoder(_card: Any) -> Any:
     return tiny_models().slide_encoder
 
 
@@ -318,7 +319,7 @@ def test_huge_sizes_are_refused_before_anything_is_allocated(tiny: dict[str, Pat
 def array(name: str, change: Callable[[np.ndarray], Any]) -> Change:
     """Replace an array by what `change` makes of it."""
 
-    def apply(members: Members, _attributes: Attributes) -> None:
+    def apply(members: Members, _attributes: Raw) -> None:
         with opened(members) as summary:
             values = summary.array(name)
         values = np.asarray(change(values))
@@ -340,7 +341,7 @@ def put(index: Any, value: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def attribute(path: str, value: Any) -> Change:
-    def apply(_members: Members, attributes: Attributes) -> None:
+    def apply(_members: Members, attributes: Raw) -> None:
         *parents, name = path.split(".")
         for parent in parents:
             attributes = attributes[parent]
@@ -352,7 +353,7 @@ def attribute(path: str, value: Any) -> Change:
 def metadata(name: str, *keys: Any, value: Any) -> Change:
     """Replace a value in an array's zarr.json."""
 
-    def apply(members: Members, _attributes: Attributes) -> None:
+    def apply(members: Members, _attributes: Raw) -> None:
         root = at = json.loads(members[f"{name}/zarr.json"])
         for key in keys[:-1]:
             at = at[key]
@@ -363,7 +364,7 @@ def metadata(name: str, *keys: Any, value: Any) -> Change:
 
 
 def data(name: str, change: Callable[[bytes], bytes]) -> Change:
-    def apply(members: Members, _attributes: Attributes) -> None:
+    def apply(members: Members, _attributes: Raw) -> None:
         members[name] = change(members[name])
 
     return apply
@@ -372,7 +373,7 @@ def data(name: str, change: Callable[[bytes], bytes]) -> Change:
 def streams(change: Callable[[list[bytes]], list[bytes]]) -> Change:
     """Replace the JPEG streams of the patches."""
 
-    def apply(members: Members, _attributes: Attributes) -> None:
+    def apply(members: Members, _attributes: Raw) -> None:
         with opened(members) as summary:
             shard = summary.patches.shard
             found = change([shard.stream(row) for row in range(len(shard))])
@@ -384,7 +385,7 @@ def streams(change: Callable[[list[bytes]], list[bytes]]) -> Change:
 def dropped(name: str) -> Change:
     """Take an array away."""
 
-    def apply(members: Members, _attributes: Attributes) -> None:
+    def apply(members: Members, _attributes: Raw) -> None:
         for member in [member for member in members if member.startswith(f"{name}/")]:
             del members[member]
 
@@ -392,7 +393,7 @@ def dropped(name: str) -> Change:
 
 
 def several(*changes: Change) -> Change:
-    def apply(members: Members, attributes: Attributes) -> None:
+    def apply(members: Members, attributes: Raw) -> None:
         for change in changes:
             change(members, attributes)
 
@@ -607,6 +608,10 @@ JUNK = st.recursive(
 )
 
 
+#: Stands for a key that is taken away.
+MISSING = object()
+
+
 def replaced(document: Any, at: tuple[Any, ...], junk: Any) -> Any:
     node = document
     for key in at[:-1]:
@@ -715,21 +720,21 @@ def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
     """They know no models that see whole slides; should such an attribute be there, it means nothing."""
     contents = tiny_contents()
     added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from")
-    attributes = {name: value for name, value in contents.attributes.items() if name not in added}
     figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
-    attributes["quality"] = {name: attributes["quality"][name] for name in figures}
-    attributes["format_version"] = "1.0"
+    quality = contents.attributes.quality.model_dump(include=set(figures))
+    attributes: dict[str, Any] = {"format_version": "1.0", "quality": quality}
     for more in ({}, {"summarizer": {"name": "of another meaning"}}):
-        write_summary(tmp_path / "x.ozx", replace(contents, attributes={**attributes, **more}))
+        lost = [name for name in added if name not in more]
+        write_changed(tmp_path / "x.ozx", contents, {**attributes, **more}, lost)
         assert verify(tmp_path / "x.ozx").findings == []
     with open_summary(tmp_path / "x.ozx") as summary:
         assert (summary.summarizer_embedding, summary.slide_embedding) == (None, None)
         assert summary.reference.candidates is None
-        shown = facts(summary)
+        shown = inspect_summary(summary).as_json()
     later = ("reconstruction", "embedding_cosine", "composition", "slide_cosine")
     assert shown["quality"] == {**attributes["quality"], **dict.fromkeys(later)}
     assert (shown["verdict"], shown["guarantee"]) == (None, None)
-    write_summary(tmp_path / "y.ozx", replace(contents, attributes={**attributes, "format_version": "1.1"}))
+    write_changed(tmp_path / "y.ozx", contents, {**attributes, "format_version": "1.1"}, added)
     assert codes(verify(tmp_path / "y.ozx")) == {"attributes"}
 
 
@@ -766,12 +771,15 @@ def test_our_own_failures_become_a_finding(tiny: dict[str, Path]):
 def given_features(scale: float) -> dict[str, Any]:
     """Attributes and features of a summary whose features somebody else computed."""
     contents = tiny_contents()
-    attributes = {
-        **contents.attributes,
-        "encoder": {"name": "conch"},
-        "provider": "none",
-        "features": {"origin": "given", "encoder": "conch", "file": "x.h5", "sha256": "ef" * 32, "left_out": 0},
-    }
+    origin = {"origin": "given", "encoder": "conch", "sha256": "ef" * 32, "left_out": 0}
+    attributes = Attributes.model_validate(
+        {
+            **contents.attributes.as_json(),
+            "encoder": {"name": "conch"},
+            "provider": "none",
+            "features": {**origin, "patch_encoder_sha256": "ab" * 32},
+        }
+    )
     noise = np.random.default_rng(0).standard_normal(contents.kept.features.shape) * scale
     features = (contents.kept.features + noise).astype(np.float32)
     return {"attributes": attributes, "kept": replace(contents.kept, features=features)}
@@ -828,7 +836,7 @@ def tampered(drawn: dict[str, Path], path: Path, mode: str, change: Change) -> P
 
 
 def test_tiles_that_are_not_the_slides_are_found(drawn: dict[str, Path], tmp_path: Path):
-    def shift(members: Members, attributes: Attributes) -> None:
+    def shift(members: Members, attributes: Raw) -> None:
         array("patches/tile_spliced", lambda s: s + 1)(members, attributes)
 
     path = tampered(drawn, tmp_path / "x.ozx", "source", shift)
@@ -844,7 +852,7 @@ def test_tiles_beyond_the_slide_are_found(drawn: dict[str, Path], tmp_path: Path
 
 
 def test_pixels_that_one_jpeg_generation_does_not_explain_are_found(drawn: dict[str, Path], tmp_path: Path):
-    def blur(members: Members, _attributes: Attributes) -> None:
+    def blur(members: Members, _attributes: Raw) -> None:
         with open_summary(drawn["jpeg"]) as summary:
             found = [jpeg.encode(patch, 3 if row == 1 else 90) for row, patch in enumerate(summary.patches)]
         members |= encode_jpegs("patches/pixels", found, (256, 256))
@@ -872,7 +880,7 @@ def test_quality_that_the_slides_tissue_does_not_give_is_found(drawn: dict[str, 
     members = unpack(drawn["jpeg"])
     array("tissue/similarity", lambda s: s * 0 + 1)(members, {})
 
-    def boast(attributes: Attributes) -> None:
+    def boast(attributes: Raw) -> None:
         attributes["quality"] |= {"coverage": 1.0, "coverage_p05": 1.0, "coverage_min": 1.0}
         attributes["verdict"]["percentiles"] |= {"coverage": 100, "coverage_p05": 100, "coverage_min": 100}
         attributes["guarantee"] = guaranteed(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.models.card import ModelCard
+from wsisum_cli.summary.attributes import NamedEncoder
 
 if TYPE_CHECKING:
     from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer
@@ -52,7 +54,7 @@ def model_finders(
 
 def model_finder(
     given: str | None, load: Callable[[Path], Model], serves_unknown: bool = False
-) -> Callable[[dict[str, Any]], Model | None]:
+) -> Callable[[ModelCard | NamedEncoder], Model | None]:
     """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
     from wsisum_cli.models.places import find_model, shipped_models, user_folder, user_models
     from wsisum_cli.slides.source import sha256_of
@@ -68,10 +70,10 @@ def model_finder(
         except OSError:  # another model may be the one
             return None
 
-    def find(card: dict[str, Any]) -> Model | None:
-        if own is not None and serves_unknown and "sha256" not in card:
+    def find(card: ModelCard | NamedEncoder) -> Model | None:
+        if own is not None and serves_unknown and isinstance(card, NamedEncoder):
             return loaded(own)
-        path = next((path for path in paths if digest(path) == card.get("sha256")), None)
+        path = next((path for path in paths if digest(path) == getattr(card, "sha256", None)), None)
         return loaded(path) if path is not None else None
 
     return find

@@ -16,8 +16,9 @@ from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
-from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product
+from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
 from wsisum_cli.slides.source import Source, output_stem, sha256_of
+from wsisum_cli.summary.attributes import ComputedFeatures
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,15 @@ def foreign_output(relative: str, job: Job, why: str) -> Outcome:
 
 
 def outcome_as_before(
-    relative: str, request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None
+    relative: str, request: Request, job: Job, attributes: Provenance, known: Outcome | None
 ) -> Outcome:
     return Outcome(
         relative,
         SKIPPED,
         UP_TO_DATE,
-        bytes_in=attributes["source"]["bytes"],
+        bytes_in=attributes.source.bytes,
         bytes_out=job.output.stat().st_size,
-        sha256=attributes["source"]["sha256"],
+        sha256=attributes.source.sha256,
         modified=job.source.modified,
         seconds=known.seconds if known else {},
         **request.product.named(job.output.relative_to(request.output).as_posix()),
@@ -166,29 +167,31 @@ def outcome_as_before(
     )
 
 
-def is_unchanged(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
+def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outcome | None) -> bool:
     """Whether an output was made from this source, with these models and options; cheap comparisons first."""
-    source = attributes["source"]
+    source = attributes.source
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
     if (
-        attributes["format_version"] != request.product.version
-        or attributes["options"] != wanted
-        or attributes.get("trimmed_from") is not None  # cut down since it was made
-        or source["name"] != job.name
-        or source["bytes"] != job.source.bytes
-        or (source["mpp_source"] == "given" and source["mpp"] != job.mpp)
+        attributes.format_version != request.product.version
+        or attributes.options.model_dump(exclude_unset=True) != wanted
+        or attributes.trimmed_from is not None  # cut down since it was made
+        or source.name != job.name
+        or source.bytes != job.source.bytes
+        or (source.mpp_source == "given" and source.mpp != job.mpp)
     ):
         return False
-    given = attributes["features"]["origin"] == "given"
+    features = attributes.features
     if job.features is not None:
         path = find_features(job.features, job.source.path)
-        stated = attributes["features"]
-        if (stated.get("sha256"), stated.get("patch_encoder_sha256")) != (sha256_of(path), request.encoder_sha256):
+        if isinstance(features, ComputedFeatures):
             return False
-    elif given or attributes["encoder"]["sha256"] != request.encoder_sha256:
+        if (features.sha256, features.patch_encoder_sha256) != (sha256_of(path), request.encoder_sha256):
+            return False
+    elif not isinstance(features, ComputedFeatures) or attributes.features_encoder != request.encoder_sha256:
         return False
-    if not request.choices.made(attributes):
+    used = {name: card.sha256 for name, card in attributes.used_models.items()}
+    if not request.choices.match(used, attributes.features_encoder):
         return False
-    if known is not None and (known.sha256, known.modified) == (source["sha256"], job.source.modified):
+    if known is not None and (known.sha256, known.modified) == (source.sha256, job.source.modified):
         return True
-    return bool(source["sha256"] == job.source.sha256)
+    return bool(source.sha256 == job.source.sha256)

@@ -89,9 +89,9 @@ class SourceIndex:
             return self._single
         try:
             with open_summary(summary) as opened:
-                wanted = opened.attributes["source"]
-                fitting = self._by_size.get(wanted["bytes"], [])
-                same = [found for found in fitting if found.sha256 == wanted["sha256"]]
-        except (WsisumError, OSError, KeyError, TypeError):
+                wanted = opened.record.source
+                fitting = self._by_size.get(wanted.bytes, [])
+                same = [found for found in fitting if found.sha256 == wanted.sha256]
+        except (WsisumError, OSError):
             return None
         return same[0].path if same else None

@@ -19,7 +19,8 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Out
 from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.run import Listener
 from wsisum_cli.archive.workers import Event
-from wsisum_cli.summary.attributes import little_tissue
+from wsisum_cli.summary.attributes import Artefacts, warn_of_little_tissue
+from wsisum_cli.summary.inspection import Inspection
 from wsisum_cli.verification.finding import Verification
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
@@ -254,25 +255,25 @@ def total_line(outcomes: Sequence[Outcome]) -> str:
     return text
 
 
-def print_summary(console: Console, facts: dict[str, Any]) -> None:
-    """`facts` as `inspect --json` has them."""
-    source, quality = facts["source"], facts["quality"]
+def print_summary(console: Console, facts: Inspection) -> None:
+    """Everything that `inspect` says, for people."""
+    source, quality = facts.source, facts.quality
     lines = {
-        "slide": f"{source['name']}, {source['width']} x {source['height']} px at {source['mpp']:.4g} µm "
-        f"({source['mpp_source']}), {source['vendor']}",
-        "sha256": source["sha256"],
-        "size": f"{size(source['bytes'])} -> {size(facts['bytes'])}, {facts['ratio']:.1f} times smaller",
-        "patches": f"{facts['patches']} of {facts['tissue_patches']}, {facts['patch_size_level0']} level-0 px each, "
-        f"{facts['pixels']} pixels{bound_words(facts)}",
-        "artefacts": artefacts_line(facts["artefacts"]),
-        **({"features": little_tissue(facts)} if little_tissue(facts) else {}),
-        "encoder": f"{facts['encoder']['name']} on {facts['provider']}",
-        "coverage": f"mean {quality['coverage']:.4f}, 5th percentile {quality['coverage_p05']:.4f}, "
-        f"least {quality['coverage_min']:.4f}",
-        "weighted cosine": f"{quality['weighted_cosine']:.4f}, of the weighted patches to all tissue",
+        "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
+        f"({source.mpp_source}), {source.vendor}",
+        "sha256": source.sha256,
+        "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
+        "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each, "
+        f"{facts.pixels} pixels{bound_words(facts)}",
+        "artefacts": artefacts_line(facts.artefacts),
+        **({"features": warning} if (warning := warn_of_little_tissue(facts.features)) else {}),
+        "encoder": f"{facts.encoder.name} on {facts.provider}",
+        "coverage": f"mean {quality.coverage:.4f}, 5th percentile {quality.coverage_p05:.4f}, "
+        f"least {quality.coverage_min:.4f}",
+        "weighted cosine": f"{quality.weighted_cosine:.4f}, of the weighted patches to all tissue",
         **summarizer_lines(facts),
         **standing_lines(facts),
-        "note": facts["disclaimer"],
+        "note": facts.disclaimer,
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
     grid.add_column(no_wrap=True)
@@ -283,47 +284,47 @@ def print_summary(console: Console, facts: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("patch", "picked", "x", "y", "weight", "stands for", "cluster"):
         table.add_column(name, justify="right")
-    for patch in facts["kept"]:
-        weight = f"{patch['weight']:.1%}"
+    for patch in facts.kept:
+        weight = f"{patch.weight:.1%}"
         cells = (
-            patch["number"],
-            patch["picked"],
-            patch["x"],
-            patch["y"],
+            patch.number,
+            patch.picked,
+            patch.x,
+            patch.y,
             weight,
-            patch["stands_for"],
-            patch["cluster"],
+            patch.stands_for,
+            patch.cluster,
         )
         table.add_row(*map(str, cells))
     console.print(table)
 
 
-def bound_words(facts: dict[str, Any]) -> str:
+def bound_words(facts: Inspection) -> str:
     """What decided on the number of patches."""
-    if facts["trimmed_from"] is not None:
-        return f", trimmed from {facts['trimmed_from']}"
-    options = facts["options"]
-    missed = f"; a coverage of {options.get('target')} is not reached" if facts["target_reached"] is False else ""
+    if facts.trimmed_from is not None:
+        return f", trimmed from {facts.trimmed_from}"
+    options = facts.options
+    missed = f"; a coverage of {options.target} is not reached" if facts.target_reached is False else ""
     words = {
-        "max_bytes": f", as many as fit into {size(options.get('max_bytes'))}",
-        "target": f", enough for a coverage of {options.get('target')}",
+        "max_bytes": f", as many as fit into {size(options.max_bytes)}",
+        "target": f", enough for a coverage of {options.target}",
         "tissue": ", all tissue there is",
         "most": ", the most that are kept",
     }
-    return words.get(facts["bound"], "") + missed
+    return words.get(facts.bound or "", "") + missed
 
 
-def standing_lines(facts: dict[str, Any]) -> dict[str, str]:
+def standing_lines(facts: Inspection) -> dict[str, str]:
     """What the summary is good for: the verdict, and the smallest region that is surely represented."""
-    verdict, guarantee = facts["verdict"], facts["guarantee"]
-    if verdict is None:
+    verdict, guarantee = facts.verdict, facts.guarantee
+    if verdict is None or guarantee is None or facts.draws is None:
         return {"verdict": "not known to this version of the format"}
-    found = verdict["percentiles"].items()
+    found = verdict.percentiles.items()
     beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found if value is not None)
     return {
-        "verdict": f"{verdict['verdict']}: percentiles among {facts['draws']['count']} random draws: {beaten}",
-        "guarantee": f"every tissue area of at least {guarantee['area_mm2']:.3g} mm² has a patch within cosine "
-        f"{guarantee['cosine']:.2f} of a kept one",
+        "verdict": f"{verdict.verdict}: percentiles among {facts.draws.count} random draws: {beaten}",
+        "guarantee": f"every tissue area of at least {guarantee.area_mm2:.3g} mm² has a patch within cosine "
+        f"{guarantee.cosine:.2f} of a kept one",
     }
 
 
@@ -339,29 +340,27 @@ def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def artefacts_line(artefacts: dict[str, Any] | None) -> str:
+def artefacts_line(artefacts: Artefacts | None) -> str:
     """What was found of pen, blur and the like."""
-    if artefacts is None or not artefacts["looked_at"]:
+    if artefacts is None or not artefacts.looked_at:
         return "not looked for"
-    kinds = ", ".join(f"{count} {name}" for name, count in artefacts["kinds"].items())
-    what = "kept all the same, hardly anything else is there" if artefacts["ignored"] else "left out"
-    return (
-        f"{kinds} of {artefacts['looked_at']} patches, {what}" if kinds else f"none in {artefacts['looked_at']} patches"
-    )
+    kinds = ", ".join(f"{count} {name}" for name, count in artefacts.kinds.items())
+    what = "kept all the same, hardly anything else is there" if artefacts.ignored else "left out"
+    return f"{kinds} of {artefacts.looked_at} patches, {what}" if kinds else f"none in {artefacts.looked_at} patches"
 
 
-def summarizer_lines(facts: dict[str, Any]) -> dict[str, str]:
+def summarizer_lines(facts: Inspection) -> dict[str, str]:
     """What models that see whole slides found."""
-    summarizer, slide_encoder, quality = facts["summarizer"], facts["slide_encoder"], facts["quality"]
+    summarizer, slide_encoder, quality = facts.summarizer, facts.slide_encoder, facts.quality
     lines = {"summarizer": "none used", "slide encoder": "none used"}
     if summarizer is not None:
-        rest, near = quality["reconstruction"], quality["embedding_cosine"]
-        nothing = "nothing to reconstruct" if facts["trimmed_from"] is None else "reconstruction not known once trimmed"
+        rest, near = quality.reconstruction, quality.embedding_cosine
+        nothing = "nothing to reconstruct" if facts.trimmed_from is None else "reconstruction not known once trimmed"
         again = nothing if rest is None else f"reconstruction {rest:.4f}"
         cosine = "embedding cosine not measured" if near is None else f"embedding cosine {near:.4f}"
-        lines["summarizer"] = f"{summarizer['name']} on {summarizer['provider']}: {again}, {cosine}"
+        lines["summarizer"] = f"{summarizer.name} on {summarizer.provider}: {again}, {cosine}"
     if slide_encoder is not None:
-        lines["slide encoder"] = f"{slide_encoder['name']} on {slide_encoder['provider']}"
+        lines["slide encoder"] = f"{slide_encoder.name} on {slide_encoder.provider}"
     return lines
 
 

@@ -81,7 +81,7 @@ def check_options(
 def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as_json: bool) -> bool:
     """Print and draw one after the other. Says whether one could not be read, or is not as it was written."""
     from wsisum_cli.commands.console import output, print_summary, warn
-    from wsisum_cli.summary.inspection import facts, kept_patches
+    from wsisum_cli.summary.inspection import inspect_summary
     from wsisum_cli.summary.reader import open_summary
 
     found: list[dict[str, Any]] = []
@@ -92,10 +92,11 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
                 if not summary.attributes_are_whole:
                     failed = True
                     warn(f"{summary.name}: what is said of it was changed or damaged since; run wsisum verify on it")
-                found.append({**facts(summary), "kept": kept_patches(summary)})
+                inspection = inspect_summary(summary)
+                found.append(inspection.as_json())
                 draw_one(summary, path, image, paint)
                 if not as_json:
-                    print_summary(output(), found[-1])
+                    print_summary(output(), inspection)
                     show_overview(summary)
         except SummaryError as error:
             failed = True

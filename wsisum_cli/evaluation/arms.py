@@ -206,10 +206,7 @@ def kept_in_summary(path: Path, file: FeatureFile) -> Bag:
 
 def encoder_of(summary: Summary) -> str | None:
     """The sha256 of the encoder of its features, None where another program made them."""
-    about = summary.attributes.get("features", {})
-    made = about if about.get("origin") == "given" else summary.attributes.get("encoder", {})
-    sha256: str | None = made.get("encoder_sha256" if made is about else "sha256")
-    return sha256
+    return summary.record.features_encoder
 
 
 def read_bags(

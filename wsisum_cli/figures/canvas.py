@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from wsisum_cli.errors import SummaryError
 from wsisum_cli.figures.colour import GREY, HAIRLINE, INK, WHITE, Colour, Scale, as_seen, ramp_colours
 from wsisum_cli.figures.layout import SWATCH_ROW, scale_bar
 from wsisum_cli.summary.container import writing_aside
@@ -255,27 +253,20 @@ class Facts:
 
 
 def facts_of(summary: Summary) -> Facts:
-    attributes = summary.attributes
-    try:
-        source, patch = attributes["source"], attributes["patch"]
-        sizes = (source["width"], source["height"], source["mpp"], patch["patch_size_level0"])
-        width, height, mpp, side = map(float, sizes)
-        if not all(0 < value < math.inf for value in (width, height, mpp, side)):
-            raise ValueError(f"sizes {sizes}")
-        words = "   ·   ".join(details(summary, attributes))
-        return Facts(plain(str(source["name"])), words, (width, height), mpp, side)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SummaryError(f"{summary.name}: the attributes lack what the picture shows ({error})") from error
+    source, side = summary.record.source, summary.record.patch.patch_size_level0
+    words = "   ·   ".join(details(summary))
+    return Facts(plain(source.name), words, (source.width, source.height), source.mpp, side)
 
 
-def details(summary: Summary, attributes: dict[str, Any]) -> Iterator[str]:
-    yield f"{len(summary.weights):,} of {attributes['tissue_patches']:,} tissue patches"
-    yield f"coverage {attributes['quality']['coverage']:.3f}"
-    before, after = attributes["source"].get("bytes"), summary.file.seek(0, os.SEEK_END)
+def details(summary: Summary) -> Iterator[str]:
+    record = summary.record
+    yield f"{len(summary.weights):,} of {record.tissue_patches:,} tissue patches"
+    yield f"coverage {record.quality.coverage:.3f}"
+    before, after = record.source.bytes, summary.file.seek(0, os.SEEK_END)
     if before and after:
         yield f"{after / 1e6:,.1f} MB instead of {before / 1e6:,.1f} MB (ratio {before / after:,.1f})"
-    encoder = attributes["encoder"]
-    yield plain(" ".join(["encoder", *(str(encoder[key]) for key in ("name", "version") if encoder.get(key))]))
+    version = f" {record.encoder_card.version}" if record.encoder_card is not None else ""
+    yield plain(f"encoder {record.encoder.name}{version}")
 
 
 def plain(text: str) -> str:

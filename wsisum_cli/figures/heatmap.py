@@ -131,7 +131,7 @@ def artefact_layer(summary: Summary) -> Layer:
     """What was left out of the tissue, where whoever made the summary looked for it."""
     coords, kind = summary.optional("artefact/coords"), summary.optional("artefact/kind")
     if coords is None or kind is None:
-        note = f"no artefacts {'found' if 'artefacts' in summary.attributes else 'recorded'}"
+        note = f"no artefacts {'found' if summary.record.artefacts is not None else 'recorded'}"
         return Layer(ARTEFACT_HEADING, np.empty((0, 2), np.int32), [], note=note)
     if kind.ndim != 1 or coords.shape != (len(kind), 2):
         raise SummaryError(f"{summary.name}: artefact/coords and artefact/kind do not belong together; verify the file")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import UsageError
 from wsisum_cli.figures.canvas import (
     DETAILS,
     NOTICE,
@@ -68,16 +68,11 @@ class Panel:
 
 def panel_of(summary: Summary) -> Panel:
     """What a summary kept. Raises SummaryError when something of it is missing or damaged."""
-    facts, tissue, attributes = facts_of(summary), checked_tissue(summary), summary.attributes
-    try:
-        selector = plain(str(attributes["options"].get("selector", "unknown")))
-        quality = {name: float(attributes["quality"][name]) for name in QUALITY}
-        encoder = plain(str(attributes["encoder"]["name"]))
-        sha256 = attributes["encoder"].get("sha256", attributes["features"].get("encoder_sha256"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SummaryError(f"{summary.name}: the attributes lack what the picture shows ({error})") from error
-    title = f"{selector}, K = {len(summary.coords)}"
-    return Panel(title, summary.coords, tissue.coords, tissue.similarity, facts.side, quality, (encoder, sha256))
+    facts, tissue, record = facts_of(summary), checked_tissue(summary), summary.record
+    quality = {name: float(getattr(record.quality, name)) for name in QUALITY}
+    encoder = (plain(record.encoder.name), record.features_encoder)
+    title = f"{plain(record.options.selector)}, K = {len(summary.coords)}"
+    return Panel(title, summary.coords, tissue.coords, tissue.similarity, facts.side, quality, encoder)
 
 
 def panels_of(summaries: Sequence[Summary]) -> list[Panel]:
@@ -92,12 +87,7 @@ def panels_of(summaries: Sequence[Summary]) -> list[Panel]:
 
 def find_source_panel(summary: Summary) -> tuple[str, str]:
     """Name and sha256 of the slide."""
-    try:
-        return str(summary.attributes["source"]["name"]), str(summary.attributes["source"]["sha256"])
-    except (KeyError, TypeError) as error:
-        raise SummaryError(
-            f"{summary.name}: the attributes do not say of which slide it is; verify the file"
-        ) from error
+    return summary.record.source.name, summary.record.source.sha256
 
 
 def distinguish_titles(panels: Sequence[Panel]) -> list[Panel]:

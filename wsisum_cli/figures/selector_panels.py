@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import UsageError
 from wsisum_cli.features.h5 import StoredFeatures, load_h5
 from wsisum_cli.figures.canvas import facts_of
 from wsisum_cli.figures.heatmap import checked_tissue
@@ -54,24 +54,20 @@ def compare_selectors(
 def tissue_patches_of(summary: Summary, file: StoredFeatures, models: SlideModels) -> TissuePatches:
     """The summary's tissue patches with the features of `file`. Raises FeaturesError, SummaryError."""
     coords, mpp = checked_tissue(summary).coords, facts_of(summary).mpp
-    try:
-        options, size = summary.attributes["options"], int(summary.attributes["patch"]["patch_size_level0"])
-        count, clusters, seed = (int(options.get(name, default)) for name, default in DEFAULTS.items())
-        rare = None if options.get("rare") is None else float(options["rare"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SummaryError(f"{summary.name}: the attributes do not say how patches were picked ({error})") from error
+    options, size = summary.record.options, summary.record.patch.patch_size_level0
     features = features_at(coords, file, mpp, summary.name)
-    return TissuePatches(features, coords, sample_candidates(features, count, clusters, seed), seed, size, models, rare)
+    candidates = sample_candidates(features, options.candidates, options.clusters, options.seed)
+    return TissuePatches(features, coords, candidates, options.seed, size, models, options.rare)
 
 
 def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -> SlideModels:
     """Those with which the summary was made, where they are at hand and were trained on the features' encoder."""
     found: dict[str, ModelChoice | None] = {}
     for name, kind in {"summarizer": SUMMARIZER, "slide_encoder": SLIDE_ENCODER}.items():
-        card = summary.attributes.get(name)
-        if isinstance(card, dict) and file.encoder_sha256 is not None:
+        card = summary.record.used_models.get(name)
+        if card is not None and file.encoder_sha256 is not None:
             there = fitting_models(kind, file.encoder_sha256, file.features.shape[1], folders)
-            found[name] = next((choice for choice in there if choice.card.sha256 == card.get("sha256")), None)
+            found[name] = next((choice for choice in there if choice.card.sha256 == card.sha256), None)
     return ModelChoices(found.get("summarizer"), found.get("slide_encoder")).load(
         "cpu"
     )  # the same picks on every machine

@@ -44,7 +44,8 @@ def _no_bool(value: Any) -> Any:
 
 def _split(value: Any) -> Any:
     """Three numbers, also where metadata gives them as text."""
-    return value.strip(" []()").split(",") if isinstance(value, str) else value
+    value = value.strip(" []()").split(",") if isinstance(value, str) else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

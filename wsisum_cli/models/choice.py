@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.models.card import (
@@ -57,14 +56,15 @@ class ModelChoices:
             frozenset(name for name, choice in self.named().items() if choice is not None and not choice.named),
         )
 
-    def made(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether an output with these attributes was made with these models."""
-        features = attributes["features"]
-        given = features["origin"] == "given"
-        encoder = features.get("encoder_sha256") if given else attributes["encoder"]["sha256"]
+    def match(self, used: Mapping[str, str], encoder_sha256: str | None) -> bool:
+        """Whether an output was made with these models.
+
+        `used`: the sha256 of each model that it was made with, by kind. `encoder_sha256`: of the encoder of its
+        features, None where nobody knows.
+        """
         for name, choice in self.named().items():
-            wanted = choice.card.sha256 if choice is not None and choice.fits_features(encoder) else None
-            if (attributes.get(name) or {}).get("sha256") != wanted:
+            wanted = choice.card.sha256 if choice is not None and choice.fits_features(encoder_sha256) else None
+            if used.get(name) != wanted:
                 return False
         return True
 

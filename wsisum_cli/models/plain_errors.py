@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ EXPECTED = {
 LONGEST = 40  # characters of a value that messages quote
 
 
-def plain_errors(error: ValidationError, tags: frozenset[str] = frozenset()) -> Iterator[str]:
+def plain_errors(error: ValidationError, unions: frozenset[str] = frozenset()) -> Iterator[str]:
     """One line for each error: the dotted path, what was expected, what was found.
 
-    `tags` are names that pydantic puts into paths to say which member of a union it tried.
+    `unions` are the names of fields that are one of several models, behind which pydantic puts the one it tried.
     """
     for detail in error.errors(include_url=False):
-        path = ".".join(str(part) for part in detail["loc"] if part not in tags)
+        parts = detail["loc"][:1] + tuple(part for before, part in pairwise(detail["loc"]) if before not in unions)
+        path = ".".join(map(str, parts))
         if detail["type"] == "missing":
             yield f"{path} is missing"
         else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from wsisum_cli.errors import SummaryError, TooFewBytesError
 from wsisum_cli.features.embedding import SlideEmbeddings, embed_tissue
+from wsisum_cli.models.card import Card
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.describe import CompressResult, assemble_contents, compress_result
@@ -15,6 +15,7 @@ from wsisum_cli.pipeline.patch_selector import SelectedPatches
 from wsisum_cli.pipeline.scene import Scene, open_scene
 from wsisum_cli.quality.random_draws import affordable, draw, unmeasured
 from wsisum_cli.selection.budget import MAX_BYTES, TARGET, Limit, most_within
+from wsisum_cli.summary.attributes import NamedEncoder
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import (
     SummaryContents,
@@ -108,8 +109,8 @@ def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
 def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, models: SlideModels) -> None:
     """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
 
-    def find_encoder(card: dict[str, Any]) -> Encoder | None:
-        return encoder if card.get("sha256") == encoder.card.sha256 else None  # given features are another's
+    def find_encoder(card: Card | NamedEncoder) -> Encoder | None:
+        return encoder if getattr(card, "sha256", None) == encoder.card.sha256 else None  # given features are another's
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:

@@ -17,7 +17,7 @@ from wsisum_cli.selection.budget import Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.source import sha256_of
-from wsisum_cli.summary.attributes import little_tissue
+from wsisum_cli.summary.attributes import Attributes, warn_of_little_tissue
 from wsisum_cli.summary.pixels import describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
@@ -65,7 +65,7 @@ def assemble_contents(
     made |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
     return SummaryContents(
-        attributes={**made, "pixels": stored, "quality": measured},
+        attributes=Attributes.model_validate({**made, "pixels": stored, "quality": measured}),
         overview=scene.overview,
         overview_mpp=scene.overview_mpp,
         kept=patch_arrays(tissue, candidates, selected.selection),
@@ -95,21 +95,21 @@ def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict
 def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, float]) -> CompressResult:
     attributes = contents.attributes
     return CompressResult(
-        bytes_in=attributes["source"]["bytes"],
+        bytes_in=attributes.source.bytes,
         bytes_out=job.output.stat().st_size,
-        patches=attributes["patches"],
-        tissue_patches=attributes["tissue_patches"],
-        pixels=attributes["pixels"]["mode"],
-        provider=attributes["provider"],
-        quality=Quality(**{name: attributes["quality"][name] for name in BY_FEATURES}),
-        reconstruction=attributes["quality"]["reconstruction"],
-        embedding_cosine=attributes["quality"]["embedding_cosine"],
-        verdict=attributes["verdict"]["verdict"],
-        bound=attributes["bound"],
-        target_reached=attributes["target_reached"],
-        broken_tiles=attributes["broken_tiles"]["count"],
-        artefacts=attributes["artefacts"]["count"],
-        message=little_tissue(attributes),
+        patches=attributes.patches,
+        tissue_patches=attributes.tissue_patches,
+        pixels=attributes.pixels.mode,
+        provider=attributes.provider,
+        quality=Quality(**attributes.quality.model_dump(include=set(BY_FEATURES))),
+        reconstruction=attributes.quality.reconstruction,
+        embedding_cosine=attributes.quality.embedding_cosine,
+        verdict=attributes.verdict.verdict if attributes.verdict else "",
+        bound=attributes.bound or "",
+        target_reached=attributes.target_reached,
+        broken_tiles=attributes.broken_tiles.count,
+        artefacts=attributes.artefact_count,
+        message=warn_of_little_tissue(attributes.features),
         seconds=seconds,
     )
 

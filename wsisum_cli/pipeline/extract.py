@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from wsisum_cli.errors import FeaturesError
 from wsisum_cli.features.h5 import FeatureFileContents, is_whole, write_feature_file
-from wsisum_cli.models.card import Card
+from wsisum_cli.models.card import Card, SummarizerCard
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
 from wsisum_cli.pipeline.patch_selector import Tissue
@@ -20,6 +21,7 @@ from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, find_tissue_ma
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide, open_slide, read_overview
 from wsisum_cli.slides.source import sha256_of
+from wsisum_cli.summary.attributes import BrokenTiles, ComputedFeatures, EncoderCard, Reading, Source
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.provenance import describe_source, installed_version
 
@@ -34,6 +36,23 @@ NOTHING_COPIED = Options(pixels="jpeg")
 VERSIONED = ("wsisum", "numpy", "opencv-python-headless", "simplejpeg", "imagecodecs")
 
 
+class PatchGeometry(BaseModel):
+    """Sizes of a patch, and how it was read."""
+
+    patch_size: int  # px, as the encoder sees it
+    patch_size_level0: int  # level-0 px
+    mpp: float  # µm per px of a patch
+    reading: Reading
+
+
+class FeatureChoices(BaseModel):
+    """`FeatureOptions`, and the sha256 of the user's tissue mask."""
+
+    layout: str
+    precision: str
+    mask_sha256: str | None
+
+
 @dataclass(frozen=True)
 class FeatureOptions:
     """What the user asked for. All of it decides the bytes of a file of features, and is recorded there."""
@@ -43,6 +62,32 @@ class FeatureOptions:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class FeatureProvenance(BaseModel):
+    """How a file of features was made, under the names that a summary's attributes have."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: str
+    source: Source
+    patches: int
+    patch: PatchGeometry
+    encoder: EncoderCard
+    provider: str
+    features: ComputedFeatures
+    options: FeatureChoices
+    broken_tiles: BrokenTiles
+    versions: dict[str, str]
+
+    # What a summary has and features do not.
+    trimmed_from: ClassVar[None] = None
+    used_models: ClassVar[Mapping[str, SummarizerCard]] = {}
+
+    @property
+    def features_encoder(self) -> str | None:
+        """The sha256 of the encoder that made the features."""
+        return self.encoder.sha256
 
 
 @dataclass

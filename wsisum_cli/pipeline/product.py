@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 from wsisum_cli.features import h5 as feature_file
 from wsisum_cli.pipeline import extract, sweep
 from wsisum_cli.pipeline.compress import compress_slide
-from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, extract_slide
+from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, FeatureProvenance, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.summary import container
-from wsisum_cli.summary.attributes import artefacts_found, little_tissue
+from wsisum_cli.summary.attributes import Attributes, warn_of_little_tissue
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
+
+Provenance = Attributes | FeatureProvenance
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Product:
     ours_alone: bool  # whether no other program writes files of that suffix
     version: str  # of the format
     make: Callable[[Job, Any, Tools], dict[str, Any]]  # one slide -> figures of the report
-    #: How a file was made; empty where another program made it. Raises WsisumError when the file cannot be read.
-    provenance: Callable[[Path], Mapping[str, Any]]
-    figures: Callable[[Mapping[str, Any]], dict[str, Any]]  # of the report, out of the provenance
+    #: How a file was made; None where another program made it. Raises WsisumError when the file cannot be read.
+    provenance: Callable[[Path], Provenance | None]
+    figures: Callable[[Any], dict[str, Any]]  # of the report, out of the provenance
     is_whole: Callable[[Path], bool]  # raises WsisumError when the file cannot be read
     reported: bool = True  # whether a run leaves a report beside the files
 
@@ -64,26 +66,26 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
     }
 
 
-def summary_provenance(path: Path) -> Mapping[str, Any]:
+def summary_provenance(path: Path) -> Attributes:
     with open_summary(path) as summary:
-        return summary.attributes
+        return summary.record
 
 
-def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def summary_figures(attributes: Attributes) -> dict[str, Any]:
     return {
-        "patches": attributes["patches"],
-        "tissue_patches": attributes["tissue_patches"],
-        "pixels": attributes["pixels"]["mode"],
-        "provider": attributes["provider"],
-        "coverage": attributes["quality"]["coverage"],
-        "reconstruction": attributes["quality"]["reconstruction"],
-        "embedding_cosine": attributes["quality"]["embedding_cosine"],
-        "verdict": attributes["verdict"]["verdict"],
-        "bound": attributes["bound"],
-        "target_reached": attributes["target_reached"],
-        "broken_tiles": attributes["broken_tiles"]["count"],
-        "artefacts": artefacts_found(attributes),
-        "message": little_tissue(attributes),
+        "patches": attributes.patches,
+        "tissue_patches": attributes.tissue_patches,
+        "pixels": attributes.pixels.mode,
+        "provider": attributes.provider,
+        "coverage": attributes.quality.coverage,
+        "reconstruction": attributes.quality.reconstruction,
+        "embedding_cosine": attributes.quality.embedding_cosine,
+        "verdict": attributes.verdict and attributes.verdict.verdict,
+        "bound": attributes.bound,
+        "target_reached": attributes.target_reached,
+        "broken_tiles": attributes.broken_tiles.count,
+        "artefacts": attributes.artefact_count,
+        "message": warn_of_little_tissue(attributes.features),
     }
 
 
@@ -92,16 +94,17 @@ def make_features(job: Job, options: FeatureOptions, tools: Tools) -> dict[str, 
     return {**asdict(extracted), "tissue_patches": extracted.patches}
 
 
-def features_provenance(path: Path) -> Mapping[str, Any]:
-    return feature_file.read_provenance(path) or {}
+def features_provenance(path: Path) -> FeatureProvenance | None:
+    stored = feature_file.read_provenance(path)
+    return FeatureProvenance.model_validate(stored) if stored else None
 
 
-def features_figures(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def features_figures(provenance: FeatureProvenance) -> dict[str, Any]:
     return {
-        "patches": provenance["patches"],
-        "tissue_patches": provenance["patches"],
-        "provider": provenance["provider"],
-        "broken_tiles": provenance["broken_tiles"]["count"],
+        "patches": provenance.patches,
+        "tissue_patches": provenance.patches,
+        "provider": provenance.provider,
+        "broken_tiles": provenance.broken_tiles.count,
     }
 
 
@@ -109,12 +112,11 @@ def make_sweep(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
     return asdict(sweep_slide(job, options, tools))
 
 
-def no_provenance(_path: Path) -> Mapping[str, Any]:
+def no_provenance(_path: Path) -> None:
     """Tables are made anew each time."""
-    return {}
 
 
-def no_figures(_provenance: Mapping[str, Any]) -> dict[str, Any]:
+def no_figures(_provenance: Any) -> dict[str, Any]:
     return {}
 
 

@@ -68,13 +68,13 @@ def patch_counts(tissue_patches: int) -> list[int]:
 def measure_row(scene: Scene, keep: int) -> dict[str, Any]:
     """One row: the size of the file that `--keep` would give, its figures and its verdict."""
     contents = assemble_summary(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
-    quality = contents.attributes["quality"]
-    figures = {name: quality[name] for name in (*FIGURES, *OF_MODELS)}
+    quality, verdict = contents.attributes.quality, contents.attributes.verdict
+    figures = {name: getattr(quality, name) for name in (*FIGURES, *OF_MODELS)}
     return {
         "patches": keep,
         "bytes": size_of(contents),
         **figures,
-        "verdict": contents.attributes["verdict"]["verdict"],
+        "verdict": verdict.verdict if verdict else "",
     }
 
 

@@ -19,7 +19,6 @@ from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.verdict import stored_thresholds
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.weights import fit_weights
-from wsisum_cli.summary.attributes import minor_version, wrong_attributes
 from wsisum_cli.summary.container import write_container, writing_aside
 from wsisum_cli.summary.provenance import describe_standing, rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
@@ -63,7 +62,7 @@ def trim_summary(
     models, before = models or ModelFinders(), path.stat().st_size
     with open_summary(path) as summary:
         check_trimmable(path, summary)
-        whole = summary.attributes["patches"] <= keep
+        whole = summary.record.patches <= keep
         files = {} if whole else cut_files(summary, keep, models)
     output.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(output) as aside:
@@ -76,16 +75,13 @@ def trim_summary(
         if bad:
             raise SummaryError(f"{output.name}: the summary just trimmed does not verify: {bad[0].message}")
     with open_summary(output) as summary:
-        return read_standing(summary, None if whole else summary.attributes["trimmed_from"], before, output)
+        return read_standing(summary, None if whole else summary.record.trimmed_from, before, output)
 
 
 def check_trimmable(path: Path, summary: Summary) -> None:
     """Raises SummaryError for what cannot be cut."""
-    wrong = next(wrong_attributes(summary.attributes), None)
-    if wrong is not None:
-        raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
-    if minor_version(summary.attributes) < 2:
-        version = summary.attributes["format_version"]
+    if summary.record.minor_version < 2:
+        version = summary.record.format_version
         raise SummaryError(
             f"{summary.name}: expected format 1.2 or later, found {version}, which does not say who stands for whom "
             "among fewer patches; compress the slide again"
@@ -97,9 +93,9 @@ def check_trimmable(path: Path, summary: Summary) -> None:
 
 
 def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> TrimResult:
-    about = summary.attributes
-    figures = (about["quality"]["coverage"], about["verdict"]["verdict"])
-    return TrimResult(summary.name, about["patches"], trimmed_from, bytes_in, output.stat().st_size, *figures)
+    record = summary.record
+    figures = (record.quality.coverage, record.verdict.verdict if record.verdict else "")
+    return TrimResult(summary.name, record.patches, trimmed_from, bytes_in, output.stat().st_size, *figures)
 
 
 def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, bytes]:
@@ -112,14 +108,14 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
     draws = draws.cut(keep)
     pixels = cut_pixels(summary, keep)
     representative, similarity = before.of(keep)
-    side = summary.attributes["patch"]["patch_size"]
+    side = summary.record.patch.patch_size
     files = {name: summary.read(name) for name in summary.members if stays_unchanged(name)}
     files |= encode_kept(kept, pixels, side)
     files |= encode_tissue(TissueMap(tissue.coords, representative, similarity, tissue.cluster, cut))
     files |= encode_draws(draws)
     about = describe_cut(summary, kept, similarity, draws, models)
     if isinstance(pixels, SourceTiles):
-        about["pixels"] = {**summary.attributes["pixels"], "tiles": len(pixels.streams)}
+        about["pixels"] = {"mode": "source", "tiles": len(pixels.streams)}
     root = parse_json(summary.read(ROOT))
     root["attributes"]["wsisum"] = {**summary.attributes, **about, "members": list_members(files)}
     return {**files, ROOT: json.dumps(root, separators=(",", ":"), allow_nan=False).encode()}
@@ -157,7 +153,8 @@ def describe_cut(
     summary: Summary, kept: PatchArrays, similarity: np.ndarray, draws: Draws, models: ModelFinders
 ) -> dict[str, Any]:
     """The attributes that are others than before."""
-    about, tissue, keep = summary.attributes, summary.tissue, len(kept.coords)
+    record, tissue, keep = summary.record, summary.tissue, len(kept.coords)
+    assert record.verdict is not None  # of format 1.2 and later, which alone is trimmed
     features = kept.features.astype(np.float32)
     quality = measure(
         WeightedPatches(features, kept.weights, kept.counts, kept.cluster),
@@ -165,19 +162,19 @@ def describe_cut(
         summary.embedding,
         tissue.cluster,
     )
-    size, mpp = about["patch"]["patch_size_level0"], about["source"]["mpp"]
-    at_hand = slide_models(about, models)
+    size, mpp = record.patch.patch_size_level0, record.source.mpp
+    at_hand = slide_models(record, models)
     unknown = {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
     embedded = embedding_figures(at_hand, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
-    target = about["options"].get("target") if about["target_reached"] is not None else None
+    target = record.options.target if record.target_reached is not None else None
     return {
         "patches": keep,
-        "trimmed_from": about["trimmed_from"] or about["patches"],
+        "trimmed_from": record.trimmed_from or record.patches,
         "quality": measured,
         "target_reached": None if target is None else quality.coverage >= target,
         "guarantee": guaranteed(tissue.coords, size, mpp, similarity),
-        **describe_standing(measured, draws, keep, stored_thresholds(about["verdict"]["thresholds"])),
+        **describe_standing(measured, draws, keep, stored_thresholds(record.verdict.thresholds.model_dump())),
     }
 
 

@@ -1,357 +1,385 @@
-"""What the attributes of a summary must hold: names, types, ranges. docs/summary.schema.json says the same to others.
+"""The attributes of a summary as typed models: the source of their validation, the JSON Schema and the tables of keys.
 
-Only what readers rely on is listed; more may stand there, as later minor versions of the format add to it.
+A model lists what this version writes. Readers ignore further keys, which later minor versions add; the schema
+forbids them. `REQUIRED_SINCE` says which keys a minor version added.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from wsisum_cli.selection.budget import BOUNDS
-from wsisum_cli.tissue.artefacts import KINDS
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-MISSING = object()
-LARGEST = 1e300  # above it, whole numbers are none that arithmetic can take
+from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard
+
 LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
-MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
-MAX_TILES = 64  # that a patch spans in one direction
-MAX_COUNT = 2**53  # JSON numbers are exact up to here
+MAX_POSITIONS = 20  # of broken tiles
 
+Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Side = Annotated[int, Field(ge=1, le=8192)]  # px of a patch or a tile; a reader makes room for its square
+Positive = Annotated[float, Field(gt=1e-9, lt=1e9)]
+Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
+Share = Annotated[float, Field(ge=0, le=1.000001)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+Figure = Literal[
+    "coverage",
+    "coverage_p05",
+    "coverage_min",
+    "weighted_cosine",
+    "composition",
+    "reconstruction",
+    "embedding_cosine",
+    "slide_cosine",
+]
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value, and how messages call it."""
-
-    name: str
-    fits: Callable[[Any], bool]
-
-
-def is_number(value: Any) -> bool:
-    """Finite, and no bool, which Python counts among the integers."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
-
-
-def whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def is_version(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", value) is not None
-
-
-def is_member(value: Any) -> bool:
-    return isinstance(value, dict) and COUNT.fits(value.get("bytes")) and is_sha256(value.get("sha256"))
-
-
-def is_ascending(value: Any) -> bool:
-    sizes = isinstance(value, list) and bool(value) and all(map(SIZE.fits, value))
-    return sizes and all(low < high for low, high in pairwise(value))
-
-
-def is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
-
-
-def one_of(*values: Any) -> Kind:
-    return Kind(f"one of {', '.join(map(str, values))}", lambda value: type(value) in (str, int) and value in values)
-
-
-TEXT = Kind("text", lambda value: isinstance(value, str))
-TEXT_OR_NULL = Kind("text or null", lambda value: value is None or isinstance(value, str))
-VERSION = Kind("a version", is_version)
-YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
-YES_NO_OR_NULL = Kind("true, false or null", lambda value: value is None or isinstance(value, bool))
-COUNT = Kind("a whole number", whole(0, MAX_COUNT))
-SIZE = Kind("a whole number above 0", whole(1, 2**31 - 1))
-SIDE = Kind(f"a whole number of px from 1 to {MAX_SIDE}", whole(1, MAX_SIDE))
-POSITIVE = Kind("a number above 0", lambda value: is_number(value) and 1e-9 < value < 1e9)
-COSINE = Kind("a number from -1 to 1", lambda value: is_number(value) and abs(value) <= 1 + 1e-6)
-SHA256 = Kind("a SHA-256 in lower-case hex", is_sha256)
-COSINE_OR_NULL = Kind("a number from -1 to 1, or null", lambda value: value is None or COSINE.fits(value))
-OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-OBJECT_OR_NULL = Kind("an object or null", lambda value: value is None or isinstance(value, dict))
-LIST = Kind("a list", lambda value: isinstance(value, list))
-SHARE = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1 + 1e-6)
-SIZE_OR_NULL = Kind("a whole number above 0, or null", lambda value: value is None or SIZE.fits(value))
-ASCENDING = Kind("a list of ascending whole numbers above 0", lambda value: is_ascending(value))
-NUMBERS = Kind("an object of numbers", lambda value: isinstance(value, dict) and all(map(is_number, value.values())))
-THRESHOLDS = Kind(
-    "an object of pairs of percentiles",
-    lambda value: isinstance(value, dict) and all(map(is_pair, value.values())),
-)
-MEMBERS = Kind(
-    "an object of members with bytes and sha256",
-    lambda value: isinstance(value, dict) and bool(value) and all(map(is_member, value.values())),
-)
-
-REQUIRED: dict[str, Kind] = {
-    "format_version": VERSION,
-    "disclaimer": TEXT,
-    "source.name": TEXT,
-    "source.bytes": COUNT,
-    "source.files": SIZE,
-    "source.sha256": SHA256,
-    "source.vendor": TEXT,
-    "source.scanner": TEXT_OR_NULL,
-    "source.reader": TEXT,
-    "source.width": SIZE,
-    "source.height": SIZE,
-    "source.mpp": POSITIVE,
-    "source.mpp_source": TEXT,
-    "tissue_patches": SIZE,
-    "patches": SIZE,
-    "patch.patch_size": SIDE,
-    "patch.patch_size_level0": SIZE,
-    "patch.mpp": POSITIVE,
-    "patch.aligned": YES_OR_NO,
-    "patch.reading.level": COUNT,
-    "patch.reading.shrink": one_of(1, 2, 4, 8),
-    "patch.reading.scale": POSITIVE,
-    "patch.reading.side": SIDE,
-    "patch.reading.patch_size": SIDE,
-    "patch.reading.tile_width": SIDE,
-    "patch.reading.tile_height": SIDE,
-    "patch.reading.width": SIZE,
-    "patch.reading.height": SIZE,
-    "pixels.mode": one_of("source", "jpeg"),
-    "encoder.name": TEXT,
-    "provider": TEXT,
-    "features.origin": one_of("computed", "given"),
-    "quality.coverage": COSINE,
-    "quality.coverage_p05": COSINE,
-    "quality.coverage_min": COSINE,
-    "quality.weighted_cosine": COSINE,
-    "options": OBJECT,
-    "broken_tiles.count": COUNT,
-    "broken_tiles.positions": LIST,
-    "versions": OBJECT,
-    "members": MEMBERS,
+#: Minor version -> the keys that it added and requires.
+REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
+    0: ("members",),
+    1: ("summarizer", "slide_encoder", "quality.reconstruction", "quality.embedding_cosine"),
+    2: (
+        *("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached"),
+        *("quality.composition", "quality.slide_cosine"),
+        *("options.draws", "options.thresholds", "options.max_bytes", "options.target"),
+    ),
 }
 
-#: What is required besides, where an attribute has a certain value.
-REQUIRED_WHERE: dict[tuple[str, str], dict[str, Kind]] = {
-    ("pixels.mode", "source"): {"pixels.tiles": SIZE},
-    ("pixels.mode", "jpeg"): {"pixels.quality": COUNT, "pixels.subsampling": TEXT},
-    ("features.origin", "computed"): {
-        "encoder.sha256": SHA256,
-        "encoder.dims": SIZE,
-        "encoder.patch_size": SIDE,
-        "encoder.mpp": POSITIVE,
-    },
-    ("features.origin", "given"): {"features.sha256": SHA256, "features.left_out": COUNT},
+#: Of these, null is a value.
+NULLABLE = {
+    *("summarizer", "slide_encoder", "quality.reconstruction", "quality.embedding_cosine", "quality.slide_cosine"),
+    *("trimmed_from", "target_reached", "options.max_bytes", "options.target"),
 }
-
-#: What format 1.1 requires besides: the models that see whole slides, and how well one makes the rest again.
-REQUIRED_SINCE_1_1: dict[str, Kind] = {
-    "summarizer": OBJECT_OR_NULL,
-    "slide_encoder": OBJECT_OR_NULL,
-    "quality.reconstruction": COSINE_OR_NULL,
-    "quality.embedding_cosine": COSINE_OR_NULL,
-}
-
-#: What format 1.2 requires besides: figures that say more, and what they are held against.
-REQUIRED_SINCE_1_2: dict[str, Kind] = {
-    "quality.composition": SHARE,
-    "quality.slide_cosine": COSINE_OR_NULL,
-    "draws.keep": ASCENDING,
-    "draws.models": LIST,
-    "draws.count": COUNT,
-    "draws.model_count": COUNT,
-    "draws.seed": COUNT,
-    "verdict.verdict": one_of("PASS", "REVIEW", "FAIL"),
-    "verdict.percentiles": OBJECT,
-    "verdict.reasons": LIST,
-    "verdict.thresholds.percentiles": THRESHOLDS,
-    "verdict.thresholds.values": NUMBERS,
-    "guarantee.cosine": COSINE,
-    "guarantee.area_mm2": POSITIVE,
-    "guarantee.areas_mm2": OBJECT,
-    "trimmed_from": SIZE_OR_NULL,
-    "bound": one_of(*BOUNDS),
-    "target_reached": YES_NO_OR_NULL,
-}
-
-#: What is required of these models where they are not null.
-REQUIRED_OF_MODELS: dict[str, dict[str, Kind]] = {
-    "summarizer": {"name": TEXT, "sha256": SHA256, "dims": SIZE, "embedding_dims": SIZE, "provider": TEXT},
-    "slide_encoder": {
-        "name": TEXT,
-        "sha256": SHA256,
-        "dims": SIZE,
-        "embedding_dims": SIZE,
-        "prototypes": SIZE,
-        "provider": TEXT,
-    },
-}
+#: Attributes that are one of several models; pydantic says in paths which of them it tried.
+UNIONS = frozenset({"pixels", "features", "encoder"})
 
 
-def look_up(attributes: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path. Raises KeyError."""
-    value: Any = attributes
-    for name in path.split("."):
-        if not isinstance(value, dict):
-            raise KeyError(path)
-        value = value[name]
-    return value
+class Section(BaseModel):
+    """An object among the attributes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-def found(attributes: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, `MISSING` where there is none."""
-    try:
-        return look_up(attributes, path)
-    except KeyError:
-        return MISSING
+class Source(Section):
+    """The slide that a summary was made from."""
+
+    name: str = Field(pattern=r"^[^/\\]*$", description="file name, or what the manifest calls the slide; never a path")
+    bytes: Count = Field(description="size of all files of the slide")
+    files: Size = Field(description="number of files")
+    sha256: Sha256 = Field(description="of all files, one after the other")
+    vendor: str = Field(description="of the scanner or the file format")
+    scanner: str | None = Field(description="model, never a serial number; null where the file does not say")
+    reader: str = Field(description="library and version that decoded the pixels")
+    width: Size = Field(description="level-0 px")
+    height: Size = Field(description="level-0 px")
+    mpp: Positive = Field(description="µm per level-0 px")
+    mpp_source: str = Field(description="where the pixel size was found; `given` by the user")
 
 
-def wrong_attributes(attributes: Any) -> Iterator[str]:
-    """What is missing, of another kind than required, or contradicts another attribute; the first of these kinds."""
-    if not isinstance(attributes, dict):
-        yield "the attributes are not an object"
-        return
-    wrong = list(of_wrong_kind(attributes, required(attributes)))
-    wrong = wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
-    yield from wrong or wrong_artefacts(attributes)
+class Reading(Section):
+    """How patches are read from the slide."""
+
+    level: Count = Field(description="level of the slide; 0 is the finest")
+    shrink: Literal[1, 2, 4, 8] = Field(description="by which JPEG decoding divides each side")
+    scale: Positive = Field(description="level-0 px per px read")
+    side: Side = Field(description="px read for one patch")
+    patch_size: Side = Field(description="px after resizing")
+    tile_width: Side = Field(description="px read")
+    tile_height: Side = Field(description="px read")
+    width: Size = Field(description="px read, of the whole level")
+    height: Size = Field(description="px read, of the whole level")
 
 
-def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
-    """All that attributes of this version, mode, origin and these models must hold."""
-    kinds = dict(REQUIRED)
-    for (path, value), more in REQUIRED_WHERE.items():
-        kinds |= more if found(attributes, path) == value else {}
-    if knows_models(attributes):
-        kinds |= REQUIRED_SINCE_1_1
-        for name, more in REQUIRED_OF_MODELS.items():
-            if isinstance(attributes.get(name), dict):
-                kinds |= {f"{name}.{path}": kind for path, kind in more.items()}
-    return kinds | (REQUIRED_SINCE_1_2 if minor_version(attributes) >= 2 else {})
+class Patch(Section):
+    """The geometry of a patch."""
+
+    patch_size: Side = Field(description="px, as the encoder sees it")
+    patch_size_level0: Size = Field(description="level-0 px")
+    mpp: Positive = Field(description="µm per px of a patch")
+    aligned: bool = Field(description="whether every patch ends where tiles end")
+    reading: Reading = Field(description="how patches are cut from the slide")
 
 
-def knows_models(attributes: Mapping[str, Any]) -> bool:
-    """Whether the format is that of 1.1 or later, which record a summarizer and a slide encoder."""
-    return minor_version(attributes) >= 1
+class SourcePixels(Section):
+    """Pixels stored as the scanner's own tiles."""
+
+    mode: Literal["source"] = Field(description="the scanner's JPEG tiles, byte for byte")
+    tiles: Size = Field(description="T, the number of tiles")
 
 
-def minor_version(attributes: Mapping[str, Any]) -> int:
-    """The second number of the format's version; 0 where there is none."""
-    version = attributes.get("format_version")
-    return int(version.split(".")[1]) if isinstance(version, str) and is_version(version) else 0
+class JpegPixels(Section):
+    """Pixels stored as one new JPEG a patch."""
+
+    mode: Literal["jpeg"] = Field(description="each patch encoded once")
+    quality: int = Field(ge=1, le=100, description="of the JPEG encoder")
+    subsampling: Literal["4:4:4"] = Field(description="chroma is not subsampled")
+    feature_cosine_mean: Cosine | None = Field(None, description="features before to features after encoding, mean")
+    feature_cosine_min: Cosine | None = Field(None, description="the least of these cosines")
 
 
-def model_used(attributes: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """The card of the `summarizer` or `slide_encoder`; None where none was used. Needs attributes that are in order."""
-    card: dict[str, Any] | None = attributes[name] if knows_models(attributes) else None
-    return card
+class EncoderCard(Card):
+    """The card of the encoder that made the features."""
+
+    sha256: Sha256 = Field(description="of the ONNX file")
 
 
-def wrong_geometry(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """The same of `patch` alone: whether patches can be put together from tiles by it."""
-    kinds = {path: kind for path, kind in REQUIRED.items() if path.startswith("patch.")}
-    yield from list(of_wrong_kind(attributes, kinds)) or wrong_reading(attributes)
+class NamedEncoder(Section):
+    """All that is known of an encoder whose features were given."""
+
+    name: str = Field(description="as the file of features calls it")
 
 
-def of_wrong_kind(attributes: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[str]:
-    for path, kind in kinds.items():
-        value = found(attributes, path)
-        if value is MISSING:
-            yield f"{path} is missing"
-        elif not kind.fits(value):
-            yield f"{path} is not {kind.name}"
+class UsedSummarizer(SummarizerCard):
+    """The card of the summarizer that was used, and what ran it."""
+
+    provider: Provider = Field(description="what ran it")
 
 
-def wrong_reading(attributes: Mapping[str, Any]) -> Iterator[str]:
-    patch, reading = attributes["patch"], attributes["patch"]["reading"]
-    if reading["patch_size"] != patch["patch_size"]:
-        yield "patch.reading.patch_size is not patch.patch_size"
-    if abs(reading["side"] * reading["scale"] - patch["patch_size_level0"]) > 0.501 * reading["scale"]:
-        yield "patch.reading.side does not cover patch.patch_size_level0"
-    if reading["side"] > MAX_TILES * min(reading["tile_width"], reading["tile_height"]):
-        yield f"a patch spans more than {MAX_TILES} tiles"
+class UsedSlideEncoder(SlideEncoderCard):
+    """The card of the slide encoder that was used, and what ran it."""
+
+    provider: Provider = Field(description="what ran it")
 
 
-def contradictions(attributes: Mapping[str, Any]) -> Iterator[str]:
-    patch = attributes["patch"]
-    mpp = attributes["source"]["mpp"] * patch["patch_size_level0"] / patch["patch_size"]
-    if abs(patch["mpp"] / mpp - 1) > 1e-6:
-        yield f"patch.mpp is {patch['mpp']:g}, by source.mpp and the patch's sizes it is {mpp:g}"
-    if attributes["patches"] > attributes["tissue_patches"]:
-        yield "more patches are kept than there is tissue"
-    computed = attributes["features"]["origin"] == "computed"
-    if computed and attributes["encoder"]["patch_size"] != patch["patch_size"]:
-        yield "patch.patch_size is not the encoder's"
+class ComputedFeatures(Section):
+    """Features that `encoder` made of the slide."""
+
+    origin: Literal["computed"] = Field(description="made from the slide by `encoder`")
 
 
-def wrong_since_1_2(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """A figure of a slide encoder that was not used; fewer patches before a summary was cut down than after."""
-    if minor_version(attributes) < 2:
-        return
-    before, used = attributes["trimmed_from"], attributes["slide_encoder"] is not None
-    known = attributes["quality"]["slide_cosine"] is not None
-    if known != used and (known or before is None):
-        yield "quality.slide_cosine is there without a slide encoder, or not there with one"
-    if before is not None and before <= attributes["patches"]:
-        yield f"trimmed_from is {before}, and there are {attributes['patches']} patches"
+class GivenFeatures(Section):
+    """Features that came from a file."""
+
+    origin: Literal["given"] = Field(description="taken from a file of features")
+    encoder: str = Field(description="as the file calls it")
+    sha256: Sha256 = Field(description="of the file")
+    left_out: Count = Field(description="rows of the file that were not used")
+    tissue_share: Share | None = Field(None, description="how much of the tissue lies in the patches of the file")
+    encoder_sha256: Sha256 | None = Field(None, description="of the encoder that made them, where the file says so")
+    patch_encoder_sha256: Sha256 = Field(description="of the encoder whose patch size the stored patches have")
 
 
-def wrong_models(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """Figures of a summarizer that was not used, or the lack of them; models of other features."""
-    if not knows_models(attributes):
-        return
-    quality, summarizer = attributes["quality"], attributes["summarizer"]
-    trimmed = attributes.get("trimmed_from") is not None  # perhaps where no model was at hand
-    if (summarizer is None) != (quality["embedding_cosine"] is None) and not (trimmed and summarizer is not None):
-        yield "quality.embedding_cosine is there without a summarizer, or not there with one"
-    if summarizer is None and quality["reconstruction"] is not None:
-        yield "quality.reconstruction is there without a summarizer"
-    yield from wrong_since_1_2(attributes)
-    dims = attributes["encoder"].get("dims")
-    for name in REQUIRED_OF_MODELS:
-        card = attributes[name]
-        if card is not None and dims not in (None, card["dims"]):
-            yield f"{name}.dims is {card['dims']}, encoder.dims {dims}"
+class Quality(Section):
+    """Figures of the kept patches."""
+
+    coverage: Cosine = Field(description="mean over the tissue of the cosine to the patch that stands for it")
+    coverage_p05: Cosine = Field(description="their 5th percentile")
+    coverage_min: Cosine = Field(description="their minimum")
+    weighted_cosine: Cosine = Field(description="weighted mean of the kept features to the mean of all")
+    composition: Share | None = Field(
+        None, description="half the sum over clusters of the difference between their share of tissue and of counts"
+    )
+    reconstruction: Cosine | None = Field(
+        None,
+        description="candidates that were not kept: features the summarizer makes from the kept patches to the true "
+        "ones, mean; null without a summarizer and where all candidates were kept",
+    )
+    embedding_cosine: Cosine | None = Field(
+        None, description="the summarizer's embedding of the kept patches to that of all candidates; null without one"
+    )
+    slide_cosine: Cosine | None = Field(
+        None, description="the slide encoder's embedding of the kept patches to that of all tissue; null without one"
+    )
 
 
-#: What is required of `artefacts` where it is there; before it was, nobody looked.
-REQUIRED_OF_ARTEFACTS: dict[str, Kind] = {
-    "artefacts.count": COUNT,
-    "artefacts.kinds": OBJECT,
-    "artefacts.looked_at": COUNT,
-    "artefacts.ignored": YES_OR_NO,
-}
+class Options(Section):
+    """What the user chose, as far as it decides the bytes; null stands for the default."""
+
+    keep: int | None = Field(ge=1, description="patches asked for")
+    max_bytes: int | None = Field(None, ge=1, description="largest size of the file")
+    target: float | None = Field(None, gt=0, le=1, description="coverage asked for")
+    selector: str = Field(description="how patches are picked")
+    rare: float | None = Field(None, ge=0, le=0.5, description="share of the kept patches for rare tissue")
+    seed: int = Field(description="seed of all random draws")
+    candidates: int = Field(ge=1, description="most candidates")
+    clusters: int = Field(ge=1, description="clusters from which candidates are drawn")
+    pixels: Literal["auto", "source", "jpeg"] = Field(description="how pixels are stored")
+    quality: int = Field(ge=1, le=100, description="of the JPEG encoder")
+    artefacts: Literal["guard", "keep"] | None = Field(None, description="what is done with artefacts")
+    patch_size_level0: int | None = Field(ge=1, description="of given features whose file does not say")
+    draws: int | None = Field(None, ge=1, description="random draws to compare with")
+    thresholds: list[str] | None = Field(None, description="of the verdict, where they are not the default")
+    mask_sha256: Sha256 | None = Field(description="of the user's tissue mask")
 
 
-def wrong_artefacts(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """Kinds that are none, or do not add up to their count."""
-    if "artefacts" not in attributes:
-        return
-    wrong = list(of_wrong_kind(attributes, REQUIRED_OF_ARTEFACTS))
-    yield from wrong
-    if not wrong:
-        artefacts = attributes["artefacts"]
-        counts = artefacts["kinds"]
-        if not all(name in KINDS[1:] and SIZE.fits(count) for name, count in counts.items()):
-            yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}, or counts that are none"
-        elif sum(counts.values()) != artefacts["count"] or artefacts["count"] > artefacts["looked_at"]:
-            yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+class BrokenTiles(Section):
+    """Tiles of the slide that could not be read."""
+
+    count: Count = Field(description="number of them")
+    positions: list[Annotated[list[Count], Field(min_length=3, max_length=3)]] = Field(
+        max_length=MAX_POSITIONS, description="level, column and row of the first of them"
+    )
 
 
-def artefacts_found(attributes: Mapping[str, Any]) -> int:
-    """How many arrays `artefact/*` list; 0 before there were such. Needs attributes that are in order."""
-    return int(attributes["artefacts"]["count"]) if "artefacts" in attributes else 0
+class Artefacts(Section):
+    """Patches that show no tissue worth keeping."""
+
+    count: Count = Field(description="A, patches listed in `artefact/coords` and `artefact/kind`")
+    kinds: dict[str, Size] = Field(description="how many of each kind")
+    looked_at: Count = Field(description="patches that were judged")
+    ignored: bool = Field(description="whether they stay tissue because hardly anything else is there")
 
 
-def little_tissue(attributes: Mapping[str, Any]) -> str:
-    """That given features are of little of the tissue, in words; empty where they are not. Needs what is in order."""
-    share = attributes["features"].get("tissue_share")  # since 1.2, and of given ones alone
-    if not is_number(share) or share >= LITTLE_TISSUE:
+class MemberEntry(Section):
+    """One member of the container."""
+
+    bytes: Count = Field(description="size")
+    sha256: Sha256 = Field(description="of its bytes")
+
+
+class Draws(Section):
+    """The random draws that the figures are compared with."""
+
+    keep: list[Size] = Field(min_length=1, description="numbers of patches drawn, ascending; the last is K")
+    models: list[Figure] = Field(description="figures of `reference/model_draws`")
+    count: Count = Field(description="draws of `reference/draws`")
+    model_count: Count = Field(description="draws of `reference/model_draws`")
+    seed: Count = Field(description="seed of the draws")
+
+
+class Thresholds(Section):
+    """What a verdict asks for."""
+
+    percentiles: dict[Figure, Annotated[list[int | float], Field(min_length=2, max_length=2)]] = Field(
+        description="percentile from which a figure passes, and below which it fails"
+    )
+    values: dict[Figure, int | float] = Field(description="what a figure must reach")
+
+
+class Verdict(Section):
+    """What the figures come to."""
+
+    verdict: Literal["PASS", "REVIEW", "FAIL"] = Field(description="the worst of all figures")
+    percentiles: dict[Figure, Annotated[int, Field(ge=0, le=100)] | None] = Field(
+        description="share of random draws that do not do better, in whole percent; null where there are no draws"
+    )
+    reasons: list[str] = Field(description="what does not pass")
+    thresholds: Thresholds = Field(description="by which the verdict was reached")
+
+
+class Guarantee(Section):
+    """The smallest area of tissue that is certainly represented."""
+
+    cosine: Cosine = Field(description="the 5th percentile of coverage")
+    area_mm2: Positive = Field(description="every connected tissue area of this size has a patch within `cosine`")
+    areas_mm2: dict[str, Annotated[float, Field(gt=0)]] = Field(description="the same for round cosines")
+
+
+def _encoder_kind(value: Any) -> str:
+    return "card" if isinstance(value, Card) or (isinstance(value, dict) and "sha256" in value) else "named"
+
+
+class Attributes(Section):
+    """The object `wsisum` among the attributes of the root's zarr.json."""
+
+    format_version: str = Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="MAJOR.MINOR")
+    disclaimer: str = Field(description="what a summary is not for")
+    source: Source = Field(description="the slide that the summary was made from")
+    tissue_patches: Size = Field(description="N")
+    patch: Patch = Field(description="geometry of a patch")
+    encoder: Annotated[
+        Annotated[EncoderCard, Tag("card")] | Annotated[NamedEncoder, Tag("named")],
+        Discriminator(_encoder_kind),
+    ] = Field(description="the card of the encoder; its name alone where features were given")
+    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider", "none"] = Field(
+        description="what ran the encoder; `none` where features were given"
+    )
+    features: ComputedFeatures | GivenFeatures = Field(discriminator="origin", description="where features come from")
+    options: Options = Field(description="what the user chose, as far as it decides the bytes; null: the default")
+    broken_tiles: BrokenTiles = Field(description="tiles of the slide that could not be read")
+    artefacts: Artefacts | None = Field(None, description="patches of no tissue; missing where nobody looked")
+    versions: dict[str, str] = Field(description="of the libraries that can change the bytes")
+    summarizer: UsedSummarizer | None = Field(None, description="the summarizer's card; null where none was used")
+    slide_encoder: UsedSlideEncoder | None = Field(
+        None, description="the slide encoder's card; null where none was used"
+    )
+    draws: Draws | None = Field(None, description="random draws that the figures are compared with")
+    verdict: Verdict | None = Field(None, description="what the figures come to")
+    guarantee: Guarantee | None = Field(None, description="the smallest area of tissue that is certainly represented")
+    trimmed_from: Size | None = Field(None, description="K before the summary was first trimmed; null where it was not")
+    patches: Size = Field(description="K")
+    bound: Literal["auto", "keep", "max_bytes", "target", "tissue", "most"] | None = Field(
+        None, description="what decided on K when the slide was summarized"
+    )
+    target_reached: bool | None = Field(
+        None, description="whether coverage is at least `options.target`; null where none was asked for"
+    )
+    pixels: SourcePixels | JpegPixels = Field(discriminator="mode", description="how pixels are stored")
+    quality: Quality = Field(description="figures of the kept patches, of what is stored")
+    members: dict[str, MemberEntry] = Field(
+        default_factory=dict, min_length=1, description="each member but the root's zarr.json"
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys that are set, JSON-able, in the order of the fields."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def minor_version(self) -> int:
+        """The second number of the format's version."""
+        return minor_version(self.format_version)
+
+    @property
+    def encoder_card(self) -> Card | None:
+        """The encoder's card; None where features were given."""
+        return self.encoder if isinstance(self.encoder, Card) else None
+
+    @property
+    def features_are_given(self) -> bool:
+        """Whether the features came from a file."""
+        return isinstance(self.features, GivenFeatures)
+
+    @property
+    def features_encoder(self) -> str | None:
+        """The sha256 of the encoder that made the features; None where nobody knows."""
+        if isinstance(self.features, GivenFeatures):
+            return self.features.encoder_sha256
+        return self.encoder_card.sha256 if self.encoder_card is not None else None
+
+    @property
+    def used_models(self) -> dict[str, UsedSummarizer | UsedSlideEncoder]:
+        """The cards of the models that saw the whole slide, by kind; without those that were not used."""
+        found = {"summarizer": self.summarizer, "slide_encoder": self.slide_encoder}
+        return {name: card for name, card in found.items() if card is not None}
+
+    @property
+    def artefact_count(self) -> int:
+        """How many patches the arrays `artefact/*` list; 0 where nobody looked."""
+        return 0 if self.artefacts is None else self.artefacts.count
+
+
+def minor_version(format_version: Any) -> int:
+    """The second number of a format's version; 0 where there is none."""
+    found = re.fullmatch(r"[0-9]{1,4}\.([0-9]{1,4})", format_version) if isinstance(format_version, str) else None
+    return int(found[1]) if found else 0
+
+
+def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
+    """The attributes as read from JSON. Raises pydantic's ValidationError."""
+    return Attributes.model_validate_json(json.dumps(without_later(raw)), strict=True)
+
+
+def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes without keys that mean nothing in their version, because a later one added them."""
+    known = minor_version(raw.get("format_version"))
+    later = [path for minor, paths in REQUIRED_SINCE.items() if minor > known for path in paths]
+    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
+    for path in later:
+        *parents, name = path.split(".")
+        section = copied.get(parents[0]) if parents else copied
+        if isinstance(section, dict):
+            section.pop(name, None)
+    return copied
+
+
+def warn_of_little_tissue(features: ComputedFeatures | GivenFeatures) -> str:
+    """A warning where given features cover little of the tissue; empty where they do not."""
+    share = features.tissue_share if isinstance(features, GivenFeatures) else None
+    if share is None or share >= LITTLE_TISSUE:
         return ""
     return (
-        f"the given features are of {share:.0%} of the tissue, for which alone the summary stands; are they complete?"
+        f"the given features cover {share:.0%} of the tissue; the summary stands for that part only: are they complete?"
     )

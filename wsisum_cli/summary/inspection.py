@@ -6,53 +6,115 @@ import os
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from wsisum_cli.errors import SummaryError
-from wsisum_cli.quality.random_draws import BY_FEATURES, BY_MODELS
-from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, wrong_attributes
+from wsisum_cli.summary.attributes import (
+    Artefacts,
+    Attributes,
+    BrokenTiles,
+    ComputedFeatures,
+    Draws,
+    EncoderCard,
+    GivenFeatures,
+    Guarantee,
+    JpegPixels,
+    NamedEncoder,
+    Options,
+    Patch,
+    Quality,
+    Source,
+    SourcePixels,
+    UsedSlideEncoder,
+    UsedSummarizer,
+    Verdict,
+)
 from wsisum_cli.summary.reader import Summary
 
-#: Attributes that format 1.2 added.
-SINCE_1_2 = ("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached")
+
+class StoredPatch(BaseModel):
+    """One kept patch; `number` is its rank by weight, from 1, and `picked` its rank in the order of picking."""
+
+    number: int
+    picked: int
+    x: int  # level-0 px
+    y: int
+    weight: float
+    stands_for: int  # tissue patches
+    cluster: int
 
 
-def facts(summary: Summary) -> dict[str, Any]:
-    """Its attributes with the list of members left out, its own size and the ratio to the source's added.
+class Inspection(BaseModel):
+    """What `inspect --json` says of a summary. What an older format does not know is None.
 
-    The keys are stable; `pixels` is the mode alone, all about it stands in `pixel_storage`. What an older format does
-    not know is None: models that see whole slides and their figures in 1.0, the verdict and what it needs before 1.2;
-    `artefacts` where nobody looked.
+    The keys are stable: those of the attributes without `members`, with `pixels` the mode alone, and more.
     """
-    wrong = next(wrong_attributes(summary.attributes), None)
-    if wrong is not None:
-        raise SummaryError(f"{summary.name}: {wrong}; run wsisum verify on it")
+
+    model_config = ConfigDict(frozen=True)
+
+    summarizer: UsedSummarizer | None
+    slide_encoder: UsedSlideEncoder | None
+    draws: Draws | None
+    verdict: Verdict | None
+    guarantee: Guarantee | None
+    trimmed_from: int | None
+    bound: str | None
+    target_reached: bool | None
+    artefacts: Artefacts | None
+    format_version: str
+    disclaimer: str
+    source: Source
+    tissue_patches: int
+    patch: Patch
+    encoder: EncoderCard | NamedEncoder
+    provider: str
+    features: ComputedFeatures | GivenFeatures
+    options: Options
+    broken_tiles: BrokenTiles
+    versions: dict[str, str]
+    patches: int
+    pixels: str
+    quality: Quality
+    pixel_storage: SourcePixels | JpegPixels
+    patch_size_level0: int
+    bytes: int
+    ratio: float  # of the slide's size to the summary's
+    kept: list[StoredPatch]
+
+    def as_json(self) -> dict[str, Any]:
+        """All keys, JSON-able."""
+        return self.model_dump(mode="json", exclude_unset=True) | {"quality": self.quality.model_dump(mode="json")}
+
+
+def inspect_summary(summary: Summary) -> Inspection:
+    """Everything that `inspect` says. Raises SummaryError where the attributes are not in order."""
+    record = summary.record
     size = summary.file.seek(0, os.SEEK_END)
-    return {
-        **dict.fromkeys((*REQUIRED_OF_MODELS, *SINCE_1_2, "artefacts")),
-        **summary.provenance,
-        "quality": {**dict.fromkeys((*BY_FEATURES, *BY_MODELS)), **summary.attributes["quality"]},
-        "pixels": summary.attributes["pixels"]["mode"],
-        "pixel_storage": summary.attributes["pixels"],
-        "patch_size_level0": summary.attributes["patch"]["patch_size_level0"],
-        "bytes": size,
-        "ratio": round(summary.attributes["source"]["bytes"] / size, 2),
-    }
+    shared = {name: getattr(record, name) for name in Inspection.model_fields if name in Attributes.model_fields}
+    return Inspection(
+        **shared
+        | {
+            "pixels": record.pixels.mode,
+            "pixel_storage": record.pixels,
+            "patch_size_level0": record.patch.patch_size_level0,
+            "bytes": size,
+            "ratio": round(record.source.bytes / size, 2),
+            "kept": kept_patches(summary),
+        }
+    )
 
 
-def kept_patches(summary: Summary) -> list[dict[str, Any]]:
-    """The kept patches, heaviest first: number from 1, in which turn it was picked, x, y in level-0 px, weight, tissue
-    patches that it stands for, cluster.
-    """
+def kept_patches(summary: Summary) -> list[StoredPatch]:
+    """The kept patches, heaviest first."""
     order = np.argsort(-summary.weights, kind="stable")
     return [
-        {
-            "number": number,
-            "picked": row + 1,
-            "x": int(summary.coords[row, 0]),
-            "y": int(summary.coords[row, 1]),
-            "weight": round(float(summary.weights[row]), 6),
-            "stands_for": int(summary.counts[row]),
-            "cluster": int(summary.cluster[row]),
-        }
+        StoredPatch(
+            number=number,
+            picked=row + 1,
+            x=int(summary.coords[row, 0]),
+            y=int(summary.coords[row, 1]),
+            weight=round(float(summary.weights[row]), 6),
+            stands_for=int(summary.counts[row]),
+            cluster=int(summary.cluster[row]),
+        )
         for number, row in enumerate(order.tolist(), 1)
     ]

@@ -27,7 +27,8 @@ from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
-from wsisum_cli.summary.attributes import artefacts_found, wrong_geometry
+from wsisum_cli.summary.attribute_checks import wrong_attributes, wrong_geometry
+from wsisum_cli.summary.attributes import Attributes, parse_attributes
 from wsisum_cli.summary.container import Member, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
@@ -161,6 +162,14 @@ class Summary:
         """One array by its path, None where the summary has none. Raises SummaryError."""
         return self.array(name) if f"{name}/zarr.json" in self.members else None
 
+    @cached_property
+    def record(self) -> Attributes:
+        """The attributes as typed data. Raises SummaryError where they are not what the format asks for."""
+        wrong = next(wrong_attributes(self.attributes), None)
+        if wrong is not None:
+            raise SummaryError(f"{self.name}: {wrong}; run wsisum verify on it")
+        return parse_attributes(self.attributes)
+
     @property
     def provenance(self) -> dict[str, Any]:
         """Source, patch geometry, models, options, versions and quality; see docs/format.md."""
@@ -239,17 +248,20 @@ class Summary:
             return None
         if by_models is None:
             by_models = np.empty((0, by_features.shape[-1]), np.float32)
-        said = self.attributes["draws"]
-        counts = (said["count"], said["model_count"], said["seed"])
-        return Draws(tuple(said["keep"]), by_features, tuple(said["models"]), by_models, *counts)
+        made = self.record.draws
+        if made is None:
+            raise SummaryError(f"{self.name}: draws is missing; run wsisum verify on it")
+        counts = (made.count, made.model_count, made.seed)
+        return Draws(tuple(made.keep), by_features, tuple(made.models), by_models, *counts)
 
     @cached_property
     def artefacts(self) -> Artefacts:
         """The patches that are none of tissue, and of which kinds; none where nobody looked."""
-        if not artefacts_found(self.attributes):
+        found = self.record.artefacts
+        if found is None or not found.count:
             return NO_ARTEFACTS
-        looked_at, ignored = (self.attributes["artefacts"][name] for name in ("looked_at", "ignored"))
-        return Artefacts(self.array(f"{ARTEFACT}/coords"), self.array(f"{ARTEFACT}/kind"), looked_at, ignored)
+        coords, kind = self.array(f"{ARTEFACT}/coords"), self.array(f"{ARTEFACT}/kind")
+        return Artefacts(coords, kind, found.looked_at, found.ignored)
 
     @cached_property
     def reference(self) -> Reference:
@@ -267,7 +279,7 @@ class Summary:
     @cached_property
     def patches(self) -> Patches:
         """Pixels of the kept patches: a sequence of (P, P, 3) uint8 RGB, decoded one by one."""
-        return SourcePatches(self) if self.attributes["pixels"]["mode"] == "source" else Patches(self)
+        return SourcePatches(self) if self.record.pixels.mode == "source" else Patches(self)
 
     @cached_property
     def overview(self) -> np.ndarray:

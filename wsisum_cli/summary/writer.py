@@ -16,6 +16,7 @@ from wsisum_cli.features.vectors import as_half, blocks
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.overview import is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
@@ -103,7 +104,7 @@ class Reference:
 class SummaryContents:
     """All that goes into a summary."""
 
-    attributes: Mapping[str, Any]  # as docs/format.md lists them, without `members`
+    attributes: Attributes  # without `members`
     overview: np.ndarray  # (H, W, 3) uint8
     overview_mpp: float
     kept: PatchArrays
@@ -148,7 +149,7 @@ def size_of(contents: SummaryContents) -> int:
 def encode_summary(contents: SummaryContents) -> dict[str, bytes]:
     """Every member by its name."""
     files = encode_files(contents)
-    return {**files, ROOT: encode_root({**contents.attributes, "members": list_members(files)}, contents)}
+    return {**files, ROOT: encode_root(contents, list_members(files))}
 
 
 def list_members(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -165,7 +166,7 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     reference = contents.reference
     files = encode_groups([*GROUPS, "overview"] if is_finer(contents.overview) else GROUPS)
     files |= encode_overview(contents.overview.tobytes(), contents.overview.shape)
-    files |= encode_kept(contents.kept, contents.pixels, contents.attributes["patch"]["patch_size"])
+    files |= encode_kept(contents.kept, contents.pixels, contents.attributes.patch.patch_size)
     files |= encode_tissue(contents.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
@@ -265,7 +266,7 @@ def encode_draws(draws: Draws) -> dict[str, bytes]:
     return files
 
 
-def encode_root(attributes: Mapping[str, Any], contents: SummaryContents) -> bytes:
+def encode_root(contents: SummaryContents, members: Mapping[str, Any]) -> bytes:
     """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
     shrink = max(1.0, max(contents.overview.shape[:2]) / max(portable_image(contents.overview).shape[:2]))
     pixel = contents.overview_mpp * shrink
@@ -280,8 +281,9 @@ def encode_root(attributes: Mapping[str, Any], contents: SummaryContents) -> byt
     ]
     ome = {
         "version": "0.5",
-        "multiscales": [{"name": attributes["source"]["name"], "axes": axes, "datasets": [dataset]}],
+        "multiscales": [{"name": contents.attributes.source.name, "axes": axes, "datasets": [dataset]}],
         "omero": {"channels": channels, "rdefs": {"model": "color"}},
     }
+    attributes = {**contents.attributes.as_json(), "members": members}
     root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
     return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from wsisum_cli.errors import ModelError
 from wsisum_cli.features.embedding import Tokens, cosine, embed, encode_slide
+from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SlideEncoder
@@ -17,7 +17,7 @@ from wsisum_cli.models.summarizer import Summarizer
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, judge, stored_thresholds
-from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, minor_version, model_used
+from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
@@ -28,9 +28,9 @@ WEIGHT_TOLERANCE = 1e-9
 ROUNDING = 1e-5  # of figures that follow from what is stored
 
 #: Gives the model that a card in a summary describes, None when it is not at hand.
-FindEncoder = Callable[[dict[str, Any]], Encoder | None]
-FindSummarizer = Callable[[dict[str, Any]], Summarizer | None]
-FindSlideEncoder = Callable[[dict[str, Any]], SlideEncoder | None]
+FindEncoder = Callable[[Card | NamedEncoder], Encoder | None]
+FindSummarizer = Callable[[SummarizerCard], Summarizer | None]
+FindSlideEncoder = Callable[[SlideEncoderCard], SlideEncoder | None]
 Measured = dict[str, float]
 
 
@@ -53,10 +53,10 @@ def check_figures(
     found = list(check_weights(summary))
     if not found:
         found = [*check_quality(summary, measured), *check_embeddings(summary, models, measured)]
-        if minor_version(summary.attributes) >= 2:
+        if summary.record.minor_version >= 2:
             found += check_guarantee(summary)
     yield from found
-    if minor_version(summary.attributes) < 2 or any(finding.severity == "error" for finding in found):
+    if summary.record.minor_version < 2 or any(finding.severity == "error" for finding in found):
         return None  # what the figures come to is not told by other figures
     return (yield from check_verdict(summary, measured, thresholds))
 
@@ -68,7 +68,7 @@ def check_weights(summary: Summary) -> Iterator[Finding]:
     if abs(float(summary.weights.sum()) - 1) > WEIGHT_TOLERANCE:
         yield Finding("weights", "weights do not add up", "patches/weights", "1", f"{summary.weights.sum():.6f}")
     name, expected, found = "patches/counts", counts.astype(np.float64), summary.counts.astype(np.float64)
-    if minor_version(summary.attributes) < 2:
+    if summary.record.minor_version < 2:
         name, expected, found = "patches/weights", counts / len(stand_in), summary.weights
     off = np.abs(expected - found)
     if off.max() > WEIGHT_TOLERANCE:
@@ -82,20 +82,20 @@ def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
     kept = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure(kept, summary.tissue.similarity, summary.embedding, summary.tissue.cluster))
     measured |= now
-    recorded = summary.attributes["quality"]
+    recorded = summary.record.quality
     tolerance = ROUNDING
-    if minor_version(summary.attributes) < 2:  # figures were of what was not rounded yet
+    if summary.record.minor_version < 2:  # figures were of what was not rounded yet
         tolerance = QUALITY_TOLERANCE
         del now["composition"]
     yield from compare_quality(recorded, now, "the file's own data", tolerance)
 
 
 def compare_quality(
-    recorded: Mapping[str, Any], now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
+    recorded: Quality, now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
 ) -> Iterator[Finding]:
     """None is what cannot be measured, and equals None alone."""
     for name, value in now.items():
-        stated = recorded[name]
+        stated = getattr(recorded, name)
         same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
         if not same:
             found = "null" if value is None else f"{value:.4f}"
@@ -104,18 +104,18 @@ def compare_quality(
 
 def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured) -> Iterator[Finding]:
     """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
-    size = summary.attributes["patch"]["patch_size_level0"]
+    size = summary.record.patch.patch_size_level0
     tokens = Tokens(summary.features.astype(np.float32), summary.coords, size)
     now: dict[str, float] = {}
     try:
-        at_hand = slide_models(summary.attributes, models)
-        yield from missing_models(summary.attributes, at_hand)
+        at_hand = slide_models(summary.record, models)
+        yield from missing_models(summary.record, at_hand)
         now = embedding_figures(at_hand, tokens, summary.reference)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
     measured |= now
-    stated = comparable(summary.attributes, now)
-    yield from compare_quality(summary.attributes["quality"], stated, "the kept patches", EMBEDDING_TOLERANCE)
+    stated = comparable(summary.record, now)
+    yield from compare_quality(summary.record.quality, stated, "the kept patches", EMBEDDING_TOLERANCE)
 
 
 def embedding_figures(at_hand: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
@@ -129,38 +129,38 @@ def embedding_figures(at_hand: SlideModels, kept: Tokens, reference: Reference) 
     return now
 
 
-def comparable(attributes: Mapping[str, Any], now: Mapping[str, float | None]) -> dict[str, float | None]:
+def comparable(attributes: Attributes, now: Mapping[str, float | None]) -> dict[str, float | None]:
     """Those figures that are recorded; a trimmed summary has null where nothing was at hand to measure them."""
-    recorded, trimmed = attributes["quality"], attributes.get("trimmed_from") is not None
+    recorded, trimmed = attributes.quality.model_dump(exclude_unset=True), attributes.trimmed_from is not None
     return {name: value for name, value in now.items() if name in recorded and not (trimmed and recorded[name] is None)}
 
 
-def slide_models(attributes: Mapping[str, Any], models: ModelFinders) -> SlideModels:
+def slide_models(attributes: Attributes, models: ModelFinders) -> SlideModels:
     """The summarizer and the slide encoder, each None where none was used or it is not at hand."""
-    summarizer, slide_encoder = (model_used(attributes, name) for name in REQUIRED_OF_MODELS)
+    summarizer, slide_encoder = attributes.summarizer, attributes.slide_encoder
     return SlideModels(
         models.summarizer(summarizer) if summarizer is not None else None,
         models.slide_encoder(slide_encoder) if slide_encoder is not None else None,
     )
 
 
-def missing_models(attributes: Mapping[str, Any], at_hand: SlideModels) -> Iterator[Finding]:
-    for name in REQUIRED_OF_MODELS:
-        card = model_used(attributes, name)
-        if card is not None and getattr(at_hand, name) is None:
+def missing_models(attributes: Attributes, at_hand: SlideModels) -> Iterator[Finding]:
+    for name, card in attributes.used_models.items():
+        if getattr(at_hand, name) is None:
             what, option = name.replace("_", " "), "--" + name.replace("_", "-")
-            message = f"a summary with the {what} {card['name']}; pass that model as {option}"
+            message = f"a summary with the {what} {card.name}; pass that model as {option}"
             yield Finding("embedding-not-recomputed", message)
 
 
 def check_guarantee(summary: Summary) -> Iterator[Finding]:
     """The smallest region that is surely represented, from the tissue map."""
-    source, patch = summary.attributes["source"], summary.attributes["patch"]
+    source, patch = summary.record.source, summary.record.patch
     tissue = summary.tissue
-    now = guaranteed(tissue.coords, patch["patch_size_level0"], source["mpp"], tissue.similarity)
-    if now != summary.attributes["guarantee"]:
-        stated = summary.attributes["guarantee"]
-        wanted, found = (f"{said['area_mm2']} mm² at {said['cosine']}" for said in (stated, now))
+    now = guaranteed(tissue.coords, patch.patch_size_level0, source.mpp, tissue.similarity)
+    stated = summary.record.guarantee
+    if stated is not None and now != stated.model_dump():
+        wanted = f"{stated.area_mm2} mm² at {stated.cosine}"
+        found = f"{now['area_mm2']} mm² at {now['cosine']}"
         yield Finding("quality-differs", "the guarantee is not what the tissue map gives", ROOT, wanted, found)
 
 
@@ -168,22 +168,23 @@ def check_verdict(
     summary: Summary, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
     """That of the recorded figures must be the one recorded; that of the figures measured again is given back."""
-    recorded, keep, draws = summary.attributes["verdict"], summary.attributes["patches"], summary.draws
-    if draws is None or draws.keep[-1] < keep:
+    recorded, keep, draws = summary.record.verdict, summary.record.patches, summary.draws
+    if recorded is None or draws is None or draws.keep[-1] < keep:
         yield Finding("verdict-differs", "there are no draws of as many patches", "reference/draws")
         return None
-    stored = stored_thresholds(recorded["thresholds"])
-    again = judge(summary.attributes["quality"], draws, keep, stored)
-    stated = (recorded["verdict"], recorded["percentiles"], recorded["reasons"])
+    quality = summary.record.quality.model_dump(exclude_unset=True)
+    stored = stored_thresholds(recorded.thresholds.model_dump())
+    again = judge(quality, draws, keep, stored)
+    stated = (recorded.verdict, recorded.percentiles, recorded.reasons)
     if stated != (again.verdict, again.percentiles, list(again.reasons)):
         yield Finding(
             "verdict-differs",
             "the verdict is not what figures and draws give",
             ROOT,
             again.verdict,
-            recorded["verdict"],
+            recorded.verdict,
         )
-    figures = {name: measured.get(name, value) for name, value in summary.attributes["quality"].items()}
+    figures = {name: measured.get(name, value) for name, value in quality.items()}
     found = judge(figures, draws, keep, thresholds or stored)
     if found.verdict == FAIL:
         yield Finding("verdict-fail", "; ".join(found.reasons))

@@ -19,7 +19,6 @@ from wsisum_cli.slides.pixels import MAX_PSNR, likeness
 from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
 from wsisum_cli.slides.slide import Slide, open_slide
 from wsisum_cli.slides.source import find_source
-from wsisum_cli.summary.attributes import minor_version
 from wsisum_cli.summary.reader import SourcePatches, Summary
 from wsisum_cli.summary.writer import PIXELS, ROOT, TILES
 from wsisum_cli.verification.appraisal import (
@@ -39,24 +38,24 @@ def compare_with_source(
     content: ContentCheck, path: Path | None, models: ModelFinders, threads: int, measured: dict[str, float]
 ) -> Iterator[Finding]:
     """The same file, the same pixels, the same quality over all tissue."""
-    source = content.attributes["source"]
+    source = content.attributes.source
     if path is None:
-        missing = f"{source['name']}: no slide of {source['bytes']} bytes and this content there; give another --source"
-        yield Finding("source-missing", missing, None, source["sha256"])
+        missing = f"{source.name}: no slide of {source.bytes} bytes and this content there; give another --source"
+        yield Finding("source-missing", missing, None, source.sha256)
         return
     try:
         digest = find_source(path).sha256
-        if digest != source["sha256"]:
-            yield Finding("source-differs", f"{path.name} is another file", None, source["sha256"], digest)
+        if digest != source.sha256:
+            yield Finding("source-differs", f"{path.name} is another file", None, source.sha256, digest)
             return
-        given = source["mpp"] if source["mpp_source"] == "given" else None
+        given = source.mpp if source.mpp_source == "given" else None
         with open_slide(path, given) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return
             yield from compare_pixels(content, slide, measured)
-            encoder = models.encoder(content.attributes["encoder"])
-            if encoder is not None and content.attributes["features"]["origin"] == "computed":
+            encoder = models.encoder(content.attributes.encoder)
+            if encoder is not None and not content.attributes.features_are_given:
                 yield from compare_measures(content, slide, encoder, models, threads, measured)
     except (SlideError, OSError) as error:
         yield Finding("source-missing", f"{path.name}: {describe_error(error, path)}")
@@ -64,9 +63,9 @@ def compare_with_source(
 
 def compare_geometry(content: ContentCheck, slide: Slide) -> Generator[Finding, None, bool]:
     """Whether size, pixel size and reading are not those of the slide."""
-    source, reading = content.attributes["source"], content.reading
+    source, reading = content.attributes.source, content.reading
     wrong = []
-    if (source["width"], source["height"]) != slide.size or abs(source["mpp"] / slide.mpp - 1) > 1e-6:
+    if (source.width, source.height) != slide.size or abs(source.mpp / slide.mpp - 1) > 1e-6:
         wrong.append("source.width, height or mpp")
     level = slide.levels[reading.level] if reading.level < len(slide.levels) else None
     if level is None or not reads_alike(reading, level):
@@ -135,12 +134,12 @@ def compare_measures(
     features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
     stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
-    if minor_version(content.attributes) < 2:
+    if content.attributes.minor_version < 2:
         del now["composition"]
     measured |= {f"source_{name}": value for name, value in now.items()}
-    yield from compare_quality(content.attributes["quality"], now, "the slide's tissue")
+    yield from compare_quality(content.attributes.quality, now, "the slide's tissue")
     if len(rows) == len(coords):
-        tissue = Tokens(features, coords, content.attributes["patch"]["patch_size_level0"])
+        tissue = Tokens(features, coords, content.attributes.patch.patch_size_level0)
         yield from compare_embeddings(content, tissue, kept, models, measured)
 
 
@@ -156,7 +155,7 @@ def compare_embeddings(
             now = reconstructed.figures()
             measured |= {f"source_{name}": value for name, value in now.items() if value is not None}
             stated = comparable(content.attributes, now)
-            yield from compare_quality(content.attributes["quality"], stated, "the slide's tissue")
+            yield from compare_quality(content.attributes.quality, stated, "the slide's tissue")
             yield from compare_embedding("embedding", reconstructed.embedding, reference.embedding)
         if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
             embedding = encode_slide(at_hand.slide_encoder, tissue).embedding

@@ -12,7 +12,7 @@ from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
-from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
+from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
 from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, TILES
 from wsisum_cli.tissue.artefacts import KINDS
@@ -33,12 +33,12 @@ class ContentCheck:
     def __init__(self, summary: Summary, damaged: set[str]) -> None:
         self.summary = summary
         self.damaged = damaged
-        self.attributes = summary.attributes
+        self.attributes = summary.record
         self.verdict: Verdict | None = None  # once checked
 
     @property
     def reading(self) -> Reading:
-        return reading_of(self.attributes)
+        return reading_of(self.summary.attributes)
 
     def check(
         self, models: ModelFinders, measured: Measured, thresholds: Thresholds | None = None
@@ -66,7 +66,7 @@ class ContentCheck:
         except SummaryError as error:
             yield Finding("patch-damaged", f"no patch can be read: {error}")
             return
-        for row in range(min(len(patches), self.attributes["patches"])):
+        for row in range(min(len(patches), self.attributes.patches)):
             yield from self.decode(patches, row, [])
 
     def decode(self, patches: Patches, row: int, into: list[np.ndarray]) -> Iterator[Finding]:
@@ -92,8 +92,9 @@ class ContentCheck:
 
     def expected(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """Array -> its types, and its shape; None where the attributes do not say."""
-        kept, tissue = self.attributes["patches"], self.attributes["tissue_patches"]
-        dims = self.attributes["encoder"].get("dims")
+        kept, tissue = self.attributes.patches, self.attributes.tissue_patches
+        card = self.attributes.encoder_card
+        dims = None if card is None else card.dims
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
             PORTABLE: ("uint8", (3, None, None)),
             "patches/coords": ("int32", (kept, 2)),
@@ -108,13 +109,13 @@ class ContentCheck:
             "reference/components": ("float16", (None, dims)),
             "reference/variances": ("float64", (None,)),
         }
-        if self.attributes["pixels"]["mode"] == "source":
-            tiles = self.attributes["pixels"]["tiles"]
+        if isinstance(self.attributes.pixels, SourcePixels):
+            tiles = self.attributes.pixels.tiles
             arrays["patches/tile_positions"] = ("int32", (tiles, 2))
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
-        found = artefacts_found(self.attributes)
+        found = self.attributes.artefact_count
         if found:
             arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
         return arrays | self.expected_embeddings() | self.expected_since_1_2()
@@ -122,31 +123,31 @@ class ContentCheck:
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """The same of what a summarizer and a slide encoder made, where such were used."""
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {}
-        summarizer, slide_encoder = (model_used(self.attributes, name) for name in REQUIRED_OF_MODELS)
+        summarizer, slide_encoder = self.attributes.summarizer, self.attributes.slide_encoder
         if summarizer is not None:
             arrays["reference/candidates"] = ("int32", (None,))
-            arrays["reference/embedding"] = ("float32", (summarizer["embedding_dims"],))
+            arrays["reference/embedding"] = ("float32", (summarizer.embedding_dims,))
         if slide_encoder is not None:
-            prototypes = slide_encoder["prototypes"]
-            arrays["reference/slide_embedding"] = ("float32", (slide_encoder["embedding_dims"],))
+            prototypes = slide_encoder.prototypes
+            arrays["reference/slide_embedding"] = ("float32", (slide_encoder.embedding_dims,))
             arrays["reference/prototypes"] = ("float32", (prototypes, None))
             arrays["reference/prototype_weights"] = ("float32", (prototypes,))
         return arrays
 
     def expected_since_1_2(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-        if minor_version(self.attributes) < 2:
+        draws = self.attributes.draws
+        if draws is None:
             return {}
-        draws = self.attributes["draws"]
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
-            "patches/counts": ("int32", (self.attributes["patches"],)),
-            "tissue/earlier_count": ("int32", (self.attributes["tissue_patches"],)),
-            "reference/draws": ("float32", (len(draws["keep"]), len(BY_FEATURES), len(SHARES))),
+            "patches/counts": ("int32", (self.attributes.patches,)),
+            "tissue/earlier_count": ("int32", (self.attributes.tissue_patches,)),
+            "reference/draws": ("float32", (len(draws.keep), len(BY_FEATURES), len(SHARES))),
         }
-        if self.attributes["patches"] > 1:
+        if self.attributes.patches > 1:
             arrays["tissue/earlier_representative"] = ("int32", (None,))
             arrays["tissue/earlier_similarity"] = ("float16", (None,))
-        if draws["models"]:
-            arrays["reference/model_draws"] = ("float32", (len(draws["models"]), len(SHARES)))
+        if draws.models:
+            arrays["reference/model_draws"] = ("float32", (len(draws.models), len(SHARES)))
         return arrays
 
     def shapes(self) -> Generator[Finding, None, bool]:
@@ -175,7 +176,7 @@ class ContentCheck:
 
     def values(self) -> Generator[Finding, None, bool]:
         """Numbers that can be; gives back whether there are others."""
-        summary, kept = self.summary, self.attributes["patches"]
+        summary, kept = self.summary, self.attributes.patches
         checks = {
             "patches/features": np.isfinite(summary.features),
             "patches/weights": (summary.weights >= 0) & (summary.weights <= 1 + WEIGHT_TOLERANCE),  # false for NaN
@@ -196,9 +197,9 @@ class ContentCheck:
 
     def checks_since_1_2(self) -> dict[str, np.ndarray]:
         """The same of what stands for the tissue when fewer patches are kept, and of random draws."""
-        if minor_version(self.attributes) < 2:
+        if self.attributes.minor_version < 2:
             return {}
-        summary, kept = self.summary, self.attributes["patches"]
+        summary, kept = self.summary, self.attributes.patches
         counts = summary.array("tissue/earlier_count")
         checks = {"patches/counts": summary.counts >= 0, "tissue/earlier_count": (counts >= 0) & (counts < kept)}
         for name in ("reference/draws", "reference/model_draws"):
@@ -232,7 +233,7 @@ class ContentCheck:
         if "reference/candidates" in expected:
             rows = summary.array("reference/candidates")
             ascending = np.diff(rows.astype(np.int64), prepend=-1) > 0
-            checks["reference/candidates"] = ascending & (rows < self.attributes["tissue_patches"])
+            checks["reference/candidates"] = ascending & (rows < self.attributes.tissue_patches)
         if "reference/prototype_weights" in expected:
             shares = summary.array("reference/prototype_weights")
             adds_up = abs(float(shares.sum(dtype=np.float64)) - 1) <= ROUNDING
@@ -241,17 +242,17 @@ class ContentCheck:
 
     def artefact_checks(self) -> dict[str, np.ndarray]:
         """The same of the patches that are none of tissue: kinds as often as the attributes say."""
-        if not artefacts_found(self.attributes):
+        if self.attributes.artefacts is None or not self.attributes.artefact_count:
             return {}
-        kind, counts = self.summary.artefacts.kind, self.attributes["artefacts"]["kinds"]
+        kind, counts = self.summary.artefacts.kind, self.attributes.artefacts.kinds
         stated = np.zeros(256, np.int64)
         stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
         return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
 
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
-        size = self.attributes["patch"]["patch_size_level0"]
-        extent = np.array([self.attributes["source"]["width"], self.attributes["source"]["height"]])
+        size = self.attributes.patch.patch_size_level0
+        extent = np.array([self.attributes.source.width, self.attributes.source.height])
         kept, tissue = self.summary.coords.astype(np.int64), self.summary.tissue.coords.astype(np.int64)
         artefacts = self.summary.artefacts.coords.astype(np.int64)
         wrong = False
@@ -287,7 +288,8 @@ class ContentCheck:
         except SummaryError as error:
             yield Finding("patch-damaged", str(error))
             return False
-        wanted = (self.attributes["patches"], self.attributes["pixels"].get("tiles", self.attributes["patches"]))
+        pixels, count = self.attributes.pixels, self.attributes.patches
+        wanted = (count, pixels.tiles if isinstance(pixels, SourcePixels) else count)
         found = (len(patches), len(patches.shard))
         if found != wanted:
             yield Finding("patch-damaged", "not as many patches or tiles as stated", None, str(wanted), str(found))
@@ -297,13 +299,13 @@ class ContentCheck:
 
     def find(self, find_encoder: FindEncoder) -> Generator[Finding, None, Encoder | None]:
         """The encoder that made the features, None when it is not at hand."""
-        card = self.attributes["encoder"]
+        card = self.attributes.encoder
         encoder = find_encoder(card)
-        wanted = (self.attributes["patch"]["patch_size"], self.summary.features.shape[1])
+        wanted = (self.attributes.patch.patch_size, self.summary.features.shape[1])
         if encoder is not None and (encoder.card.patch_size, encoder.card.dims) == wanted:
             return encoder
-        given = self.attributes["features"]["origin"] == "given"
-        owner = f"whose features of {card['name']} were given" if given else f"made by {card['name']}"
+        given = self.attributes.features_are_given
+        owner = f"whose features of {card.name} were given" if given else f"made by {card.name}"
         yield Finding("features-not-recomputed", f"a summary {owner}; pass that model, where you have it, as --encoder")
         return None
 
@@ -335,7 +337,7 @@ class ContentCheck:
         cosine = cosines(stored, now)
         measured["feature_cosine_min"] = float(cosine.min())
         differs = np.asarray(cosine < GIVEN_COSINE)
-        if self.attributes["features"]["origin"] == "computed":
+        if not self.attributes.features_are_given:
             step = HALF_STEP * np.abs(stored.astype(np.float64)).max()
             close = np.isclose(now.astype(np.float64), stored.astype(np.float64), rtol=2 * HALF_STEP, atol=step / 4)
             differs = np.asarray(~close.all(axis=1))

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import Thresholds
-from wsisum_cli.summary.attributes import wrong_attributes
+from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import layout_differs
 from wsisum_cli.summary.reader import Summary, name_of, open_summary
 from wsisum_cli.summary.writer import ROOT

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import UsageError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import open_summary
@@ -85,10 +85,7 @@ def in_zip(path: Path, name: str) -> list[Tile]:
 
 def in_summary(path: Path, name: str) -> list[Tile]:
     with open_summary(path) as summary:
-        try:
-            size, mpp = int(summary.attributes["patch"]["patch_size"]), float(summary.attributes["patch"]["mpp"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SummaryError(f"{path.name}: the attributes do not say how large patches are; verify it") from error
+        size, mpp = summary.record.patch.patch_size, summary.record.patch.mpp
         if size != SIDE or abs(mpp / MPP - 1) > TOLERANCE + ROUNDING:
             raise UsageError(
                 f"{path.name}: expected patches of {SIDE} px at {MPP} µm per px, found {size} px at {mpp:.3g} µm; make "

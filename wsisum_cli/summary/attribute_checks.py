@@ -1,0 +1,134 @@
+"""Whether attributes are complete and agree with each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from pydantic import ValidationError
+
+from wsisum_cli.models.plain_errors import plain_errors
+from wsisum_cli.summary.attributes import (
+    NULLABLE,
+    REQUIRED_SINCE,
+    UNIONS,
+    Artefacts,
+    Attributes,
+    Patch,
+    minor_version,
+    parse_attributes,
+)
+from wsisum_cli.tissue.artefacts import KINDS
+
+MAX_TILES = 64  # that a patch spans in one direction
+
+
+def wrong_attributes(raw: Any) -> Iterator[str]:
+    """What is missing, of another type than required, or contradicts another attribute; the first of these kinds."""
+    if not isinstance(raw, dict):
+        yield "the attributes are not an object"
+        return
+    try:
+        attributes = parse_attributes(raw)
+    except ValidationError as error:
+        yield from plain_errors(error, UNIONS)
+        return
+    yield from list(missing_since(raw)) or contradictions(attributes)
+
+
+def missing_since(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that the format's version requires, and that are missing."""
+    for minor, paths in REQUIRED_SINCE.items():
+        for path in paths if minor_version(raw["format_version"]) >= minor else ():
+            *parents, name = path.split(".")
+            section = raw
+            for parent in parents:
+                section = section[parent]
+            if name not in section or (section[name] is None and path not in NULLABLE):
+                yield f"{path} is missing"
+
+
+def wrong_geometry(raw: Mapping[str, Any]) -> Iterator[str]:
+    """The same of `patch` alone: whether patches can be put together from tiles by it."""
+    try:
+        patch = Patch.model_validate_json(json.dumps(raw.get("patch")), strict=True)
+    except ValidationError as error:
+        yield from (f"patch.{line}" for line in plain_errors(error))
+        return
+    yield from wrong_reading(patch)
+
+
+def contradictions(attributes: Attributes) -> Iterator[str]:
+    """Attributes that contradict each other."""
+    yield from list(wrong_reading(attributes.patch)) or wrong_sizes(attributes)
+    yield from wrong_draws(attributes)
+    if attributes.minor_version >= 1:
+        yield from wrong_models(attributes)
+    if attributes.minor_version >= 2:
+        yield from wrong_trim(attributes)
+    if attributes.artefacts is not None:
+        yield from wrong_artefacts(attributes.artefacts)
+
+
+def wrong_reading(patch: Patch) -> Iterator[str]:
+    reading = patch.reading
+    if reading.patch_size != patch.patch_size:
+        yield "patch.reading.patch_size is not patch.patch_size"
+    if abs(reading.side * reading.scale - patch.patch_size_level0) > 0.501 * reading.scale:
+        yield "patch.reading.side does not cover patch.patch_size_level0"
+    if reading.side > MAX_TILES * min(reading.tile_width, reading.tile_height):
+        yield f"a patch spans more than {MAX_TILES} tiles"
+
+
+def wrong_sizes(attributes: Attributes) -> Iterator[str]:
+    """Sizes and numbers of patches that do not go together."""
+    patch, card = attributes.patch, attributes.encoder_card
+    mpp = attributes.source.mpp * patch.patch_size_level0 / patch.patch_size
+    if abs(patch.mpp / mpp - 1) > 1e-6:
+        yield f"patch.mpp is {patch.mpp:g}, but source.mpp and the sizes of the patch give {mpp:g}"
+    if attributes.patches > attributes.tissue_patches:
+        yield "there are more kept patches than tissue patches"
+    if not attributes.features_are_given and card is None:
+        yield "encoder.sha256 is missing"
+    if not attributes.features_are_given and card is not None and card.patch_size != patch.patch_size:
+        yield "patch.patch_size is not the encoder's"
+
+
+def wrong_draws(attributes: Attributes) -> Iterator[str]:
+    keep = attributes.draws.keep if attributes.draws is not None else []
+    if any(low >= high for low, high in pairwise(keep)):
+        yield "draws.keep does not ascend"
+
+
+def wrong_models(attributes: Attributes) -> Iterator[str]:
+    """Figures of a summarizer that was not used, or the lack of them; models of other features."""
+    quality, summarizer = attributes.quality, attributes.summarizer
+    trimmed = attributes.trimmed_from is not None  # perhaps where no model was at hand
+    if (summarizer is None) != (quality.embedding_cosine is None) and not (trimmed and summarizer is not None):
+        yield "quality.embedding_cosine is there without a summarizer, or missing with one"
+    if summarizer is None and quality.reconstruction is not None:
+        yield "quality.reconstruction is there without a summarizer"
+    card = attributes.encoder_card
+    for name, used in (("summarizer", summarizer), ("slide_encoder", attributes.slide_encoder)):
+        if used is not None and card is not None and card.dims != used.dims:
+            yield f"{name}.dims is {used.dims}, encoder.dims {card.dims}"
+
+
+def wrong_trim(attributes: Attributes) -> Iterator[str]:
+    """A figure of a slide encoder that was not used; fewer patches before a summary was trimmed than after."""
+    before, used = attributes.trimmed_from, attributes.slide_encoder is not None
+    known = attributes.quality.slide_cosine is not None
+    if known != used and (known or before is None):
+        yield "quality.slide_cosine is there without a slide encoder, or missing with one"
+    if before is not None and before <= attributes.patches:
+        yield f"trimmed_from is {before}, but there are {attributes.patches} patches"
+
+
+def wrong_artefacts(artefacts: Artefacts) -> Iterator[str]:
+    """Kinds that do not exist, or do not add up to their count."""
+    if not set(artefacts.kinds) <= set(KINDS[1:]):
+        yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}"
+    elif sum(artefacts.kinds.values()) != artefacts.count or artefacts.count > artefacts.looked_at:
+        yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
