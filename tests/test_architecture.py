@@ -99,6 +99,7 @@ def test_each_dependency_lives_in_its_home():
         for top in {module.split(".")[0] for module in found} - standard:
             where.setdefault(top, set()).add(name)
     assert {name.split(".")[0] for name in where.pop("typer")} == {"commands"}
+    del where["pydantic"], where["pydantic_core"]  # data with a shape has a type, in every wing
     assert where == HOMES
 
 

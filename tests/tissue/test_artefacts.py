@@ -20,7 +20,7 @@ from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
 from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_contents, write_changed
 
 from wsisum_cli.commands.console import artefacts_line
-from wsisum_cli.pipeline import compress
+from wsisum_cli.pipeline import scene
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
@@ -253,7 +253,7 @@ def test_without_artefacts_there_is_no_group(tmp_path):
 
 
 def test_where_all_is_an_artefact_all_is_kept(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr(compress, "classify", lambda statistics: np.full(len(statistics), BLANK, np.uint8))
+    monkeypatch.setattr(scene, "classify", lambda statistics: np.full(len(statistics), BLANK, np.uint8))
     done = summarize(slide, tmp_path / "a.ozx")
     with open_summary(tmp_path / "a.ozx") as summary:
         about = summary.attributes

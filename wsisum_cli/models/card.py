@@ -35,7 +35,7 @@ _CARD_KEYS = (
 )
 
 
-def _no_bool(value: Any) -> Any:
+def no_bool(value: Any) -> Any:
     """Python counts bools among the integers; a card does not."""
     if isinstance(value, bool):
         raise ValueError("a number")
@@ -50,8 +50,8 @@ def _split(value: Any) -> Any:
 
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
-Number = Annotated[float, BeforeValidator(_no_bool)]
-Dims = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=65536)]
+Number = Annotated[float, BeforeValidator(no_bool)]
+Dims = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=65536)]
 Sha256OrNone = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 Mean = Annotated[Number, Field(ge=0, le=1)]
 Std = Annotated[Number, Field(gt=0, le=1)]

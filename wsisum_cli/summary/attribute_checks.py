@@ -35,7 +35,16 @@ def wrong_attributes(raw: Any) -> Iterator[str]:
     except ValidationError as error:
         yield from plain_errors(error, UNIONS)
         return
-    yield from list(missing_since(raw)) or contradictions(attributes)
+    missing = [*missing_since(raw), *missing_from_cards(attributes)]
+    yield from missing or contradictions(attributes)
+
+
+def missing_from_cards(attributes: Attributes) -> Iterator[str]:
+    """Fields of cards that a model may leave out, and a summary states."""
+    cards = {"encoder": attributes.encoder_card, **attributes.used_models}
+    for name, card in cards.items():
+        absent = type(card).model_fields.keys() - card.model_fields_set if card is not None else set()
+        yield from (f"{name}.{field} is missing" for field in sorted(absent))
 
 
 def missing_since(raw: Mapping[str, Any]) -> Iterator[str]:

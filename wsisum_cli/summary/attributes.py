@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard
+from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bool
 
 LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
 MAX_POSITIONS = 20  # of broken tiles
@@ -25,6 +25,8 @@ Positive = Annotated[float, Field(gt=1e-9, lt=1e9)]
 Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
 Share = Annotated[float, Field(ge=0, le=1.000001)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Shrink = Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)]
+Finite = Annotated[int | float, Field(ge=-1e9, le=1e9)]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 Figure = Literal[
     "coverage",
@@ -83,7 +85,9 @@ class Reading(Section):
     """How patches are read from the slide."""
 
     level: Count = Field(description="level of the slide; 0 is the finest")
-    shrink: Literal[1, 2, 4, 8] = Field(description="by which JPEG decoding divides each side")
+    shrink: Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)] = Field(
+        description="by which JPEG decoding divides each side"
+    )
     scale: Positive = Field(description="level-0 px per px read")
     side: Side = Field(description="px read for one patch")
     patch_size: Side = Field(description="px after resizing")
@@ -135,12 +139,14 @@ class NamedEncoder(Section):
 class UsedSummarizer(SummarizerCard):
     """The card of the summarizer that was used, and what ran it."""
 
+    sha256: Sha256 = Field(description="of the ONNX file")
     provider: Provider = Field(description="what ran it")
 
 
 class UsedSlideEncoder(SlideEncoderCard):
     """The card of the slide encoder that was used, and what ran it."""
 
+    sha256: Sha256 = Field(description="of the ONNX file")
     provider: Provider = Field(description="what ran it")
 
 
@@ -243,17 +249,17 @@ class Draws(Section):
 class Thresholds(Section):
     """What a verdict asks for."""
 
-    percentiles: dict[Figure, Annotated[list[int | float], Field(min_length=2, max_length=2)]] = Field(
+    percentiles: dict[Figure, Annotated[list[Finite], Field(min_length=2, max_length=2)]] = Field(
         description="percentile from which a figure passes, and below which it fails"
     )
-    values: dict[Figure, int | float] = Field(description="what a figure must reach")
+    values: dict[Figure, Finite] = Field(description="what a figure must reach")
 
 
 class Verdict(Section):
     """What the figures come to."""
 
     verdict: Literal["PASS", "REVIEW", "FAIL"] = Field(description="the worst of all figures")
-    percentiles: dict[Figure, Annotated[int, Field(ge=0, le=100)] | None] = Field(
+    percentiles: dict[Figure, int | None] = Field(
         description="share of random draws that do not do better, in whole percent; null where there are no draws"
     )
     reasons: list[str] = Field(description="what does not pass")

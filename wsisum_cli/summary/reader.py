@@ -279,7 +279,9 @@ class Summary:
     @cached_property
     def patches(self) -> Patches:
         """Pixels of the kept patches: a sequence of (P, P, 3) uint8 RGB, decoded one by one."""
-        return SourcePatches(self) if self.record.pixels.mode == "source" else Patches(self)
+        pixels = self.attributes.get("pixels")  # of a damaged file too, of which patches can still be read
+        is_source = isinstance(pixels, dict) and pixels.get("mode") == "source"
+        return SourcePatches(self) if is_source else Patches(self)
 
     @cached_property
     def overview(self) -> np.ndarray:
