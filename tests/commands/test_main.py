@@ -78,7 +78,7 @@ def test_an_output_folder_that_is_a_file_cannot_start(slide: Path, tmp_path: Pat
     (tmp_path / "file").touch()
     done = wsisum("compress", slide, "-o", tmp_path / "file")
     assert done.returncode == 2
-    assert "the output folder cannot be made or written to" in done.stderr
+    assert "the output folder cannot be created or written to" in done.stderr
 
 
 def test_cuda_asked_for_and_missing_cannot_start(slide: Path, tmp_path: Path):
@@ -117,7 +117,7 @@ def test_slides_that_fail_before_anything_is_done_are_told(slide: Path, tmp_path
     (tmp_path / "slide.h5").write_bytes(b"of another program")
     done = wsisum("features", slide, "-o", tmp_path)
     assert done.returncode == 1
-    assert "slide.h5: cannot be read, and may be another program's; choose another --output" in done.stderr
+    assert "slide.h5: cannot be read and may belong to another program; choose another --output" in done.stderr
 
 
 def test_an_edited_summary_is_shown_with_a_warning(tmp_path: Path):
