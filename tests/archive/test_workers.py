@@ -181,7 +181,7 @@ def test_interrupted_run_says_so(archive: Path, tmp_path: Path, sent: signal.Sig
             process.send_signal(sent)
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to go on"
+    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to continue"
     assert "Traceback" not in errors
     assert "Warning" not in errors
     report = json.loads((tmp_path / "out/report.json").read_text())

@@ -241,9 +241,9 @@ def run(*arguments: object) -> Result:
     ("arguments", "complaint"),
     [
         ((["a", "b"], None, Map.coverage, True, None), "--map draws one summary, --compare several"),
-        ((["a"], None, None, False, Path("f.h5")), "--features goes with --compare"),
+        ((["a"], None, None, False, Path("f.h5")), "--features needs --compare"),
         ((["a", "b"], None, None, True, Path("f.h5")), "--features draws all selectors for one summary"),
-        ((["a"], None, None, True, None), "give several of one slide, or --features"),
+        ((["a"], None, None, True, None), "give several of the same slide, or use --features"),
         ((["a", "b"], Path("x.png"), Map.weight, False, None), "--image draws one summary"),
         ((["x/a.ozx", "y/a.ozx"], None, Map.weight, False, None), "have the same name"),
     ],
