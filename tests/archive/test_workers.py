@@ -62,7 +62,7 @@ def test_no_jobs_start_no_process(tmp_path: Path):
 
 
 def test_model_that_does_not_load_is_refused(archive: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="no model of this name"):
+    with pytest.raises(UsageError, match="no model with this name"):
         list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, encoder="nothing"), 1))
 
 

@@ -43,7 +43,7 @@ def test_version_and_help():
     [
         (["compress", "nowhere"], "nowhere: no such file or folder"),
         (["compress", "."], "no slides found"),
-        (["compress", ".", "--encoder", "nothing"], "nothing: no model of this name; give the name of a model"),
+        (["compress", ".", "--encoder", "nothing"], "nothing: no model with this name; give the name of a model"),
         (["compress", ".", "--mpp", "40"], "--mpp"),
         (["compress", ".", "--keep", "0"], "--keep"),
         (["compress", ".", "--pixels", "png"], "--pixels"),
@@ -89,7 +89,7 @@ def test_missing_cuda_is_refused(slide: Path, tmp_path: Path):
     if done.returncode == 0:
         pytest.skip("this machine has CUDA")
     assert done.returncode == 2
-    assert "CUDA was asked for and is not active" in done.stderr
+    assert "CUDA was requested but is not active" in done.stderr
     assert not list(tmp_path.glob("*.ozx"))
 
 

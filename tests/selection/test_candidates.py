@@ -183,7 +183,7 @@ def test_one_patch_is_one_candidate():
 def test_first_non_finite_row_is_named(value, dtype):
     features = gaussian(20).astype(dtype)
     features[[13, 17], 3] = value
-    with pytest.raises(FeaturesError, match=r"row 13 are not finite \(2 such of 20 rows\)"):
+    with pytest.raises(FeaturesError, match=r"row 13 are not finite \(2 of 20 rows\)"):
         sample_candidates(features)
 
 
