@@ -286,7 +286,8 @@ def test_non_finite_encoder_is_refused(tmp_path, folder):
 
 
 def test_summarizer_leaking_masked_features_is_refused(tmp_path, folder):
-    refused(write_summarizer(tmp_path / "a.onnx", leaks=True), folder, "not to depend on the features of masked candidates")
+    words = "not to depend on the features of masked candidates"
+    refused(write_summarizer(tmp_path / "a.onnx", leaks=True), folder, words)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_memory_is_bounded(tiny: Summarizer):
         ({"dims": 0}, "'dims'"),
         ({"graph_dims": DIMS + 1}, "expected the inputs features: float32"),
         ({"fixed": 500}, "expected the inputs features: float32"),
-        ({"leaks": True}, "not to depend on their features"),
+        ({"leaks": True}, "not to depend on the features of masked"),
         ({"last": "Log"}, "NaN or infinity"),
         ({"output": "rebuilt"}, "expected the outputs reconstruction: float32"),
         ({"encoder_sha256": "x"}, "'encoder_sha256'"),
@@ -171,7 +171,7 @@ def test_file_that_is_not_a_model_is_refused(tmp_path: Path):
 def test_summarizer_devices_match_encoders(tmp_path: Path):
     path = write_summarizer(tmp_path / "a.onnx")
     assert load_summarizer(path, "auto").provider == "CPUExecutionProvider"
-    with pytest.raises(DeviceError, match="CUDA was asked for"):
+    with pytest.raises(DeviceError, match="CUDA was requested"):
         load_summarizer(path, "cuda")
     with pytest.raises(UsageError, match="device"):
         load_slide_encoder(write_slide_encoder(tmp_path / "b.onnx"), "tpu")
@@ -349,9 +349,7 @@ def test_keep_above_the_summarizer_limit(tmp_path: Path):
         choose(SUMMARIZER, "a", ENCODER, False, MOST_KEPT + 1, [tmp_path])
 
 
-def test_automatic_model_ignores_features_of_other_encoders(
-    tiny: Summarizer, slide_encoder: SlideEncoder
-):
+def test_automatic_model_ignores_features_of_other_encoders(tiny: Summarizer, slide_encoder: SlideEncoder):
     models = SlideModels(tiny, slide_encoder, frozenset({"summarizer"}))
     for sha256 in (None, "cd" * 32):
         for_features_of = models.for_features_of(sha256)

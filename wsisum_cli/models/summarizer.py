@@ -134,8 +134,8 @@ class OnnxSummarizer:
         ]
         if any(np.abs(a - b).max() > LEAK * max(1.0, float(np.abs(a).max())) for a, b in pairs):
             raise self._error(
-                "expected the output not to depend on the features of masked candidates, found that it does; its figures "
-                "would be meaningless, mask the features in the graph"
+                "expected the output not to depend on the features of masked candidates, found that it does; its "
+                "figures would be meaningless, mask the features in the graph"
             )
 
 

@@ -1,4 +1,4 @@
-"""The figures of a summary measured again from what it holds -> findings, and the verdict that they come to."""
+"""Measure the figures of a summary again from its content, and judge them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
-QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
-EMBEDDING_TOLERANCE = 1e-3  # of the cosine of embeddings, which float16 features and other processors change a little
+QUALITY_TOLERANCE = 2e-3  # similarities are stored as float16, and other processors sum in another order
+EMBEDDING_TOLERANCE = 1e-3  # cosine of embeddings; float16 features and other processors change them slightly
 WEIGHT_TOLERANCE = 1e-9
-ROUNDING = 1e-5  # of figures that follow from what is stored
+ROUNDING = 1e-5  # of figures that follow from stored data
 
-#: Gives the model that a card in a summary describes, None when it is not at hand.
+#: Returns the model that a card in a summary describes, None if it is not available.
 FindEncoder = Callable[[dict[str, Any]], Encoder | None]
 FindSummarizer = Callable[[dict[str, Any]], Summarizer | None]
 FindSlideEncoder = Callable[[dict[str, Any]], SlideEncoder | None]
@@ -36,7 +36,7 @@ Measured = dict[str, float]
 
 @dataclass(frozen=True)
 class ModelFinders:
-    """Finds the models that made a summary. By default none is at hand."""
+    """Functions that find the models of a summary. By default none is available."""
 
     encoder: FindEncoder = lambda card: None
     summarizer: FindSummarizer = lambda card: None
@@ -46,9 +46,9 @@ class ModelFinders:
 def check_figures(
     summary: Summary, models: ModelFinders, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
-    """Measure again what the file and the models at hand allow; figures go into `measured`.
+    """Measure again all figures that the file and the available models allow, into `measured`.
 
-    `thresholds` None: those recorded. Gives back the verdict of the figures measured, None before format 1.2.
+    `thresholds` None: the recorded ones. Returns the verdict on the measured figures, None before format 1.2.
     """
     found = list(check_weights(summary))
     if not found:
@@ -57,34 +57,34 @@ def check_figures(
             found += check_guarantee(summary)
     yield from found
     if minor_version(summary.attributes) < 2 or any(finding.severity == "error" for finding in found):
-        return None  # what the figures come to is not told by other figures
+        return None  # wrong figures allow no verdict
     return (yield from check_verdict(summary, measured, thresholds))
 
 
 def check_weights(summary: Summary) -> Iterator[Finding]:
-    """Shares add up; counts, before format 1.2 the shares too, are those of the tissue map."""
-    stand_in = summary.tissue.representative
-    counts = np.bincount(stand_in, minlength=len(summary.weights))
+    """Check that weights sum to 1, and that counts, and weights before format 1.2, match the tissue map."""
+    representative = summary.tissue.representative
+    counts = np.bincount(representative, minlength=len(summary.weights))
     if abs(float(summary.weights.sum()) - 1) > WEIGHT_TOLERANCE:
-        yield Finding("weights", "weights do not add up", "patches/weights", "1", f"{summary.weights.sum():.6f}")
+        yield Finding("weights", "weights do not sum to 1", "patches/weights", "1", f"{summary.weights.sum():.6f}")
     name, expected, found = "patches/counts", counts.astype(np.float64), summary.counts.astype(np.float64)
     if minor_version(summary.attributes) < 2:
-        name, expected, found = "patches/weights", counts / len(stand_in), summary.weights
+        name, expected, found = "patches/weights", counts / len(representative), summary.weights
     off = np.abs(expected - found)
     if off.max() > WEIGHT_TOLERANCE:
         row = int(off.argmax())
-        message = f"{name} is not what the tissue map assigns; the worst is patch {row}"
+        message = f"{name} does not match the tissue map; patch {row} differs most"
         yield Finding("weights", message, name, f"{expected[row]:.6g}", f"{found[row]:.6g}")
 
 
 def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
-    """Coverage from the tissue map, the weighted mean from features and reference, composition from clusters."""
+    """Check coverage from the tissue map, weighted cosine from features and mean, and composition from clusters."""
     kept = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure(kept, summary.tissue.similarity, summary.embedding, summary.tissue.cluster))
     measured |= now
     recorded = summary.attributes["quality"]
     tolerance = ROUNDING
-    if minor_version(summary.attributes) < 2:  # figures were of what was not rounded yet
+    if minor_version(summary.attributes) < 2:  # figures were measured before rounding
         tolerance = QUALITY_TOLERANCE
         del now["composition"]
     yield from compare_quality(recorded, now, "the file's own data", tolerance)
@@ -93,24 +93,30 @@ def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
 def compare_quality(
     recorded: Mapping[str, Any], now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
 ) -> Iterator[Finding]:
-    """None is what cannot be measured, and equals None alone."""
+    """Compare figures with the recorded ones. None means not measurable, and equals only None."""
     for name, value in now.items():
         stated = recorded[name]
         same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
         if not same:
             found = "null" if value is None else f"{value:.4f}"
-            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(stated), found)
+            yield Finding(
+                "quality-differs",
+                f"{name} measured from {by} differs from the recorded value",
+                ROOT,
+                str(stated),
+                found,
+            )
 
 
 def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured) -> Iterator[Finding]:
-    """How near the kept patches alone bring their embeddings to those of the slide; from this file only."""
+    """Check the cosines between embeddings of the kept patches alone and of the slide, from this file only."""
     size = summary.attributes["patch"]["patch_size_level0"]
     tokens = Tokens(summary.features.astype(np.float32), summary.coords, size)
     now: dict[str, float] = {}
     try:
-        at_hand = slide_models(summary.attributes, models)
-        yield from missing_models(summary.attributes, at_hand)
-        now = embedding_figures(at_hand, tokens, summary.reference)
+        available = slide_models(summary.attributes, models)
+        yield from missing_models(summary.attributes, available)
+        now = embedding_figures(available, tokens, summary.reference)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
     measured |= now
@@ -118,25 +124,25 @@ def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured)
     yield from compare_quality(summary.attributes["quality"], stated, "the kept patches", EMBEDDING_TOLERANCE)
 
 
-def embedding_figures(at_hand: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
-    """How near the kept patches alone bring the embeddings of the slide, by the models at hand. Raises ModelError."""
+def embedding_figures(available: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
+    """Cosines between embeddings of the kept patches alone and of the slide, by available models. Raises ModelError."""
     now = {}
-    if at_hand.summarizer is not None and reference.embedding is not None:
-        now["embedding_cosine"] = cosine(embed(at_hand.summarizer, kept), reference.embedding)
-    if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
-        of_kept = encode_slide(at_hand.slide_encoder, kept).embedding
+    if available.summarizer is not None and reference.embedding is not None:
+        now["embedding_cosine"] = cosine(embed(available.summarizer, kept), reference.embedding)
+    if available.slide_encoder is not None and reference.slide_embedding is not None:
+        of_kept = encode_slide(available.slide_encoder, kept).embedding
         now["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
     return now
 
 
 def comparable(attributes: Mapping[str, Any], now: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Those figures that are recorded; a trimmed summary has null where nothing was at hand to measure them."""
+    """The figures to compare: recorded ones, without those a trimmed summary has as null for want of a model."""
     recorded, trimmed = attributes["quality"], attributes.get("trimmed_from") is not None
     return {name: value for name, value in now.items() if name in recorded and not (trimmed and recorded[name] is None)}
 
 
 def slide_models(attributes: Mapping[str, Any], models: ModelFinders) -> SlideModels:
-    """The summarizer and the slide encoder, each None where none was used or it is not at hand."""
+    """The summarizer and slide encoder of a summary; None if unused or not available."""
     summarizer, slide_encoder = (model_used(attributes, name) for name in REQUIRED_OF_MODELS)
     return SlideModels(
         models.summarizer(summarizer) if summarizer is not None else None,
@@ -144,33 +150,33 @@ def slide_models(attributes: Mapping[str, Any], models: ModelFinders) -> SlideMo
     )
 
 
-def missing_models(attributes: Mapping[str, Any], at_hand: SlideModels) -> Iterator[Finding]:
+def missing_models(attributes: Mapping[str, Any], available: SlideModels) -> Iterator[Finding]:
     for name in REQUIRED_OF_MODELS:
         card = model_used(attributes, name)
-        if card is not None and getattr(at_hand, name) is None:
+        if card is not None and getattr(available, name) is None:
             what, option = name.replace("_", " "), "--" + name.replace("_", "-")
-            message = f"a summary with the {what} {card['name']}; pass that model as {option}"
+            message = f"the summary uses the {what} {card['name']}; pass that model as {option}"
             yield Finding("embedding-not-recomputed", message)
 
 
 def check_guarantee(summary: Summary) -> Iterator[Finding]:
-    """The smallest region that is surely represented, from the tissue map."""
+    """Check the guarantee against the tissue map."""
     source, patch = summary.attributes["source"], summary.attributes["patch"]
     tissue = summary.tissue
     now = guaranteed(tissue.coords, patch["patch_size_level0"], source["mpp"], tissue.similarity)
     if now != summary.attributes["guarantee"]:
         stated = summary.attributes["guarantee"]
-        wanted, found = (f"{said['area_mm2']} mm² at {said['cosine']}" for said in (stated, now))
-        yield Finding("quality-differs", "the guarantee is not what the tissue map gives", ROOT, wanted, found)
+        wanted, found = (f"{about['area_mm2']} mm² at {about['cosine']}" for about in (stated, now))
+        yield Finding("quality-differs", "the guarantee does not match the tissue map", ROOT, wanted, found)
 
 
 def check_verdict(
     summary: Summary, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
-    """That of the recorded figures must be the one recorded; that of the figures measured again is given back."""
+    """Check the recorded verdict against the recorded figures; returns the verdict on the measured figures."""
     recorded, keep, draws = summary.attributes["verdict"], summary.attributes["patches"], summary.draws
     if draws is None or draws.keep[-1] < keep:
-        yield Finding("verdict-differs", "there are no draws of as many patches", "reference/draws")
+        yield Finding("verdict-differs", "draws of as many patches are missing", "reference/draws")
         return None
     stored = stored_thresholds(recorded["thresholds"])
     again = judge(summary.attributes["quality"], draws, keep, stored)
@@ -178,7 +184,7 @@ def check_verdict(
     if stated != (again.verdict, again.percentiles, list(again.reasons)):
         yield Finding(
             "verdict-differs",
-            "the verdict is not what figures and draws give",
+            "the verdict does not match figures and draws",
             ROOT,
             again.verdict,
             recorded["verdict"],
