@@ -264,7 +264,9 @@ STRUCTURE: list[tuple[str, set[str], Callable[[Path], None]]] = [
 
 
 @pytest.mark.parametrize(("expected", "damage"), [row[1:] for row in STRUCTURE], ids=[row[0] for row in STRUCTURE])
-def test_changed_containers_are_found(tiny: dict[str, Path], tmp_path: Path, expected: set[str], damage: Callable[[Path], None]):
+def test_changed_containers_are_found(
+    tiny: dict[str, Path], tmp_path: Path, expected: set[str], damage: Callable[[Path], None]
+):
     path = tmp_path / "x.ozx"
     path.write_bytes(tiny["jpeg"].read_bytes())
     damage(path)
@@ -564,7 +566,9 @@ def reindexed(shard: bytes, offset: int, size: int) -> bytes:
     [(code, mode, change) for code, _, mode, change in TAMPERED],
     ids=[f"{code}: {what}" for code, what, _, _ in TAMPERED],
 )
-def test_changes_with_updated_checksums_are_found(tiny: dict[str, Path], tmp_path: Path, code: str, mode: str, change: Change):
+def test_changes_with_updated_checksums_are_found(
+    tiny: dict[str, Path], tmp_path: Path, code: str, mode: str, change: Change
+):
     members = unpack(tiny[mode])
     before = json.loads(members["zarr.json"])["attributes"]["wsisum"]
     attributes = copy.deepcopy(before)
