@@ -136,7 +136,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def squares(coords: np.ndarray, side: float, slide: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """Boxes (N, 4) int left, upper, right, lower px of patches on a map of the whole slide of `size` (width, height) px.
+    """Boxes (N, 4) int left, upper, right, lower px of patches on a map of the slide of `size` (width, height) px.
 
     Neighbours share edges; boxes are at least 1 px wide and lie on the map. `coords` (N, 2), `side` and `slide`
     (width, height) are in level-0 px.
