@@ -280,7 +280,7 @@ def test_selectors_that_are_not_nested_reach_a_target(slide, encoder, tmp_path, 
 
 
 def test_error_names_the_smallest_possible_size(slide, encoder, tmp_path):
-    with pytest.raises(TooFewBytesError, match=r"^drawn\.svs: .*at most 9000 bytes, .*takes \d+; allow") as caught:
+    with pytest.raises(TooFewBytesError, match=r"^drawn\.svs: .*at most 9000 bytes, .*takes \d+; raise") as caught:
         summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=9000)
     assert caught.value.reason == "too few bytes"
     least = int(str(caught.value).split("takes ")[1].split(";")[0])
