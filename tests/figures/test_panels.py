@@ -243,7 +243,7 @@ def run(*arguments: object) -> Result:
         ((["a", "b"], None, None, True, Path("f.h5")), "--features draws all selectors for one summary"),
         ((["a"], None, None, True, None), "give several of the same slide, or use --features"),
         ((["a", "b"], Path("x.png"), Map.weight, False, None), "--image draws one summary"),
-        ((["x/a.ozx", "y/a.ozx"], None, Map.weight, False, None), "have the same name"),
+        ((["x/a.ozx", "y/a.ozx"], None, Map.weight, False, None), "share a name"),
     ],
 )
 def test_incompatible_options_are_refused(arguments: Any, complaint: str):

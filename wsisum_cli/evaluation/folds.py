@@ -62,9 +62,7 @@ def deal_folds(cohort: Cohort, count: int, seed: int) -> npt.NDArray[np.int64]:
     np.add.at(slides, (owner, cohort.labels), 1)
     share = slides / slides.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(patients))
-    order = order[
-        np.argsort(-slides[order].sum(axis=1), kind="stable")
-    ]  # patients with many slides are hardest to place
+    order = order[np.argsort(-slides[order].sum(axis=1), kind="stable")]  # many slides are hardest to place
     dealt = np.zeros((count, len(cohort.classes)))
     fold = np.zeros(len(patients), np.int64)
     for patient in order:

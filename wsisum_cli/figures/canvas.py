@@ -138,9 +138,7 @@ def reduced(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def font(size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont
 
-    return cast(
-        "ImageFont.FreeTypeFont", ImageFont.load_default(size)
-    )  # the other type is only returned without a size
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # the other type has no size
 
 
 def text_width(text: str, size: int) -> float:

@@ -21,11 +21,7 @@ MIN_THUMB, MAX_THUMB = 96, 400  # px
 MIN_PANEL, MAX_PANEL = 420, 0.62  # px; fraction of the page width
 MAX_MAP = 2000  # px high
 MAX_ZOOM, SMALL_MAP = 8, 480  # largest enlargement, unless the overview would stay smaller than this
-MAP_WIDTHS, MAP_SIDE, CELL_MAP = (
-    (1280, 1880),
-    1560,
-    1200,
-)  # px: page widths of one map; its map height; map height in panels
+MAP_WIDTHS, MAP_SIDE, CELL_MAP = (1280, 1880), 1560, 1200  # px: page of one map; its map height; that of panels
 SWATCH_ROW = 34  # px high
 CELL_TITLE, CELL_PAD, COLUMN_GAP, BLOCK_GAP, SIDE_WORDS = 84, 12, 36, 44, 44  # px, on pages with panels
 STACKED = 2.5  # aspect ratio from which an overview may take the full width

@@ -80,9 +80,7 @@ class OnnxSlideEncoder:
         if rest and rest[0].shape != (len(features),):
             raise self._error(f"expected attention ({len(features)},), found {rest[0].shape}; export it again")
         if not all(np.isfinite(value).all() for value in (embedding, prototypes, weights, *rest)):
-            raise self._error(
-                "expected finite numbers, found NaN or infinity; the model cannot be used on these features"
-            )
+            raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
         if weights.min() < 0 or abs(float(weights.sum(dtype=np.float64)) - 1) > SHARES:
             raise self._error(f"expected shares of the regions as prototype_weights, found a sum of {weights.sum():g}")
         return SlideEmbedding(embedding, prototypes, weights, rest[0] if rest else None)

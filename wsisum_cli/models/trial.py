@@ -51,9 +51,7 @@ def _try_encoder(path: Path, device: str) -> AnyCard:
             "do; export the model in evaluation mode"
         )
     if _same(features[:1], features[1:2]) and _same(features[1:2], features[2:]):
-        raise ModelError(
-            f"{path.name}: expected features that differ between patches, found the same for three different patches"
-        )
+        raise ModelError(f"{path.name}: expected features that differ between patches, found three equal ones")
     return encoder.card
 
 

@@ -109,9 +109,7 @@ def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, mode
     """Write to a temporary file, verify it, then rename it. Raises SummaryError when it does not verify."""
 
     def find_encoder(card: dict[str, Any]) -> Encoder | None:
-        return (
-            encoder if card.get("sha256") == encoder.card.sha256 else None
-        )  # existing features come from another encoder
+        return encoder if card.get("sha256") == encoder.card.sha256 else None  # None for existing features
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:

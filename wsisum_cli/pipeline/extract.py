@@ -122,9 +122,7 @@ def lay_out(
         raise FeaturesError(f"{slide.name}: features overflow {options.precision}; use --precision float32")
     if options.layout == STAMP:
         return as_stamp(slide, tissue, features, card, provenance)
-    name = (
-        job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()
-    )  # a file name need not be valid UTF-8
+    name = job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()  # may not be UTF-8
     about = {"name": name, "encoder": card.name}
     coords = tissue.grid.coords.astype(np.int64)
     return FeatureFileContents(

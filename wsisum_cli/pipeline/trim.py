@@ -93,9 +93,7 @@ def check_trimmable(path: Path, summary: Summary) -> None:
     found = verify_summary(path).findings
     bad = [finding for finding in found if finding.severity == "error"]
     if bad:
-        raise SummaryError(
-            f"{summary.name}: the summary is damaged and cannot be trimmed: {bad[0].message}; run wsisum verify on it"
-        )
+        raise SummaryError(f"{summary.name}: damaged, cannot be trimmed: {bad[0].message}; run wsisum verify on it")
 
 
 def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> TrimResult:

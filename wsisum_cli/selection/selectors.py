@@ -71,8 +71,7 @@ def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> 
     """Pick `keep` of the N patches: rows (K,) in order of picking.
 
     `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or the
-    features are empty, not finite, or do not match the coords; UsageError or ModelError if the model a selector needs
-    is missing or fails.
+    features are empty, not finite, or do not match the coords; UsageError or ModelError if a needed model is unusable.
     """
     features = checked(tissue_patches.features)
     count, places, clusters = len(features), len(tissue_patches.coords), len(tissue_patches.candidates.cluster)

@@ -61,9 +61,7 @@ class StoredPixels:
             for row, patch in zip(missing[found].tolist(), patches, strict=True):
                 self._streams[row] = jpeg.encode(patch, self._quality)
         if any(row not in self._streams for row in missing.tolist()):
-            raise BrokenSlideError(
-                f"{slide.name}: a patch of the existing features cannot be read; fetch the file again"
-            )
+            raise BrokenSlideError(f"{slide.name}: a patch with existing features is unreadable; fetch the file again")
         return [self._streams[row] for row in rows.tolist()]
 
     def _copied(self, kept: np.ndarray) -> SourceTiles:

@@ -60,9 +60,7 @@ def open_summary(path: str | Path) -> Summary:
         file = open_anywhere(path)
     # Each of fsspec's file systems has its own exceptions.
     except Exception as error:
-        why = (
-            getattr(error, "strerror", None) or type(error).__name__
-        )  # its text may contain a path, or the key in a URL
+        why = getattr(error, "strerror", None) or type(error).__name__  # its text may contain a path or key
         remedy = "; check the address and your access to it" if "://" in str(path) else ""
         raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from error
     try:

@@ -99,13 +99,7 @@ def compare_quality(
         same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
         if not same:
             found = "null" if value is None else f"{value:.4f}"
-            yield Finding(
-                "quality-differs",
-                f"{name} measured from {by} differs from the recorded value",
-                ROOT,
-                str(stated),
-                found,
-            )
+            yield Finding("quality-differs", f"{name} of {by} differs from the record", ROOT, str(stated), found)
 
 
 def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured) -> Iterator[Finding]:

@@ -41,9 +41,7 @@ def compare_with_source(
     """Compare file, geometry, pixels, and quality over all tissue."""
     source = content.attributes["source"]
     if path is None:
-        missing = (
-            f"{source['name']}: no slide with {source['bytes']} bytes and this content found; give another --source"
-        )
+        missing = f"{source['name']}: no slide of {source['bytes']} bytes with this content; give another --source"
         yield Finding("source-missing", missing, None, source["sha256"])
         return
     try:

@@ -290,13 +290,7 @@ class ContentCheck:
         wanted = (self.attributes["patches"], self.attributes["pixels"].get("tiles", self.attributes["patches"]))
         found = (len(patches), len(patches.shard))
         if found != wanted:
-            yield Finding(
-                "patch-damaged",
-                "the number of patches or tiles differs from the stated one",
-                None,
-                str(wanted),
-                str(found),
-            )
+            yield Finding("patch-damaged", "wrong number of patches or tiles", None, str(wanted), str(found))
             return False
         encoder = yield from self.find(find_encoder)
         return (yield from self.encode(patches, encoder, measured))
@@ -310,8 +304,7 @@ class ContentCheck:
             return encoder
         given = self.attributes["features"]["origin"] == "given"
         kind = "existing features" if given else "features"
-        message = f"the summary uses {kind} of {card['name']}; pass that model, if you have it, as --encoder"
-        yield Finding("features-not-recomputed", message)
+        yield Finding("features-not-recomputed", f"{kind} of {card['name']}; if you have it, pass it as --encoder")
         return None
 
     def encode(

@@ -99,9 +99,7 @@ def check_structure(summary: Summary) -> Generator[Finding, None, set[str]]:
             yield Finding("missing-member", f"{name} is not in the file", name)
         elif member.size != size:
             damaged.add(name)
-            yield Finding(
-                "member-size", f"the size of {name} differs from the listed one", name, str(size), str(member.size)
-            )
+            yield Finding("member-size", f"{name} has not the listed size", name, str(size), str(member.size))
     for name in sorted(summary.members.keys() - listed.keys() - {ROOT}) if listed else ():
         yield Finding("unlisted-member", f"{name} does not belong to the summary", name)
     if not summary.attributes_are_whole:
@@ -136,7 +134,5 @@ def check_checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
             digest = str(error)
         if digest != entry.get("sha256"):
             damaged.add(name)
-            yield Finding(
-                "checksum", f"{name} was changed after it was written", name, str(entry.get("sha256")), digest
-            )
+            yield Finding("checksum", f"{name} was changed or damaged", name, str(entry.get("sha256")), digest)
     return damaged
