@@ -176,7 +176,7 @@ def test_manifest_name_replaces_the_slide_name_everywhere(slide: Path, tmp_path:
     (tmp_path / "manifest.csv").write_text("slide,name\nslide.svs,study-7\nother.svs,x\n")
     done = wsisum("compress", slide.parent, "-o", tmp_path / "out", "--manifest", tmp_path / "manifest.csv")
     assert done.returncode == 0
-    assert "the manifest names other.svs" in done.stderr
+    assert "the manifest lists other.svs" in done.stderr
     content = (tmp_path / "out/study-7.ozx").read_bytes()
     assert b"study-7" in content
     assert b"slide.svs" not in content

@@ -114,7 +114,7 @@ def test_without_patients_the_name_says_whose_a_slide_is(table: Callable[[str], 
         ("slide,label\nA,x\nB,x\n", "expected at least two classes in 'label', found only 'x'"),
         ("slide,label\nA,\nB,\n", "found no label"),
         ("slide,label\nA,x\nA.svs,y\n", "one row for each slide, found several for A"),
-        ("slide,label\n", "expected a row for each slide"),
+        ("slide,label\n", "a row for each slide, found no rows"),
     ],
 )
 def test_labels_that_cannot_serve_are_refused(table: Callable[[str], Path], text: str, complaint: str):
