@@ -33,20 +33,20 @@ def outputs(root: Path, output: Path, manifest: Manifest | None = None) -> dict[
 # walking
 
 
-def test_slides_are_found_in_the_order_of_their_paths(tmp_path: Path):
+def test_slides_are_sorted_by_path(tmp_path: Path):
     touch(tmp_path, "b/2.svs", "a/1.TIFF", "a/notes.txt", "c.ndpi", ".hidden/3.svs", "a/.4.svs")
     sources, outcomes, others = find_slides(tmp_path, tmp_path / "out")
     assert [source.path.relative_to(tmp_path).as_posix() for source in sources] == ["a/1.TIFF", "b/2.svs", "c.ndpi"]
     assert (outcomes, others) == ([], 1)
 
 
-def test_the_output_folder_is_not_searched(tmp_path: Path):
+def test_output_folder_is_not_searched(tmp_path: Path):
     touch(tmp_path, "1.svs", "out/2.svs")
     sources, _, _ = find_slides(tmp_path, tmp_path / "out")
     assert [source.path.name for source in sources] == ["1.svs"]
 
 
-def test_the_companion_folder_of_an_mrxs_is_an_outcome_and_counts_as_its_bytes(tmp_path: Path):
+def test_mrxs_companion_folder_is_an_outcome_and_counts_in_its_bytes(tmp_path: Path):
     touch(tmp_path, "x/slide.mrxs", "x/slide/Data0000.dat", "x/slide/inside.svs")
     sources, outcomes, _ = find_slides(tmp_path, tmp_path / "out")
     assert [source.path.name for source in sources] == ["slide.mrxs"]
@@ -63,7 +63,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may list every folder")
-def test_a_folder_that_cannot_be_listed_is_an_outcome(tmp_path: Path):
+def test_unreadable_folder_is_an_outcome(tmp_path: Path):
     touch(tmp_path, "a/1.svs", "closed/2.svs")
     (tmp_path / "closed").chmod(0)
     try:
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_listed_is_an_outcome(tmp_path: Path):
     assert [(o.source, o.status) for o in outcomes] == [("closed", "failed")]
 
 
-def test_nothing_there_cannot_start(tmp_path: Path):
+def test_source_without_slides_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="no such file or folder"):
         plan_archive(request(tmp_path / "missing", tmp_path / "out"), Manifest(), {})
     touch(tmp_path, "notes.txt")
@@ -96,7 +96,7 @@ def test_a_dicom_series_is_one_slide(tmp_path: Path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_is_not_waited_for(tmp_path: Path):
+def test_named_pipe_does_not_block(tmp_path: Path):
     touch(tmp_path, "1.svs")
     os.mkfifo(tmp_path / "2.svs")
     (tmp_path / "3.svs").symlink_to(tmp_path / "nowhere")
@@ -113,7 +113,7 @@ def test_outputs_mirror_the_tree(tmp_path: Path):
     assert outputs(tmp_path, tmp_path / "out") == {"a/b/1.svs": "a/b/1.ozx", "2.ome.tiff": "2.ozx"}
 
 
-def test_two_slides_of_one_name_are_told_apart(tmp_path: Path):
+def test_slides_with_the_same_stem_keep_their_suffixes(tmp_path: Path):
     touch(tmp_path, "a/1.svs", "a/1.ndpi", "a/1.ome.tiff", "b/1.svs")
     assert outputs(tmp_path, tmp_path / "out") == {
         "a/1.svs": "a/1.svs.ozx",
@@ -123,12 +123,12 @@ def test_two_slides_of_one_name_are_told_apart(tmp_path: Path):
     }
 
 
-def test_dots_in_names_stay(tmp_path: Path):
+def test_dots_in_names_are_kept(tmp_path: Path):
     touch(tmp_path, "TCGA-AA.1234-UUID.svs")
     assert outputs(tmp_path, tmp_path / "out") == {"TCGA-AA.1234-UUID.svs": "TCGA-AA.1234-UUID.ozx"}
 
 
-def test_two_slides_given_one_name_cannot_start(tmp_path: Path):
+def test_two_slides_with_one_manifest_name_are_refused(tmp_path: Path):
     touch(tmp_path, "a.svs", "b.svs")
     (tmp_path / "manifest.csv").write_text("slide,name\na.svs,study-1\nb.svs,study-1\n")
     with pytest.raises(UsageError, match=r"a\.svs and b\.svs"):
@@ -138,7 +138,7 @@ def test_two_slides_given_one_name_cannot_start(tmp_path: Path):
 # manifest
 
 
-def test_a_manifest_names_slides_by_path_or_by_name(tmp_path: Path):
+def test_manifest_matches_slides_by_path_or_file_name(tmp_path: Path):
     touch(tmp_path, "a/1.svs", "b/1.svs", "mask.png")
     table = "slide,mpp,mask,name\na/1.svs,0.25,mask.png,study-7\n1.svs,0.5,,\ngone.svs,,,\n"
     (tmp_path / "manifest.csv").write_text(table)
@@ -160,23 +160,23 @@ def test_a_manifest_names_slides_by_path_or_by_name(tmp_path: Path):
         ("", "found none"),
         ("slide,mpp\na.svs,small\n", "line 2: the mpp 'small' is not a number"),
         ("slide,mpp\na.svs,40\n", "line 2: .* outside 0.05 to 10"),
-        ("slide,mask\na.svs,gone.png\n", "line 2: there is no mask gone.png"),
-        ("slide,name\na.svs,../b\n", "is no plain file name"),
-        ("slide,name\na.svs,.\n", "is no plain file name"),
-        ("slide,name\na.svs,.hidden\n", "is no plain file name"),
-        ("slide,name\na.svs," + "n" * 300 + "\n", "is no plain file name"),
-        ("mpp,slide\n0.5\n", "line 2: no slide is named"),
-        ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "line 3: a.svs is named twice"),
+        ("slide,mask\na.svs,gone.png\n", "line 2: mask gone.png not found"),
+        ("slide,name\na.svs,../b\n", "is not a plain file name"),
+        ("slide,name\na.svs,.\n", "is not a plain file name"),
+        ("slide,name\na.svs,.hidden\n", "is not a plain file name"),
+        ("slide,name\na.svs," + "n" * 300 + "\n", "is not a plain file name"),
+        ("mpp,slide\n0.5\n", "line 2: the slide column is empty"),
+        ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "line 3: a.svs is listed twice"),
     ],
 )
-def test_a_bad_manifest_cannot_start(tmp_path: Path, text: str, complaint: str):
+def test_invalid_manifest_is_refused(tmp_path: Path, text: str, complaint: str):
     path = tmp_path / "manifest.csv"
     path.write_text(text)
     with pytest.raises(UsageError, match=complaint):
         read_manifest(path)
 
 
-def test_a_manifest_from_a_spreadsheet_is_read(tmp_path: Path):
+def test_manifest_with_a_bom_is_read(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     path.write_bytes("\ufeffslide,mpp\r\nä.svs, 0.25 \r\n".encode())
     assert read_manifest(path).entries["ä.svs"].mpp == 0.25
@@ -185,11 +185,11 @@ def test_a_manifest_from_a_spreadsheet_is_read(tmp_path: Path):
 # finding the source of a summary
 
 
-def test_the_source_of_an_unreadable_summary_is_nowhere(tmp_path: Path):
+def test_unreadable_summary_has_no_source(tmp_path: Path):
     assert SourceIndex(tmp_path).find(tmp_path / "none.ozx") is None
 
 
-def test_a_slide_given_is_the_source(tmp_path: Path):
+def test_single_slide_is_always_the_source(tmp_path: Path):
     touch(tmp_path, "1.svs")
     assert SourceIndex(tmp_path / "1.svs").find("any.ozx") == tmp_path / "1.svs"
 
@@ -197,12 +197,12 @@ def test_a_slide_given_is_the_source(tmp_path: Path):
 # names that other file systems take for the same
 
 
-def test_names_that_differ_in_case_alone_are_told_apart(tmp_path: Path):
+def test_names_that_differ_only_in_case_keep_their_suffixes(tmp_path: Path):
     touch(tmp_path, "B12.svs", "b12.tif")
     assert outputs(tmp_path, tmp_path / "out") == {"B12.svs": "B12.svs.ozx", "b12.tif": "b12.tif.ozx"}
 
 
-def test_a_name_that_ends_like_another_keeps_its_suffix(tmp_path: Path):
+def test_name_that_would_collide_keeps_its_suffix(tmp_path: Path):
     touch(tmp_path, "B12.svs", "B12.ndpi", "B12.svs.svs")
     assert outputs(tmp_path, tmp_path / "out") == {
         "B12.ndpi": "B12.ndpi.ozx",
@@ -211,13 +211,13 @@ def test_a_name_that_ends_like_another_keeps_its_suffix(tmp_path: Path):
     }
 
 
-def test_slides_and_summaries_in_one_folder_cannot_start(tmp_path: Path):
+def test_output_in_the_source_folder_is_refused(tmp_path: Path):
     touch(tmp_path, "1.svs")
     with pytest.raises(UsageError, match="would share this folder"):
         plan_archive(request(tmp_path, tmp_path), Manifest(), {})
 
 
-def test_a_name_too_long_to_look_for_is_left_to_its_job(tmp_path: Path):
+def test_overlong_name_fails_in_its_job(tmp_path: Path):
     touch(tmp_path, "a" * 250 + ".svs", "a" * 250 + ".tif")
     plan = plan_archive(request(tmp_path, tmp_path / "out"), Manifest(), {})
     assert len(plan.jobs) == 2

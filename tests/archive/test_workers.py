@@ -47,7 +47,7 @@ def jobs(archive: Path, output: Path) -> list[tuple[str, Job]]:
     return [(path.name, Job(find_source(path), output / f"{path.stem}.ozx", path.name)) for path in paths]
 
 
-def test_outcomes_and_events_arrive(archive: Path, tmp_path: Path):
+def test_outcomes_and_events_are_received(archive: Path, tmp_path: Path):
     events: list[Event] = []
     outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2, events.append))
     assert sorted((o.source, o.status, o.summary) for o in outcomes) == [
@@ -57,12 +57,12 @@ def test_outcomes_and_events_arrive(archive: Path, tmp_path: Path):
     assert any(event.done == event.total > 0 for event in events)
 
 
-def test_no_jobs_need_no_process(tmp_path: Path):
+def test_no_jobs_start_no_process(tmp_path: Path):
     assert list(run_jobs([], setup(tmp_path), 4)) == []
 
 
-def test_a_model_that_does_not_load_cannot_start(archive: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="no model of this name"):
+def test_model_that_does_not_load_is_refused(archive: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="no model with this name"):
         list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, encoder="nothing"), 1))
 
 
@@ -89,9 +89,7 @@ class Scripted:
         self.theirs.close()
 
 
-def test_a_worker_that_cannot_start_beside_others_leaves_the_work_to_them(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_other_workers_continue_when_one_cannot_start(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A GPU may hold the models of so many processes only."""
     monkeypatch.setattr(workers, "Worker", Scripted)
     Scripted.first_words = [("ready", ""), ("refused", "no memory is left")]
@@ -103,7 +101,7 @@ def test_a_worker_that_cannot_start_beside_others_leaves_the_work_to_them(
 
 
 @posix
-def test_a_process_that_dies_costs_one_slide(archive: Path, tmp_path: Path):
+def test_dead_process_costs_one_slide(archive: Path, tmp_path: Path):
     """The first worker is killed while at its first slide, as a crash in a decoder would."""
     killed: list[str] = []
 
@@ -122,7 +120,7 @@ def test_a_process_that_dies_costs_one_slide(archive: Path, tmp_path: Path):
 
 
 @posix
-def test_closing_the_run_ends_its_processes(archive: Path, tmp_path: Path):
+def test_closing_the_run_stops_its_processes(archive: Path, tmp_path: Path):
     running = run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2)
     next(running)
     running.close()  # type: ignore[attr-defined]  # run_jobs is a generator
@@ -135,7 +133,7 @@ def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 @posix
-def test_killed_at_twenty_moments(archive: Path, tmp_path: Path):
+def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
     """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
     whole, output = tmp_path / "whole", tmp_path / "output"
     began = time.monotonic()
@@ -171,7 +169,7 @@ LISTENING = (
 
 @posix
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals):
+def test_interrupted_run_says_so(archive: Path, tmp_path: Path, sent: signal.Signals):
     command = [sys.executable, "-c", LISTENING, "compress", str(archive), "-o", str(tmp_path / "out")]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, start_new_session=True, **pipes) as process:
@@ -183,7 +181,7 @@ def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals
             process.send_signal(sent)
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to go on"
+    assert errors.splitlines()[-1] == "wsisum: interrupted; run the same command again to continue"
     assert "Traceback" not in errors
     assert "Warning" not in errors
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -192,7 +190,7 @@ def test_interrupted_says_so(archive: Path, tmp_path: Path, sent: signal.Signals
 
 
 @posix
-def test_an_interruption_while_a_process_begins_is_heard_afterwards():
+def test_interrupt_during_process_start_is_delivered_afterwards():
     """By this process, not by the one that begins."""
     blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     begun = []
@@ -216,9 +214,7 @@ def test_an_interruption_while_a_process_begins_is_heard_afterwards():
 
 
 @posix
-def test_successors_that_die_while_they_load_are_replaced(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_workers_that_die_while_loading_are_replaced(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Memory may be short for a moment; only a row of such deaths ends the run."""
     started: list[workers.Worker] = []
     original = workers.Worker.__init__
@@ -236,9 +232,7 @@ def test_successors_that_die_while_they_load_are_replaced(
 
 
 @posix
-def test_workers_that_all_die_while_they_load_end_the_run(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_run_ends_when_all_workers_die_while_loading(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     original = workers.Worker.__init__
 
     def doomed(self: workers.Worker, setup: Setup) -> None:
@@ -246,5 +240,5 @@ def test_workers_that_all_die_while_they_load_end_the_run(
         self.process.kill()
 
     monkeypatch.setattr(workers.Worker, "__init__", doomed)
-    with pytest.raises(UsageError, match="die while they load the models"):
+    with pytest.raises(UsageError, match="die while loading the models"):
         list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))

@@ -85,7 +85,7 @@ def about(path: Path, name: str) -> dict[str, Any]:
 # -- what is written -----------------------------------------------------------------------------------------
 
 
-def test_the_layout_is_trident_s(output: Path, encoder: Encoder):
+def test_layout_matches_trident(output: Path, encoder: Encoder):
     """Names, shapes, types and attributes that TRIDENT, and code for its files, asks for; CLAM asks for less."""
     path = output / "a/slide.h5"
     with h5py.File(path) as file:
@@ -110,7 +110,7 @@ def test_patches_lie_on_a_grid_inside_the_slide(output: Path):
     assert len(np.unique(coords, axis=0)) == len(coords) > 4
 
 
-def test_how_it_was_made_is_recorded(archive: Path, output: Path, encoder: Encoder):
+def test_provenance_is_recorded(archive: Path, output: Path, encoder: Encoder):
     made = read_provenance(output / "b/slide.h5")
     assert made is not None
     assert made["source"]["sha256"] == sha256_of(archive / "b/slide.svs")
@@ -121,7 +121,7 @@ def test_how_it_was_made_is_recorded(archive: Path, output: Path, encoder: Encod
     assert "wsisum" in made["versions"]
 
 
-def test_magnifications_have_the_quotient_of_the_patch_sizes(tmp_path: Path, encoder: Encoder):
+def test_magnification_ratio_equals_patch_size_ratio(tmp_path: Path, encoder: Encoder):
     """Of a slide whose pixels are no round number, as scanners have them."""
     write_svs(tmp_path / "a.svs", draw_tissue(1400, 1200, seed=3), mpp=0.2327, tile=256)
     computed(tmp_path / "a.svs", tmp_path / "a.h5", encoder)
@@ -131,7 +131,7 @@ def test_magnifications_have_the_quotient_of_the_patch_sizes(tmp_path: Path, enc
 
 
 @pytest.mark.parametrize("layout", ["trident", "stamp"])
-def test_our_reader_finds_the_same_features_and_places(archive: Path, tmp_path: Path, encoder: Encoder, layout: str):
+def test_own_reader_returns_the_same_features_and_coords(archive: Path, tmp_path: Path, encoder: Encoder, layout: str):
     slide = archive / "a/slide.svs"
     computed(slide, tmp_path / "a.h5", encoder, layout=layout)
     with h5py.File(tmp_path / "a.h5") as file:
@@ -147,7 +147,7 @@ def test_our_reader_finds_the_same_features_and_places(archive: Path, tmp_path: 
     np.testing.assert_allclose(raw.coords / raw.patch_size_level0, given.coords / 512)
 
 
-def test_stamp_reads_um_of_tiles(archive: Path, tmp_path: Path, encoder: Encoder):
+def test_stamp_layout_is_in_um(archive: Path, tmp_path: Path, encoder: Encoder):
     computed(archive / "a/slide.svs", tmp_path / "a.h5", encoder, layout="stamp")
     with h5py.File(tmp_path / "a.h5") as file:
         assert sorted(file) == ["coords", "feats"]
@@ -158,7 +158,7 @@ def test_stamp_reads_um_of_tiles(archive: Path, tmp_path: Path, encoder: Encoder
     assert np.array_equal(steps, np.rint(steps))
 
 
-def test_half_precision_takes_half_the_bytes(archive: Path, tmp_path: Path, encoder: Encoder):
+def test_float16_halves_the_file(archive: Path, tmp_path: Path, encoder: Encoder):
     computed(archive / "a/slide.svs", tmp_path / "whole.h5", encoder)
     computed(archive / "a/slide.svs", tmp_path / "half.h5", encoder, precision="float16")
     whole, half = (read_feature_file(tmp_path / f"{name}.h5").features for name in ("whole", "half"))
@@ -167,9 +167,7 @@ def test_half_precision_takes_half_the_bytes(archive: Path, tmp_path: Path, enco
         assert file["features"].dtype == np.float16
 
 
-def test_what_half_precision_cannot_hold_is_refused(
-    archive: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-):
+def test_float16_overflow_is_refused(archive: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
     original = extract.encode_tissue
 
     def large(*arguments: Any) -> Any:
@@ -184,7 +182,7 @@ def test_what_half_precision_cannot_hold_is_refused(
 
 
 @pytest.mark.parametrize("layout", ["trident", "stamp"])
-def test_the_same_slide_gives_the_same_bytes(archive: Path, tmp_path: Path, encoder: Encoder, layout: str):
+def test_features_are_deterministic(archive: Path, tmp_path: Path, encoder: Encoder, layout: str):
     slide = archive / "b/slide.svs"
     for number in (1, 3):
         (tmp_path / str(number)).mkdir()
@@ -192,14 +190,12 @@ def test_the_same_slide_gives_the_same_bytes(archive: Path, tmp_path: Path, enco
     assert (tmp_path / "1/slide.h5").read_bytes() == (tmp_path / "3/slide.h5").read_bytes()
 
 
-def test_another_process_at_another_time_gives_the_same_bytes(
-    archive: Path, output: Path, tmp_path: Path, encoder: Encoder
-):
+def test_another_process_writes_the_same_features(archive: Path, output: Path, tmp_path: Path, encoder: Encoder):
     computed(archive / "b/slide.svs", tmp_path / "slide.h5", encoder)
     assert (tmp_path / "slide.h5").read_bytes() == (output / "b/slide.h5").read_bytes()
 
 
-def test_patches_on_broken_tiles_are_left_out_and_counted(archive: Path, tmp_path: Path, encoder: Encoder):
+def test_patches_on_broken_tiles_are_skipped_and_counted(archive: Path, tmp_path: Path, encoder: Encoder):
     slide = tmp_path / "slide.svs"
     shutil.copy(archive / "a/slide.svs", slide)
     computed(slide, tmp_path / "whole.h5", encoder)
@@ -212,13 +208,13 @@ def test_patches_on_broken_tiles_are_left_out_and_counted(archive: Path, tmp_pat
     assert (extracted.broken_tiles, extracted.patches) == (1, int(left.sum()))
 
 
-def test_glass_has_no_features(tmp_path: Path, encoder: Encoder):
+def test_empty_slide_has_no_features(tmp_path: Path, encoder: Encoder):
     write_svs(tmp_path / "glass.svs", np.full((1200, 1400, 3), 242, np.uint8), tile=256)
     with pytest.raises(NoTissueError):
         computed(tmp_path / "glass.svs", tmp_path / "glass.h5", encoder)
 
 
-def test_what_reads_back_otherwise_is_not_kept(
+def test_file_that_reads_back_differently_is_removed(
     archive: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ):
     def write_badly(path: Path, contents: feature_file.FeatureFileContents) -> None:
@@ -228,7 +224,7 @@ def test_what_reads_back_otherwise_is_not_kept(
 
     monkeypatch.setattr(extract, "write_feature_file", write_badly)
     (tmp_path / "a.h5").write_bytes(b"before")
-    with pytest.raises(FeaturesError, match=r"^a\.h5: .*reads back otherwise"):
+    with pytest.raises(FeaturesError, match=r"^a\.h5: .*differs from what was written"):
         computed(archive / "a/slide.svs", tmp_path / "a.h5", encoder)
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
     assert (tmp_path / "a.h5").read_bytes() == b"before"
@@ -237,7 +233,7 @@ def test_what_reads_back_otherwise_is_not_kept(
 # -- the run -------------------------------------------------------------------------------------------------
 
 
-def test_every_slide_has_an_outcome_and_the_tree_is_mirrored(output: Path, done: subprocess.CompletedProcess[str]):
+def test_features_command_mirrors_the_tree(output: Path, done: subprocess.CompletedProcess[str]):
     report = json.loads(done.stdout)
     assert report["counts"] == {"written": 2, "skipped": 0, "failed": 1}
     rows = {row["source"]: row for row in report["slides"]}
@@ -280,7 +276,7 @@ def copied(output: Path, tmp_path: Path) -> Path:
 BOTH = ["a/slide.svs", "b/slide.svs"]
 
 
-def test_what_is_up_to_date_is_skipped(archive: Path, copied: Path):
+def test_up_to_date_features_are_skipped(archive: Path, copied: Path):
     assert to_do(archive, copied) == ["unknown.tiff"]
     first = plan(archive, copied).outcomes[0]
     assert (first.status, first.reason, first.features) == ("skipped", "up to date", "a/slide.h5")
@@ -290,13 +286,13 @@ def test_what_is_up_to_date_is_skipped(archive: Path, copied: Path):
     assert to_do(archive, copied, force=True) == [*BOTH, "unknown.tiff"]
 
 
-def test_other_options_or_encoders_make_it_again(archive: Path, copied: Path):
+def test_changed_options_or_encoder_remake_features(archive: Path, copied: Path):
     assert to_do(archive, copied, FeatureOptions(precision="float16")) == [*BOTH, "unknown.tiff"]
     assert to_do(archive, copied, FeatureOptions(layout="stamp")) == [*BOTH, "unknown.tiff"]
     assert to_do(archive, copied, encoder_sha256="1" * 64) == [*BOTH, "unknown.tiff"]
 
 
-def test_another_slide_of_that_name_makes_it_again(archive: Path, copied: Path, tmp_path: Path):
+def test_changed_slide_remakes_features(archive: Path, copied: Path, tmp_path: Path):
     shutil.copytree(archive, tmp_path / "in")
     shutil.copy(archive / "a/slide.svs", tmp_path / "in/b/slide.svs")
     assert to_do(tmp_path / "in", copied) == ["b/slide.svs", "unknown.tiff"]
@@ -316,12 +312,12 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut, flip, empty, Path.unlink])
-def test_what_is_damaged_or_gone_is_made_again(archive: Path, copied: Path, spoil: Any):
+def test_damaged_or_missing_features_are_remade(archive: Path, copied: Path, spoil: Any):
     spoil(copied / "a/slide.h5")
     assert to_do(archive, copied) == ["a/slide.svs", "unknown.tiff"]
 
 
-def test_files_of_other_programs_are_not_written_over(archive: Path, copied: Path):
+def test_files_of_other_programs_are_not_overwritten(archive: Path, copied: Path):
     """Somebody's folder of features, given as the output."""
     path = copied / "a/slide.h5"
     with h5py.File(path, "w") as file:
@@ -334,7 +330,7 @@ def test_files_of_other_programs_are_not_written_over(archive: Path, copied: Pat
     assert to_do(archive, copied, force=True) == [*BOTH, "unknown.tiff"]
 
 
-def test_a_file_that_cannot_be_read_may_be_another_programs(archive: Path, copied: Path):
+def test_unreadable_file_may_belong_to_another_program(archive: Path, copied: Path):
     """Such as one that is open for writing."""
     (copied / "report.json").unlink()
     with h5py.File(copied / "a/slide.h5", "w"):
@@ -347,7 +343,7 @@ def test_a_file_that_cannot_be_read_may_be_another_programs(archive: Path, copie
         assert "--force" in failed.message
 
 
-def test_a_second_run_does_what_is_missing(archive: Path, output: Path, copied: Path):
+def test_second_run_only_makes_missing_features(archive: Path, output: Path, copied: Path):
     expected = (output / "b/slide.h5").read_bytes()
     cut(copied / "b/slide.h5")
     again = wsisum("features", archive, "-o", copied, "--mpp", "0.25", "--json")
@@ -358,7 +354,7 @@ def test_a_second_run_does_what_is_missing(archive: Path, output: Path, copied: 
     assert about(copied / "unknown.h5", "coords")["mpp"] == 0.25
 
 
-def test_a_dry_run_foresees_and_writes_nothing(archive: Path, tmp_path: Path):
+def test_features_dry_run_writes_nothing(archive: Path, tmp_path: Path):
     foreseen = wsisum("features", archive, "-o", tmp_path / "out", "--dry-run", "--json")
     assert foreseen.returncode == 1
     rows = json.loads(foreseen.stdout)["slides"]
@@ -371,12 +367,12 @@ def test_a_dry_run_foresees_and_writes_nothing(archive: Path, tmp_path: Path):
     ("arguments", "complaint"),
     [
         (["features", "nowhere"], "nowhere: no such file or folder"),
-        (["features", ".", "--encoder", "nothing"], "no model of this name"),
+        (["features", ".", "--encoder", "nothing"], "no model with this name"),
         (["features", ".", "--layout", "clam"], "--layout"),
         (["features", ".", "-o", "."], "slides and features would share this folder"),
     ],
 )
-def test_what_cannot_start_says_why(
+def test_features_usage_error_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -396,7 +392,7 @@ def summarized(slide: Path, path: Path, encoder: Encoder, pixels: str, features:
 
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
-def test_a_summary_of_them_keeps_the_same_patches(
+def test_summary_of_exported_features_keeps_the_same_patches(
     archive: Path, output: Path, tmp_path: Path, encoder: Encoder, pixels: str
 ):
     slide = archive / "a/slide.svs"
@@ -410,7 +406,7 @@ def test_a_summary_of_them_keeps_the_same_patches(
         assert other.attributes["features"]["encoder_sha256"] == encoder.card.sha256
 
 
-def test_slides_of_one_name_find_their_own_in_the_mirrored_tree(archive: Path, output: Path):
+def test_slides_with_one_name_find_their_own_features(archive: Path, output: Path):
     assert find_features(output / "b", archive / "b/slide.svs") == output / "b/slide.h5"
     with pytest.raises(FeaturesError, match=r"found a/slide\.h5, b/slide\.h5"):
         find_features(output, archive / "b/slide.svs")
@@ -423,7 +419,7 @@ def test_slides_of_one_name_find_their_own_in_the_mirrored_tree(archive: Path, o
 # -- privacy -------------------------------------------------------------------------------------------------
 
 
-def test_no_planted_text_and_no_path(shared: Path, tmp_path: Path):
+def test_features_contain_no_planted_text_and_no_path(shared: Path, tmp_path: Path):
     """Arrays are stored plain, so the bytes of the file are all that it says."""
     ran = wsisum("features", shared / PRIVATE_SLIDE, "-o", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
@@ -435,7 +431,7 @@ def test_no_planted_text_and_no_path(shared: Path, tmp_path: Path):
     assert not [text for text in PLANTED if text in ran.stderr + ran.stdout]
 
 
-def test_a_manifest_hides_the_slide_s_name(archive: Path, tmp_path: Path):
+def test_manifest_name_hides_the_slide_name(archive: Path, tmp_path: Path):
     (tmp_path / "manifest.csv").write_text("slide,name\nslide.svs,study-7\n")
     rows = ["--manifest", tmp_path / "manifest.csv"]
     ran = wsisum("features", archive / "a", "-o", tmp_path / "out", *rows)
@@ -446,7 +442,7 @@ def test_a_manifest_hides_the_slide_s_name(archive: Path, tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this file system has no such names")
-def test_names_that_are_no_text_are_written(archive: Path, tmp_path: Path, encoder: Encoder):
+def test_non_utf8_names_are_written(archive: Path, tmp_path: Path, encoder: Encoder):
     slide = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.svs"))
     shutil.copy(archive / "a/slide.svs", slide)
     computed(slide, slide.with_suffix(".h5"), encoder)

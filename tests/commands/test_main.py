@@ -43,7 +43,7 @@ def test_version_and_help():
     [
         (["compress", "nowhere"], "nowhere: no such file or folder"),
         (["compress", "."], "no slides found"),
-        (["compress", ".", "--encoder", "nothing"], "nothing: no model of this name; give the name of a model"),
+        (["compress", ".", "--encoder", "nothing"], "nothing: no model with this name; give the name of a model"),
         (["compress", ".", "--mpp", "40"], "--mpp"),
         (["compress", ".", "--keep", "0"], "--keep"),
         (["compress", ".", "--pixels", "png"], "--pixels"),
@@ -57,13 +57,16 @@ def test_version_and_help():
         (["compress", ".", "--patch-size-level0", "512"], "--patch-size-level0 is of given features"),
         (["compress", ".", "--selector", "attention", "--slide-encoder", "none"], "expected a slide encoder"),
         (["compress", ".", "--selector", "attention", "--encoder", "texture"], "expected a slide encoder"),
-        (["inspect", "a.ozx", "--image", "x.jpg"], "--image x.jpg: expected a name that ends in .png"),
+        (
+            ["inspect", "a.ozx", "--image", "x.jpg"],
+            "--image x.jpg: the picture is a PNG; use a file name ending in .png",
+        ),
         (["verify", "."], "no summary slides"),
         (["inspect", "a.ozx", "b.ozx", "--image", "x.png"], "--image draws one summary"),
         (["frobnicate"], "frobnicate"),
     ],
 )
-def test_what_cannot_start_says_why_and_exits_with_2(
+def test_usage_error_is_explained_and_exits_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -74,19 +77,19 @@ def test_what_cannot_start_says_why_and_exits_with_2(
     assert done.stdout == ""
 
 
-def test_an_output_folder_that_is_a_file_cannot_start(slide: Path, tmp_path: Path):
+def test_output_folder_that_is_a_file_is_refused(slide: Path, tmp_path: Path):
     (tmp_path / "file").touch()
     done = wsisum("compress", slide, "-o", tmp_path / "file")
     assert done.returncode == 2
-    assert "the output folder cannot be made or written to" in done.stderr
+    assert "the output folder cannot be created or written to" in done.stderr
 
 
-def test_cuda_asked_for_and_missing_cannot_start(slide: Path, tmp_path: Path):
+def test_missing_cuda_is_refused(slide: Path, tmp_path: Path):
     done = wsisum("compress", slide, "-o", tmp_path, "--device", "cuda")
     if done.returncode == 0:
         pytest.skip("this machine has CUDA")
     assert done.returncode == 2
-    assert "CUDA was asked for and is not active" in done.stderr
+    assert "CUDA was requested but is not active" in done.stderr
     assert not list(tmp_path.glob("*.ozx"))
 
 
@@ -94,7 +97,7 @@ def row(source: str, **figures: Any) -> Outcome:
     return Outcome(source, "written", bytes_in=12_500_000, bytes_out=1_100_000, tissue_patches=254, **figures)
 
 
-def test_a_long_name_costs_no_columns(capsys: pytest.CaptureFixture[str]):
+def test_long_name_drops_no_columns(capsys: pytest.CaptureFixture[str]):
     name = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291.svs"
     print_outcomes(Console(width=90), [row(name, patches=32, coverage=0.71, verdict="REVIEW")])
     lines = capsys.readouterr().out.splitlines()
@@ -103,7 +106,7 @@ def test_a_long_name_costs_no_columns(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
-def test_a_narrow_terminal_still_shows_slide_and_verdict(width: int, capsys: pytest.CaptureFixture[str]):
+def test_narrow_terminal_shows_slide_and_verdict(width: int, capsys: pytest.CaptureFixture[str]):
     outcomes = [row("pancreas/pdac-tru-cut-3.tiff", patches=32, coverage=0.71, verdict="REVIEW")]
     print_outcomes(Console(width=width), outcomes)
     lines = capsys.readouterr().out.splitlines()
@@ -113,24 +116,24 @@ def test_a_narrow_terminal_still_shows_slide_and_verdict(width: int, capsys: pyt
     assert ("coverage" in lines[0], "ratio" in lines[0]) == (width >= 60, width >= 120)
 
 
-def test_slides_that_fail_before_anything_is_done_are_told(slide: Path, tmp_path: Path):
+def test_failures_during_planning_are_reported(slide: Path, tmp_path: Path):
     (tmp_path / "slide.h5").write_bytes(b"of another program")
     done = wsisum("features", slide, "-o", tmp_path)
     assert done.returncode == 1
-    assert "slide.h5: cannot be read, and may be another program's; choose another --output" in done.stderr
+    assert "slide.h5: cannot be read and may belong to another program; choose another --output" in done.stderr
 
 
-def test_an_edited_summary_is_shown_with_a_warning(tmp_path: Path):
+def test_edited_summary_is_shown_with_a_warning(tmp_path: Path):
     path = write_tiny(tmp_path / "tiny.ozx")
     data = path.read_bytes()
     assert wsisum("inspect", path).returncode == 0
     path.write_bytes(data.replace(b'"PASS"', b'"FAIL"'))
     done = wsisum("inspect", path)
     assert done.returncode == 1
-    assert "changed or damaged since; run wsisum verify on it" in done.stderr
+    assert "attributes were changed or damaged; run wsisum verify on it" in done.stderr
 
 
-def test_a_dry_run_foresees_and_writes_nothing(slide: Path, tmp_path: Path):
+def test_dry_run_previews_and_writes_nothing(slide: Path, tmp_path: Path):
     write_tiff(slide.parent / "unknown.tiff", draw_tissue(600, 600, seed=1))
     done = wsisum("compress", slide.parent, "-o", tmp_path / "out", "--dry-run")
     (slide.parent / "unknown.tiff").unlink()
@@ -140,7 +143,7 @@ def test_a_dry_run_foresees_and_writes_nothing(slide: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_summary_of_another_option_is_made_again(slide: Path, tmp_path: Path):
+def test_changed_option_remakes_the_summary(slide: Path, tmp_path: Path):
     first = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
     again = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 4).stdout)
     other = json.loads(wsisum("compress", slide, "-o", tmp_path, "--json", "--keep", 5).stdout)
@@ -149,7 +152,7 @@ def test_a_summary_of_another_option_is_made_again(slide: Path, tmp_path: Path):
     assert rows == [("written", 4), ("skipped", 4), ("written", 5), ("written", 5)]
 
 
-def test_a_damaged_summary_is_made_again(slide: Path, summary: Path):
+def test_damaged_summary_is_remade(slide: Path, summary: Path):
     whole = summary.read_bytes()
     summary.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     assert wsisum("verify", summary).returncode == 1
@@ -157,7 +160,7 @@ def test_a_damaged_summary_is_made_again(slide: Path, summary: Path):
     assert summary.read_bytes() == whole
 
 
-def test_a_changed_slide_is_summarized_again(tmp_path: Path):
+def test_changed_slide_is_summarized_again(tmp_path: Path):
     slide = tmp_path / "in" / "slide.svs"
     slide.parent.mkdir()
     for seed in (1, 2):
@@ -169,11 +172,11 @@ def test_a_changed_slide_is_summarized_again(tmp_path: Path):
     assert (row["status"], row["reason"]) == ("skipped", "up to date")
 
 
-def test_a_manifest_names_the_slide_everywhere(slide: Path, tmp_path: Path):
+def test_manifest_name_replaces_the_slide_name_everywhere(slide: Path, tmp_path: Path):
     (tmp_path / "manifest.csv").write_text("slide,name\nslide.svs,study-7\nother.svs,x\n")
     done = wsisum("compress", slide.parent, "-o", tmp_path / "out", "--manifest", tmp_path / "manifest.csv")
     assert done.returncode == 0
-    assert "the manifest names other.svs" in done.stderr
+    assert "the manifest lists other.svs" in done.stderr
     content = (tmp_path / "out/study-7.ozx").read_bytes()
     assert b"study-7" in content
     assert b"slide.svs" not in content
@@ -181,7 +184,7 @@ def test_a_manifest_names_the_slide_everywhere(slide: Path, tmp_path: Path):
     assert checked.returncode == 0, checked.stdout
 
 
-def test_results_go_to_stdout_and_the_rest_to_stderr(slide: Path, tmp_path: Path):
+def test_results_go_to_stdout_and_messages_to_stderr(slide: Path, tmp_path: Path):
     done = wsisum("compress", slide, "-o", tmp_path)
     assert "1 slide: 1 written" in done.stdout
     assert "slide.svs: written" in done.stderr
@@ -203,7 +206,7 @@ def test_json_of_several_is_a_list_and_of_one_an_object(summary: Path):
     assert len(json.loads(wsisum("verify", summary.parent, "--json").stdout)) == 1
 
 
-def test_findings_are_told_with_exit_code_1(summary: Path, tmp_path: Path):
+def test_findings_give_exit_code_1(summary: Path, tmp_path: Path):
     broken = tmp_path / "broken.ozx"
     broken.write_bytes(summary.read_bytes()[:-100])
     done = wsisum("verify", broken, summary, "--json")
@@ -213,7 +216,7 @@ def test_findings_are_told_with_exit_code_1(summary: Path, tmp_path: Path):
     assert {"code", "severity", "member", "message"} <= set(bad["findings"][0])
 
 
-def test_one_unreadable_summary_does_not_stop_the_others(summary: Path, tmp_path: Path):
+def test_unreadable_summary_does_not_stop_the_others(summary: Path, tmp_path: Path):
     done = wsisum("inspect", tmp_path / "none.ozx", summary, "--json")
     assert done.returncode == 1
     assert "none.ozx: cannot be opened" in done.stderr
@@ -238,7 +241,7 @@ def test_odd_names_reach_the_report(slide: Path, tmp_path: Path):
     assert wsisum("inspect", *(tmp_path / "out").glob("*.ozx"), "--json").returncode == 0
 
 
-def test_a_run_that_cannot_start_leaves_the_last_report(slide: Path, tmp_path: Path):
+def test_refused_run_keeps_the_last_report(slide: Path, tmp_path: Path):
     assert wsisum("compress", slide, "-o", tmp_path).returncode == 0
     before = (tmp_path / "report.json").read_bytes()
     done = wsisum("compress", slide, "-o", tmp_path, "--device", "cuda", "--force")
@@ -247,12 +250,12 @@ def test_a_run_that_cannot_start_leaves_the_last_report(slide: Path, tmp_path: P
     assert (tmp_path / "report.json").read_bytes() == before
 
 
-def test_a_dry_run_can_be_read_by_scripts(slide: Path, tmp_path: Path):
+def test_dry_run_json_is_valid(slide: Path, tmp_path: Path):
     done = wsisum("compress", slide, "-o", tmp_path / "out", "--dry-run", "--json")
     assert [row["status"] for row in json.loads(done.stdout)["slides"]] == ["would write"]
 
 
-def test_the_source_is_found_by_its_content(slide: Path, tmp_path: Path):
+def test_source_is_found_by_content(slide: Path, tmp_path: Path):
     """Two slides of the same size, whose names a manifest hides."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -270,7 +273,7 @@ def test_the_source_is_found_by_its_content(slide: Path, tmp_path: Path):
     ]
 
 
-def test_a_model_that_cannot_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_model_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A link to nowhere in the folder of models says nothing of a summary."""
     from wsisum_cli.archive.lookup import model_finders
 

@@ -109,12 +109,12 @@ def test_without_patients_the_name_says_whose_a_slide_is(table: Callable[[str], 
     ("text", "complaint"),
     [
         ("name,label\nA,x\n", "expected a column 'slide', found name, label"),
-        ("slide,class\nA,x\n", "expected a column 'label', found slide, class; name one of these as --label"),
+        ("slide,class\nA,x\n", "expected a column 'label', found slide, class; use one of these as --label"),
         ("slide,label\nA,x\nZ,y\n", r"1 of 2 slides have no features \(Z\); make them with `wsisum features`"),
-        ("slide,label\nA,x\nB,x\n", "expected two classes or more in 'label', found only 'x'"),
+        ("slide,label\nA,x\nB,x\n", "expected at least two classes in 'label', found only 'x'"),
         ("slide,label\nA,\nB,\n", "found no label"),
-        ("slide,label\nA,x\nA.svs,y\n", "one row for each slide, found more of A"),
-        ("slide,label\n", "expected a row for each slide"),
+        ("slide,label\nA,x\nA.svs,y\n", "one row for each slide, found several for A"),
+        ("slide,label\n", "a row for each slide, found no rows"),
     ],
 )
 def test_labels_that_cannot_serve_are_refused(table: Callable[[str], Path], text: str, complaint: str):
@@ -440,7 +440,7 @@ def test_summaries_of_another_encoder_are_refused(summarized: Path, tmp_path: Pa
 
 
 def test_a_slide_without_summary_is_named(summarized: Path):
-    with pytest.raises(UsageError, match=r"found none for t9 \(1 such of 2\)"):
+    with pytest.raises(UsageError, match=r"found none for t9 \(1 of 2 slides\)"):
         find_summaries(summarized / "summaries", ["t0", "t9"])
 
 
@@ -493,7 +493,7 @@ def test_the_command_on_summaries(summarized: Path, tmp_path: Path):
     ("arguments", "complaint"),
     [
         (["--label", "stage"], "expected a column 'stage'"),
-        (["--label", "one"], "expected two classes or more in 'one', found only 'x'"),
+        (["--label", "one"], "expected at least two classes in 'one', found only 'x'"),
         (["--folds", 9], "fewer than --folds 9: pass --folds 6"),
         (["--keep", "many"], "--keep: expected a number of patches"),
         (["--selector", "best"], "--selector best"),

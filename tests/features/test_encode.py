@@ -71,7 +71,7 @@ def plain(path: Path, **changes: Any) -> Path:
 # -- the layouts of other programs ---------------------------------------------------------------------------
 
 
-def test_trident(tmp_path: Path):
+def test_trident_file_is_read(tmp_path: Path):
     about = {"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20}
     about |= {"overlap": 0, "name": "a", "savetodir": "/home/jane/x", "level0_width": 4000, "level0_height": 3000}
     named = {"name": "a", "savetodir": "/home/jane/x", "encoder": "conch_v15"}
@@ -84,10 +84,10 @@ def test_trident(tmp_path: Path):
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_trident_of_a_slide_of_another_size(tmp_path: Path):
+def test_trident_file_of_another_slide_size_is_refused(tmp_path: Path):
     about = {"patch_size_level0": 512, "level0_width": 4000, "level0_height": 3001}
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, {"coords": about})
-    with pytest.raises(FeaturesError, match=r"a\.h5: made from a slide of 4000 x 3001 px, a\.svs has 4000 x 3000"):
+    with pytest.raises(FeaturesError, match=r"a\.h5: made from a slide of 4000 x 3001 px, but a\.svs has 4000 x 3000"):
         read_features(path, stub_slide())
 
 
@@ -106,12 +106,12 @@ def test_trident_without_tissue(tmp_path: Path):
         ({"patch_size": 512, "patch_level": 0}, 512),
     ],
 )
-def test_clam(tmp_path: Path, about: dict[str, Any], expected: int):
+def test_clam_file_is_read(tmp_path: Path, about: dict[str, Any], expected: int):
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, {"coords": about})
     assert read_features(path, stub_slide()).patch_size_level0 == expected
 
 
-def test_clam_whose_features_lost_the_patch_size(tmp_path: Path):
+def test_clam_file_without_patch_size_needs_the_option(tmp_path: Path):
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS})
     with pytest.raises(FeaturesError, match=r"a\.h5: .*--patch-size-level0"):
         read_features(path, stub_slide())
@@ -119,18 +119,18 @@ def test_clam_whose_features_lost_the_patch_size(tmp_path: Path):
     assert (found.patch_size_level0, found.encoder) == (448, "unknown")
 
 
-def test_clam_at_a_level_of_unknown_downsample(tmp_path: Path):
+def test_clam_file_of_unknown_downsample_needs_the_option(tmp_path: Path):
     about = {"patch_size": 256, "patch_level": 1}
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, {"coords": about})
     with pytest.raises(FeaturesError, match="--patch-size-level0"):
         read_features(path, stub_slide())
 
 
-def test_what_the_file_states_goes_before_the_option(tmp_path: Path):
+def test_file_overrides_the_option(tmp_path: Path):
     assert read_features(plain(tmp_path / "a.h5"), stub_slide(), 99).patch_size_level0 == 512
 
 
-def test_stamp_1_counts_px_of_a_resized_slide(tmp_path: Path):
+def test_stamp_1_coords_are_px_of_a_resized_slide(tmp_path: Path):
     coords = np.array([[0, 0], [224, 0], [448, 224], [448, 448]])  # 256 µm steps: 1024 px at 0.25 µm
     augmented = np.array([False, False, False, True])
     half = FEATURES.astype(np.float16)
@@ -143,7 +143,7 @@ def test_stamp_1_counts_px_of_a_resized_slide(tmp_path: Path):
     np.testing.assert_array_equal(found.features, half[:3].astype(np.float32))
 
 
-def test_stamp_1_without_its_name_needs_the_size(tmp_path: Path):
+def test_stamp_1_without_extractor_name_needs_the_size(tmp_path: Path):
     path = write_h5(tmp_path / "a.h5", {"feats": FEATURES.astype(np.float16), "coords": COORDS})
     with pytest.raises(FeaturesError, match="--patch-size-level0"):
         read_features(path, stub_slide())
@@ -151,7 +151,7 @@ def test_stamp_1_without_its_name_needs_the_size(tmp_path: Path):
 
 
 @pytest.mark.parametrize("about", [{"tile_size_um": 128.0, "tile_size_px": 224}, {"tile_size": 128.0}])
-def test_stamp_2_counts_um(tmp_path: Path, about: dict[str, Any]):
+def test_stamp_2_coords_are_um(tmp_path: Path, about: dict[str, Any]):
     about = {**about, "unit": "um", "extractor": "mahmood-uni2", "stamp_version": "2.1.0"}
     path = write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS * 0.25}, {"/": about})
     found = read_features(path, stub_slide())
@@ -159,20 +159,20 @@ def test_stamp_2_counts_um(tmp_path: Path, about: dict[str, Any]):
     assert (found.patch_size_level0, found.encoder) == (512, "mahmood-uni2")
 
 
-def test_an_axis_of_one_slide_in_front_is_left_out(tmp_path: Path):
+def test_leading_axis_of_length_one_is_dropped(tmp_path: Path):
     found = read_features(plain(tmp_path / "a.h5", features=FEATURES[None], coords=COORDS[None]), stub_slide())
     np.testing.assert_array_equal(found.features, FEATURES)
     np.testing.assert_array_equal(found.coords, COORDS)
 
 
-def test_patches_that_reach_beyond_the_slide_are_left_out_and_counted(tmp_path: Path):
+def test_patches_reaching_beyond_the_slide_are_dropped_and_counted(tmp_path: Path):
     found = read_features(plain(tmp_path / "a.h5"), stub_slide(1600, 3000))
     assert found.coords.tolist() == COORDS[:3].tolist()
     np.testing.assert_array_equal(found.features, FEATURES[:3])
     assert found.left_out == 1
 
 
-def test_a_path_in_the_encoder_name_stays_out(tmp_path: Path):
+def test_path_in_the_encoder_name_is_dropped(tmp_path: Path):
     for said, expected in (("/home/jane/uni.bin", "uni.bin"), (r"C:\Users\jane\uni", "uni"), (b"conch", "conch")):
         path = plain(tmp_path / "a.h5")
         with h5py.File(path, "a") as file:
@@ -210,13 +210,13 @@ def test_real_coords_of_clam(shared: Path, tmp_path: Path):
         read_features(path, stub_slide(width // 2, height // 2))
 
 
-def test_coords_alone_are_no_features(shared: Path):
+def test_coords_without_features_are_refused(shared: Path):
     path = shared / "features" / "clam-coords" / "TCGA-2V-A95S-01Z-00-DX1.h5"
-    with pytest.raises(FeaturesError, match="expected numbers as features or feats, found coords"):
+    with pytest.raises(FeaturesError, match="expected a numeric array features or feats, found coords"):
         read_features(path, stub_slide(100_000, 100_000))
 
 
-def test_real_features_with_a_row_too_many(shared: Path):
+def test_real_features_with_an_extra_row_are_refused(shared: Path):
     path = shared / "features" / "wsisum-demo" / "TCGA-3C-AALI-01_cluster.h5"
     with pytest.raises(FeaturesError, match="501 features but 500 coords"):
         read_features(path, stub_slide(200_000, 200_000), 1024)
@@ -235,21 +235,21 @@ WRONG = {
     "scalar": ({"features": 3.5}, "features of shape"),
     "coords of three": ({"coords": np.zeros((4, 3))}, "coords of shape (N, 2), found (4, 3)"),
     "coords of three that fill pairs": ({"coords": np.zeros((2, 4))}, "coords of shape (N, 2), found (2, 4)"),
-    "texts": ({"features": np.array([[b"a", b"b"]] * 4)}, "expected numbers as features"),
-    "booleans": ({"coords": COORDS > 0}, "expected numbers as coords"),
-    "complex": ({"features": FEATURES.astype(np.complex64)}, "expected numbers as features"),
+    "texts": ({"features": np.array([[b"a", b"b"]] * 4)}, "expected a numeric array features"),
+    "booleans": ({"coords": COORDS > 0}, "expected a numeric array coords"),
+    "complex": ({"features": FEATURES.astype(np.complex64)}, "expected a numeric array features"),
     "misnamed": ({"features": None, "embeddings": FEATURES}, "features or feats, found coords, embeddings"),
-    "without coords": ({"coords": None}, "expected numbers as coords"),
+    "without coords": ({"coords": None}, "expected a numeric array coords"),
     "negative": ({"coords": COORDS - 1}, "a patch at (-1, -1) lies outside the slide of 4000 x 3000 px"),
     "of another level": ({"coords": COORDS * 4}, "a patch at (4096, 2048) lies outside"),
     "past int32": ({"coords": COORDS * 2**40}, "lies outside"),
-    "augmented of other length": ({"augmented": np.zeros(3, bool)}, "make it again"),
-    "augmented alone": ({"augmented": np.ones(4, bool)}, "no patch lies wholly inside"),
+    "augmented of other length": ({"augmented": np.zeros(3, bool)}, "create the file again"),
+    "augmented alone": ({"augmented": np.ones(4, bool)}, "no patch lies inside"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, what: str):
+def test_invalid_content_is_refused_by_name(tmp_path: Path, what: str):
     changes, message = WRONG[what]
     path = plain(tmp_path / "a.h5", **changes)
     with pytest.raises(FeaturesError) as caught:
@@ -263,17 +263,17 @@ def test_datasets_of_objects_and_groups_are_refused(tmp_path: Path):
     path = plain(tmp_path / "a.h5", features=None)
     with h5py.File(path, "a") as file:
         file.create_dataset("features", (4,), h5py.vlen_dtype(np.float32))
-    with pytest.raises(FeaturesError, match="expected numbers as features"):
+    with pytest.raises(FeaturesError, match="expected a numeric array features"):
         read_features(path, stub_slide())
     with h5py.File(path, "w") as file:
         file.create_group("features")
         file["coords"] = COORDS
-    with pytest.raises(FeaturesError, match="expected numbers as features"):
+    with pytest.raises(FeaturesError, match="expected a numeric array features"):
         read_features(path, stub_slide())
 
 
 @pytest.mark.parametrize("size", [0, -512, 0.2, np.nan, np.inf, 1e12, "None", np.array([], int), "x"])
-def test_a_patch_size_that_is_none(tmp_path: Path, size: Any):
+def test_invalid_patch_size_in_the_file_is_refused(tmp_path: Path, size: Any):
     path = plain(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
         file["coords"].attrs["patch_size_level0"] = size
@@ -282,19 +282,19 @@ def test_a_patch_size_that_is_none(tmp_path: Path, size: Any):
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_given_patch_size_that_is_none(tmp_path: Path, size: int):
+def test_invalid_patch_size_option_is_refused(tmp_path: Path, size: int):
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS})
     with pytest.raises(FeaturesError, match="--patch-size-level0"):
         read_features(path, stub_slide(), size)
 
 
-def test_patches_larger_than_the_slide(tmp_path: Path):
+def test_patches_larger_than_the_slide_are_refused(tmp_path: Path):
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS * 0})
-    with pytest.raises(FeaturesError, match="no patch lies wholly inside"):
+    with pytest.raises(FeaturesError, match="no patch lies inside"):
         read_features(path, stub_slide(), 3001)
 
 
-def test_damaged_files_are_refused_without_their_folder(tmp_path: Path):
+def test_error_on_a_damaged_file_hides_its_folder(tmp_path: Path):
     whole = plain(tmp_path / "whole.h5").read_bytes()
     cases = {"empty": b"", "text": b"no h5 at all", "png": b"\x89PNG\r\n\x1a\n" * 9, "cut": whole[: len(whole) // 2]}
     for name, data in cases.items():
@@ -351,7 +351,7 @@ def test_features_are_found_by_the_slide_s_name(tmp_path: Path, slide: str, file
     assert find_features(tmp_path, Path("/archive") / slide) == path
 
 
-def test_the_same_case_goes_before_another(tmp_path: Path):
+def test_exact_case_is_preferred(tmp_path: Path):
     for name in ("a.h5", "A.h5"):
         (tmp_path / name).touch()
     if len(list(tmp_path.iterdir())) < 2:
@@ -360,7 +360,7 @@ def test_the_same_case_goes_before_another(tmp_path: Path):
     assert find_features(tmp_path, Path("A.svs")).name == "A.h5"
 
 
-def test_no_features_say_what_was_looked_for(tmp_path: Path):
+def test_missing_features_name_the_expected_file(tmp_path: Path):
     with pytest.raises(FeaturesError, match=r"^slide\.svs: no slide\.h5 or slide\.svs\.h5") as caught:
         find_features(tmp_path, Path("/archive/slide.svs"))
     assert caught.value.reason == "no features"
@@ -369,11 +369,11 @@ def test_no_features_say_what_was_looked_for(tmp_path: Path):
         find_features(tmp_path / "gone", Path("slide.svs"))
 
 
-def test_several_features_are_no_guess(tmp_path: Path):
+def test_ambiguous_features_are_refused(tmp_path: Path):
     for encoder in ("conch", "uni"):
         (tmp_path / encoder).mkdir()
         (tmp_path / encoder / "slide.h5").touch()
-    with pytest.raises(FeaturesError, match=r"found conch/slide\.h5, uni/slide\.h5; give the folder that holds one"):
+    with pytest.raises(FeaturesError, match=r"found conch/slide\.h5, uni/slide\.h5; give a folder with only one"):
         find_features(tmp_path, Path("slide.svs"))
     assert find_features(tmp_path / "uni", Path("slide.svs")) == tmp_path / "uni" / "slide.h5"
 
@@ -390,7 +390,7 @@ def as_blocks(sizes: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 @given(st.lists(st.integers(0, 20), max_size=12), st.integers(1, 17))
 @settings(max_examples=150, deadline=None)
-def test_batches_hold_the_same_rows_in_order(sizes: list[int], size: int):
+def test_batches_keep_all_rows_in_order(sizes: list[int], size: int):
     batches = list(in_batches(as_blocks(sizes), size))
     assert [len(rows) for rows, _ in batches[:-1]] == [size] * (len(batches) - 1)
     assert all(0 < len(rows) <= size for rows, _ in batches)
@@ -443,20 +443,20 @@ def test_each_patch_gets_its_own_features_with_any_threads():
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64, 500])
-def test_the_encoder_gets_its_batches(batch_size: int):
+def test_encoder_gets_full_batches(batch_size: int):
     encoder = StubEncoder(batch_size)
     encode(DrawnPyramid(256 * 20, 256 * 14), encoder)
     full, rest = divmod(70, batch_size)
     assert encoder.batches == [batch_size] * full + [rest] * bool(rest)
 
 
-def test_progress_is_heard_to_the_end():
+def test_progress_reaches_the_total():
     heard: list[tuple[int, int]] = []
     encode(DrawnPyramid(256 * 20, 256 * 14), StubEncoder(), 2, progress=lambda done, total: heard.append((done, total)))
     assert heard == [(min(8 * n, 70), 70) for n in range(1, 10)]
 
 
-def test_patches_on_broken_tiles_are_left_out():
+def test_patches_on_broken_tiles_are_skipped():
     damage = Damage()
     pyramid = DrawnPyramid(256 * 20, 256 * 14, broken=frozenset({(3, 2), (19, 13)}))
     whole, _ = encode(DrawnPyramid(256 * 20, 256 * 14), StubEncoder())
@@ -467,22 +467,22 @@ def test_patches_on_broken_tiles_are_left_out():
     assert damage.positions == [(0, 3, 2), (0, 19, 13)]
 
 
-def test_too_many_broken_tiles_end_it():
+def test_too_many_broken_tiles_fail():
     broken = frozenset((column, row) for column in range(20) for row in range(4))
     with pytest.raises(BrokenSlideError, match=r"^drawn\.svs: \d+ of \d+ tiles cannot be read"):
         encode(DrawnPyramid(256 * 20, 256 * 14, broken), StubEncoder())
 
 
-def test_not_one_patch_left_ends_it():
+def test_no_readable_patch_fails():
     damage = Damage()
     for _ in range(100):
         damage.tried()  # of the overview
     broken = frozenset({(0, 0), (2, 0)})
-    with pytest.raises(BrokenSlideError, match="not one patch"):
+    with pytest.raises(BrokenSlideError, match="no tissue patch"):
         encode(DrawnPyramid(1100, 600, broken), StubEncoder(), damage=damage)
 
 
-def test_what_the_encoder_raises_comes_out():
+def test_encoder_errors_propagate():
     class Failing(StubEncoder):
         def __call__(self, pixels: np.ndarray) -> np.ndarray:
             if len(self.batches) == 2:

@@ -37,7 +37,7 @@ def write_h5(path: Path, datasets: dict[str, Any], **attributes: dict[str, Any])
 # -- patch features ------------------------------------------------------------------------------------------
 
 
-def test_trident_and_clam_count_level_0_px(tmp_path: Path):
+def test_trident_and_clam_coords_are_level_0_px(tmp_path: Path):
     about = {"patch_size": 256, "patch_size_level0": 512}
     found = read_feature_file(write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, coords=about))
     np.testing.assert_array_equal(found.features, FEATURES)
@@ -49,7 +49,7 @@ def test_trident_and_clam_count_level_0_px(tmp_path: Path):
     assert read_feature_file(path).patch_size_level0 == 512
 
 
-def test_coords_and_patch_side_have_one_unit_where_stamp_counts_um(tmp_path: Path):
+def test_stamp_coords_and_patch_side_share_a_unit(tmp_path: Path):
     """Their quotient is in patch sides, whatever the slide's pixel size."""
     about = {"unit": "um", "tile_size_um": 128.0, "extractor": "uni"}
     found = read_feature_file(write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS * 0.25}, root=about))
@@ -60,13 +60,13 @@ def test_coords_and_patch_side_have_one_unit_where_stamp_counts_um(tmp_path: Pat
     np.testing.assert_array_equal(found.coords / found.patch_size_level0, COORDS)
 
 
-def test_a_side_that_nobody_states_is_none(tmp_path: Path):
+def test_unstated_patch_side_is_none(tmp_path: Path):
     assert (
         read_feature_file(write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS})).patch_size_level0 is None
     )
 
 
-def test_augmented_rows_are_left_out(tmp_path: Path):
+def test_augmented_rows_are_dropped(tmp_path: Path):
     augmented = np.array([0, 0, 1, 0, 1], bool)
     path = write_h5(tmp_path / "a.h5", {"feats": FEATURES, "coords": COORDS, "augmented": augmented})
     found = read_feature_file(path)
@@ -86,15 +86,15 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "empty": ({"features": FEATURES[:0], "coords": COORDS[:0]}, {}, "expected features of shape"),
     "NaN": ({"features": np.where(FEATURES > 1, np.nan, FEATURES)}, {}, "not finite"),
     "infinite coords": ({"coords": np.where(COORDS > 0, np.inf, 0)}, {}, "not finite"),
-    "without features": ({"features": None}, {}, "expected numbers as features or feats, found coords"),
-    "without coords": ({"coords": None}, {}, "expected numbers as coords, found features"),
+    "without features": ({"features": None}, {}, "expected a numeric array features or feats, found coords"),
+    "without coords": ({"coords": None}, {}, "expected a numeric array coords, found features"),
     "of other length": ({"coords": COORDS[:3]}, {}, "5 features but 3 coords"),
     "augmented alone": ({"augmented": np.ones(5, bool)}, {}, "every row is an augmentation"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_cannot_serve_is_refused_by_name(tmp_path: Path, what: str):
+def test_unusable_feature_file_is_refused_by_name(tmp_path: Path, what: str):
     changes, options, complaint = WRONG[what]
     datasets = {"features": FEATURES, "coords": COORDS, **changes}
     path = write_h5(tmp_path / "a.h5", {name: values for name, values in datasets.items() if values is not None})
@@ -105,7 +105,7 @@ def test_what_cannot_serve_is_refused_by_name(tmp_path: Path, what: str):
 
 
 @pytest.mark.parametrize("size", [0, -1, np.nan, 1e12])
-def test_a_patch_size_that_is_none(tmp_path: Path, size: float):
+def test_impossible_patch_size_is_refused(tmp_path: Path, size: float):
     path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, coords={"patch_size_level0": size})
     with pytest.raises(FeaturesError, match=r"^a\.h5: .*patch"):
         read_feature_file(path)
@@ -152,10 +152,10 @@ def test_real_embeddings(shared: Path, teacher: str, dims: int):
         (FEATURES[0] * np.nan, "not finite"),
         (np.full(8, 1e300), "not finite"),
         (FEATURES[0, :4], "expected an embedding of 8 numbers, found 4"),
-        (np.array([b"a", b"b"]), "expected numbers as features"),
+        (np.array([b"a", b"b"]), "expected a numeric array features"),
     ],
 )
-def test_what_is_no_embedding_is_refused(tmp_path: Path, values: np.ndarray, complaint: str):
+def test_invalid_embedding_is_refused(tmp_path: Path, values: np.ndarray, complaint: str):
     with pytest.raises(FeaturesError, match=rf"^a\.h5: .*{complaint}"):
         read_embedding_file(write_h5(tmp_path / "a.h5", {"features": values}), dims=8)
 
@@ -171,7 +171,7 @@ def contents(**changes: Any) -> FeatureFileContents:
     return FeatureFileContents({**datasets, **changes}, {"encoder_sha256": "0" * 64}, {"source": {"name": "ä.svs"}})
 
 
-def test_what_is_written_is_read(tmp_path: Path):
+def test_written_file_is_read_back(tmp_path: Path):
     write_feature_file(tmp_path / "a.h5", contents())
     found = read_feature_file(tmp_path / "a.h5")
     np.testing.assert_array_equal(found.features, FEATURES)
@@ -180,7 +180,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert is_whole(tmp_path / "a.h5")
 
 
-def test_arrays_are_one_run_of_bytes(tmp_path: Path):
+def test_arrays_are_contiguous(tmp_path: Path):
     """So that a reader maps or takes a slide in one go."""
     write_feature_file(tmp_path / "a.h5", contents())
     with h5py.File(tmp_path / "a.h5") as file:
@@ -188,7 +188,7 @@ def test_arrays_are_one_run_of_bytes(tmp_path: Path):
     assert FEATURES.tobytes() in (tmp_path / "a.h5").read_bytes()
 
 
-def test_any_change_of_what_is_said_shows(tmp_path: Path):
+def test_checksum_detects_any_change(tmp_path: Path):
     def changed(change: Callable[[h5py.File], None]) -> bool:
         write_feature_file(tmp_path / "a.h5", contents())
         with h5py.File(tmp_path / "a.h5", "a") as file:
@@ -205,7 +205,7 @@ def test_any_change_of_what_is_said_shows(tmp_path: Path):
     assert changed(lambda file: file.attrs.pop("content_sha256") and None)
 
 
-def test_flipped_bytes_of_the_arrays_show(tmp_path: Path):
+def test_checksum_detects_flipped_array_bytes(tmp_path: Path):
     path = tmp_path / "a.h5"
     write_feature_file(path, contents())
     whole = path.read_bytes()

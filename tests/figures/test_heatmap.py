@@ -71,7 +71,7 @@ def oklab(colours: np.ndarray) -> np.ndarray:
     return np.asarray(np.cbrt(linear @ np.array(cones).T) @ np.array(opponents).T)
 
 
-def test_fifty_kinds_can_be_told_apart():
+def test_fifty_category_colours_are_distinct():
     assert len(KINDS) == len(set(KINDS)) == 50
     places = oklab(np.array(KINDS, float))
     distances = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(50)
@@ -115,7 +115,7 @@ def test_scales_of_weight_are_logarithmic_with_round_ends(weights: list[float], 
     assert np.diff(scale.share(np.array(scale.ticks))).min() > 0.09
 
 
-def test_what_lies_outside_a_scale_has_the_colour_of_its_end():
+def test_values_outside_a_scale_get_its_end_colour():
     scale = coverage_scale(np.linspace(0.5, 1, 100))
     assert scale.colours(np.array([-1.0, 2.0])) == [tuple(VIRIDIS[0].astype(int)), tuple(VIRIDIS[-1].astype(int))]
 
@@ -133,7 +133,7 @@ def test_neighbouring_squares_share_their_edges(size: tuple[int, int]):
     assert (painted == 1).all()
 
 
-def test_squares_stay_on_the_map_and_are_seen_however_small():
+def test_squares_stay_on_the_map_and_are_visible():
     coords = np.array([[0, 0], [10**9, 10**9], [-(2**31), 5]])
     boxes = squares(coords, 10, (100_000, 100_000), (50, 40))
     assert boxes.min() >= 0
@@ -213,7 +213,7 @@ def test_ticks_stand_at_their_figures():
 
 
 @pytest.mark.parametrize("kind", sorted(MAPS))
-def test_the_scale_bar_is_as_long_as_it_says(kind: str):
+def test_scale_bar_length_matches_its_label(kind: str):
     stub: Any = Mapped(5)
     pixels, _, plan = map_of(stub, kind)
     row = pixels[plan.panel[3] + 22, MARGIN : plan.width // 2]
@@ -232,7 +232,7 @@ def test_kept_patches_are_framed():
     assert tuple(pixels[lower, right]) == INK
 
 
-def test_artefacts_are_drawn_where_they_lie():
+def test_artefacts_are_drawn_at_their_positions():
     stub: Any = Mapped(3)
     stub.arrays = {
         "artefact/coords": np.array([[0, 5], [1, 5], [1, 7], [3, 7]], np.int32) * SIDE,
@@ -245,13 +245,13 @@ def test_artefacts_are_drawn_where_they_lie():
     assert tuple(pixels[middle(plan, stub, 3 * SIDE, 7 * SIDE)]) == TISSUE
 
 
-def test_kinds_of_artefacts_of_later_versions_are_drawn_too():
+def test_unknown_artefact_kinds_are_drawn():
     stub: Any = Mapped(3)
     stub.arrays = {"artefact/coords": np.zeros((1, 2), np.int32), "artefact/kind": np.array([9], np.uint8)}
     assert [swatch.words for swatch in artefact_layer(stub).swatches] == ["kind 9: 1"]
 
 
-def test_nothing_is_said_of_artefacts_that_nobody_looked_for():
+def test_unrecorded_artefacts_are_labelled():
     stub: Any = Mapped(3)
     assert artefact_layer(stub).note == "no artefacts recorded"
     stub.attributes["artefacts"] = NO_ARTEFACTS.as_dict()
@@ -262,7 +262,7 @@ def test_nothing_is_said_of_artefacts_that_nobody_looked_for():
 
 @pytest.mark.parametrize("size", [(3000, 250), (100, 1500), (20, 20), (16, 16), (1, 1), (2000, 2)])
 @pytest.mark.parametrize("kind", ["coverage", "cluster"])
-def test_maps_of_any_shape_stay_on_their_page(size: tuple[int, int], kind: str):
+def test_maps_of_any_shape_fit_the_page(size: tuple[int, int], kind: str):
     pixels, _, plan = map_of(Mapped(1, size), kind)
     assert pixels.shape == (plan.height, plan.width, 3)
     assert 1280 <= plan.width <= 1880
@@ -271,7 +271,7 @@ def test_maps_of_any_shape_stay_on_their_page(size: tuple[int, int], kind: str):
 
 
 @pytest.mark.parametrize("kind", sorted(MAPS))
-def test_the_same_summary_gives_the_same_bytes(kind: str, tmp_path: Path):
+def test_maps_are_deterministic(kind: str, tmp_path: Path):
     for name in ("one.png", "two.png"):
         save_png(tmp_path / name, draw_map(Mapped(12), kind))  # type: ignore[arg-type]
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
@@ -296,21 +296,21 @@ def empty_tissue(stub: Any) -> None:
 
 @pytest.mark.parametrize("spoil", [spoil_representative, spoil_similarity, shorten_tissue, empty_tissue])
 @pytest.mark.parametrize("kind", ["coverage", "weight", "cluster"])
-def test_tissue_that_contradicts_itself_is_refused(spoil: Any, kind: str):
+def test_inconsistent_tissue_is_refused(spoil: Any, kind: str):
     stub: Any = Mapped(5)
     spoil(stub)
     with pytest.raises(SummaryError, match=r"stub\.ozx"):
         draw_map(stub, kind)
 
 
-def test_artefacts_that_contradict_each_other_are_refused():
+def test_inconsistent_artefacts_are_refused():
     stub: Any = Mapped(5)
     stub.arrays = {"artefact/coords": np.zeros((2, 2), np.int32), "artefact/kind": np.zeros(3, np.uint8)}
     with pytest.raises(SummaryError, match="artefact/kind"):
         draw_map(stub, "artefact")
 
 
-def test_numbers_of_clusters_are_left_out_where_they_do_not_fit():
+def test_cluster_numbers_that_do_not_fit_are_omitted():
     small, large = Mapped(9, (600, 100), 128), Mapped(9)
     for stub, shown in ((small, False), (large, True)):
         stub.cluster = np.arange(9, dtype=np.int16)

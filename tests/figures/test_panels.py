@@ -51,7 +51,7 @@ def stub_panels(stub: Any, *shifts: float) -> list[Panel]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("size", [(400, 300), (3000, 250), (100, 1500), (1, 1)])
-def test_panels_lie_apart_and_on_the_page(count: int, size: tuple[int, int]):
+def test_panels_do_not_overlap_and_fit_the_page(count: int, size: tuple[int, int]):
     plan = arrange_panels(count, size)
     frames = np.array([plan.frame(index, lower) for index in range(count) for lower in (False, True)])
     assert frames[:, 0].min() > MARGIN
@@ -70,7 +70,7 @@ def test_eight_panels_stay_legible():
     assert plan.height <= 1.05 * plan.width
 
 
-def test_upper_rows_show_what_was_kept_and_lower_rows_coverage_on_one_scale():
+def test_upper_rows_show_kept_patches_and_lower_rows_coverage():
     stub: Any = Mapped(3)
     panels = stub_panels(stub, 0.0, 0.3)
     pixels, plan = draw_panels(stub, panels), arrange_panels(2, (400, 300))
@@ -87,7 +87,7 @@ def test_upper_rows_show_what_was_kept_and_lower_rows_coverage_on_one_scale():
         assert tuple(pixels[upper + y, left + x]) == KEPT_COLOUR
 
 
-def test_one_scale_bar_serves_all():
+def test_panels_share_one_scale_bar():
     stub: Any = Mapped(3)
     plan = arrange_panels(2, (400, 300))
     row = draw_panels(stub, stub_panels(stub, 0.0, 0.1))[plan.lower + 22]
@@ -95,12 +95,12 @@ def test_one_scale_bar_serves_all():
     assert length * 0.25e-3 * 12800 / plan.map_size[0] == pytest.approx(1, rel=0.01)
 
 
-def test_the_same_panels_give_the_same_pixels():
+def test_panels_are_deterministic():
     stub: Any = Mapped(3)
     assert np.array_equal(draw_panels(stub, stub_panels(stub, 0, 0.2)), draw_panels(stub, stub_panels(stub, 0, 0.2)))
 
 
-def test_titles_say_selector_and_count_and_tell_panels_apart():
+def test_titles_name_selector_and_count_and_are_distinct():
     panel = panel_of(Mapped(5))  # type: ignore[arg-type]
     assert panel.title == "facility, K = 5"
     assert [made.title for made in distinguish_titles([panel, panel])] == ["facility, K = 5 (1)", "facility, K = 5 (2)"]
@@ -109,11 +109,11 @@ def test_titles_say_selector_and_count_and_tell_panels_apart():
         "facility, K = 5, texture",
         "facility, K = 5, uni",
     ]
-    assert "cannot be held against each other" in details([panel, other])
+    assert "cosines cannot be compared" in details([panel, other])
     assert details([panel]) == "450 tissue patches   ·   features of encoder texture"
 
 
-def test_summaries_of_several_slides_are_refused_by_name():
+def test_summaries_of_different_slides_are_refused_by_name():
     one, two, three = Mapped(3), Mapped(3), Mapped(3)
     two.name, two.attributes["source"] = "two.ozx", {**two.attributes["source"], "sha256": "ef" * 32}
     with pytest.raises(UsageError, match=r"stub\.ozx of stub\.svs \(sha256 cdcdcdcdcdcd\), two\.ozx of .*efefefefefef"):
@@ -122,7 +122,7 @@ def test_summaries_of_several_slides_are_refused_by_name():
 
 
 @pytest.mark.parametrize("lost", ["options", "quality", "encoder", "features", "source"])
-def test_summaries_that_lack_what_is_shown_are_refused(lost: str):
+def test_summaries_with_missing_attributes_are_refused(lost: str):
     stub: Any = Mapped(3)
     del stub.attributes[lost]
     with pytest.raises(SummaryError, match=r"stub\.ozx"):
@@ -171,7 +171,7 @@ def test_every_selector_has_its_panel(summary: Path, tissue: tuple[np.ndarray, n
     assert best.title.split(",")[0] in ("wsisum", "facility")
 
 
-def test_the_order_of_rows_in_the_file_does_not_matter(
+def test_row_order_of_the_feature_file_does_not_matter(
     summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ):
     order = np.random.default_rng(0).permutation(TISSUE)
@@ -183,9 +183,7 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
             assert np.array_equal(one.similarity, two.similarity)
 
 
-def test_the_share_for_rare_tissue_is_the_summarys(
-    summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path
-):
+def test_rare_share_comes_from_the_summary(summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path):
     path, picked = write_features(tmp_path / "tiny.h5", *tissue), []
     for rare in (None, 0.5):
         with open_summary(summary) as opened:
@@ -209,7 +207,7 @@ def test_features_of_other_patches_are_refused(
         compare_selectors(opened, path)
 
 
-def test_models_of_the_summary_are_used_where_they_are_at_hand(tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path):
+def test_available_models_of_the_summary_are_used(tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path):
     path, folder = write_features(tmp_path / "tiny.h5", *tissue), tmp_path / "models"
     card = {"dims": DIMS, "encoder_sha256": StubCard.sha256}
     for name, write in {"tiny": write_summarizer, "slide": write_slide_encoder}.items():
@@ -241,14 +239,14 @@ def run(*arguments: object) -> Result:
     ("arguments", "complaint"),
     [
         ((["a", "b"], None, Map.coverage, True, None), "--map draws one summary, --compare several"),
-        ((["a"], None, None, False, Path("f.h5")), "--features goes with --compare"),
+        ((["a"], None, None, False, Path("f.h5")), "--features needs --compare"),
         ((["a", "b"], None, None, True, Path("f.h5")), "--features draws all selectors for one summary"),
-        ((["a"], None, None, True, None), "give several of one slide, or --features"),
+        ((["a"], None, None, True, None), "give several of the same slide, or use --features"),
         ((["a", "b"], Path("x.png"), Map.weight, False, None), "--image draws one summary"),
-        ((["x/a.ozx", "y/a.ozx"], None, Map.weight, False, None), "have the same name"),
+        ((["x/a.ozx", "y/a.ozx"], None, Map.weight, False, None), "share a name"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(arguments: Any, complaint: str):
+def test_incompatible_options_are_refused(arguments: Any, complaint: str):
     with pytest.raises(UsageError, match=complaint):
         check_options(*arguments)
 
@@ -263,7 +261,7 @@ def chunks(png: bytes) -> set[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["coverage", "weight", "cluster", "artefact"])
-def test_maps_are_written_beside_or_where_asked(
+def test_maps_are_written_to_the_default_or_given_path(
     kind: str, summary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -277,7 +275,7 @@ def test_maps_are_written_beside_or_where_asked(
     assert str(summary.parent) not in done.output
 
 
-def test_several_maps_have_a_picture_each(summary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_each_map_gets_its_own_picture(summary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     other = Path(tmp_path / "other.ozx")
     other.write_bytes(summary.read_bytes())
@@ -306,9 +304,7 @@ def test_selectors_are_compared(summary: Path, tissue: tuple[np.ndarray, np.ndar
     assert "picking: facility" in done.stderr
 
 
-def test_what_cannot_be_compared_is_told_with_exit_code_1(
-    summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path
-):
+def test_comparison_errors_give_exit_code_1(summary: Path, tissue: tuple[np.ndarray, np.ndarray], tmp_path: Path):
     path = write_features(tmp_path / "tiny.h5", tissue[0], tissue[1] + 1)
     for arguments in ((summary, "--features", path), (summary, tmp_path / "none.ozx")):
         done = run(*arguments, "--compare", "--image", tmp_path / "out.png")
@@ -317,7 +313,7 @@ def test_what_cannot_be_compared_is_told_with_exit_code_1(
         assert not (tmp_path / "out.png").exists()
 
 
-def test_another_slide_cannot_be_compared(summary: Path, tmp_path: Path):
+def test_comparison_of_different_slides_is_refused(summary: Path, tmp_path: Path):
     contents = tiny_contents()
     source = contents.attributes.source.model_copy(update={"sha256": "ef" * 32})
     attributes = contents.attributes.model_copy(update={"source": source})

@@ -38,7 +38,7 @@ def test_the_page_has_the_planned_size(count: int):
 
 @pytest.mark.parametrize("size", [(20, 20), (1, 1), (2000, 2), (2, 2000), (3000, 250), (250, 3000), (4096, 2600)])
 @pytest.mark.parametrize("count", [1, 7, 256])
-def test_pages_of_any_shape_keep_all_inside(size: tuple[int, int], count: int):
+def test_content_fits_pages_of_any_shape(size: tuple[int, int], count: int):
     plan = arrange(count, size)
     left, upper, right, lower = plan.panel
     assert left == MARGIN
@@ -69,17 +69,17 @@ def test_the_overview_keeps_its_shape():
     assert width / height == pytest.approx(553 / 354, rel=0.01)
 
 
-def test_a_wide_overview_has_the_whole_width():
+def test_wide_overview_gets_the_full_width():
     plan = arrange(24, (3000, 250))
     assert plan.map_size[0] == pytest.approx(plan.width - 2 * (MARGIN + PAD), abs=plan.columns)
     assert plan.cell(0)[1] > plan.panel[3]
 
 
-def test_the_same_summary_gives_the_same_pixels():
+def test_picture_is_deterministic():
     assert np.array_equal(draw_summary(Stub(12)), draw_summary(Stub(12)))  # type: ignore[arg-type]
 
 
-def test_patches_are_shown_heaviest_first():
+def test_patches_are_sorted_by_weight():
     stub: Any = Stub(9)
     pixels, plan = draw_summary(stub), plan_of(stub)
     for index, row in enumerate(np.argsort(-stub.weights)):
@@ -93,7 +93,7 @@ def test_equal_weights_keep_the_selectors_order():
     assert [(entry.number, entry.row) for entry in rank(stub)] == [(1, 0), (2, 1), (3, 2), (4, 3)]
 
 
-def test_frames_lie_where_the_patches_lie():
+def test_frames_match_patch_positions():
     stub: Any = Stub(1)
     stub.coords = np.array([[6400, 3072]], np.int32)  # overview px 200, 96
     plan = plan_of(stub)
@@ -144,7 +144,7 @@ def test_numbers_do_not_cover_each_other(count: int):
     assert (places + sizes).max() <= 1200
 
 
-def test_numbers_of_boxes_side_by_side_are_put_inside():
+def test_numbers_of_adjacent_boxes_are_inside():
     corners = np.array([(60 * column, 60 * row) for row in range(9) for column in range(9)], float) + 100
     places = place_labels(np.hstack([corners, corners + 60]), np.tile([38, 20], (81, 1)), (900, 900))
     assert (places == corners + 4).all()
@@ -167,7 +167,7 @@ def test_long_slide_names_stay_on_the_page(length: int):
     assert (pixels[:, : MARGIN - 4] == 255).all()
 
 
-def test_text_is_cut_in_its_middle_when_nothing_else_helps():
+def test_long_text_is_cut_in_the_middle():
     text, used = fitted("A" * 50 + "B" * 50, Style(40, 20), 300)
     assert used.getlength(text) <= 300
     assert text.startswith("A")
@@ -177,7 +177,7 @@ def test_text_is_cut_in_its_middle_when_nothing_else_helps():
     assert fitted("short", Style(40, 20), 1)[0] == ""
 
 
-def test_names_in_other_scripts_are_drawn_as_far_as_the_font_goes():
+def test_names_in_other_scripts_become_ascii():
     assert plain("Müller\t é\n玻片.svs") == "Muller e ??.svs"
 
 
@@ -230,14 +230,14 @@ def spoil_weights(stub: Any) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lose_mpp, spoil_width, spoil_coverage, lose_a_patch, spoil_weights])
-def test_contradicting_summaries_are_refused(spoil: Any):
+def test_inconsistent_summaries_are_refused(spoil: Any):
     stub: Any = Stub(5)
     spoil(stub)
     with pytest.raises(SummaryError, match=r"stub\.ozx"):
         draw_summary(stub)
 
 
-def test_coords_far_outside_do_no_harm():
+def test_coords_far_outside_the_slide_are_harmless():
     stub: Any = Stub(2)
     stub.coords = np.array([[2**31 - 1, -(2**31)], [0, 0]], np.int32)
     draw_summary(stub)
@@ -257,7 +257,7 @@ def test_png_holds_the_same_pixels_and_the_same_bytes(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
 
 
-def test_a_failed_write_leaves_the_former_picture(tmp_path: Path):
+def test_failed_write_keeps_the_old_picture(tmp_path: Path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"former")
     with pytest.raises(TypeError):

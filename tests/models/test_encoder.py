@@ -85,13 +85,13 @@ def test_float16_model_gives_float32(tmp_path):
     np.testing.assert_allclose(features, expected_features(pixels), atol=0.02)
 
 
-def test_uint8_model_gets_the_pixels_and_needs_no_mean_and_std(tmp_path):
+def test_uint8_model_gets_raw_pixels_and_needs_no_mean_and_std(tmp_path):
     encoder = load_encoder(write_model(tmp_path / "a.onnx", card(mean=..., std=...), uint8=True), "cpu")
     pixels = random_patches(5, SIDE)
     np.testing.assert_allclose(encoder(pixels), pixels.mean(axis=(1, 2)) @ weights(), rtol=1e-4)
 
 
-def test_card_is_read_and_json_able(tmp_path):
+def test_card_is_json_able(tmp_path):
     path = write_model(tmp_path / "a.onnx", card())
     read = load_encoder(path, "cpu").card
     assert isinstance(read, Card)
@@ -100,7 +100,7 @@ def test_card_is_read_and_json_able(tmp_path):
     assert json.loads(json.dumps(fields)) == CARD
 
 
-def test_card_may_lie_in_separate_metadata_keys(tmp_path):
+def test_card_can_use_separate_metadata_keys(tmp_path):
     separate = {
         "patch_size": str(SIDE),
         "mpp": "0.5",
@@ -114,18 +114,18 @@ def test_card_may_lie_in_separate_metadata_keys(tmp_path):
     assert (read.mean, read.std) == ((0.5, 0.25, 0.75), (0.5, 0.25, 0.125))
 
 
-def test_unknown_fields_of_a_card_are_left_alone(tmp_path):
+def test_unknown_card_fields_are_ignored(tmp_path):
     assert load_encoder(write_model(tmp_path / "a.onnx", card(colour="blue")), "cpu").card.name == "tiny"
 
 
-def test_fixed_batch_of_the_graph_wins(tmp_path):
+def test_fixed_batch_size_of_the_graph_takes_precedence(tmp_path):
     path = write_model(tmp_path / "a.onnx", card(), shape=(4, 3, SIDE, SIDE), output=(4, DIMS))
     encoder = load_encoder(path, "cpu", batch_size=32)
     assert encoder.batch_size == 4
     assert encoder(random_patches(7, SIDE)).shape == (7, DIMS)
 
 
-def test_graph_may_leave_its_shapes_open(tmp_path):
+def test_graph_with_free_shapes_loads(tmp_path):
     path = write_model(tmp_path / "a.onnx", card(), shape=("b", "c", "h", "w"), output=("b", "d"))
     assert load_encoder(path, "cpu")(random_patches(2, SIDE)).shape == (2, DIMS)
 
@@ -142,11 +142,11 @@ def test_graph_may_leave_its_shapes_open(tmp_path):
         ({"std": ...}, "lacks 'std'"),
         ({"dims": ...}, "lacks 'dims'"),
         ({"licence": ...}, "lacks 'licence'"),
-        ({"patch_size": 64}, "expected the 32 px that the graph takes, found 64"),
+        ({"patch_size": 64}, "expected the 32 px of the graph's input, found 64"),
         ({"patch_size": 0}, "'patch_size'"),
         ({"patch_size": 31.5}, "'patch_size'"),
         ({"patch_size": True}, "'patch_size'"),
-        ({"dims": 20}, "expected the 21 that the graph gives, found 20"),
+        ({"dims": 20}, "expected the 21 of the graph's output, found 20"),
         ({"dims": "many"}, "'dims'"),
         ({"mpp": 0}, "'mpp'"),
         ({"mpp": -0.5}, "'mpp'"),
@@ -170,7 +170,7 @@ def test_graph_may_leave_its_shapes_open(tmp_path):
         ({"description": ["x"]}, "'description'"),
     ],
 )
-def test_card_that_cannot_be_used_is_refused(tmp_path, changes, words):
+def test_unusable_card_is_refused(tmp_path, changes, words):
     with pytest.raises(ModelError) as caught:
         load_encoder(write_model(tmp_path / "bad.onnx", card(**changes)), "cpu")
     message = str(caught.value)
@@ -189,7 +189,7 @@ def test_card_that_cannot_be_used_is_refused(tmp_path, changes, words):
         ({"mpp": "0.5"}, "lacks 'patch_size'"),
     ],
 )
-def test_metadata_without_a_whole_card_is_refused(tmp_path, metadata, words):
+def test_incomplete_card_is_refused(tmp_path, metadata, words):
     with pytest.raises(ModelError, match=words):
         load_encoder(write_model(tmp_path / "bad.onnx", metadata), "cpu")
 
@@ -212,7 +212,7 @@ def test_graph_of_another_shape_is_refused(tmp_path, dtype, shape, words):
         load_encoder(path, "cpu")
 
 
-def test_dims_that_the_graph_leaves_open_are_tried(tmp_path):
+def test_free_dims_are_checked_by_a_trial_run(tmp_path):
     shapes = ("batch", 3, "h", "w"), ("batch", "dims")
     path = write_one_node(tmp_path / "bad.onnx", "Flatten", TensorProto.FLOAT, *shapes)
     with pytest.raises(ModelError, match=r"expected features \(8, 21\), found \(8, 3072\)"):
@@ -220,7 +220,7 @@ def test_dims_that_the_graph_leaves_open_are_tried(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x08\x08" + bytes(100)])
-def test_file_that_is_no_model_is_refused(tmp_path, content, capfd):
+def test_file_that_is_not_an_encoder_is_refused(tmp_path, content, capfd):
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"bad\.onnx: expected"):
@@ -228,12 +228,12 @@ def test_file_that_is_no_model_is_refused(tmp_path, content, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_unknown_name_lists_the_models_there_are():
-    with pytest.raises(ModelError, match=r"textur: no model of this name; give .*texture"):
+def test_unknown_name_lists_known_models():
+    with pytest.raises(ModelError, match=r"textur: no model with this name; give .*texture"):
         load_encoder("textur")
 
 
-def test_installed_package_finds_its_own_models_only(tmp_path, monkeypatch):
+def test_installed_package_finds_only_its_own_models(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "wsisum_cli"
     (package.parent / "models").mkdir(parents=True)
     (package.parent / "models" / "stranger.onnx").touch()
@@ -251,7 +251,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path, write):
         load_encoder(write(tmp_path / "a.onnx"), "cpu")
 
 
-def test_models_of_the_user_come_before_shipped_ones_and_folders_in_their_order(tmp_path):
+def test_user_models_precede_bundled_ones_in_folder_order(tmp_path):
     for folder, name in (("a", "mine"), ("b", "mine"), ("b", "texture")):
         (tmp_path / folder / name).mkdir(parents=True)
         (tmp_path / folder / name / f"{name}.onnx").touch()
@@ -261,7 +261,7 @@ def test_models_of_the_user_come_before_shipped_ones_and_folders_in_their_order(
     assert find_model("mine", folders) == tmp_path / "a" / "mine" / "mine.onnx"
     assert find_model("texture", folders) == tmp_path / "b" / "texture" / "texture.onnx"
     assert find_model("texture") == shipped_models()["texture"]
-    with pytest.raises(ModelError, match=r"half: no model of this name; give the name of a model \(.*mine.*\)"):
+    with pytest.raises(ModelError, match=r"half: no model with this name; give the name of a model \(.*mine.*\)"):
         find_model("half", folders)
 
 
@@ -307,13 +307,13 @@ def test_cuda_that_does_not_become_active_is_an_error(capfd):
 
 
 @needs_no_gpu
-def test_auto_is_the_cpu_without_a_driver_and_quiet(capfd):
+def test_auto_uses_the_cpu_quietly_without_a_driver(capfd):
     assert load_encoder("texture", "auto").provider == "CPUExecutionProvider"
     assert capfd.readouterr() == ("", "")
 
 
 @needs_no_gpu
-def test_auto_is_the_cpu_where_the_driver_is_all_there_is(capfd, monkeypatch):
+def test_auto_uses_the_cpu_with_only_a_driver(capfd, monkeypatch):
     monkeypatch.setattr(session, "nvidia_driver_found", lambda: True)
     encoder = load_encoder("texture", "auto")
     assert encoder.provider == "CPUExecutionProvider"
@@ -333,7 +333,7 @@ def test_cuda_agrees_with_the_cpu():
 
 
 @needs_no_gpu
-def test_a_device_that_fails_is_told_from_a_file_that_does(tmp_path, monkeypatch):
+def test_device_failure_differs_from_file_failure(tmp_path, monkeypatch):
     """Only what the CPU runs well is the device's fault."""
     monkeypatch.setattr(session, "nvidia_driver_found", lambda: True)
     with pytest.raises(DeviceError, match="NVIDIA driver found"):
@@ -362,7 +362,7 @@ def patches():
     return he_patches(19)
 
 
-def test_features_of_a_patch_are_the_same_in_every_batch(texture, patches):
+def test_features_do_not_depend_on_the_batch(texture, patches):
     together = texture(patches)
     assert np.array_equal(np.concatenate([texture(patches[i : i + 1]) for i in range(19)]), together)
     assert np.array_equal(np.concatenate([texture(patches[:5]), texture(patches[5:])]), together)
@@ -370,18 +370,18 @@ def test_features_of_a_patch_are_the_same_in_every_batch(texture, patches):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_texture_features_are_the_same_for_every_batch_size(texture, patches, batch_size):
+def test_texture_features_do_not_depend_on_batch_size(texture, patches, batch_size):
     assert np.array_equal(load_encoder("texture", "cpu", batch_size)(patches), texture(patches))
 
 
-def test_features_of_a_float_model_are_the_same_in_every_batch(tmp_path):
+def test_float_features_do_not_depend_on_the_batch(tmp_path):
     encoder = load_encoder(write_model(tmp_path / "a.onnx", card()), "cpu", batch_size=16)
     pixels = random_patches(19, SIDE)
     together = encoder(pixels)
     assert np.array_equal(np.concatenate([encoder(pixels[i : i + 1]) for i in range(19)]), together)
 
 
-def test_several_threads_give_the_same_features(texture, patches):
+def test_threads_give_the_same_features(texture, patches):
     together = texture(patches)
     with ThreadPoolExecutor(4) as pool:
         for features in pool.map(texture, [patches] * 8):
@@ -410,7 +410,7 @@ def make_texture() -> ModuleType:
     return module
 
 
-def test_texture_ships(texture):
+def test_texture_is_bundled(texture):
     assert "texture" in shipped_models()
     read = texture.card
     assert (read.name, read.kind, read.patch_size, read.mpp) == ("texture", "encoder", 256, 0.5)
@@ -436,7 +436,7 @@ def test_logarithms_fill_whole_vectors(make_texture):
     assert sum(statistic.dims for statistic in logarithmic) % 16 == 0
 
 
-def test_constants_are_written_as_they_are_read(make_texture, tmp_path):
+def test_constants_round_trip(make_texture, tmp_path):
     constants = make_texture.load_constants()
     _, names = make_texture.build(constants)
     make_texture.save_constants(constants, names, tmp_path / "again.json")
@@ -449,13 +449,13 @@ def test_texture_is_finite_and_of_unit_length_on_flat_patches(texture, colour):
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
 
 
-def test_texture_hardly_sees_turns_and_flips(texture, patches):
+def test_texture_is_nearly_invariant_to_rotation_and_flips(texture, patches):
     features = texture(patches)
     for turned in (np.rot90(patches, axes=(1, 2)), patches[:, ::-1], patches[:, :, ::-1]):
         assert (features * texture(np.ascontiguousarray(turned))).sum(axis=1).min() > 0.95
 
 
-def test_texture_tells_tissue_apart(texture, shared):
+def test_texture_separates_tissue_types(texture, shared):
     with zipfile.ZipFile(shared / "tiles" / "atlas-he-0.5mpp.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][::40]
         features = texture(np.stack([simplejpeg.decode_jpeg(archive.read(name)) for name in names]))
@@ -464,7 +464,7 @@ def test_texture_tells_tissue_apart(texture, shared):
     assert np.percentile(cosines, 95) > 0.5
 
 
-def test_sha256_is_of_the_file(texture, tmp_path):
+def test_sha256_covers_the_file(texture, tmp_path):
     copy = Path(shutil.copy(shipped_models()["texture"], tmp_path / "other.onnx"))
     with copy.open("ab") as file:
         file.write(b"\x32\x00")  # an empty doc_string: the same model, another file

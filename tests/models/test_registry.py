@@ -78,17 +78,17 @@ def of(model: Path, folder: Path) -> Any:
 # ------------------------------------------------------------------------------------------- what is taken in
 
 
-def test_a_model_is_found_by_its_name_once_it_was_added(encoder, folder):
+def test_added_model_is_found_by_name(encoder, folder):
     added = add_model_file(encoder, folder)
     assert added.path == folder / "tiny" / "tiny.onnx" == find_model("tiny", [folder])
     assert sorted(file.name for file in added.path.parent.iterdir()) == [RECORD, "tiny.onnx"]
     assert [entry.name for entry in folder.iterdir()] == ["tiny"]
     assert verify_model(of(added.path, folder)) == []
-    with pytest.raises(ModelError, match=r"tiny: no model of this name; .*texture"):
+    with pytest.raises(ModelError, match=r"tiny: no model with this name; .*texture"):
         find_model("tiny")
 
 
-def test_a_card_in_toml_comes_into_the_file(tmp_path, folder):
+def test_toml_card_is_written_into_the_file(tmp_path, folder):
     model, toml = write_model(tmp_path / "a.onnx", {"maker": "elsewhere"}), tmp_path / "card.toml"
     toml.write_text(CARD_TOML)
     added = add_model_file(model, folder, toml)
@@ -101,25 +101,25 @@ def test_a_card_in_toml_comes_into_the_file(tmp_path, folder):
     assert load_encoder(added.path, "cpu").card.licence == "MIT"
 
 
-def test_toml_comes_before_the_metadata_and_the_option_before_both(encoder, tmp_path, folder):
+def test_option_overrides_toml_which_overrides_metadata(encoder, tmp_path, folder):
     toml = tmp_path / "card.toml"
     toml.write_text('name = "second"\nlicense = "BSD-3-Clause"\n')
     added = add_model_file(encoder, folder, toml, name="third")
     assert (added.name, added.card.name, added.card.licence, added.card.mpp) == ("third", "third", "BSD-3-Clause", 0.5)
 
 
-def test_a_model_without_a_name_is_called_as_its_file(tmp_path, folder):
+def test_model_name_defaults_to_the_file_name(tmp_path, folder):
     model = write_model(tmp_path / "ours.onnx", {})
     assert add_model_file(model, folder, write_card(tmp_path / "card.toml", name=...)).name == "ours"
 
 
-def test_the_same_model_gives_the_same_files(encoder, tmp_path):
+def test_adding_a_model_is_deterministic(encoder, tmp_path):
     first, second = (add_model_file(encoder, tmp_path / name).path.parent for name in "ab")
     assert {f.name: f.read_bytes() for f in first.iterdir()} == {f.name: f.read_bytes() for f in second.iterdir()}
 
 
 @pytest.mark.parametrize(("write", "kind"), [(write_summarizer, "summarizer"), (write_slide_encoder, "slide-encoder")])
-def test_every_kind_is_taken_in(tmp_path, folder, write, kind):
+def test_every_kind_can_be_added(tmp_path, folder, write, kind):
     added = add_model_file(write(tmp_path / "m.onnx"), folder)
     assert added.card.kind == kind
     row = describe(of(added.path, folder))
@@ -136,7 +136,7 @@ def write_external(folder: Path, location: str = "weights.bin") -> Path:
     return folder / "big.onnx"
 
 
-def test_weights_in_other_files_come_along(tmp_path, folder):
+def test_external_weights_are_copied(tmp_path, folder):
     model = write_external(tmp_path)
     assert weight_files(model) == ["weights.bin"]
     added = add_model_file(model, folder)
@@ -149,7 +149,7 @@ def test_weights_in_other_files_come_along(tmp_path, folder):
     assert [file["file"] for file in show_model_file(added.path)["files"]] == ["tiny.onnx", "weights.bin"]
 
 
-def test_weights_that_are_not_beside_the_model_are_told(tmp_path, folder):
+def test_missing_external_weights_are_reported(tmp_path, folder):
     model = write_external(tmp_path)
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelError, match=r"big\.onnx: keeps weights in weights\.bin, which is not beside it"):
@@ -157,7 +157,7 @@ def test_weights_that_are_not_beside_the_model_are_told(tmp_path, folder):
 
 
 @pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", "tiny.onnx", RECORD])
-def test_weights_elsewhere_are_not_fetched(tmp_path, folder, place):
+def test_weights_outside_the_folder_are_refused(tmp_path, folder, place):
     model = onnx.load(write_external(tmp_path), load_external_data=False)
     for entry in model.graph.initializer[0].external_data:
         if entry.key == "location":
@@ -168,7 +168,7 @@ def test_weights_elsewhere_are_not_fetched(tmp_path, folder, place):
     assert list(folder.iterdir()) == []
 
 
-def test_weights_of_inner_graphs_are_found(tmp_path):
+def test_weights_of_nested_graphs_are_found(tmp_path):
     tensor = constant("w", np.ones(3))
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -188,7 +188,7 @@ def refused(model: Path, folder: Path, words: str, card: Path | None = None, **o
     assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_a_model_without_a_card_is_refused(tmp_path, folder):
+def test_model_without_a_card_is_refused(tmp_path, folder):
     model = write_model(tmp_path / "bare.onnx", {})
     words = r"^bare\.onnx: expected a card, found none of its fields; give one as TOML \(wsisum models add --card"
     refused(model, folder, words)
@@ -208,7 +208,7 @@ def test_a_model_without_a_card_is_refused(tmp_path, folder):
         ({"name": "two words"}, "is no plain name"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(tmp_path, folder, changes, words):
+def test_card_that_contradicts_the_graph_is_refused(tmp_path, folder, changes, words):
     model = write_model(tmp_path / "a.onnx", {})
     refused(model, folder, words, write_card(tmp_path / "card.toml", **changes))
 
@@ -223,14 +223,14 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, folder, changes, words):
         ("\udcff", r"card\.toml: expected a card as TOML, found no text"),
     ],
 )
-def test_a_card_that_is_none_is_refused(encoder, tmp_path, folder, text, words):
+def test_invalid_card_file_is_refused(encoder, tmp_path, folder, text, words):
     if text is not None:
         (tmp_path / "card.toml").write_bytes(text.encode(errors="surrogateescape"))
     refused(encoder, folder, words, tmp_path / "card.toml")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08\xff", bytes(40), b"\x3a\xff\xff\xff\xff\x0f"])
-def test_a_file_that_is_no_onnx_is_refused(tmp_path, folder, content):
+def test_file_that_is_not_onnx_is_refused(tmp_path, folder, content):
     (tmp_path / "bad.onnx").write_bytes(content)
     refused(tmp_path / "bad.onnx", folder, r"bad\.onnx: expected", write_card(tmp_path / "card.toml"))
     refused(tmp_path / "none.onnx", folder, r"none\.onnx: expected an ONNX file, found no such file; give the path")
@@ -248,7 +248,7 @@ def write_patchwork(path: Path, nodes: list[Any], initializers: list[Any] = ()) 
     return path
 
 
-def test_an_encoder_whose_patches_see_each_other_is_refused(tmp_path, folder):
+def test_encoder_mixing_patches_of_a_batch_is_refused(tmp_path, folder):
     """Like batch normalisation in training mode."""
     nodes = [
         helper.make_node("ReduceMean", ["mean"], ["all"], axes=[0], keepdims=1),
@@ -257,15 +257,15 @@ def test_an_encoder_whose_patches_see_each_other_is_refused(tmp_path, folder):
     refused(write_patchwork(tmp_path / "a.onnx", nodes), folder, "not to depend on the others in its batch")
 
 
-def test_an_encoder_that_looks_at_the_place_in_the_batch_is_refused(tmp_path, folder):
+def test_encoder_depending_on_batch_position_is_refused(tmp_path, folder):
     nodes = [
         helper.make_node("CumSum", ["mean", "axis"], ["features"]),
     ]
     model = write_patchwork(tmp_path / "a.onnx", nodes, [constant("axis", 0, np.int64)])
-    refused(model, folder, "not to depend on its place in a batch")
+    refused(model, folder, "not to depend on its position in a batch")
 
 
-def test_an_encoder_that_draws_by_chance_is_refused(tmp_path, folder):
+def test_random_encoder_is_refused(tmp_path, folder):
     nodes = [
         helper.make_node("RandomUniformLike", ["mean"], ["noise"]),
         helper.make_node("Add", ["mean", "noise"], ["features"]),
@@ -273,20 +273,21 @@ def test_an_encoder_that_draws_by_chance_is_refused(tmp_path, folder):
     refused(write_patchwork(tmp_path / "a.onnx", nodes), folder, "expected the same features of the same patches again")
 
 
-def test_an_encoder_that_sees_nothing_is_refused(tmp_path, folder):
+def test_constant_encoder_is_refused(tmp_path, folder):
     nodes = [helper.make_node("Mul", ["mean", "zero"], ["none"]), helper.make_node("Cos", ["none"], ["features"])]
     model = write_patchwork(tmp_path / "a.onnx", nodes, [constant("zero", 0)])
-    refused(model, folder, "expected features that tell patches apart")
+    refused(model, folder, "expected features that differ between patches")
 
 
-def test_an_encoder_that_is_not_finite_is_refused(tmp_path, folder):
+def test_non_finite_encoder_is_refused(tmp_path, folder):
     nodes = [helper.make_node("Mul", ["mean", "zero"], ["none"]), helper.make_node("Log", ["none"], ["features"])]
     model = write_patchwork(tmp_path / "a.onnx", nodes, [constant("zero", 0)])
     refused(model, folder, "expected finite features")
 
 
-def test_a_summarizer_that_looks_at_masked_features_is_refused(tmp_path, folder):
-    refused(write_summarizer(tmp_path / "a.onnx", leaks=True), folder, "masked candidates not to depend")
+def test_summarizer_leaking_masked_features_is_refused(tmp_path, folder):
+    words = "not to depend on the features of masked candidates"
+    refused(write_summarizer(tmp_path / "a.onnx", leaks=True), folder, words)
 
 
 @pytest.mark.parametrize(
@@ -296,16 +297,16 @@ def test_a_summarizer_that_looks_at_masked_features_is_refused(tmp_path, folder)
         (write_slide_encoder, "expected the same embedding of the same slide again"),
     ],
 )
-def test_a_model_that_draws_by_chance_is_refused(tmp_path, folder, write, words):
+def test_random_model_is_refused(tmp_path, folder, write, words):
     refused(write(tmp_path / "a.onnx", last="RandomUniformLike"), folder, words)
 
 
 @pytest.mark.parametrize("write", [write_summarizer, write_slide_encoder])
-def test_a_model_that_is_not_finite_is_refused(tmp_path, folder, write):
+def test_non_finite_model_is_refused(tmp_path, folder, write):
     refused(write(tmp_path / "a.onnx", last="Sqrt"), folder, "expected finite numbers, found NaN")
 
 
-def test_a_summarizer_that_looks_at_rows_that_are_none_is_refused(tmp_path, folder):
+def test_summarizer_using_invalid_rows_is_refused(tmp_path, folder):
     path = write_summarizer(tmp_path / "a.onnx")
     model = onnx.load(path)
     # coords are measured from the mean over all rows, valid or not, and no more relative to each other alone
@@ -314,14 +315,14 @@ def test_a_summarizer_that_looks_at_rows_that_are_none_is_refused(tmp_path, fold
     for node in model.graph.node[2:]:
         node.input[:] = ["centred" if name == "coords" else name for name in node.input]
     path.write_bytes(model.SerializeToString())
-    refused(path, folder, "rows that are not valid to change nothing")
+    refused(path, folder, "invalid rows to change nothing")
 
 
-def test_a_slide_encoder_whose_weights_are_no_shares_is_refused(tmp_path, folder):
+def test_slide_encoder_with_invalid_prototype_weights_is_refused(tmp_path, folder):
     refused(write_slide_encoder(tmp_path / "a.onnx", shares=(0.5, 0.5, 0.5)), folder, "expected shares")
 
 
-def test_a_graph_of_another_kind_than_its_card_is_refused(tmp_path, folder):
+def test_graph_of_another_kind_is_refused(tmp_path, folder):
     model = write_slide_encoder(tmp_path / "a.onnx", kind="summarizer", candidates=500)
     refused(model, folder, r"expected the inputs .*kept.*; found features")
 
@@ -329,7 +330,7 @@ def test_a_graph_of_another_kind_than_its_card_is_refused(tmp_path, folder):
 # ----------------------------------------------------------------------------------------------------- names
 
 
-def test_names_that_are_taken_are_refused_unless_forced(encoder, folder):
+def test_existing_names_need_force(encoder, folder):
     add_model_file(encoder, folder)
     with pytest.raises(UsageError, match=r"tiny: a model of this name is in your folder; .*--name.*--force"):
         add_model_file(encoder, folder)
@@ -345,7 +346,7 @@ def test_names_that_are_taken_are_refused_unless_forced(encoder, folder):
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_files_that_were_not_added_are_never_deleted(encoder, folder, force):
+def test_foreign_files_are_never_deleted(encoder, folder, force):
     (folder / "mine").mkdir(parents=True)
     (folder / "mine" / "pytorch_model.bin").write_bytes(b"weights")
     model = Path(shutil.copy(encoder, folder / "mine" / "export.onnx"))
@@ -364,7 +365,7 @@ def test_files_that_were_not_added_are_never_deleted(encoder, folder, force):
         add_model_file(encoder, folder, name="linked", force=force)
 
 
-def test_weights_that_were_added_may_be_replaced(tmp_path, folder):
+def test_added_weights_can_be_replaced(tmp_path, folder):
     (tmp_path / "inner").mkdir()
     model = write_external(tmp_path, "inner/weights.bin")
     path = add_model_file(model, folder).path
@@ -372,7 +373,7 @@ def test_weights_that_were_added_may_be_replaced(tmp_path, folder):
     assert verify_model(of(path, folder)) == []
 
 
-def test_a_model_is_not_taken_from_the_folder_it_would_replace(encoder, folder):
+def test_model_inside_the_replaced_folder_is_refused(encoder, folder):
     path = add_model_file(encoder, folder).path
     before = path.read_bytes()
     with pytest.raises(UsageError, match=r"tiny\.onnx: lies in the folder it would replace; .*--name"):
@@ -380,7 +381,7 @@ def test_a_model_is_not_taken_from_the_folder_it_would_replace(encoder, folder):
     assert path.read_bytes() == before
 
 
-def test_a_model_that_is_refused_leaves_the_one_it_was_to_replace(encoder, tmp_path, folder):
+def test_refused_model_keeps_the_existing_one(encoder, tmp_path, folder):
     add_model_file(encoder, folder)
     with pytest.raises(ModelError):
         add_model_file(encoder, folder, write_card(tmp_path / "card.toml", dims=20), force=True)
@@ -390,14 +391,14 @@ def test_a_model_that_is_refused_leaves_the_one_it_was_to_replace(encoder, tmp_p
 # ---------------------------------------------------------------------------------------------------- verify
 
 
-def test_bytes_that_changed_are_found(encoder, folder):
+def test_changed_bytes_are_found(encoder, folder):
     path = add_model_file(encoder, folder).path
     copy_with_metadata(path, path.with_suffix(".new"), "note", "changed")
     path.with_suffix(".new").replace(path)
     assert [problem["code"] for problem in verify_model(of(path, folder))] == ["checksum"]
 
 
-def test_what_is_missing_is_found(tmp_path, folder):
+def test_missing_files_are_found(tmp_path, folder):
     path = add_model_file(write_external(tmp_path), folder).path
     (path.parent / "weights.bin").unlink()
     assert [problem["code"] for problem in verify_model(of(path, folder))] == ["missing-file", "unusable"]
@@ -409,14 +410,14 @@ def test_what_is_missing_is_found(tmp_path, folder):
     assert [problem["code"] for problem in verify_model(of(path, folder))] == ["no-record"]
 
 
-def test_a_model_whose_file_is_gone_is_found(encoder, folder):
+def test_missing_model_file_is_found(encoder, folder):
     path = add_model_file(encoder, folder).path
     path.unlink()
     assert describe(of(path, folder))["problem"].startswith("tiny: tiny.onnx: No such file")
     assert [problem["code"] for problem in verify_model(of(path, folder))] == ["missing-file"]
 
 
-def test_a_model_that_no_longer_loads_is_found(encoder, folder):
+def test_unloadable_model_is_found(encoder, folder):
     path = add_model_file(encoder, folder).path
     path.write_bytes(b"\x08\x08")
     row = describe(of(path, folder))
@@ -451,7 +452,7 @@ def test_shipped_models_are_checked_against_their_manifest(tmp_path, monkeypatch
 # -------------------------------------------------------------------------------------------------- metadata
 
 
-def test_metadata_is_changed_and_all_else_stays(encoder, tmp_path):
+def test_only_metadata_changes_in_the_copy(encoder, tmp_path):
     copy_with_metadata(encoder, tmp_path / "b.onnx", "wsisum.card", "{}")
     copy_with_metadata(tmp_path / "b.onnx", tmp_path / "c.onnx", "µ" * 200, "x" * 70_000)
     before, after = onnx.load(encoder), onnx.load(tmp_path / "c.onnx")
@@ -475,7 +476,7 @@ def run(folder, monkeypatch):
     return invoke
 
 
-def test_the_commands_agree_with_one_another(run, encoder, folder):
+def test_models_commands_agree(run, encoder, folder):
     added = run("add", encoder)
     assert (added.exit_code, added.stdout) == (0, f"tiny: encoder, 21 dims, in {folder / 'tiny'}\n")
     listed = json.loads(run("list", "--json").stdout)
@@ -495,14 +496,14 @@ def test_the_commands_agree_with_one_another(run, encoder, folder):
     assert checked.exit_code == 0
 
 
-def test_what_was_added_is_told_to_scripts_as_well(run, encoder, folder):
+def test_add_prints_json(run, encoder, folder):
     added = json.loads(run("add", encoder, "--json").stdout)
     assert set(added) == {"name", "file", "card"}
     assert added["file"] == str(folder / "tiny" / "tiny.onnx")
     assert added["card"] == json.loads(run("show", "tiny", "--json").stdout)["card"]
 
 
-def test_people_read_columns(run, encoder):
+def test_list_prints_columns(run, encoder):
     run("add", encoder)
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == ["NAME", "KIND", "DIMS", "LICENCE", "SIZE", "WHERE"]
@@ -510,7 +511,7 @@ def test_people_read_columns(run, encoder):
     assert "input" in run("show", encoder).stdout
 
 
-def test_a_shipped_model_that_one_of_the_user_s_hides_is_marked(run, encoder):
+def test_hidden_bundled_model_is_marked(run, encoder):
     run("add", encoder, "--name", "texture", "--force")
     rows = [row for row in json.loads(run("list", "--json").stdout)["models"] if row["hidden"]]
     assert [(row["name"], row["where"]) for row in rows] == [("texture", "shipped")]
@@ -518,7 +519,7 @@ def test_a_shipped_model_that_one_of_the_user_s_hides_is_marked(run, encoder):
     assert [line.endswith("shipped, hidden") for line in lines] == [True, False]
 
 
-def test_verify_fails_for_what_is_not_as_it_was(run, encoder, folder):
+def test_verify_fails_for_changed_models(run, encoder, folder):
     run("add", encoder)
     (folder / "tiny" / RECORD).unlink()
     result = run("verify", "tiny")
@@ -527,7 +528,7 @@ def test_verify_fails_for_what_is_not_as_it_was(run, encoder, folder):
     assert "no-record" in result.stderr
 
 
-def test_a_name_that_is_none_cannot_start(run):
+def test_invalid_name_is_refused(run):
     assert isinstance(run("verify", "nothing").exception, UsageError)
     assert isinstance(run("show", "nothing").exception, ModelError)
 
@@ -542,7 +543,7 @@ def test_a_name_that_is_none_cannot_start(run):
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/wsisum/models"),
     ],
 )
-def test_the_folder_is_where_the_platform_keeps_data(monkeypatch, platform, environment, expected):
+def test_user_folder_is_the_platform_data_folder(monkeypatch, platform, environment, expected):
     for name in ("WSISUM_MODELS", "XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -551,7 +552,7 @@ def test_the_folder_is_where_the_platform_keeps_data(monkeypatch, platform, envi
     assert models_cli.user_folder() == Path(expected).expanduser()
 
 
-def test_export_says_what_is_missing(run, tmp_path, monkeypatch):
+def test_export_names_missing_packages(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in [name for name in sys.modules if name.startswith("wsisum_cli.training.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -561,7 +562,7 @@ def test_export_says_what_is_missing(run, tmp_path, monkeypatch):
     assert "pip install 'wsisum[train]'" in str(error)
 
 
-def test_from_a_lab_s_own_weights_to_a_model_of_that_name(run, tmp_path, folder):
+def test_lab_weights_become_a_named_model(run, tmp_path, folder):
     torch = pytest.importorskip("torch", reason="export needs torch")
     (tmp_path / "lab.py").write_text(
         "from torch import nn\n\n\ndef made(dims):\n"

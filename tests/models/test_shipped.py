@@ -22,7 +22,7 @@ def test_every_model_is_in_the_manifest():
 
 
 @pytest.mark.parametrize("name", sorted(MANIFEST))
-def test_a_model_is_the_one_recorded_and_has_a_card(name: str):
+def test_model_matches_the_manifest_and_has_a_card(name: str):
     path = MODELS / MANIFEST[name]["file"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == MANIFEST[name]["sha256"]
     assert path.stat().st_size < 40e6
@@ -33,7 +33,7 @@ def test_a_model_is_the_one_recorded_and_has_a_card(name: str):
         assert heading in page
 
 
-def test_models_are_of_one_family():
+def test_bundled_models_match_each_other():
     encoder, summarizer, slide_encoder = (
         read_card(MODELS / f"{name}.onnx") for name in ("encoder", "summarizer", "slide_encoder")
     )
@@ -51,7 +51,7 @@ def load_record() -> ModuleType:
     return record
 
 
-def test_the_encoder_sees_a_patch_the_same_whichever_way_it_lies():
+def test_encoder_is_invariant_to_orientation():
     patches = load_record().patches()
     encoder = load_encoder("encoder", "cpu")
     before = encoder(patches)
@@ -62,7 +62,7 @@ def test_the_encoder_sees_a_patch_the_same_whichever_way_it_lies():
             np.testing.assert_allclose(encoder(lying), before, rtol=1e-4, atol=1e-4)
 
 
-def test_models_give_what_they_gave():
+def test_model_outputs_are_unchanged():
     record = load_record()
     found = record.outputs()
     with np.load(record.RECORD) as recorded:

@@ -59,7 +59,7 @@ def choices_of(count: int, kept: int, seed: int = 3) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ summarizers
 
 
-def test_coords_reach_the_graph_in_sides_of_a_patch(tiny: Summarizer):
+def test_graph_gets_coords_in_patch_sides(tiny: Summarizer):
     features, coords = patches()
     kept = choices_of(3, 6)
     made = tiny(features, coords, SIDE, kept)
@@ -72,7 +72,7 @@ def test_coords_reach_the_graph_in_sides_of_a_patch(tiny: Summarizer):
         np.testing.assert_allclose(made.embedding[row], expected_embedding(features[visible]), rtol=1e-4, atol=1e-5)
 
 
-def test_a_slide_s_corner_and_scale_do_not_matter(tiny: Summarizer):
+def test_slide_offset_and_scale_do_not_matter(tiny: Summarizer):
     features, coords = patches()
     kept = choices_of(1, 6)
     here = tiny(features, coords, SIDE, kept).reconstruction
@@ -80,7 +80,7 @@ def test_a_slide_s_corner_and_scale_do_not_matter(tiny: Summarizer):
     np.testing.assert_allclose(here, there, atol=1e-5)
 
 
-def test_many_choices_go_in_batches_and_each_as_it_would_alone(tiny: Summarizer, monkeypatch: pytest.MonkeyPatch):
+def test_batched_choices_equal_single_ones(tiny: Summarizer, monkeypatch: pytest.MonkeyPatch):
     features, coords = patches()
     kept = choices_of(7, 6)
     sizes: list[int] = []
@@ -119,7 +119,7 @@ def with_nan(features: np.ndarray) -> np.ndarray:
         (lambda f, c, k: (f, c, k.astype(np.float32)), "expected rows"),
     ],
 )
-def test_what_a_summarizer_cannot_take_is_told(tiny: Summarizer, change: Any, complaint: str):
+def test_invalid_summarizer_input_is_refused(tiny: Summarizer, change: Any, complaint: str):
     features, coords = patches()
     features, coords, kept = change(features, coords, choices_of(1, 6))
     with pytest.raises(ModelError, match=complaint) as caught:
@@ -142,21 +142,21 @@ def test_memory_is_bounded(tiny: Summarizer):
         ({"dims": 0}, "'dims'"),
         ({"graph_dims": DIMS + 1}, "expected the inputs features: float32"),
         ({"fixed": 500}, "expected the inputs features: float32"),
-        ({"leaks": True}, "not to depend on their features"),
+        ({"leaks": True}, "not to depend on the features of masked"),
         ({"last": "Log"}, "NaN or infinity"),
         ({"output": "rebuilt"}, "expected the outputs reconstruction: float32"),
         ({"encoder_sha256": "x"}, "'encoder_sha256'"),
     ],
     ids=str,
 )
-def test_what_cannot_serve_as_a_summarizer_is_not_loaded(tmp_path: Path, model: dict[str, Any], complaint: str):
+def test_unusable_summarizer_is_not_loaded(tmp_path: Path, model: dict[str, Any], complaint: str):
     path = write_summarizer(tmp_path / "a.onnx", **model)
     with pytest.raises(ModelError, match=complaint) as caught:
         load_summarizer(path, "cpu")
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_what_is_no_model_at_all_is_told(tmp_path: Path):
+def test_file_that_is_not_a_model_is_refused(tmp_path: Path):
     bare = write_summarizer(tmp_path / "bare.onnx", **dict.fromkeys(SUMMARIZER_CARD, ...))
     with pytest.raises(
         ModelError, match=r"bare\.onnx: expected a card, found none of its fields; .* candidates, licence"
@@ -168,10 +168,10 @@ def test_what_is_no_model_at_all_is_told(tmp_path: Path):
 
 
 @needs_no_gpu
-def test_devices_are_those_of_encoders(tmp_path: Path):
+def test_summarizer_devices_match_encoders(tmp_path: Path):
     path = write_summarizer(tmp_path / "a.onnx")
     assert load_summarizer(path, "auto").provider == "CPUExecutionProvider"
-    with pytest.raises(DeviceError, match="CUDA was asked for"):
+    with pytest.raises(DeviceError, match="CUDA was requested"):
         load_summarizer(path, "cuda")
     with pytest.raises(UsageError, match="device"):
         load_slide_encoder(write_slide_encoder(tmp_path / "b.onnx"), "tpu")
@@ -180,7 +180,7 @@ def test_devices_are_those_of_encoders(tmp_path: Path):
 # --------------------------------------------------------------------------------------------- slide encoders
 
 
-def test_a_slide_encoder_gives_an_embedding_and_prototypes(slide_encoder: SlideEncoder):
+def test_slide_encoder_returns_embedding_and_prototypes(slide_encoder: SlideEncoder):
     features, coords = patches()
     made = slide_encoder(features, coords, SIDE)
     np.testing.assert_allclose(made.embedding, expected_embedding(features), rtol=1e-4, atol=1e-5)
@@ -201,13 +201,13 @@ def test_a_slide_encoder_gives_an_embedding_and_prototypes(slide_encoder: SlideE
     ],
     ids=str,
 )
-def test_what_cannot_serve_as_a_slide_encoder_is_not_loaded(tmp_path: Path, model: dict[str, Any], complaint: str):
+def test_unusable_slide_encoder_is_not_loaded(tmp_path: Path, model: dict[str, Any], complaint: str):
     path = write_slide_encoder(tmp_path / "a.onnx", **model)
     with pytest.raises(ModelError, match=complaint):
         load_slide_encoder(path, "cpu")
 
 
-def test_a_slide_encoder_takes_features_of_its_length_only(slide_encoder: SlideEncoder):
+def test_slide_encoder_refuses_other_feature_lengths(slide_encoder: SlideEncoder):
     features, coords = patches()
     with pytest.raises(ModelError, match=r"tiny-slide-encoder.*use features of the encoder"):
         slide_encoder(features[:, 1:], coords, SIDE)
@@ -218,7 +218,7 @@ def test_a_slide_encoder_takes_features_of_its_length_only(slide_encoder: SlideE
 # ------------------------------------------------------------------------------------- how much is told again
 
 
-def test_reconstruction_is_measured_over_what_was_not_kept(tiny: Summarizer):
+def test_reconstruction_is_measured_on_candidates_not_kept(tiny: Summarizer):
     """The candidates are half of the tissue; two of the kept patches are none of them."""
     features, coords = patches()
     candidates, kept = np.arange(0, COUNT, 2), np.array([8, 3, 20, 5])
@@ -232,7 +232,7 @@ def test_reconstruction_is_measured_over_what_was_not_kept(tiny: Summarizer):
     assert told.embedding_cosine == pytest.approx(cosine(of_kept, expected_embedding(features[candidates])), abs=1e-5)
 
 
-def test_a_choice_scores_by_what_it_tells_again_and_by_its_embedding(tiny: Summarizer):
+def test_score_combines_reconstruction_and_embedding(tiny: Summarizer):
     features, coords = patches()
     tissue, candidates = Tokens(features, coords, SIDE), np.arange(0, COUNT, 2)
     choices = np.array([[2 * (first + place) for place in range(3)] for first in range(18)]) % (2 * (COUNT // 2))
@@ -246,7 +246,7 @@ def test_a_choice_scores_by_what_it_tells_again_and_by_its_embedding(tiny: Summa
     )  # nothing is left
 
 
-def test_nothing_is_reconstructed_where_all_is_kept(tiny: Summarizer):
+def test_nothing_is_reconstructed_when_all_are_kept(tiny: Summarizer):
     features, coords = patches()
     told = reconstruct_slide(tiny, Tokens(features, coords, SIDE), np.arange(COUNT), np.arange(COUNT)[::-1])
     assert told.reconstruction is None
@@ -260,7 +260,7 @@ def test_without_models_nothing_is_measured():
     assert embedded.figures() == {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
 
 
-def test_a_cosine_with_nothing_is_nothing():
+def test_cosine_with_a_zero_vector_is_zero():
     assert cosine(np.zeros(3, np.float32), np.ones(3, np.float32)) == 0
 
 
@@ -283,7 +283,7 @@ def in_folder(folder: Path, name: str, **card: Any) -> Path:
     return write_summarizer(folder / name / f"{name}.onnx", name=name, **card)
 
 
-def test_auto_takes_the_one_that_was_trained_on_the_encoder(tmp_path: Path):
+def test_auto_takes_the_model_trained_on_the_encoder(tmp_path: Path):
     in_folder(tmp_path, "a-other", encoder_sha256="cd" * 32)
     in_folder(tmp_path, "b-any", encoder_sha256="")
     in_folder(tmp_path, "c-longer", dims=DIMS + 1)
@@ -301,7 +301,7 @@ def test_auto_takes_the_one_that_was_trained_on_the_encoder(tmp_path: Path):
     assert slide.card.name == "e-slide"
 
 
-def test_auto_takes_the_one_that_hides_another_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_auto_takes_the_model_that_hides_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shipped = write_summarizer(tmp_path / "package/mine.onnx", name="mine")
     monkeypatch.setattr(choice, "shipped_models", lambda: {"mine": shipped})
     ours = in_folder(tmp_path / "user", "mine", version="2")
@@ -311,7 +311,7 @@ def test_auto_takes_the_one_that_hides_another_of_its_name(tmp_path: Path, monke
         assert found.path == wanted
 
 
-def test_none_is_none_and_the_log_says_so(tmp_path: Path):
+def test_none_is_logged(tmp_path: Path):
     in_folder(tmp_path, "a")
     model = write_summarizer(tmp_path / "encoder.onnx")
     assert choose(SUMMARIZER, NONE, ENCODER, False, None, [tmp_path]) is None
@@ -320,15 +320,15 @@ def test_none_is_none_and_the_log_says_so(tmp_path: Path):
     assert named.describe() == "summarizer: tiny-summarizer, slide encoder: none"
 
 
-def test_the_log_says_why_there_is_none():
+def test_log_says_why_no_model_is_used():
     encoder = find_model("texture")
     unfit = "none (none fits the features of 'texture')"
     assert choose_models(AUTO, NONE, encoder, False, None).describe() == f"summarizer: {unfit}, slide encoder: none"
     both = choose_models(AUTO, AUTO, encoder, False, MOST_KEPT + 1).describe()
-    assert both == f"summarizer: none (they see at most {MOST_KEPT} patches), slide encoder: {unfit}"
+    assert both == f"summarizer: none (limited to {MOST_KEPT} patches), slide encoder: {unfit}"
 
 
-def test_one_that_was_named_is_taken_where_its_features_are_as_long(tmp_path: Path):
+def test_named_model_is_used_if_feature_lengths_match(tmp_path: Path):
     other = write_summarizer(tmp_path / "a.onnx", encoder_sha256="cd" * 32)
     found = choose(SUMMARIZER, str(other), ENCODER, False, None)
     assert found is not None
@@ -339,11 +339,11 @@ def test_one_that_was_named_is_taken_where_its_features_are_as_long(tmp_path: Pa
     assert choose(SUMMARIZER, str(longer), ENCODER, True, None) is not None  # what length given ones have is not known
     with pytest.raises(ModelError, match="expected 'slide-encoder', found 'summarizer'"):
         choose(SLIDE_ENCODER, str(other), ENCODER, False, None)
-    with pytest.raises(ModelError, match="no model of this name"):
+    with pytest.raises(ModelError, match="no model with this name"):
         choose(SUMMARIZER, "nothing", ENCODER, False, None)
 
 
-def test_more_kept_patches_than_memory_allows(tmp_path: Path):
+def test_keep_above_the_summarizer_limit(tmp_path: Path):
     in_folder(tmp_path, "a")
     assert choose(SUMMARIZER, AUTO, ENCODER, False, MOST_KEPT, [tmp_path]) is not None
     assert choose(SUMMARIZER, AUTO, ENCODER, False, MOST_KEPT + 1, [tmp_path]) is None
@@ -351,9 +351,7 @@ def test_more_kept_patches_than_memory_allows(tmp_path: Path):
         choose(SUMMARIZER, "a", ENCODER, False, MOST_KEPT + 1, [tmp_path])
 
 
-def test_features_of_another_or_an_unknown_encoder_are_not_seen_by_a_model_nobody_named(
-    tiny: Summarizer, slide_encoder: SlideEncoder
-):
+def test_automatic_model_ignores_features_of_other_encoders(tiny: Summarizer, slide_encoder: SlideEncoder):
     models = SlideModels(tiny, slide_encoder, frozenset({"summarizer"}))
     for sha256 in (None, "cd" * 32):
         for_features_of = models.for_features_of(sha256)
@@ -361,7 +359,7 @@ def test_features_of_another_or_an_unknown_encoder_are_not_seen_by_a_model_nobod
     assert models.for_features_of("ab" * 32).summarizer is tiny
 
 
-def test_what_was_made_with_other_models_is_made_again(tmp_path: Path):
+def test_output_of_other_models_is_remade(tmp_path: Path):
     path = write_summarizer(tmp_path / "a.onnx")
     found = choose(SUMMARIZER, str(path), ENCODER, False, None)
     assert found is not None
@@ -375,7 +373,7 @@ def test_what_was_made_with_other_models_is_made_again(tmp_path: Path):
     assert [by_itself.match(made, None) for made in (used, unused)] == [False, True]
 
 
-def test_loading_says_which_nobody_named(tmp_path: Path):
+def test_load_marks_automatic_models(tmp_path: Path):
     summarizer_path = write_summarizer(tmp_path / "a.onnx")
     slide_path = write_slide_encoder(tmp_path / "b.onnx")
     first = choose(SUMMARIZER, str(summarizer_path), ENCODER, False, None)

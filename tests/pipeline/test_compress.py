@@ -130,7 +130,7 @@ def stored_pixels(path: Path) -> np.ndarray:
 # -- pixels --------------------------------------------------------------------------------------------------
 
 
-def test_tiles_of_256_px_are_copied_and_the_patches_bit_exact(slides, encoder, known):
+def test_256_px_tiles_are_copied_and_patches_are_bit_exact(slides, encoder, known):
     about = attributes_of(known)
     assert about["pixels"]["mode"] == "source"
     assert about["patch"]["patch_size_level0"] == 512
@@ -140,7 +140,7 @@ def test_tiles_of_256_px_are_copied_and_the_patches_bit_exact(slides, encoder, k
     assert codes(known, encoder, tier="source", source=slides["ycbcr"]) == []
 
 
-def test_tiles_of_240_px_in_rgb_are_aligned_to(slides, encoder, tmp_path):
+def test_grid_is_aligned_to_240_px_rgb_tiles(slides, encoder, tmp_path):
     done = summarize(slides["rgb"], tmp_path / "a.ozx", encoder)
     about = attributes_of(tmp_path / "a.ozx")
     assert done.pixels == "source"
@@ -150,7 +150,7 @@ def test_tiles_of_240_px_in_rgb_are_aligned_to(slides, encoder, tmp_path):
     assert codes(tmp_path / "a.ozx", encoder, tier="source", source=slides["rgb"]) == []
 
 
-def test_pixels_encoded_anew_say_what_that_cost(slides, encoder, tmp_path):
+def test_re_encoding_records_its_feature_loss(slides, encoder, tmp_path):
     done = summarize(slides["rgb"], tmp_path / "a.ozx", encoder, Options(pixels="jpeg"))
     about = attributes_of(tmp_path / "a.ozx")
     assert done.pixels == "jpeg"
@@ -168,7 +168,7 @@ def test_pixels_encoded_anew_say_what_that_cost(slides, encoder, tmp_path):
     assert codes(tmp_path / "a.ozx", encoder, tier="source", source=slides["rgb"]) == []
 
 
-def test_jpeg_2000_is_encoded_anew_and_never_called_source(slides, encoder, tmp_path):
+def test_jpeg_2000_is_re_encoded_and_never_called_source(slides, encoder, tmp_path):
     assert summarize(slides["j2k"], tmp_path / "a.ozx", encoder).pixels == "jpeg"
     with pytest.raises(SlideError, match=r"^j2k\.svs: .*--pixels auto or jpeg") as caught:
         summarize(slides["j2k"], tmp_path / "b.ozx", encoder, Options(pixels="source"))
@@ -176,7 +176,7 @@ def test_jpeg_2000_is_encoded_anew_and_never_called_source(slides, encoder, tmp_
     assert not (tmp_path / "b.ozx").exists()
 
 
-def test_a_slide_of_several_files_is_counted_whole(image, encoder, tmp_path):
+def test_bytes_of_a_multi_file_slide_include_all_files(image, encoder, tmp_path):
     vendors.write_mrxs(tmp_path / "a.mrxs", image[:2048, :2048])
     done = summarize(tmp_path / "a.mrxs", tmp_path / "a.ozx", encoder)
     source = attributes_of(tmp_path / "a.ozx")["source"]
@@ -185,7 +185,7 @@ def test_a_slide_of_several_files_is_counted_whole(image, encoder, tmp_path):
     assert codes(tmp_path / "a.ozx", encoder, tier="source", source=tmp_path / "a.mrxs") == []
 
 
-def test_tiles_much_larger_than_their_patches_are_copied_only_on_demand(slides, encoder, tmp_path):
+def test_tiles_much_larger_than_patches_are_copied_only_on_request(slides, encoder, tmp_path):
     modes = {}
     for pixels in ("auto", "source"):
         done = summarize(slides["wide"], tmp_path / "a.ozx", encoder, Options(keep=1, pixels=pixels))
@@ -199,7 +199,7 @@ def test_tiles_much_larger_than_their_patches_are_copied_only_on_demand(slides, 
 
 
 @pytest.mark.parametrize("segment", [b"\xff\xfe\x00\x0aDOE^JANE", b"\xff\xe1\x00\x0aDOE^JANE"])
-def test_tiles_that_hold_more_than_pixels_are_not_copied(slides, encoder, tmp_path, monkeypatch, segment):
+def test_tiles_with_extra_data_are_not_copied(slides, encoder, tmp_path, monkeypatch, segment):
     """Scanners may write comments into every tile."""
     original = TiffPyramid.encoded_tile
 
@@ -216,7 +216,7 @@ def test_tiles_that_hold_more_than_pixels_are_not_copied(slides, encoder, tmp_pa
     assert caught.value.reason == "no plain JPEG tiles"
 
 
-def test_a_slide_that_does_not_say_its_pixel_size_needs_it(slides, encoder, tmp_path):
+def test_slide_without_pixel_size_needs_mpp(slides, encoder, tmp_path):
     with pytest.raises(MppError, match=r"^plain\.tiff: .*--mpp"):
         summarize(slides["plain"], tmp_path / "a.ozx", encoder)
     assert list(tmp_path.iterdir()) == []
@@ -225,7 +225,7 @@ def test_a_slide_that_does_not_say_its_pixel_size_needs_it(slides, encoder, tmp_
     assert (source["mpp"], source["mpp_source"]) == (0.25, "given")
 
 
-def test_a_slide_coarser_than_the_encoder_is_named(slides, encoder, tmp_path):
+def test_slide_coarser_than_the_encoder_is_refused(slides, encoder, tmp_path):
     with pytest.raises(MppError, match=r"^coarse\.svs: .*use an encoder for that magnification"):
         summarize(slides["coarse"], tmp_path / "a.ozx", encoder)
 
@@ -244,19 +244,19 @@ compress_slide(Job(find_source(slide), output, slide.name), Options(), Tools(loa
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_any_number_of_threads_gives_the_same_bytes(slides, encoder, known, tmp_path, threads):
+def test_thread_count_does_not_change_the_bytes(slides, encoder, known, tmp_path, threads):
     summarize(slides["ycbcr"], tmp_path / "another name.ozx", encoder, threads=threads)
     assert (tmp_path / "another name.ozx").read_bytes() == known.read_bytes()
 
 
-def test_another_process_gives_the_same_bytes(slides, known, tmp_path):
+def test_another_process_writes_the_same_bytes(slides, known, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(slides["ycbcr"]), str(tmp_path / "a.ozx")]
     subprocess.run(command, check=True, env=environment, timeout=120)
     assert (tmp_path / "a.ozx").read_bytes() == known.read_bytes()
 
 
-def test_encoding_anew_gives_the_same_bytes(slides, encoder, tmp_path):
+def test_re_encoding_is_deterministic(slides, encoder, tmp_path):
     for name, threads in (("a.ozx", 1), ("b.ozx", 3)):
         summarize(slides["j2k"], tmp_path / name, encoder, threads=threads)
     assert (tmp_path / "a.ozx").read_bytes() == (tmp_path / "b.ozx").read_bytes()
@@ -283,7 +283,7 @@ def test_every_selector_works(slides, encoder, tmp_path, selector):
 
 
 @pytest.mark.parametrize("keep", [1, 10_000])
-def test_one_patch_or_all_may_be_kept(slides, encoder, tmp_path, keep):
+def test_one_or_all_patches_can_be_kept(slides, encoder, tmp_path, keep):
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(keep=keep))
     assert done.patches == min(keep, done.tissue_patches)
     with open_summary(tmp_path / "a.ozx") as summary:
@@ -295,7 +295,7 @@ def test_one_patch_or_all_may_be_kept(slides, encoder, tmp_path, keep):
             assert summary.weights.tolist() == [1]
 
 
-def test_fewer_candidates_than_kept_patches_are_no_obstacle(slides, encoder, tmp_path):
+def test_fewer_candidates_than_kept_patches_works(slides, encoder, tmp_path):
     assert summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(keep=9, candidates=2)).patches == 9
 
 
@@ -314,7 +314,7 @@ def give_features(folder: Path, slide: Path, known: Path, dims: int) -> Path:
     return folder
 
 
-def test_features_of_little_of_the_tissue_are_told(slides, encoder, known, tmp_path):
+def test_features_covering_little_tissue_are_reported(slides, encoder, known, tmp_path):
     path = give_features(tmp_path / "features", slides["ycbcr"], known, 24) / "ycbcr.h5"
     with h5py.File(path, "a") as file:
         few = {name: file[name][:2] for name in ("features", "coords")}
@@ -332,7 +332,7 @@ def test_features_of_little_of_the_tissue_are_told(slides, encoder, known, tmp_p
 
 @pytest.mark.parametrize("dims", [24, 144])  # the texture encoder has 144 as well
 @pytest.mark.parametrize("pixels", ["auto", "jpeg"])
-def test_given_features_are_used_and_not_computed_again(slides, encoder, known, tmp_path, dims, pixels):
+def test_existing_features_are_not_recomputed(slides, encoder, known, tmp_path, dims, pixels):
     folder = give_features(tmp_path / "features", slides["ycbcr"], known, dims)
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(pixels=pixels), features=folder)
     about = attributes_of(tmp_path / "a.ozx")
@@ -358,7 +358,7 @@ def test_given_features_are_used_and_not_computed_again(slides, encoder, known, 
 
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
-def test_given_features_on_a_broken_tile_are_the_slide_s_fault(slides, encoder, known, tmp_path, pixels):
+def test_existing_features_on_broken_tiles_fail_naming_the_slide(slides, encoder, known, tmp_path, pixels):
     folder = give_features(tmp_path / "features", slides["ycbcr"], known, 24)
     broken = tmp_path / "ycbcr.svs"
     broken.write_bytes(slides["ycbcr"].read_bytes())
@@ -370,7 +370,7 @@ def test_given_features_on_a_broken_tile_are_the_slide_s_fault(slides, encoder, 
     assert not (tmp_path / "a.ozx").exists()
 
 
-def test_given_features_go_on_without_a_few_broken_tiles(slides, encoder, known, tmp_path):
+def test_existing_features_tolerate_a_few_broken_tiles(slides, encoder, known, tmp_path):
     """The kept patch that lies on one is left out, and another picked."""
     broken = tmp_path / "ycbcr.svs"
     broken.write_bytes(slides["ycbcr"].read_bytes())
@@ -408,7 +408,7 @@ def findings(path: Path, encoder: Encoder, models: SlideModels, slide: Path | No
 
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
-def test_what_models_make_of_the_slide_is_recorded(slides, encoder, models, tmp_path, pixels):
+def test_model_figures_are_recorded(slides, encoder, models, tmp_path, pixels):
     options = Options(pixels=pixels, candidates=20)
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, options, models=models)
     about = attributes_of(tmp_path / "a.ozx")
@@ -430,7 +430,7 @@ def test_what_models_make_of_the_slide_is_recorded(slides, encoder, models, tmp_
     assert findings(tmp_path / "a.ozx", encoder, models, slides["ycbcr"]) == []
 
 
-def test_without_models_the_summary_says_so(known):
+def test_summary_records_missing_models(known):
     about = attributes_of(known)
     assert (about["summarizer"], about["slide_encoder"]) == (None, None)
     assert (about["quality"]["reconstruction"], about["quality"]["embedding_cosine"]) == (None, None)
@@ -448,20 +448,20 @@ def test_kept_patches_need_not_be_candidates(slides, encoder, models, tmp_path, 
     assert findings(tmp_path / "a.ozx", encoder, models) == []
 
 
-def test_models_give_the_same_bytes_again(slides, encoder, models, tmp_path):
+def test_models_are_deterministic(slides, encoder, models, tmp_path):
     for name, threads in (("a.ozx", 1), ("b.ozx", 3)):
         summarize(slides["ycbcr"], tmp_path / name, encoder, threads=threads, models=models)
     assert (tmp_path / "a.ozx").read_bytes() == (tmp_path / "b.ozx").read_bytes()
 
 
-def test_a_failing_summarizer_leaves_nothing(slides, encoder, tmp_path):
+def test_failing_summarizer_writes_nothing(slides, encoder, tmp_path):
     other = tiny_models(7)
     with pytest.raises(ModelError, match=r"tiny-summarizer.* expected features \(N, 7\)"):
         summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, models=other)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_given_features_are_seen_by_the_model_that_knows_them_or_was_named(slides, encoder, known, models, tmp_path):
+def test_existing_features_use_the_matching_or_named_model(slides, encoder, known, models, tmp_path):
     """Nobody named the models: they serve features whose file says that their encoder made them."""
     folder = give_features(tmp_path / "features", slides["ycbcr"], known, encoder.card.dims)
     implicit = replace(models, implicit=frozenset({"summarizer", "slide_encoder"}))
@@ -503,7 +503,7 @@ def save_mask(path: Path, box: tuple[int, int, int, int]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["png", "geojson"])
-def test_a_given_mask_decides_where_tissue_is(slides, encoder, tmp_path, kind):
+def test_mask_file_replaces_tissue_detection(slides, encoder, tmp_path, kind):
     mask = save_mask(tmp_path / f"mask.{kind}", (512, 1024, 2048, 2048))
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, mask=mask)
     with open_summary(tmp_path / "a.ozx") as summary:
@@ -513,20 +513,20 @@ def test_a_given_mask_decides_where_tissue_is(slides, encoder, tmp_path, kind):
     assert (done.tissue_patches, done.patches) == (6, 6)  # a biopsy of fewer patches than 8 keeps them all
 
 
-def test_a_mask_that_marks_nothing_is_no_mask(slides, encoder, tmp_path):
+def test_empty_mask_is_refused(slides, encoder, tmp_path):
     mask = save_mask(tmp_path / "mask.png", (0, 0, 0, 0))
     with pytest.raises(MaskError):
         summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, mask=mask)
 
 
-def test_a_mask_that_marks_too_little_is_no_tissue(slides, encoder, tmp_path):
+def test_mask_smaller_than_a_patch_means_no_tissue(slides, encoder, tmp_path):
     mask = save_mask(tmp_path / "mask.png", (512, 512, 640, 640))
     with pytest.raises(NoTissueError, match=r"^ycbcr\.svs: ") as caught:
         summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, mask=mask)
     assert caught.value.reason == "no tissue"
 
 
-def test_bare_glass_is_no_tissue(encoder, tmp_path):
+def test_empty_slide_has_no_tissue(encoder, tmp_path):
     glass = np.random.default_rng(0).normal(243, 1.5, (2000, 2500, 3)).clip(0, 255).astype(np.uint8)
     write_svs(tmp_path / "a.svs", glass, tile=256)
     with pytest.raises(NoTissueError, match=r"^a\.svs: ") as caught:
@@ -535,7 +535,7 @@ def test_bare_glass_is_no_tissue(encoder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.svs"]
 
 
-def test_a_dark_image_is_no_slide(encoder, tmp_path):
+def test_dark_image_is_not_a_slide(encoder, tmp_path):
     dark = np.zeros((2000, 2500, 3), np.uint8)
     for x, y in np.random.default_rng(0).integers(100, 1900, (60, 2)).tolist():
         cv2.circle(dark, (x, y), 30, (20, 40, 220), -1)
@@ -545,7 +545,7 @@ def test_a_dark_image_is_no_slide(encoder, tmp_path):
     assert caught.value.reason == "not brightfield RGB"
 
 
-def test_a_slide_smaller_than_a_patch_is_no_slide(image, encoder, tmp_path):
+def test_image_smaller_than_a_patch_is_not_a_slide(image, encoder, tmp_path):
     write_svs(tmp_path / "a.svs", image[1000:1500, 800:1300], tile=256)
     with pytest.raises(NotASlideError, match=r"^a\.svs: ") as caught:
         summarize(tmp_path / "a.svs", tmp_path / "a.ozx", encoder)
@@ -553,7 +553,7 @@ def test_a_slide_smaller_than_a_patch_is_no_slide(image, encoder, tmp_path):
 
 
 @pytest.mark.parametrize("depth", [1.0, 0.4])
-def test_tissue_from_edge_to_edge_however_pale(image, encoder, tmp_path, depth):
+def test_tissue_filling_the_slide_is_found_at_any_stain_depth(image, encoder, tmp_path, depth):
     inside = image[1100:2000, 700:1300].astype(float)
     pale = (255 - (255 - inside) * depth).round().astype(np.uint8)
     whole = np.pad(pale, ((0, 900), (0, 1200), (0, 0)), mode="symmetric")
@@ -566,7 +566,7 @@ def test_tissue_from_edge_to_edge_however_pale(image, encoder, tmp_path, depth):
 # -- damage --------------------------------------------------------------------------------------------------
 
 
-def test_a_few_broken_tiles_are_left_out_and_listed(slides, encoder, known, tmp_path):
+def test_a_few_broken_tiles_are_skipped_and_listed(slides, encoder, known, tmp_path):
     broken = tmp_path / "a.svs"
     broken.write_bytes(slides["ycbcr"].read_bytes())
     with open_summary(known) as summary:
@@ -583,7 +583,7 @@ def test_a_few_broken_tiles_are_left_out_and_listed(slides, encoder, known, tmp_
     assert codes(tmp_path / "a.ozx", encoder, tier="source", source=broken) == []
 
 
-def test_a_file_cut_short_fails_and_leaves_nothing(image, encoder, tmp_path):
+def test_truncated_file_fails_and_writes_nothing(image, encoder, tmp_path):
     write_svs(tmp_path / "a.svs", image, tile=256)
     cut_short(tmp_path / "a.svs")
     with pytest.raises(BrokenSlideError, match=r"^a\.svs: .*fetch the file again"):
@@ -591,7 +591,7 @@ def test_a_file_cut_short_fails_and_leaves_nothing(image, encoder, tmp_path):
     assert not list(tmp_path.rglob("*.ozx*"))
 
 
-def test_a_failed_attempt_leaves_the_older_summary(slides, encoder, known, tmp_path):
+def test_failure_keeps_the_older_summary(slides, encoder, known, tmp_path):
     output = tmp_path / "a.ozx"
     output.write_bytes(known.read_bytes())
     with pytest.raises(MppError):
@@ -600,7 +600,7 @@ def test_a_failed_attempt_leaves_the_older_summary(slides, encoder, known, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["a.ozx"]
 
 
-def test_a_full_disk_leaves_the_older_summary(slides, encoder, known, tmp_path, monkeypatch):
+def test_full_disk_keeps_the_older_summary(slides, encoder, known, tmp_path, monkeypatch):
     def full(handle: int) -> None:
         assert os.fstat(handle).st_size > 0
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -614,7 +614,7 @@ def test_a_full_disk_leaves_the_older_summary(slides, encoder, known, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["a.ozx"]
 
 
-def test_what_does_not_verify_is_not_renamed_into_place(slides, encoder, known, tmp_path, monkeypatch):
+def test_summary_that_fails_verification_is_not_kept(slides, encoder, known, tmp_path, monkeypatch):
     def write_badly(path: Path, contents: Any) -> None:
         honest(path, contents)
         data = bytearray(path.read_bytes())
@@ -632,7 +632,7 @@ def test_what_does_not_verify_is_not_renamed_into_place(slides, encoder, known, 
 
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
-def test_a_failing_encoder_is_a_model_error(slides, encoder, tmp_path, pixels):
+def test_encoder_failure_is_a_model_error(slides, encoder, tmp_path, pixels):
     class Failing:
         card, provider, batch_size = encoder.card, encoder.provider, encoder.batch_size
 
@@ -647,7 +647,7 @@ def test_a_failing_encoder_is_a_model_error(slides, encoder, tmp_path, pixels):
 # -- the source, and who may be named ------------------------------------------------------------------------
 
 
-def test_the_source_is_only_read(slides, encoder, tmp_path):
+def test_source_slide_is_not_modified(slides, encoder, tmp_path):
     folder = tmp_path / "archive"
     folder.mkdir()
     slide = folder / "a.svs"
@@ -665,7 +665,7 @@ def test_the_source_is_only_read(slides, encoder, tmp_path):
     assert slide.read_bytes() == slides["ycbcr"].read_bytes()
 
 
-def test_nothing_in_the_file_names_the_slide_s_folder_or_another_name(image, encoder, known, tmp_path):
+def test_summary_contains_no_path_or_original_name(image, encoder, known, tmp_path):
     folder = tmp_path / "jane.doe"
     folder.mkdir()
     slide = folder / "S20-1234.svs"
@@ -684,7 +684,7 @@ def test_nothing_in_the_file_names_the_slide_s_folder_or_another_name(image, enc
 # -- what is told on the way ---------------------------------------------------------------------------------
 
 
-def test_stages_and_progress_are_heard(slides, encoder, tmp_path):
+def test_stages_and_progress_are_reported(slides, encoder, tmp_path):
     stages: list[str] = []
     progress: list[tuple[int, int]] = []
     tools = Tools(encoder, 2, stages.append, lambda done, total: progress.append((done, total)))
@@ -694,7 +694,7 @@ def test_stages_and_progress_are_heard(slides, encoder, tmp_path):
     assert all(seconds >= 0 for seconds in done.seconds.values())
 
 
-def test_what_was_written_is_what_the_file_says(slides, encoder, tmp_path):
+def test_result_matches_the_file(slides, encoder, tmp_path):
     done = summarize(slides["rgb"], tmp_path / "a.ozx", encoder)
     about = attributes_of(tmp_path / "a.ozx")
     assert done.bytes_in == slides["rgb"].stat().st_size == about["source"]["bytes"]

@@ -78,7 +78,7 @@ def same_as_compressed(trimmed: Path, compressed: Path, features_too: bool) -> N
 
 
 @pytest.mark.parametrize("mode", ["source", "jpeg"])
-def test_what_is_cut_down_is_what_fewer_would_have_given(made, slide, encoder, tmp_path, mode):
+def test_trimmed_summary_equals_one_made_with_fewer_patches(made, slide, encoder, tmp_path, mode):
     done = trim_summary(made[mode, MOST], tmp_path / "a.ozx", FEWER)
     assert (done.patches, done.trimmed_from) == (FEWER, MOST)
     assert done.bytes_out < done.bytes_in
@@ -98,7 +98,7 @@ def test_what_is_cut_down_is_what_fewer_would_have_given(made, slide, encoder, t
 
 
 @pytest.mark.parametrize("mode", ["source", "jpeg"])
-def test_twice_is_once(made, tmp_path, mode):
+def test_trimming_twice_equals_trimming_once(made, tmp_path, mode):
     trim_summary(made[mode, MOST], tmp_path / "a.ozx", 5)
     trim_summary(made[mode, MOST], tmp_path / "b.ozx", 13)
     trim_summary(tmp_path / "b.ozx", tmp_path / "c.ozx", 5)
@@ -107,13 +107,13 @@ def test_twice_is_once(made, tmp_path, mode):
     assert (tmp_path / "d.ozx").read_bytes() == (tmp_path / "c.ozx").read_bytes()
 
 
-def test_one_that_has_no_more_is_copied(made, tmp_path):
+def test_summary_without_more_patches_is_copied(made, tmp_path):
     done = trim_summary(made["source", FEWER], tmp_path / "a.ozx", 64)
     assert (tmp_path / "a.ozx").read_bytes() == made["source", FEWER].read_bytes()
     assert (done.patches, done.trimmed_from) == (FEWER, None)
 
 
-def test_in_place_it_says_how_large_it_was(made, tmp_path):
+def test_trimming_in_place_reports_the_old_size(made, tmp_path):
     path = tmp_path / "a.ozx"
     path.write_bytes(made["source", MOST].read_bytes())
     done = trim_summary(path, path, FEWER, force=True)
@@ -124,7 +124,7 @@ def test_in_place_it_says_how_large_it_was(made, tmp_path):
 
 @pytest.mark.parametrize("keep", [1, 2, 7])
 @pytest.mark.parametrize("mode", ["jpeg", "source", "models"])
-def test_any_number_of_a_tiny_summary(tmp_path, mode, keep):
+def test_tiny_summary_trims_to_any_size(tmp_path, mode, keep):
     models = tiny_models() if mode == "models" else NO_MODELS
     write_tiny(tmp_path / "tiny.ozx", mode)
     found = ModelFinders(summarizer=lambda card: models.summarizer, slide_encoder=lambda card: models.slide_encoder)
@@ -140,7 +140,7 @@ def test_any_number_of_a_tiny_summary(tmp_path, mode, keep):
     assert not [finding for finding in again.findings if finding.severity != "info"]
 
 
-def test_figures_of_models_that_are_not_at_hand_are_null(slide, encoder, tmp_path):
+def test_figures_of_missing_models_are_null(slide, encoder, tmp_path):
     models = shipped_models_like()
     summarize(slide, tmp_path / "models.ozx", encoder, models, keep=12)
     trim_summary(tmp_path / "models.ozx", tmp_path / "a.ozx", 6)
@@ -157,7 +157,7 @@ def test_figures_of_models_that_are_not_at_hand_are_null(slide, encoder, tmp_pat
     assert wsisum("inspect", tmp_path / "a.ozx").returncode == 0
 
 
-def test_the_target_is_looked_at_again(slide, encoder, tmp_path):
+def test_target_is_rechecked(slide, encoder, tmp_path):
     summarize(slide, tmp_path / "a.ozx", encoder, target=0.93)
     trim_summary(tmp_path / "a.ozx", tmp_path / "b.ozx", 2)
     with open_summary(tmp_path / "a.ozx") as before, open_summary(tmp_path / "b.ozx") as after:
@@ -168,16 +168,16 @@ def test_the_target_is_looked_at_again(slide, encoder, tmp_path):
 # -- what cannot be cut --------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_not_replaced_unless_told(made, tmp_path):
+def test_existing_output_needs_force(made, tmp_path):
     (tmp_path / "a.ozx").write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"a\.ozx: is there already; --force replaces it"):
+    with pytest.raises(UsageError, match=r"a\.ozx already exists; use --force to replace it"):
         trim_summary(made["source", MOST], tmp_path / "a.ozx", 4)
     assert (tmp_path / "a.ozx").read_bytes() == b"mine"
     trim_summary(made["source", MOST], tmp_path / "a.ozx", 4, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ozx"]
 
 
-def test_a_damaged_summary_is_not_cut(made, tmp_path):
+def test_damaged_summary_is_not_trimmed(made, tmp_path):
     data = bytearray(made["jpeg", MOST].read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "a.ozx").write_bytes(data)
@@ -186,7 +186,7 @@ def test_a_damaged_summary_is_not_cut(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.ozx"]
 
 
-def test_an_older_format_is_not_cut(tmp_path):
+def test_older_format_is_not_trimmed(tmp_path):
     def age(about: dict[str, Any]) -> None:
         about["format_version"] = "1.1"
 
@@ -196,7 +196,7 @@ def test_an_older_format_is_not_cut(tmp_path):
         trim_summary(tmp_path / "old.ozx", tmp_path / "a.ozx", 4)
 
 
-def test_outputs_are_told_apart(tmp_path):
+def test_outputs_that_collide_are_refused(tmp_path):
     a, b = tmp_path / "x" / "a.ozx", tmp_path / "y" / "a.ozx"
     assert outputs_of({a: Path("a.ozx")}, tmp_path / "b.ozx") == {a: tmp_path / "b.ozx"}
     assert outputs_of({a: Path("x/a.ozx")}, tmp_path) == {a: tmp_path / "x" / "a.ozx"}
@@ -206,7 +206,7 @@ def test_outputs_are_told_apart(tmp_path):
         outputs_of({a: Path("a.ozx"), b: Path("a.ozx")}, tmp_path)
 
 
-def test_a_folder_of_which_all_lies_in_the_output_is_refused(made, tmp_path, monkeypatch):
+def test_folder_holding_only_outputs_is_refused(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.ozx").write_bytes(made["source", FEWER].read_bytes())
@@ -215,7 +215,7 @@ def test_a_folder_of_which_all_lies_in_the_output_is_refused(made, tmp_path, mon
     assert "all its summaries lie in the output folder in; choose another --output" in done.stderr
 
 
-def test_the_command_mirrors_folders_and_names_what_failed(made, tmp_path, monkeypatch):
+def test_command_mirrors_folders_and_names_failures(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "deep" / "a.ozx").write_bytes(made["source", MOST].read_bytes())
@@ -237,7 +237,7 @@ def test_the_command_mirrors_folders_and_names_what_failed(made, tmp_path, monke
     assert (tmp_path / "one.ozx").read_bytes() == (tmp_path / "trimmed" / "deep" / "a.ozx").read_bytes()
 
 
-def test_a_real_slide_cut_down_is_what_fewer_give(shared, encoder, tmp_path):
+def test_trimmed_real_slide_equals_one_made_with_fewer_patches(shared, encoder, tmp_path):
     slide = shared / "slides" / "stomach" / "stomach-metaplasia.svs"
     for keep in (32, 12):
         summarize(slide, tmp_path / f"{keep}.ozx", encoder, keep=keep)

@@ -36,7 +36,7 @@ def figures(tokens: Tokens, cluster: np.ndarray, rows: np.ndarray) -> dict[str, 
 # draws
 
 
-def test_draws_are_what_random_patches_measure():
+def test_draws_match_measured_random_patches():
     tokens = tissue()
     cluster = sample_candidates(tokens.features).cluster
     draws = draw(tokens, cluster, 20, SlideEmbeddings(), 3, 200)
@@ -49,7 +49,7 @@ def test_draws_are_what_random_patches_measure():
         assert np.mean((quantiles[1] <= values) & (values <= quantiles[99])) > 0.85, name
 
 
-def test_draws_of_fewer_patches_are_there_and_do_worse():
+def test_draws_of_fewer_patches_score_lower():
     draws = draw(tissue(), np.zeros(600, np.int16), 40, SlideEmbeddings(), 0, 50)
     assert draws.keep == (1, 2, 4, 8, 12, 16, 24, 32, 40)
     assert draws.by_features.shape == (9, len(BY_FEATURES), 101)
@@ -61,13 +61,13 @@ def test_draws_of_fewer_patches_are_there_and_do_worse():
     assert draws.of("slide_cosine", 40) is None
 
 
-def test_the_same_seed_gives_the_same_draws():
+def test_draws_depend_on_the_seed():
     cluster = np.zeros(600, np.int16)
     one, same, other = (draw(tissue(), cluster, 9, SlideEmbeddings(), seed, 40).by_features for seed in (1, 1, 2))
     assert one.tobytes() == same.tobytes() != other.tobytes()
 
 
-def test_models_measure_draws_as_well():
+def test_models_measure_draws():
     tokens = tissue(80)
     embedded = embed_tissue(tiny_models(), tokens, np.arange(0, 80, 2), np.arange(10))
     draws = draw(tokens, np.zeros(80, np.int16), 10, embedded, 0, 30)
@@ -80,7 +80,7 @@ def test_models_measure_draws_as_well():
     assert draws.of("slide_cosine", 9) is None  # known of the number that was kept alone
 
 
-def test_of_all_patches_every_draw_is_the_same_and_is_reached():
+def test_draws_of_all_patches_are_equal():
     tokens, cluster = tissue(12), np.arange(12, dtype=np.int16) % 2
     draws = draw(tokens, cluster, 12, embed_tissue(NO_MODELS, tokens, np.arange(12), np.arange(12)), 0, 20)
     verdict = judge(figures(tokens, cluster, np.arange(12)), draws, 12)
@@ -122,7 +122,7 @@ def drawn(**percentiles: int) -> tuple[dict[str, float | None], Draws]:
         (dict.fromkeys(PERCENTILES, 50), "FAIL"),
     ],
 )
-def test_the_verdict_is_that_of_the_worst_figure(percentiles, expected):
+def test_worst_figure_decides_the_verdict(percentiles, expected):
     verdict = judge(*drawn(**percentiles), 63)
     assert verdict.verdict == expected
     assert len(verdict.reasons) == sum(percentiles.get(name, 100) < passes for name, (passes, _) in PERCENTILES.items())
@@ -137,7 +137,7 @@ def test_figures_that_were_not_measured_do_not_count():
     assert judge(found, draws, 62).verdict == "PASS"
 
 
-def test_what_random_draws_give_is_never_passed():
+def test_random_selection_never_passes():
     tokens = tissue()
     candidates = sample_candidates(tokens.features)
     draws = draw(tokens, candidates.cluster, 30, SlideEmbeddings(), 1, 300)
@@ -152,7 +152,7 @@ def test_what_random_draws_give_is_never_passed():
     assert judge(vars(measure_selection(tokens.features, ours, candidates.cluster)), draws, 30).verdict == "PASS"
 
 
-def test_draws_of_more_patches_raise_doubts_and_decide_nothing():
+def test_draws_of_more_patches_cannot_fail_a_summary():
     found, draws = drawn(coverage=0)
     assert judge(found, draws, 63).verdict == "FAIL"
     verdict = judge(found, draws, 62)
@@ -160,7 +160,7 @@ def test_draws_of_more_patches_raise_doubts_and_decide_nothing():
     assert "random draws of 63 patches" in verdict.reasons[0]
 
 
-def test_features_that_tell_nothing_apart_do_not_pass():
+def test_features_that_are_all_alike_do_not_pass():
     tokens = Tokens(np.zeros((40, 5), np.float32), tissue(40).coords, 64)
     draws = draw(tokens, np.zeros(40, np.int16), 9, SlideEmbeddings(), 0, 20)
     verdict = judge(figures(tokens, np.zeros(40, np.int16), np.arange(9)), draws, 9)
@@ -169,7 +169,7 @@ def test_features_that_tell_nothing_apart_do_not_pass():
 
 
 @pytest.mark.parametrize("keep", [60, 150])
-def test_a_good_part_of_the_slide_never_fails_for_its_mean(keep):
+def test_large_selection_never_fails_for_its_mean(keep):
     tokens = tissue(200)
     candidates = sample_candidates(tokens.features)
     embedded = embed_tissue(tiny_models(), tokens, candidates.rows, np.arange(keep))
@@ -180,7 +180,7 @@ def test_a_good_part_of_the_slide_never_fails_for_its_mean(keep):
     assert judge(measured, draws, keep).verdict != "FAIL"
 
 
-def test_more_patches_than_draws_usually_come_from(monkeypatch):
+def test_keep_larger_than_the_draw_pool(monkeypatch):
     monkeypatch.setattr("wsisum_cli.quality.random_draws.POOL", 10)
     draws = draw(tissue(60), np.zeros(60, np.int16), 30, SlideEmbeddings(), 0, 10)
     assert draws.keep[-1] == 30
@@ -189,7 +189,7 @@ def test_more_patches_than_draws_usually_come_from(monkeypatch):
 # thresholds
 
 
-def test_thresholds_are_read_and_stored():
+def test_thresholds_are_parsed_and_stored():
     thresholds = read_thresholds(["coverage=95/40", "coverage>=0.9", "composition<=0.2"])
     assert thresholds.percentiles == {**PERCENTILES, "coverage": (95, 40)}
     assert thresholds.values == {"coverage": 0.9, "composition": 0.2}
@@ -197,7 +197,7 @@ def test_thresholds_are_read_and_stored():
     assert stored_thresholds(Thresholds().as_dict()) == Thresholds() == read_thresholds([])
 
 
-def test_values_are_asked_for_whatever_random_draws_do():
+def test_value_thresholds_apply_regardless_of_draws():
     found, draws = drawn()
     verdict = judge(found | {"coverage": 0.8, "composition": 0.3}, draws, 63, read_thresholds(["coverage=0/0"]))
     assert verdict.verdict == "PASS"
@@ -220,6 +220,6 @@ def test_values_are_asked_for_whatever_random_draws_do():
         "composition>=0.1",
     ],
 )
-def test_other_thresholds_are_refused(text):
+def test_invalid_thresholds_are_refused(text):
     with pytest.raises(UsageError, match="expected NAME=PASS/FAIL"):
         read_thresholds([text])

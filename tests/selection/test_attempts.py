@@ -28,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SlideModels:
     return SlideModels(load_summarizer(write_summarizer(tmp_path_factory.mktemp("models") / "a.onnx"), "cpu"))
 
 
-def test_the_draw_is_kept_whose_embedding_is_nearest(models):
+def test_draw_with_the_closest_embedding_is_kept(models):
     tissue_patches = slide(models)
     rows = tissue_patches.candidates.rows
     best = pick_attempts(tissue_patches, 10, 30)
@@ -46,26 +46,26 @@ def test_the_draw_is_kept_whose_embedding_is_nearest(models):
     assert score_draws(tissue_patches, rows, np.searchsorted(rows, best)[None])[0] == pytest.approx(fewer[-1], abs=1e-5)
 
 
-def test_each_attempt_is_another_draw_and_the_seed_decides_them(models):
+def test_attempts_differ_and_depend_on_the_seed(models):
     first, again, other = (pick_attempts(slide(models, seed), 10, 20).tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
-def test_without_a_summarizer_the_mean_is_the_embedding():
+def test_mean_is_the_embedding_without_a_summarizer():
     tissue_patches = slide(SlideModels())
     mean = tissue_patches.features[tissue_patches.candidates.rows].mean(axis=0)
     best, one = (tissue_patches.features[pick_attempts(tissue_patches, 10, count)].mean(axis=0) for count in (200, 1))
     assert np.linalg.norm(best - mean) < np.linalg.norm(one - mean)
 
 
-def test_more_than_the_candidates_can_be_drawn():
+def test_more_patches_than_candidates_can_be_drawn():
     tissue_patches = slide(SlideModels())
     assert len(set(pick_attempts(tissue_patches, 200, 3).tolist())) == 200
     gaps = Candidates(np.arange(5), np.repeat(np.array([0, 7], np.int16), 150))
     assert len(pick_attempts(TissuePatches(tissue_patches.features, tissue_patches.coords, gaps), 3, 2)) == 3
 
 
-def test_more_than_the_candidates_are_drawn_from_no_more_than_a_summarizer_sees(models, monkeypatch):
+def test_large_draws_stay_within_the_summarizer_limit(models, monkeypatch):
     monkeypatch.setattr("wsisum_cli.models.summarizer.MOST_KEPT", 100)
     assert len(set(pick_attempts(slide(models), 100, 3).tolist())) == 100  # from 200 of 300
 
@@ -74,7 +74,7 @@ def attentive(path: Path, **options) -> SlideModels:
     return SlideModels(slide_encoder=load_slide_encoder(write_slide_encoder(path, attention=True, **options), "cpu"))
 
 
-def test_attention_comes_from_the_graph_where_it_has_it(tmp_path):
+def test_attention_is_the_graph_output(tmp_path):
     tissue_patches = slide(attentive(tmp_path / "a.onnx"))
     assert (
         pick(tissue_patches, 7, "attention").tolist()
@@ -84,6 +84,6 @@ def test_attention_comes_from_the_graph_where_it_has_it(tmp_path):
     assert plain(tissue_patches.features, tissue_patches.coords, 512).attention is None
 
 
-def test_attention_of_another_number_of_patches_is_refused(tmp_path):
+def test_attention_of_wrong_length_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"expected attention \(9,\)"):
         attentive(tmp_path / "a.onnx", doubled=True)

@@ -56,7 +56,7 @@ def some_features(patches: int, dims: int, seed: int) -> np.ndarray:
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 99), st.data())
 @quick
-def test_the_curve_is_what_each_prefix_covers_and_never_falls(patches, dims, seed, data):
+def test_coverage_curve_matches_each_prefix_and_never_falls(patches, dims, seed, data):
     features = some_features(patches, dims, seed)
     rows = np.random.default_rng(seed).permutation(patches)[: data.draw(st.integers(1, patches))]
     curve = coverage_curve(prefixes_of(features, rows), len(rows))
@@ -70,7 +70,7 @@ def test_the_curve_is_what_each_prefix_covers_and_never_falls(patches, dims, see
 
 @given(st.integers(1, 80), st.integers(0, 99), st.floats(0.05, 1))
 @quick
-def test_the_number_for_a_target_is_the_fewest(patches, seed, target):
+def test_target_is_reached_with_the_fewest_patches(patches, seed, target):
     features = np.random.default_rng(seed).normal(size=(patches, 5)).astype(np.float32)
     rows = np.random.default_rng(seed).permutation(patches)
     curve = coverage_curve(prefixes_of(features, rows), patches)
@@ -80,7 +80,7 @@ def test_the_number_for_a_target_is_the_fewest(patches, seed, target):
 
 @pytest.mark.parametrize("selector", sorted(NESTED - {"attention"}))  # which needs a slide encoder
 @pytest.mark.parametrize("patches", [40, 150])
-def test_picks_for_fewer_are_a_prefix(selector, patches):
+def test_picks_for_a_smaller_keep_are_a_prefix(selector, patches):
     rng = np.random.default_rng(patches)
     features = rng.normal(size=(patches, 9)).astype(np.float32) + 3 * rng.integers(0, 2, (patches, 1))
     coords = np.stack([np.arange(patches) % 10, np.arange(patches) // 10], axis=1)
@@ -90,7 +90,7 @@ def test_picks_for_fewer_are_a_prefix(selector, patches):
         assert np.array_equal(pick(tissue_patches, keep, selector), most[:keep])
 
 
-def test_nested_selectors_are_selectors():
+def test_nested_names_are_selectors():
     assert set(SELECTORS) > NESTED
 
 
@@ -99,7 +99,7 @@ def test_nested_selectors_are_selectors():
 
 @given(st.integers(1, 3000), st.integers(1, 3100), st.integers(-3, 4000))
 @quick
-def test_the_fewest_is_found_wherever_the_search_begins(most, needed, guess):
+def test_fewest_does_not_depend_on_the_guess(most, needed, guess):
     tried: list[int] = []
 
     def reaches(number: int) -> bool:
@@ -113,7 +113,7 @@ def test_the_fewest_is_found_wherever_the_search_begins(most, needed, guess):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(0, 2500), st.integers(-60, 60))
 @quick
-def test_the_most_within_bytes_fits_and_one_more_does_not(steps, limit, off):
+def test_most_within_bytes_is_maximal(steps, limit, off):
     sizes = np.cumsum(steps).tolist()
     found = most_within(limit, len(sizes), lambda n: sizes[n - 1] + off, lambda n: sizes[n - 1])
     assert found == sum(size <= limit for size in sizes)
@@ -121,7 +121,7 @@ def test_the_most_within_bytes_fits_and_one_more_does_not(steps, limit, off):
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=60), st.integers(0, 1000), st.integers(0, 99))
 @quick
-def test_what_is_found_fits_however_sizes_go(sizes, limit, seed):
+def test_result_fits_even_if_sizes_do_not_increase(sizes, limit, seed):
     wrong = np.random.default_rng(seed).integers(1, 900, len(sizes)).tolist()
     found = most_within(limit, len(sizes), lambda n: wrong[n - 1], lambda n: sizes[n - 1])
     assert found == 0 or sizes[found - 1] <= limit
@@ -129,7 +129,7 @@ def test_what_is_found_fits_however_sizes_go(sizes, limit, seed):
 
 @given(st.integers(1, 3000), st.none() | st.integers(1, 3000), st.booleans(), st.integers(1, 3000))
 @quick
-def test_the_tightest_wins(tissue, keep, free, other):
+def test_tightest_limit_applies(tissue, keep, free, other):
     limit = most_kept(tissue, keep, free)
     assert limit.bound in BOUNDS
     assert limit.keep == (min(tissue, MOST) if free and keep is None else keep_count(tissue, keep))
@@ -138,7 +138,7 @@ def test_the_tightest_wins(tissue, keep, free, other):
     assert (cut.bound == "target") == (other < limit.keep)
 
 
-def test_all_tissue_is_a_bound_of_its_own():
+def test_all_tissue_is_a_separate_bound():
     assert most_kept(20, 30, False) == most_kept(20, 20, False) == most_kept(20, None, True) == Limit(20, "tissue")
     assert most_kept(2000, None, True) == Limit(1024, "most")
     assert most_kept(2000, None, False) == Limit(64, "auto")
@@ -147,7 +147,7 @@ def test_all_tissue_is_a_bound_of_its_own():
 
 @given(st.integers(1, 1024), st.integers(1, 1500))
 @quick
-def test_fewer_draws_are_made_of_many_patches(keep, count):
+def test_large_draws_are_fewer(keep, count):
     found = affordable(keep, count)
     assert found == count if keep <= 256 else min(count, 100) <= found <= count
     assert found >= affordable(keep + 1, count)
@@ -160,17 +160,17 @@ def test_fewer_draws_are_made_of_many_patches(keep, count):
     ("text", "count"),
     [("5MB", 5_000_000), ("1.5 GiB", 1_610_612_736), ("800kB", 800_000), ("4MiB", 4 << 20), ("300000", 300_000)],
 )
-def test_sizes_are_read(text, count):
+def test_sizes_are_parsed(text, count):
     assert parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-5MB", "5 MBit", "1e6", "0", "0.1B", "5,5MB", "inf"])
-def test_what_is_no_size_is_refused(text):
+def test_invalid_size_is_refused(text):
     with pytest.raises(UsageError, match="--max-bytes"):
         parse_bytes(text)
 
 
-def test_auto_is_no_number():
+def test_auto_keep_is_none():
     assert parse_keep("auto") is None
     assert parse_keep("12") == 12
     for text in ("0", "-3", "many", "1.5", ""):
@@ -189,7 +189,7 @@ def test_auto_is_no_number():
         (["--features", ".", "--selector", "attempts", "--sweep"], "expected --keep alone"),
     ],
 )
-def test_what_cannot_be_asked_for_does_not_start(tmp_path, options, complaint):
+def test_impossible_limits_are_refused(tmp_path, options, complaint):
     (tmp_path / "a.svs").touch()
     done = wsisum("compress", tmp_path, "-o", tmp_path / "out", *options)
     assert (done.returncode, done.stdout) == (2, "")
@@ -226,7 +226,7 @@ def parts(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
 @pytest.mark.parametrize("target", [0.93, 0.97])
-def test_a_target_is_reached_with_as_few_as_do(slide, encoder, tmp_path, pixels, target):
+def test_summary_reaches_the_target_with_the_fewest_patches(slide, encoder, tmp_path, pixels, target):
     done = summarize(slide, tmp_path / "a.ozx", encoder, target=target, pixels=pixels)
     assert (done.bound, done.target_reached) == ("target", True)
     assert done.quality.coverage >= target
@@ -238,7 +238,7 @@ def test_a_target_is_reached_with_as_few_as_do(slide, encoder, tmp_path, pixels,
 
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
 @pytest.mark.parametrize("most", [200_000, 456_789])
-def test_no_summary_is_larger_than_allowed(slide, encoder, tmp_path, pixels, most):
+def test_summary_stays_within_max_bytes(slide, encoder, tmp_path, pixels, most):
     done = summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=most, pixels=pixels)
     assert done.bound == "max_bytes"
     assert done.bytes_out == (tmp_path / "a.ozx").stat().st_size <= most
@@ -247,7 +247,7 @@ def test_no_summary_is_larger_than_allowed(slide, encoder, tmp_path, pixels, mos
     assert verify_summary(tmp_path / "a.ozx", lambda card: encoder, "source", slide).ok
 
 
-def test_together_the_tightest_binds_and_says_so(slide, encoder, tmp_path):
+def test_tightest_of_several_limits_is_recorded(slide, encoder, tmp_path):
     asked = {
         "keep": {"keep": 6, "max_bytes": 10**7, "target": 0.99},
         "max_bytes": {"keep": 30, "max_bytes": 300_000, "target": 0.99},
@@ -271,7 +271,7 @@ def test_together_the_tightest_binds_and_says_so(slide, encoder, tmp_path):
 
 
 @pytest.mark.parametrize("selector", ["location", "cluster"])
-def test_selectors_that_do_not_nest_reach_a_target_too(slide, encoder, tmp_path, selector):
+def test_selectors_that_are_not_nested_reach_a_target(slide, encoder, tmp_path, selector):
     done = summarize(slide, tmp_path / "a.ozx", encoder, target=0.9, selector=selector)
     assert done.target_reached
     same = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches, selector=selector)
@@ -279,8 +279,8 @@ def test_selectors_that_do_not_nest_reach_a_target_too(slide, encoder, tmp_path,
     assert same.quality.coverage >= 0.9
 
 
-def test_where_nothing_fits_the_least_that_would_is_named(slide, encoder, tmp_path):
-    with pytest.raises(TooFewBytesError, match=r"^drawn\.svs: .*at most 9000 bytes, .*takes \d+; allow") as caught:
+def test_error_names_the_smallest_possible_size(slide, encoder, tmp_path):
+    with pytest.raises(TooFewBytesError, match=r"^drawn\.svs: .*at most 9000 bytes, .*takes \d+; raise") as caught:
         summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=9000)
     assert caught.value.reason == "too few bytes"
     least = int(str(caught.value).split("takes ")[1].split(";")[0])
@@ -289,7 +289,7 @@ def test_where_nothing_fits_the_least_that_would_is_named(slide, encoder, tmp_pa
     assert (done.patches, done.bytes_out) == (1, least)
 
 
-def test_the_command_reports_what_bound_and_resumes_by_it(slide, tmp_path):
+def test_command_reports_the_bound_and_resumes(slide, tmp_path):
     command = ["compress", slide, "-o", tmp_path, "--encoder", "texture", "--draws", 100, "--mpp", 0.25, "--json"]
     rows = []
     for options in (["--max-bytes", "300kB", "--keep", "auto"], ["--max-bytes", "300 kB"], ["--target", "0.9"]):
@@ -311,14 +311,14 @@ def test_the_command_reports_what_bound_and_resumes_by_it(slide, tmp_path):
 # -- several numbers at once ---------------------------------------------------------------------------------
 
 
-def test_numbers_end_with_all_there_are():
+def test_patch_counts_end_with_all_patches():
     assert patch_counts(1000) == [8, 16, 32, 64, 128, 256]
     assert patch_counts(256) == [8, 16, 32, 64, 128, 256]
     assert patch_counts(50) == [8, 16, 32, 50]
     assert patch_counts(3) == [3]
 
 
-def test_a_sweep_says_what_each_number_would_give(slide, encoder, tmp_path):
+def test_sweep_rows_match_real_summaries(slide, encoder, tmp_path):
     output = tmp_path / "deep" / "drawn.sweep.csv"
     options = Options(draws=100, thresholds=LENIENT, target=0.5)
     swept = sweep_slide(Job(find_source(slide), output, "$drawn_é.svs", mpp=0.25), options, Tools(encoder, 2))
@@ -335,13 +335,13 @@ def test_a_sweep_says_what_each_number_would_give(slide, encoder, tmp_path):
     assert row["reconstruction"] is None
 
 
-def test_a_table_of_something_else_is_refused(tmp_path):
+def test_foreign_table_is_refused(tmp_path):
     (tmp_path / "a.sweep.csv").write_text("patches,bytes\n3,many\n")
     with pytest.raises(SlideError, match=r"^a\.sweep\.csv: expected a table"):
         read_sweep(tmp_path / "a.sweep.csv")
 
 
-def test_the_command_sweeps_and_leaves_no_report(slide, tmp_path):
+def test_sweep_command_writes_no_report(slide, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.svs").write_bytes(slide.read_bytes())
     (tmp_path / "in" / "b.svs").write_bytes(b"no slide")
@@ -362,7 +362,7 @@ def test_the_command_sweeps_and_leaves_no_report(slide, tmp_path):
 # -- on a real slide -----------------------------------------------------------------------------------------
 
 
-def test_bytes_and_coverage_hold_on_a_real_slide(shared, encoder, tmp_path):
+def test_limits_hold_on_a_real_slide(shared, encoder, tmp_path):
     slide = shared / "slides" / "stomach" / "stomach-metaplasia.svs"
     done = summarize(slide, tmp_path / "a.ozx", encoder, max_bytes=1_500_000, target=0.97, pixels="source")
     assert done.bytes_out <= 1_500_000

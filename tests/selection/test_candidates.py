@@ -29,7 +29,7 @@ def groups(sizes: list[int], dims: int = 16) -> np.ndarray:
 
 @given(sizes_lists, st.integers(0, 3_000))
 @quick
-def test_shares_add_up_and_fit_their_clusters(sizes, count):
+def test_shares_sum_to_count_and_fit_their_clusters(sizes, count):
     share = allocate(np.array(sizes), count)
     assert share.sum() == min(count, sum(sizes))
     assert (share >= 0).all()
@@ -38,7 +38,7 @@ def test_shares_add_up_and_fit_their_clusters(sizes, count):
 
 @given(sizes_lists, st.integers(0, 3_000))
 @quick
-def test_every_cluster_gets_one_where_the_count_suffices(sizes, count):
+def test_every_cluster_gets_one_if_the_count_suffices(sizes, count):
     share = allocate(np.array(sizes), count)
     occupied = np.array(sizes) > 0
     if count >= len(sizes):
@@ -58,7 +58,7 @@ def test_shares_are_proportional():
     assert allocate([600, 300, 100], 10).tolist() == [6, 3, 1]
 
 
-def test_a_small_cluster_is_paid_for_by_the_large_ones():
+def test_small_clusters_take_from_large_ones():
     assert allocate([998, 1, 1], 10).tolist() == [8, 1, 1]
 
 
@@ -72,7 +72,7 @@ def test_negative_numbers_are_refused(sizes, count):
         allocate(sizes, count)
 
 
-def test_nothing_is_shared_out_of_nothing():
+def test_empty_sizes_get_no_shares():
     assert allocate([0, 0], 5).tolist() == [0, 0]
 
 
@@ -98,7 +98,7 @@ def test_labels_are_all_used_and_fall_in_size(patches, clusters, dims, seed):
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_patches_of_one_direction_are_one_cluster_whatever_their_length():
+def test_clustering_ignores_vector_length():
     features = np.repeat(gaussian(2, seed=3), 30, axis=0) * np.linspace(0.1, 9, 60)[:, None]
     assert cluster_features(features, clusters=2).tolist() == [0] * 30 + [1] * 30
 
@@ -109,12 +109,12 @@ def test_equal_patches_are_one_cluster(value, dims):
     assert not cluster_features(np.full((200, dims), value, np.float32)).any()
 
 
-def test_there_are_no_more_clusters_than_different_patches():
+def test_clusters_do_not_exceed_distinct_patches():
     features = np.repeat(gaussian(3, 100), 70, axis=0)
     assert cluster_features(features).max() == 2
 
 
-def test_patches_that_differ_by_rounding_alone_are_clustered_without_warning():
+def test_nearly_equal_patches_cluster_without_warning():
     features = np.ones((300, 100), np.float32) + 1e-7 * gaussian(300, 100)
     assert cluster_features(features).min() == 0
 
@@ -124,7 +124,7 @@ def test_patches_that_differ_by_rounding_alone_are_clustered_without_warning():
 
 @given(st.integers(1, 300), st.integers(1, 120), st.integers(1, 30), st.integers(0, 9))
 @settings(quick, max_examples=20)
-def test_candidates_ascend_without_duplicates_and_number_as_asked(patches, count, clusters, seed):
+def test_candidates_are_distinct_and_ascending(patches, count, clusters, seed):
     candidates = sample_candidates(gaussian(patches, seed=seed), count, clusters, seed)
     assert candidates.rows.dtype == np.int64
     assert len(candidates.rows) == min(patches, count)
@@ -136,17 +136,17 @@ def test_a_small_slide_gives_all_its_patches():
     assert sample_candidates(gaussian(37), count=500).rows.tolist() == list(range(37))
 
 
-def test_candidates_are_shared_out_by_cluster():
+def test_candidates_are_proportional_to_clusters():
     candidates = sample_candidates(groups([600, 300, 100]), count=100, clusters=3)
     assert np.bincount(candidates.cluster[candidates.rows]).tolist() == [60, 30, 10]
 
 
-def test_a_draw_begins_with_the_first_cluster_and_ends_when_all_are_drawn():
+def test_draw_starts_with_the_first_cluster_and_stops_at_all_rows():
     assert sorted(draw_by_cluster(np.array([1, 0, 0]), 99, seed=0)[:2]) == [1, 2]
     assert sorted(draw_by_cluster(np.array([1, 0, 0]), 99, seed=0)) == [0, 1, 2]
 
 
-def test_the_seed_decides_the_draw():
+def test_draw_depends_on_the_seed():
     features = gaussian(400)
     first, again, other = (sample_candidates(features, 50, 10, seed) for seed in (1, 1, 2))
     assert np.array_equal(first.rows, again.rows)
@@ -154,7 +154,7 @@ def test_the_seed_decides_the_draw():
     assert not np.array_equal(first.rows, other.rows)
 
 
-def test_the_number_of_threads_does_not_matter():
+def test_thread_count_does_not_matter():
     features = gaussian(6_000, 96)
     found = []
     for threads in (1, 2, 4):
@@ -164,7 +164,7 @@ def test_the_number_of_threads_does_not_matter():
     assert all(np.array_equal(found[0].cluster, other.cluster) for other in found)
 
 
-def test_half_precision_gives_what_its_values_give():
+def test_float16_input_equals_its_float32_values():
     features = gaussian(200).astype(np.float16)
     assert np.array_equal(cluster_features(features, 9), cluster_features(features.astype(np.float32), 9))
 
@@ -180,20 +180,20 @@ def test_one_patch_is_one_candidate():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_the_first_row_that_is_not_finite_is_named(value, dtype):
+def test_first_non_finite_row_is_named(value, dtype):
     features = gaussian(20).astype(dtype)
     features[[13, 17], 3] = value
-    with pytest.raises(FeaturesError, match=r"row 13 are not finite \(2 such of 20 rows\)"):
+    with pytest.raises(FeaturesError, match=r"row 13 are not finite \(2 of 20 rows\)"):
         sample_candidates(features)
 
 
-def test_what_single_precision_cannot_hold_is_refused_without_warning():
+def test_float32_overflow_is_refused_without_warning():
     with pytest.raises(ValueError, match="row 0 are not finite"):
         checked(np.full((1, 3), 1e300))
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (8, 0), (8,), (2, 2, 2)])
-def test_features_that_are_no_table_of_patches_are_refused(shape):
+def test_features_of_wrong_shape_are_refused(shape):
     with pytest.raises(ValueError, match="expected features"):
         sample_candidates(np.zeros(shape, np.float32))
 
@@ -204,6 +204,6 @@ def test_numbers_below_one_are_refused(count, clusters):
         sample_candidates(gaussian(9), count, clusters)
 
 
-def test_a_zero_row_stays_zero_and_all_others_get_length_one():
+def test_unit_rows_keep_zero_rows():
     units = unit_rows(np.array([[0, 0], [3, 4], [1e-30, 0], [1e38, 1e38]], np.float32))
     assert np.allclose(np.linalg.norm(units, axis=1), [0, 1, 1, 1])

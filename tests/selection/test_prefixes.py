@@ -13,7 +13,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 99), st.data())
 @quick
-def test_a_prefix_is_what_fewer_picks_give(patches, dims, seed, data):
+def test_prefix_equals_fewer_picks(patches, dims, seed, data):
     rng = np.random.default_rng(seed)
     features = rng.integers(-2, 3, (patches, dims)).astype(np.float32)  # many are equal, some zero
     rows = rng.permutation(patches)[: data.draw(st.integers(1, patches))]
@@ -28,7 +28,7 @@ def test_a_prefix_is_what_fewer_picks_give(patches, dims, seed, data):
     assert np.array_equal(cut.similarity, fewer.similarity)
 
 
-def test_the_first_pick_stands_for_all_until_a_better_one_comes():
+def test_first_pick_represents_all_until_a_better_one():
     features = np.array([[1, 0], [0, 1], [1, 1], [1, 0]], np.float32)
     found = prefixes_of(features, np.array([2, 0, 1]))
     assert found.of(1)[0].tolist() == [0, 0, 0, 0]
@@ -37,7 +37,7 @@ def test_the_first_pick_stands_for_all_until_a_better_one_comes():
     assert found.patch.tolist() == [0, 0, 1, 1, 2, 3, 3]
 
 
-def test_equal_patches_stand_for_themselves_once_picked():
+def test_equal_patches_represent_themselves_once_picked():
     features = np.ones((3, 2), np.float32)
     found = prefixes_of(features, np.array([1, 0]))
     assert found.of(1)[0].tolist() == [0, 0, 0]
@@ -46,7 +46,7 @@ def test_equal_patches_stand_for_themselves_once_picked():
 
 @given(st.integers(1, 40), st.integers(0, 99))
 @quick
-def test_taken_apart_and_joined_they_are_the_same(patches, seed):
+def test_join_restores_the_prefixes(patches, seed):
     rng = np.random.default_rng(seed)
     found = prefixes_of(rng.normal(size=(patches, 4)).astype(np.float32), rng.permutation(patches)[: 1 + patches // 2])
     keep = 1 + patches // 2
@@ -56,7 +56,7 @@ def test_taken_apart_and_joined_they_are_the_same(patches, seed):
     assert np.array_equal(again.similarity, found.similarity)
 
 
-def test_beyond_one_block():
+def test_prefixes_of_several_blocks():
     rng = np.random.default_rng(3)
     features = rng.normal(size=(9_000, 6)).astype(np.float32)
     rows = np.arange(0, 9_000, 300)

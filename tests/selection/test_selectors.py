@@ -101,8 +101,8 @@ def test_keep_count(tissue_patches, keep, expected):
 
 
 @pytest.mark.parametrize(("tissue_patches", "keep"), [(0, None), (9, 0), (9, -1)])
-def test_keeping_nothing_is_refused(tissue_patches, keep):
-    with pytest.raises(ValueError, match="nothing to keep"):
+def test_keep_count_of_zero_is_refused(tissue_patches, keep):
+    with pytest.raises(ValueError, match="at least one patch to keep"):
         keep_count(tissue_patches, keep)
 
 
@@ -112,7 +112,7 @@ def test_keeping_nothing_is_refused(tissue_patches, keep):
 @every_selector
 @given(slides())
 @quick
-def test_rows_are_distinct_and_weights_are_shares_of_the_tissue(selector, slide):
+def test_rows_are_distinct_and_weights_sum_to_one(selector, slide):
     features, keep = slide
     selection = kept(features, keep, selector)
     assert selection.rows.dtype == np.int64
@@ -126,7 +126,7 @@ def test_rows_are_distinct_and_weights_are_shares_of_the_tissue(selector, slide)
 @every_selector
 @given(slides())
 @quick
-def test_a_kept_patch_represents_itself(selector, slide):
+def test_kept_patch_represents_itself(selector, slide):
     features, keep = slide
     selection = kept(features, keep, selector)
     assert selection.representative[selection.rows].tolist() == list(range(keep))
@@ -167,7 +167,7 @@ def test_equal_patches_are_all_represented(selector, patches, value):
 
 
 @every_selector
-def test_half_precision_gives_what_its_values_give(selector):
+def test_selection_of_float16_equals_its_float32_values(selector):
     features = gaussian(80).astype(np.float16)
     half, single = kept(features, 9, selector), kept(features.astype(np.float32), 9, selector)
     assert np.array_equal(half.rows, single.rows)
@@ -176,7 +176,7 @@ def test_half_precision_gives_what_its_values_give(selector):
 
 
 @every_selector
-def test_neither_a_second_run_nor_the_threads_matter(selector):
+def test_selection_is_deterministic_for_any_thread_count(selector):
     features = gaussian(5_000, 64)
     candidates = sample_candidates(features, 300, 10)
     found = []
@@ -193,7 +193,7 @@ def test_neither_a_second_run_nor_the_threads_matter(selector):
 
 
 @pytest.mark.parametrize("selector", ["attempts", "random", "cluster", "location"])
-def test_the_seed_decides_a_draw(selector):
+def test_random_selectors_depend_on_the_seed(selector):
     features = gaussian(200)
     assert set(kept(features, 20, selector, 1).rows) != set(kept(features, 20, selector, 2).rows)
 
@@ -201,7 +201,7 @@ def test_the_seed_decides_a_draw(selector):
 @pytest.mark.parametrize("selector", ["wsisum", "facility", "random", "entropy", "attention"])
 @given(slides())
 @quick
-def test_the_picks_for_fewer_are_the_first_of_those_for_more(selector, slide):
+def test_picks_are_nested(selector, slide):
     features, keep = slide
     more = kept(features, len(features), selector).rows
     assert np.array_equal(kept(features, keep, selector).rows, more[:keep])
@@ -210,7 +210,7 @@ def test_the_picks_for_fewer_are_the_first_of_those_for_more(selector, slide):
 @pytest.mark.parametrize("selector", ["facility", "entropy"])
 @given(st.integers(1, 60), st.integers(0, 99))
 @quick
-def test_the_order_of_the_patches_does_not_matter_where_nothing_is_drawn(selector, patches, seed):
+def test_patch_order_does_not_matter_without_draws(selector, patches, seed):
     features = gaussian(patches, seed=seed)
     order = np.random.default_rng(seed).permutation(patches)
     keep = keep_count(patches, None)
@@ -254,32 +254,32 @@ def test_lazy_greedy_picks_what_plain_greedy_picks(slide):
     assert kept(features, keep).rows.tolist() == plain_greedy(features, keep)
 
 
-def test_one_patch_of_every_group_is_picked_and_the_largest_group_first():
+def test_one_patch_per_group_is_picked_largest_group_first():
     centres = np.eye(4, 8, dtype=np.float32)[[0, 1, 1, 1, 2, 2, 3, 3, 3, 3]]
     selection = kept(centres + 0.01 * gaussian(10, 8), 4)
     assert selection.counts.tolist() == [4, 3, 2, 1]
     assert selection.representative.tolist() == [3, 1, 1, 1, 2, 2, 0, 0, 0, 0]
 
 
-def test_of_two_that_gain_the_same_the_more_central_is_picked():
+def test_tie_goes_to_the_more_central_patch():
     angle = np.array([60, 100, 180, 181, 182]) * np.pi / 180
     features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     # With row 2 picked, rows 0 and 1 would each best serve the two of them; 1 is nearer to the rest.
     assert kept(features, 2).rows.tolist() == [2, 1]
 
 
-def test_equal_patches_are_picked_in_their_order():
+def test_equal_patches_are_picked_in_row_order():
     assert kept(np.ones((9, 3), np.float32), 4).rows.tolist() == [0, 1, 2, 3]
 
 
-def test_facility_sees_tissue_that_is_no_candidate():
+def test_facility_considers_patches_that_are_not_candidates():
     features = np.concatenate([np.ones((40, 3)), -np.ones((5, 3))]).astype(np.float32)
     candidates = Candidates(np.arange(10), np.zeros(45, np.int16))
     assert select(tissue_patches(features, candidates), 2, "facility").rows.tolist() == [0, 40]
 
 
 @pytest.mark.parametrize("selector", ["wsisum", "facility"])
-def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
+def test_pool_covers_nearly_as_well_as_all_patches(selector, monkeypatch):
     features = np.concatenate([gaussian(12, 16)[np.arange(2_000) % 12], gaussian(3, 16, 9) * 3])
     features += 0.6 * gaussian(2_003, 16, 5)
     candidates = sample_candidates(features, 100, 12)
@@ -295,7 +295,7 @@ def test_of_many_patches_a_pool_serves_nearly_as_well(selector, monkeypatch):
 
 
 @pytest.mark.parametrize("selector", ["wsisum", "facility"])
-def test_beyond_the_pool_the_worst_served_follow(selector, monkeypatch):
+def test_worst_covered_patches_follow_beyond_the_pool(selector, monkeypatch):
     monkeypatch.setattr(facility, "EXACT", 4)
     monkeypatch.setattr(facility, "MOST_COSINES", 1)
     monkeypatch.setattr(facility, "OUTLIERS", 1)
@@ -307,7 +307,7 @@ def test_beyond_the_pool_the_worst_served_follow(selector, monkeypatch):
 
 @given(st.integers(1, 900), st.integers(0, 99))
 @quick
-def test_cosines_of_the_search_are_exact_in_any_order_and_near_the_true_ones(dims, seed):
+def test_search_cosines_are_order_independent_and_accurate(dims, seed):
     features = gaussian(20, dims, seed)
     whole = whole_rows(features)
     assert (np.square(whole.astype(np.int64)).sum(axis=1) < 2**24).all()
@@ -342,19 +342,19 @@ def test_location_is_even_over_the_slide():
 
 
 @pytest.mark.parametrize("keep", [1, 3, 4, 9])
-def test_location_copes_with_patches_at_one_place(keep):
+def test_location_handles_patches_at_one_position(keep):
     coords = np.array([[0, 0]] * 5 + [[2_000_000_000, 0]] * 4 + [[-2_000_000_000, 7]], np.int32)
     features = gaussian(10)
     rows = select(tissue_patches(features, coords=coords), keep, "location").rows
     assert len(np.unique(coords[rows], axis=0)) == min(keep, 3)
 
 
-def test_entropy_prefers_the_even_feature():
+def test_entropy_prefers_even_features():
     features = np.array([[1, 0, 0, 0], [1, 1, 1, -1], [1, 1, 0, 0], [-2, 2, -2, 2]], np.float32)
     assert kept(features, 4, "entropy").rows.tolist() == [1, 3, 2, 0]
 
 
-def test_attention_picks_where_the_slide_encoder_looks():
+def test_attention_picks_the_most_attended_patches():
     features = gaussian(30)
     assert kept(features, 5, "attention").rows.tolist() == np.argsort(-np.linalg.norm(features, axis=1))[:5].tolist()
 
@@ -368,14 +368,14 @@ def test_attention_without_a_slide_encoder_is_refused():
 # quality and representation
 
 
-def test_a_zero_patch_is_like_none_without_warning():
+def test_zero_patch_is_similar_to_none_without_warning():
     features = np.array([[0, 0], [1, 0], [0, 2]], np.float32)
     representative, similarity = represent(features, np.array([2, 1]))
     assert representative.tolist() == [0, 1, 0]
     assert similarity.tolist() == [0, 1, 1]
 
 
-def test_representation_agrees_with_the_plain_way_beyond_one_block():
+def test_representatives_match_a_plain_computation():
     features = gaussian(9_000)
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     rows = np.arange(0, 9_000, 500)
@@ -384,7 +384,7 @@ def test_representation_agrees_with_the_plain_way_beyond_one_block():
     assert np.array_equal(representative, (units @ units[rows].T).argmax(axis=1))
 
 
-def test_a_selection_measures_the_same_from_what_is_kept_of_it():
+def test_quality_can_be_remeasured_from_kept_patches():
     features = gaussian(200)
     selection = kept(features, 20)
     cluster = np.arange(200) % 3
@@ -407,17 +407,17 @@ def test_known_quality():
 
 
 @pytest.mark.parametrize("keep", [0, -1, 10])
-def test_keeping_fewer_than_one_or_more_than_there_are_is_refused(keep):
+def test_keep_out_of_range_is_refused(keep):
     with pytest.raises(ValueError, match=r"keep must be in 1\.\.9"):
         kept(gaussian(9), keep)
 
 
-def test_an_unknown_selector_is_refused_with_the_known_ones():
+def test_unknown_selector_lists_the_known_ones():
     with pytest.raises(ValueError, match="no selector 'best'; choose one of wsisum, facility"):
         kept(gaussian(9), 2, "best")
 
 
-def test_broken_features_are_refused_by_row():
+def test_non_finite_features_are_refused_by_row():
     features = gaussian(9)
     features[4, 1] = np.nan
     with pytest.raises(ValueError, match="row 4 are not finite"):
@@ -430,7 +430,7 @@ def test_no_patches_are_refused():
 
 
 def test_coords_of_other_patches_are_refused():
-    with pytest.raises(ValueError, match="must be of the same patches; found 9, 8 and 9"):
+    with pytest.raises(ValueError, match="must have the same length; found 9, 8 and 9"):
         select(tissue_patches(gaussian(9), coords=places(8)), 2)
 
 
@@ -448,7 +448,7 @@ def real_slides(shared: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("selector", ["wsisum", "facility"])
-def test_real_slides_are_covered_better_than_by_99_of_100_random_draws(shared, selector):
+def test_real_slides_beat_99_of_100_random_draws(shared, selector):
     for name, features, coords in real_slides(shared):
         units = unit_rows(features).astype(np.float32)
         cosines = units @ units.T

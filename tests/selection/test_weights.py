@@ -30,7 +30,7 @@ def errors(features: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
 
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 99), st.data())
 @quick
-def test_weights_are_shares_and_never_worse_than_counts(patches, dims, seed, data):
+def test_weights_sum_to_one_and_beat_counts(patches, dims, seed, data):
     features = gaussian(patches, dims, seed)
     features[: data.draw(st.integers(0, patches))] = data.draw(st.sampled_from([0.0, 1.0]))
     rows = np.random.default_rng(seed).permutation(patches)[: data.draw(st.integers(1, patches))]
@@ -41,25 +41,25 @@ def test_weights_are_shares_and_never_worse_than_counts(patches, dims, seed, dat
     assert best <= counted + 1e-6  # of features as they are; the fit is to those stored in half precision
 
 
-def test_a_mean_within_reach_is_met():
+def test_reachable_mean_is_matched():
     features = np.array([[4, 0], [0, 4], [1, 3], [3, 1], [1, 3]], np.float32)
     weights = fitted(features, np.array([0, 1]), [1, 4])
     assert weights == pytest.approx([0.45, 0.55], abs=1e-3)
 
 
-def test_of_many_patches_the_error_falls_to_a_fraction():
+def test_fitting_many_patches_reduces_the_error():
     features = gaussian(500, 30) + 0.4
     best, counted = errors(features, np.arange(40))
     assert best < 0.2 * counted
 
 
-def test_a_second_run_gives_the_same_bits():
+def test_weights_are_bit_exact():
     features = gaussian(300, 40)
     rows = np.arange(30)
     first, second = (fitted(features, rows, np.full(30, 10)) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
-def test_a_slide_without_a_mean_keeps_its_counts():
+def test_zero_mean_keeps_the_counts():
     features = np.array([[1, 0], [-1, 0]], np.float32)
     assert fitted(features, np.array([0, 1]), [1, 1]).tolist() == [0.5, 0.5]

@@ -42,7 +42,7 @@ def coverage(pool: Pool, kept: list[int] | np.ndarray) -> int:
 
 @given(st.integers(2, 60), st.integers(0, 99), st.data())
 @quick
-def test_swaps_leave_fixed_patches_and_never_serve_worse(patches, seed, data):
+def test_swaps_keep_fixed_patches_and_never_cover_worse(patches, seed, data):
     pool = pooled(gaussian(patches, 6, seed))
     kept = np.random.default_rng(seed).permutation(patches)[: data.draw(st.integers(1, patches))].tolist()
     fixed = kept[: data.draw(st.integers(0, len(kept)))]
@@ -51,7 +51,7 @@ def test_swaps_leave_fixed_patches_and_never_serve_worse(patches, seed, data):
     assert coverage(pool, [*fixed, *free]) >= coverage(pool, kept)
 
 
-def test_no_single_swap_serves_better_once_none_is_found():
+def test_result_is_optimal_for_single_swaps():
     pool = pooled(gaussian(40, 5, 3))
     kept = improve(pool.served, [], [0, 1, 2, 3], passes=99)
     reached = coverage(pool, kept)
@@ -65,19 +65,19 @@ def test_no_single_swap_serves_better_once_none_is_found():
 
 @given(st.integers(1, 10**6), st.integers(1, 10**4))
 @quick
-def test_the_share_grows_with_what_a_kept_patch_stands_for(patches, kept):
+def test_rare_share_grows_with_patches_per_kept_patch(patches, kept):
     share = usual_share(patches, kept)
     assert LEAST <= share <= MOST
     assert usual_share(patches + 1000, kept) >= share >= usual_share(patches, kept + 10)
 
 
-def test_the_usual_share_is_least_in_small_slides_and_most_in_large_ones():
+def test_default_rare_share_depends_on_slide_size():
     assert [usual_share(patches, 64) for patches in (500, 4_096, 8_192, 16_384, 50_000)] == [
         1 / 32, 1 / 32, 1 / 16, 1 / 8, 1 / 8
     ]  # fmt: skip
 
 
-def test_a_quota_goes_to_small_spots_and_to_the_worst_served_by_turns():
+def test_quota_alternates_between_small_spots_and_worst_covered():
     features = np.repeat(np.eye(6, dtype=np.float32), [50, 40, 9, 3, 2, 1], axis=0)
     features[90:99, 0] = -0.1  # the worst served, and many
     pool = pooled(features)
@@ -87,12 +87,12 @@ def test_a_quota_goes_to_small_spots_and_to_the_worst_served_by_turns():
     assert int(features[pick_rare(pool.served, pool.rows, [0, 50], 1, turn=9)[0]].argmax()) == 2
 
 
-def test_where_all_are_served_there_is_nothing_rare():
+def test_fully_covered_tissue_has_no_rare_patches():
     pool = pooled(np.ones((9, 3), np.float32))
     assert pick_rare(pool.served, pool.rows, [0], 3) == []
 
 
-def test_three_patches_of_another_kind_are_kept_among_thousands():
+def test_three_rare_patches_among_thousands_are_kept():
     rng = np.random.default_rng(5)
     features = tissue(4_000, 5, 48)
     features[[70, 71, 72]] = rng.normal(size=48) * 1.2 + 0.4 * rng.normal(size=(3, 48))
@@ -103,7 +103,7 @@ def test_three_patches_of_another_kind_are_kept_among_thousands():
 # the mean
 
 
-def test_tuning_brings_the_mean_nearer_within_what_it_may_cost():
+def test_tuning_improves_the_mean_within_its_cost():
     features = tissue(600)
     pool = pooled(features)
     kept = greedy(pool.served, 20)
@@ -124,7 +124,7 @@ def test_tuning_brings_the_mean_nearer_within_what_it_may_cost():
 
 @given(st.integers(1, 90), st.integers(0, 99), st.integers(1, 8))
 @quick
-def test_levels_are_nested_whatever_is_asked_for(patches, seed, dims):
+def test_rounds_are_nested(patches, seed, dims):
     features = gaussian(patches, dims, seed)
     features[: patches // 3] = features[0]
     pool = pooled(features)
@@ -135,7 +135,7 @@ def test_levels_are_nested_whatever_is_asked_for(patches, seed, dims):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_covers_as_well_as_facility_and_serves_the_worst_better(seed):
+def test_coverage_matches_facility_and_the_minimum_is_higher(seed):
     features = tissue(900, seed)
     pool = pooled(features)
     ours, plain = pick_in_rounds(features, pool, 64), greedy(pool.served, 64)
@@ -143,7 +143,7 @@ def test_it_covers_as_well_as_facility_and_serves_the_worst_better(seed):
     assert pool.served[ours].max(axis=0).min() >= pool.served[plain].max(axis=0).min()
 
 
-def test_the_share_for_rare_tissue_is_the_one_asked_for():
+def test_rare_option_sets_the_share():
     features = tissue(3000, 2)
     features[:3] = gaussian(1, 24, 9)  # a foreign spot
     features[:3, 0] += (0, 0.01, 0.02)
@@ -154,7 +154,7 @@ def test_the_share_for_rare_tissue_is_the_one_asked_for():
     assert len({tuple(picked) for picked in (none, usual, much)}) == 3
 
 
-def test_scores_are_compared_within_a_call():
+def test_scores_are_compared_only_within_a_call():
     features = tissue(300, 3)
     pool = pooled(features)
     mean = features.mean(axis=0, dtype=float)
@@ -174,7 +174,7 @@ def test_scores_are_compared_within_a_call():
     assert better == plain
 
 
-def test_rare_ones_are_spread_and_none_is_lost():
+def test_rare_patches_are_spread_and_none_is_lost():
     order = interleave(range(28), range(100, 104))
     assert [place for place, row in enumerate(order) if row >= 100] == [3, 7, 11, 15]
     assert [row for row in order if row < 100] == list(range(28))
@@ -182,7 +182,7 @@ def test_rare_ones_are_spread_and_none_is_lost():
     assert interleave([1], [7]) == [1, 7]
 
 
-def test_the_last_one_is_not_needed_for_the_minimum():
+def test_last_patch_does_not_set_the_minimum():
     features = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     pool = pooled(features)
     equal, of_0, of_2 = np.full(4, 0.25), np.array([0.1, 0.3, 0.3, 0.3]), np.array([0.3, 0.1, 0.3, 0.3])
@@ -196,7 +196,7 @@ def test_the_last_one_is_not_needed_for_the_minimum():
     assert move_spare_last(pool.served, [], [0, 2, 1, 3], of_2) == [0, 2, 3, 1]  # but none that serves alone
 
 
-def test_the_last_one_is_hardly_missed():
+def test_last_patch_hardly_matters():
     pool = pooled(tissue(200, 4))
     kept = greedy(pool.served, 12)
     lost = [coverage(pool, kept) - coverage(pool, [*kept[:place], *kept[place + 1 :]]) for place in range(12)]
@@ -205,7 +205,7 @@ def test_the_last_one_is_hardly_missed():
     assert lost[kept.index(last)] <= min(lost) + SPARED * ONE * 200 < max(lost)
 
 
-def test_as_many_as_it_takes_go_to_the_worst_served():
+def test_minimum_is_raised_with_as_many_patches_as_needed():
     features = tissue(900, 6)
     pool = pooled(features)
     ground = levels.SearchSpace(features.astype(float), features.mean(axis=0, dtype=float), pool, None, None)
@@ -226,7 +226,7 @@ def test_as_many_as_it_takes_go_to_the_worst_served():
     assert chance_minimum(pool, 16) < chance_minimum(pool, 256)
 
 
-def test_a_goal_ends_the_tuning_and_may_cost_the_minimum():
+def test_goal_stops_the_tuning_and_may_lower_the_minimum():
     features = tissue(600)
     pool, mean = pooled(features), features.mean(axis=0, dtype=float)
     kept, own = greedy(pool.served, 40), features.astype(float)
@@ -244,7 +244,7 @@ def test_a_goal_ends_the_tuning_and_may_cost_the_minimum():
     assert tuned(0, lowest // 2)[0] <= best
 
 
-def test_more_is_spent_where_the_mean_stays_far(monkeypatch):
+def test_more_coverage_is_spent_when_the_mean_is_far(monkeypatch):
     features = gaussian(900, 256, 1) + np.float32(0.5)  # of so many dims that 64 patches cannot tell the mean
     pool, mean = pooled(features), features.mean(axis=0, dtype=np.float64)
 
@@ -262,7 +262,7 @@ def test_more_is_spent_where_the_mean_stays_far(monkeypatch):
     assert usual < chance[1]
 
 
-def test_a_score_rises_without_cost_to_the_worst_served():
+def test_score_rises_without_lowering_the_minimum():
     features = tissue(500, 2)
     pool = pooled(features)
     wanted = gaussian(1, 24, 8)[0]

@@ -81,7 +81,7 @@ def drawn(mode: str, both: dict[str, Path]) -> Path:
 # -------------------------------------------------------------------------------------------------- round trip
 
 
-def test_everything_written_is_read(mode: str, tiny: Path):
+def test_all_arrays_are_read_back(mode: str, tiny: Path):
     contents = tiny_contents(mode)
     with open_summary(tiny) as summary:
         assert np.array_equal(summary.coords, contents.kept.coords)
@@ -100,7 +100,7 @@ def test_everything_written_is_read(mode: str, tiny: Path):
         assert summary.features.flags.writeable
 
 
-def test_what_models_made_of_the_slide_is_read(tmp_path: Path):
+def test_model_outputs_are_read_back(tmp_path: Path):
     contents = tiny_contents(models=tiny_models())
     path = write_tiny(tmp_path / "x.ozx", "models")
     with open_summary(path) as summary:
@@ -117,7 +117,7 @@ def test_what_models_made_of_the_slide_is_read(tmp_path: Path):
         assert summary.provenance["slide_encoder"] is None
 
 
-def test_an_overview_finer_than_the_portable_image_is_kept_in_jpeg(tmp_path: Path):
+def test_large_overview_is_stored_as_jpeg(tmp_path: Path):
     contents = tiny_contents()
     large = np.tile(contents.overview, (30, 20, 1))
     write_summary(tmp_path / "x.ozx", replace(contents, overview=large))
@@ -195,7 +195,7 @@ def test_reading_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFa
         assert summary.overview.shape == contents.overview.shape
 
 
-def test_features_too_large_for_half_precision_stay_single(tmp_path: Path):
+def test_features_overflowing_float16_stay_float32(tmp_path: Path):
     assert as_half(np.array([[65504.0]], np.float32)).dtype == np.float16
     assert as_half(np.array([[-65505.0]], np.float32)).dtype == np.float32
     contents = tiny_contents()
@@ -218,7 +218,7 @@ def test_the_reference_describes_the_spread_of_the_features():
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_bytes_depend_on_nothing_but_the_draft(mode: str, tiny: Path, tmp_path: Path, threads: str):
+def test_bytes_depend_only_on_the_contents(mode: str, tiny: Path, tmp_path: Path, threads: str):
     assert write_tiny(tmp_path / "again.ozx", mode).read_bytes() == tiny.read_bytes()
     script = (
         "import sys; from pathlib import Path; from numcodecs import blosc; from summaries import write_tiny;"
@@ -231,7 +231,7 @@ def test_bytes_depend_on_nothing_but_the_draft(mode: str, tiny: Path, tmp_path: 
     assert (tmp_path / "other.ozx").read_bytes() == tiny.read_bytes()
 
 
-def test_checksums_of_every_other_member_stand_in_the_attributes(tiny: Path):
+def test_attributes_list_checksums_of_all_other_members(tiny: Path):
     members = unpack(tiny)
     with open_summary(tiny) as summary:
         listed = summary.attributes["members"]
@@ -268,7 +268,7 @@ def test_zarr_python_reads_every_array(mode: str, tiny: Path):
         assert root.attrs["wsisum"] == summary.attributes
 
 
-def test_our_codec_writes_with_zarr_python_too():
+def test_zarr_python_can_write_with_our_codec():
     from wsisum_cli.summary.arrays import JpegCodec
 
     pixels = np.full((2, 16, 16, 3), 77, np.uint8)
@@ -326,7 +326,7 @@ def read_patch_by_the_book(archive: zipfile.ZipFile, attributes: dict[str, Any],
 SHRUNK = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 
 
-def test_a_reader_written_from_the_documentation_sees_the_same_patches(both: dict[str, Path]):
+def test_independent_reader_gets_the_same_patches(both: dict[str, Path]):
     with open_summary(both["source"]) as summary, zipfile.ZipFile(both["source"]) as archive:
         attributes = json.loads(archive.read("zarr.json"))["attributes"]["wsisum"]
         assert attributes["patch"]["reading"]["shrink"] > 1
@@ -358,7 +358,7 @@ class Counting(io.BytesIO):
 END_RECORD = (1 << 16) + 22  # bytes in which any ZIP reader has to look for the end record
 
 
-def test_opening_reads_the_directory_and_the_attributes_only(drawn: Path):
+def test_opening_reads_only_directory_and_attributes(drawn: Path):
     data = drawn.read_bytes()
     file = Counting(data)
     with Summary(file, "x.ozx") as summary:
@@ -368,7 +368,7 @@ def test_opening_reads_the_directory_and_the_attributes_only(drawn: Path):
         assert file.count <= root.size + 2 * (len(data) - directory) + END_RECORD
 
 
-def test_one_patch_reads_its_own_bytes_only(mode: str, drawn: Path):
+def test_one_patch_reads_only_its_own_bytes(mode: str, drawn: Path):
     file = Counting(drawn.read_bytes())
     with Summary(file, "x.ozx") as summary:
         patches = summary.patches
@@ -402,7 +402,7 @@ def test_patches_are_a_sequence(tiny: Path):
                 patches[row]
 
 
-def test_patches_are_those_the_features_were_made_from(mode: str, drawn: Path):
+def test_patches_match_the_features(mode: str, drawn: Path):
     with open_summary(drawn) as summary:
         assert summary.provenance["pixels"]["mode"] == mode
         features = shipped_encoder()(np.stack(summary.patches))
@@ -429,7 +429,7 @@ def test_urls_open_like_paths(tiny: Path, in_memory: str):
 
 
 @pytest.mark.parametrize("place", ["nowhere.ozx", "file:///nowhere/x.ozx", "memory://nowhere", "nothing://x"])
-def test_what_cannot_be_opened_is_a_summary_error(place: str):
+def test_unopenable_file_is_a_summary_error(place: str):
     with pytest.raises(SummaryError, match=f"{place.rsplit('/', 1)[-1]}: cannot be opened"):
         open_summary(place)
 
@@ -447,8 +447,8 @@ def write_root(tiny: Path, path: Path, root: bytes) -> Path:
         b'{"attributes": {"wsisum": {"format_version": "1.0", "mpp": NaN}}}',
     ],
 )
-def test_other_roots_are_no_summary(tiny: Path, tmp_path: Path, root: bytes):
-    with pytest.raises(SummaryError, match=r"no summary slide|update wsisum"):
+def test_other_zarr_roots_are_refused(tiny: Path, tmp_path: Path, root: bytes):
+    with pytest.raises(SummaryError, match=r"not a summary slide|update wsisum"):
         open_summary(write_root(tiny, tmp_path / "x.ozx", root))
 
 
@@ -487,7 +487,7 @@ def test_rgb_tiles_are_the_scanners_own_bytes(tmp_path: Path):
     check_stored_tiles(drawn["slide"], drawn["source"])
 
 
-def test_what_was_spliced_into_tiles_with_shared_tables_can_be_taken_out(shared: Path, tmp_path: Path):
+def test_spliced_tables_can_be_removed_from_tiles(shared: Path, tmp_path: Path):
     slide = shared / "fixtures" / "CMU-1-Small-Region.svs"
     spliced = check_stored_tiles(slide, compress(slide, tmp_path / "x.ozx", "source"))
     assert min(spliced) > 100
@@ -542,7 +542,7 @@ def test_the_schema_knows_every_version(both: dict[str, Path]):
             jsonschema.validate(attributes | {"format_version": newer["format_version"]}, SCHEMA)
 
 
-def test_tiny_attributes_fit_what_verification_wants(tiny: Path):
+def test_tiny_attributes_pass_verification(tiny: Path):
     assert list(wrong_attributes(attributes_of(tiny))) == []
 
 
@@ -588,7 +588,7 @@ def test_messages_about_attributes_are_plain(both: dict[str, Path], path: tuple[
     assert "pydantic" not in messages
 
 
-def test_the_schema_refuses_what_it_does_not_know(both: dict[str, Path]):
+def test_schema_refuses_unknown_keys(both: dict[str, Path]):
     sections = ("source", "quality", "pixels", "options", "summarizer", "slide_encoder")
     for section in ((), ("patch",), ("patch", "reading"), *((name,) for name in sections)):
         attributes = attributes_of(both["models"])

@@ -92,7 +92,7 @@ def codes(result: Verification) -> set[str]:
 
 @pytest.mark.parametrize("mode", [*MODES, "models"])
 @pytest.mark.parametrize("tier", ["quick", "full"])
-def test_a_sound_summary_has_no_findings(tiny: dict[str, Path], mode: str, tier: str):
+def test_valid_summary_has_no_findings(tiny: dict[str, Path], mode: str, tier: str):
     result = verify(tiny[mode], tier)
     assert result.ok
     assert result.findings == []
@@ -119,7 +119,7 @@ def test_any_flipped_bit_is_an_error(tiny: dict[str, Path], tmp_path: Path, mode
         assert any(finding.severity == "error" for finding in findings), bit
 
 
-def test_any_flipped_bit_of_headers_and_directory_is_seen_by_the_quick_tier(tiny: dict[str, Path], tmp_path: Path):
+def test_quick_tier_detects_any_flipped_header_bit(tiny: dict[str, Path], tmp_path: Path):
     data, path = tiny["jpeg"].read_bytes(), tmp_path / "x.ozx"
     directory = data.index(b"PK\1\2")
     rng = random.Random(2)
@@ -131,7 +131,7 @@ def test_any_flipped_bit_of_headers_and_directory_is_seen_by_the_quick_tier(tiny
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_quick_tier_sees_structure_and_not_data(tiny: dict[str, Path], tmp_path: Path, mode: str):
+def test_quick_tier_checks_structure_not_data(tiny: dict[str, Path], tmp_path: Path, mode: str):
     data, path = tiny[mode].read_bytes(), tmp_path / "x.ozx"
     seen = {"root": 0, "header": 0, "directory": 0, "data": 0}
     with open_summary(tiny[mode]) as summary:
@@ -150,7 +150,7 @@ def test_the_quick_tier_sees_structure_and_not_data(tiny: dict[str, Path], tmp_p
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_damaged_pixels_name_the_patches_that_are_lost(tiny: dict[str, Path], tmp_path: Path, mode: str):
+def test_damaged_pixels_name_the_lost_patches(tiny: dict[str, Path], tmp_path: Path, mode: str):
     data = tiny[mode].read_bytes()
     with open_summary(tiny[mode]) as summary:
         shard = summary.patches.shard
@@ -265,7 +265,9 @@ STRUCTURE: list[tuple[str, set[str], Callable[[Path], None]]] = [
 
 
 @pytest.mark.parametrize(("expected", "damage"), [row[1:] for row in STRUCTURE], ids=[row[0] for row in STRUCTURE])
-def test_changed_containers(tiny: dict[str, Path], tmp_path: Path, expected: set[str], damage: Callable[[Path], None]):
+def test_changed_containers_are_found(
+    tiny: dict[str, Path], tmp_path: Path, expected: set[str], damage: Callable[[Path], None]
+):
     path = tmp_path / "x.ozx"
     path.write_bytes(tiny["jpeg"].read_bytes())
     damage(path)
@@ -280,7 +282,7 @@ def test_changed_containers(tiny: dict[str, Path], tmp_path: Path, expected: set
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_the_content_of_a_summary_zipped_anew_is_the_same(tiny: dict[str, Path], tmp_path: Path, method: int):
+def test_rezipped_summary_keeps_its_content(tiny: dict[str, Path], tmp_path: Path, method: int):
     path = tmp_path / "x.ozx"
     path.write_bytes(tiny["source"].read_bytes())
     zipped_anew(path, method)
@@ -289,7 +291,7 @@ def test_the_content_of_a_summary_zipped_anew_is_the_same(tiny: dict[str, Path],
         assert np.array_equal(np.stack(anew.patches), np.stack(before.patches))
 
 
-def test_huge_sizes_are_refused_before_anything_is_allocated(tiny: dict[str, Path], tmp_path: Path):
+def test_huge_sizes_are_refused_before_allocation(tiny: dict[str, Path], tmp_path: Path):
     members = unpack(tiny["jpeg"])
     metadata = json.loads(members["tissue/similarity/zarr.json"])
     metadata["shape"] = metadata["chunk_grid"]["configuration"]["chunk_shape"] = [10**9]
@@ -565,7 +567,9 @@ def reindexed(shard: bytes, offset: int, size: int) -> bytes:
     [(code, mode, change) for code, _, mode, change in TAMPERED],
     ids=[f"{code}: {what}" for code, what, _, _ in TAMPERED],
 )
-def test_changes_that_are_signed_again(tiny: dict[str, Path], tmp_path: Path, code: str, mode: str, change: Change):
+def test_changes_with_updated_checksums_are_found(
+    tiny: dict[str, Path], tmp_path: Path, code: str, mode: str, change: Change
+):
     members = unpack(tiny[mode])
     before = json.loads(members["zarr.json"])["attributes"]["wsisum"]
     attributes = copy.deepcopy(before)
@@ -577,7 +581,7 @@ def test_changes_that_are_signed_again(tiny: dict[str, Path], tmp_path: Path, co
     assert not result.ok
 
 
-def test_nan_in_the_attributes_is_no_json(tiny: dict[str, Path], tmp_path: Path):
+def test_nan_in_the_attributes_is_invalid_json(tiny: dict[str, Path], tmp_path: Path):
     path = sign_again(tmp_path / "x.ozx", unpack(tiny["jpeg"]), attribute_in_place("quality.coverage", float("nan")))
     assert codes(verify(path)) == {"unreadable"}
 
@@ -679,14 +683,14 @@ def test_a_junk_root_never_fails_verification(
 # ------------------------------------------------------------------------------------------------------ the encoder
 
 
-def test_without_the_encoder_the_features_are_not_recomputed(tiny: dict[str, Path]):
+def test_features_are_not_recomputed_without_the_encoder(tiny: dict[str, Path]):
     result = verify_summary(tiny["jpeg"])
     assert [(finding.code, finding.severity) for finding in result.findings] == [("features-not-recomputed", "info")]
     assert result.ok
     assert "stub" in result.findings[0].message
 
 
-def test_without_the_models_of_whole_slides_their_figures_are_not_recomputed(tiny: dict[str, Path]):
+def test_model_figures_are_not_recomputed_without_models(tiny: dict[str, Path]):
     result = verify_summary(tiny["models"], find_stub)
     assert {finding.code for finding in result.findings} == {"embedding-not-recomputed"}
     messages = [finding.message for finding in result.findings]
@@ -696,14 +700,14 @@ def test_without_the_models_of_whole_slides_their_figures_are_not_recomputed(tin
     assert {"embedding_cosine", "slide_cosine"}.isdisjoint(result.measured)
 
 
-def test_models_that_take_other_features_recompute_nothing(tiny: dict[str, Path]):
+def test_models_for_other_features_recompute_nothing(tiny: dict[str, Path]):
     other = tiny_models(DIMS + 1)
     result = verify_summary(tiny["models"], find_stub, find_summarizer=lambda card: other.summarizer)
     assert codes(result) == {"embedding-not-recomputed"}
     assert any("expected features (N, 13)" in finding.message for finding in result.findings)
 
 
-def test_the_kept_patches_alone_tell_how_near_they_are_to_the_slide(tiny: dict[str, Path]):
+def test_embedding_cosines_are_measured_from_kept_patches(tiny: dict[str, Path]):
     measured = verify(tiny["models"]).measured
     with open_summary(tiny["models"]) as summary:
         assert measured["embedding_cosine"] == pytest.approx(
@@ -716,7 +720,7 @@ def test_the_kept_patches_alone_tell_how_near_they_are_to_the_slide(tiny: dict[s
     assert 0 < measured["slide_cosine"] < 1
 
 
-def test_summaries_of_the_first_version_stay_sound(tmp_path: Path):
+def test_summaries_of_format_1_0_stay_valid(tmp_path: Path):
     """They know no models that see whole slides; should such an attribute be there, it means nothing."""
     contents = tiny_contents()
     added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from")
@@ -752,7 +756,7 @@ class Failing:
         raise self.error
 
 
-def test_an_encoder_of_another_size_or_that_fails_recomputes_nothing(tiny: dict[str, Path]):
+def test_unsuitable_or_failing_encoder_recomputes_nothing(tiny: dict[str, Path]):
     other: Any = Failing(ModelError("the model gives NaN"))
     result = verify_summary(tiny["jpeg"], lambda card: other)
     assert codes(result) == {"features-not-recomputed"}
@@ -761,7 +765,7 @@ def test_an_encoder_of_another_size_or_that_fails_recomputes_nothing(tiny: dict[
     assert codes(verify_summary(tiny["jpeg"], lambda card: other)) == {"features-not-recomputed"}
 
 
-def test_our_own_failures_become_a_finding(tiny: dict[str, Path]):
+def test_internal_errors_become_a_finding(tiny: dict[str, Path]):
     failing: Any = Failing(KeyError("bug"))
     result = verify_summary(tiny["jpeg"], lambda card: failing)
     assert codes(result) == {"internal"}
@@ -786,7 +790,7 @@ def given_features(scale: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, set()), (0.01, set()), (1.0, {"features-differ"})])
-def test_given_features_may_differ_a_little(tmp_path: Path, scale: float, expected: set[str]):
+def test_existing_features_may_differ_slightly(tmp_path: Path, scale: float, expected: set[str]):
     write_summary(tmp_path / "x.ozx", replace(tiny_contents(), **given_features(scale)))
     assert codes(verify(tmp_path / "x.ozx")) - {"quality-differs"} == expected
 
@@ -799,7 +803,7 @@ def verify_drawn(drawn: dict[str, Path], mode: str, source: Path) -> Verificatio
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_summary_agrees_with_its_source(drawn: dict[str, Path], mode: str):
+def test_summary_matches_its_source(drawn: dict[str, Path], mode: str):
     result = verify_drawn(drawn, mode, drawn["slide"])
     assert result.ok
     assert result.findings == []
@@ -814,7 +818,7 @@ def test_a_summary_agrees_with_its_source(drawn: dict[str, Path], mode: str):
             assert measured["tiles_compared"] == len(summary.patches.shard)
 
 
-def test_another_slide_is_not_the_source(drawn: dict[str, Path], tmp_path: Path):
+def test_another_slide_is_reported(drawn: dict[str, Path], tmp_path: Path):
     other = tmp_path / "other.svs"
     other.write_bytes(flipped(drawn["slide"].read_bytes(), 10**6))
     result = verify_drawn(drawn, "source", other)
@@ -868,14 +872,14 @@ def test_pixels_that_one_jpeg_generation_does_not_explain_are_found(drawn: dict[
     ("path", "value"),
     [("patch.reading.level", 7), ("patch.reading.level", 1), ("source.width", 3001), ("patch.reading.width", 1400)],
 )
-def test_a_reading_that_is_not_the_slides_is_found(drawn: dict[str, Path], tmp_path: Path, path: str, value: int):
+def test_wrong_reading_is_found(drawn: dict[str, Path], tmp_path: Path, path: str, value: int):
     changed = sign_again(tmp_path / "x.ozx", unpack(drawn["jpeg"]), attribute_in_place(path, value))
     result = verify_summary(changed, lambda card: None, "source", drawn["slide"])
     assert "attributes" in codes(result)
     assert "internal" not in codes(result)
 
 
-def test_quality_that_the_slides_tissue_does_not_give_is_found(drawn: dict[str, Path], tmp_path: Path):
+def test_wrong_quality_is_found(drawn: dict[str, Path], tmp_path: Path):
     """Somebody changes similarities and figures together: the file agrees with itself, the slide does not."""
     members = unpack(drawn["jpeg"])
     array("tissue/similarity", lambda s: s * 0 + 1)(members, {})
@@ -909,7 +913,7 @@ def verify_embedded(drawn: dict[str, Path], path: Path) -> Verification:
     )
 
 
-def test_what_models_see_agrees_with_the_source(drawn: dict[str, Path]):
+def test_model_outputs_match_the_source(drawn: dict[str, Path]):
     result = verify_embedded(drawn, drawn["models"])
     assert result.findings == []
     with open_summary(drawn["models"]) as summary:
@@ -919,7 +923,7 @@ def test_what_models_see_agrees_with_the_source(drawn: dict[str, Path]):
 
 
 @pytest.mark.parametrize("name", ["embedding", "slide_embedding"])
-def test_embeddings_that_are_not_the_slides_are_found(drawn: dict[str, Path], tmp_path: Path, name: str):
+def test_foreign_embeddings_are_found(drawn: dict[str, Path], tmp_path: Path, name: str):
     """Somebody changes an embedding and the figure together: the file agrees with itself, the slide does not."""
     members = unpack(drawn["models"])
     array(f"reference/{name}", lambda e: e + np.abs(e).max() * np.arange(len(e), dtype=np.float32))(members, {})
@@ -934,7 +938,7 @@ def test_embeddings_that_are_not_the_slides_are_found(drawn: dict[str, Path], tm
     assert finding.member == f"reference/{name}"
 
 
-def test_a_reconstruction_that_the_slide_does_not_give_is_found(drawn: dict[str, Path], tmp_path: Path):
+def test_wrong_reconstruction_is_found(drawn: dict[str, Path], tmp_path: Path):
     path = sign_again(tmp_path / "x.ozx", unpack(drawn["models"]), attribute_in_place("quality.reconstruction", 1.0))
     result = verify_embedded(drawn, path)
     found = {finding.code: finding.message for finding in result.findings}
@@ -950,7 +954,7 @@ def test_a_reconstruction_that_the_slide_does_not_give_is_found(drawn: dict[str,
         ("coverage=0/0", "PASS", True),
     ],
 )
-def test_the_verdict_is_by_thresholds_that_are_asked_for(tiny: dict[str, Path], threshold: str, verdict: str, ok: bool):
+def test_verdict_uses_given_thresholds(tiny: dict[str, Path], threshold: str, verdict: str, ok: bool):
     texts = [*LENIENT, threshold]
     result = verify_summary(tiny["jpeg"], find_stub, thresholds=read_thresholds(texts))
     assert [finding.code for finding in result.findings] == ([] if ok else ["verdict-fail"])
@@ -967,17 +971,17 @@ def test_the_verdict_is_by_thresholds_that_are_asked_for(tiny: dict[str, Path], 
 
 ELSEWHERE = {  # code -> the test above that produces it
     "source-missing": test_a_missing_source_is_a_finding,
-    "source-differs": test_another_slide_is_not_the_source,
-    "pixels-differ": test_tiles_that_are_not_the_slides_are_found,
-    "pixels-lossy": test_pixels_that_one_jpeg_generation_does_not_explain_are_found,
-    "features-not-recomputed": test_without_the_encoder_the_features_are_not_recomputed,
-    "embedding-not-recomputed": test_without_the_models_of_whole_slides_their_figures_are_not_recomputed,
-    "embedding-differs": test_embeddings_that_are_not_the_slides_are_found,
-    "verdict-fail": test_the_verdict_is_by_thresholds_that_are_asked_for,
-    "internal": test_our_own_failures_become_a_finding,
+    "source-differs": test_another_slide_is_reported,
+    "pixels-differ": test_foreign_tiles_are_found,
+    "pixels-lossy": test_pixels_worse_than_one_jpeg_generation_are_found,
+    "features-not-recomputed": test_features_are_not_recomputed_without_the_encoder,
+    "embedding-not-recomputed": test_model_figures_are_not_recomputed_without_models,
+    "embedding-differs": test_foreign_embeddings_are_found,
+    "verdict-fail": test_verdict_uses_given_thresholds,
+    "internal": test_internal_errors_become_a_finding,
 }
 
 
-def test_every_code_is_produced_by_some_damage():
+def test_every_finding_code_is_tested():
     produced = {code for _, expected, _ in STRUCTURE for code in expected} | {code for code, *_ in TAMPERED}
     assert produced | ELSEWHERE.keys() == CODES.keys()

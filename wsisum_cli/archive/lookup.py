@@ -1,4 +1,4 @@
-"""What arguments mean: summaries in folders, models by the cards that summaries hold."""
+"""Resolve arguments: summaries in folders, and models by the cards in summaries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model")
 
-# Heavy modules are imported where they are used: --help must answer at once.
+# Heavy modules are imported where they are used, so that --help is fast.
 
 
 def all_summaries(arguments: list[str]) -> list[str]:
-    """Folders are searched through. Raises UsageError when one holds no summary."""
+    """The summaries named, and all those inside folders. Raises UsageError when a folder has none."""
     from wsisum_cli.summary.container import SUFFIX
 
     found: list[str] = []
@@ -39,13 +39,13 @@ def all_summaries(arguments: list[str]) -> list[str]:
 def model_finders(
     encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
 ) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:
-    """Find the models of the cards in summaries among those given, the shipped ones and the user's."""
+    """Functions that find the model of a card among the given, bundled and user's models."""
     from wsisum_cli.models.encoder import load_encoder
     from wsisum_cli.models.slide_encoder import load_slide_encoder
     from wsisum_cli.models.summarizer import load_summarizer
 
     return (
-        # Of features that somebody else computed only the user can say that this encoder made them.
+        # For features from another program, only the user knows that this encoder made them.
         model_finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
         model_finder(summarizer, lambda path: load_summarizer(path, device)),
         model_finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
@@ -67,7 +67,7 @@ def model_finder(
     def digest(path: Path) -> str | None:
         try:
             return sha256_of(path)
-        except OSError:  # another model may be the one
+        except OSError:  # keep searching the other models
             return None
 
     def find(card: ModelCard | NamedEncoder) -> Model | None:

@@ -1,4 +1,4 @@
-"""A manifest: what a CSV says of single slides."""
+"""The manifest: a CSV with options for single slides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_NAME = 200  # characters; file systems take 255 bytes
 
 @dataclass(frozen=True)
 class Entry:
-    """What a manifest says of one slide."""
+    """One row of a manifest."""
 
     mpp: float | None = None
     mask: Path | None = None
@@ -24,7 +24,7 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """Rows of a manifest by slide: a path within the archive, or a file name."""
+    """Manifest rows, keyed by path within the archive or by file name."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
@@ -38,9 +38,9 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """CSV with the columns slide, mpp, mask, name; all but the first may be missing or empty.
+    """Read a CSV with the columns slide, mpp, mask, name; all but slide may be missing or empty.
 
-    A mask's path is relative to the manifest. Raises UsageError.
+    Mask paths are relative to the manifest. Raises UsageError.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -53,7 +53,7 @@ def read_manifest(path: Path) -> Manifest:
             for row in reader:
                 slide = (row["slide"] or "").strip()
                 if not slide or slide in entries:
-                    what = f"{slide} is named twice" if slide else "no slide is named"
+                    what = f"{slide} is listed twice" if slide else "the slide column is empty"
                     raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
                 entries[slide] = manifest_entry(row, path, reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -65,10 +65,10 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
     values = {key: (value or "").strip() for key, value in row.items() if key}
     mask = path.parent / values["mask"] if values.get("mask") else None
     if mask is not None and not mask.is_file():
-        raise UsageError(f"{path.name}, line {line}: there is no mask {values['mask']}")
+        raise UsageError(f"{path.name}, line {line}: mask {values['mask']} not found")
     name = values.get("name") or None
     if name and (set(name) & set("/\\") or name.startswith(".") or not name.isprintable() or len(name) > MAX_NAME):
-        raise UsageError(f"{path.name}, line {line}: the name {name!r} is no plain file name; give another")
+        raise UsageError(f"{path.name}, line {line}: the name {name!r} is not a plain file name; choose another")
     try:
         mpp = float(values["mpp"]) if values.get("mpp") else None
     except ValueError as error:

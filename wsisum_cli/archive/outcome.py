@@ -1,4 +1,4 @@
-"""What became of a slide: written, skipped on purpose, or failed; always with a reason."""
+"""The outcome of each slide: written, skipped on purpose, or failed with a reason."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ class Outcome:
     source: str  # path within the archive
     status: str  # written, skipped or failed
     reason: str = ""  # a few stable words; empty when written
-    message: str = ""  # what was expected, what was found, what to do; of a written one, what to look at
-    summary: str = ""  # path within the output folder, empty when there is none
-    features: str = ""  # the same of a file of features
-    sweep: str = ""  # and of a table of several numbers of patches
+    message: str = ""  # expected, found, what to do; for a written slide, what to check
+    summary: str = ""  # path within the output folder; empty when none
+    features: str = ""  # path of the feature file
+    sweep: str = ""  # path of the sweep table
     bytes_in: int | None = None
     bytes_out: int | None = None
     patches: int | None = None
     tissue_patches: int | None = None
     pixels: str | None = None  # source or jpeg
-    provider: str | None = None  # that ran the encoder
+    provider: str | None = None  # execution provider of the encoder
     coverage: float | None = None
-    reconstruction: float | None = None  # None without a summarizer, as the next
+    reconstruction: float | None = None  # None without a summarizer, like embedding_cosine
     embedding_cosine: float | None = None
     verdict: str | None = None  # PASS, REVIEW or FAIL
-    bound: str | None = None  # what decided on the number of patches
-    target_reached: bool | None = None  # None where no coverage was asked for
+    bound: str | None = None  # which limit set the number of patches
+    target_reached: bool | None = None  # None when no target coverage was given
     broken_tiles: int | None = None
-    artefacts: int | None = None  # patches that are none of tissue
+    artefacts: int | None = None  # patches left out as artefacts
     sha256: str | None = None  # of the source
-    modified: int | None = None  # of the source, ns since 1970; spares hashing it again
-    traceback: str = ""  # of errors nobody foresaw
-    seconds: dict[str, float] = field(default_factory=dict)  # of each stage
+    modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
+    traceback: str = ""  # of unexpected errors
+    seconds: dict[str, float] = field(default_factory=dict)  # per stage
 
     @property
     def ratio(self) -> float | None:
-        """Bytes in over bytes out, everything counted."""
+        """Input bytes divided by output bytes."""
         return self.bytes_in / self.bytes_out if self.bytes_in and self.bytes_out else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def outcome_of(error: BaseException, source: str) -> Outcome:
-    """The outcome that an error means. Paths of the file system stay out of its message."""
+    """Convert an error to an outcome, keeping file system paths out of the message."""
     if isinstance(error, (NotASlideError, NoTissueError)):
         return Outcome(source, SKIPPED, error.reason, str(error))
     if isinstance(error, WsisumError):

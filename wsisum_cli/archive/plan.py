@@ -1,4 +1,4 @@
-"""A tree of slides -> what to do with each: its job, or the outcome it has already."""
+"""Plan a run: each slide of the archive gets a job, or an outcome if there is nothing to do."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from wsisum_cli.summary.attributes import ComputedFeatures
 class Plan:
     """All slides of an archive in the order of their paths."""
 
-    jobs: list[tuple[str, Job]]  # path within the archive, and what to do
-    outcomes: list[Outcome]  # of what needs no work
-    other_files: int  # in the archive that do not look like slides
-    task: str = SUMMARIES.task  # what the jobs do
-    models: str = ""  # that see whole slides, in words; empty where the jobs use none
+    jobs: list[tuple[str, Job]]  # path within the archive, job
+    outcomes: list[Outcome]  # of slides that need no work
+    other_files: int  # files in the archive that do not look like slides
+    task: str = SUMMARIES.task  # verb for one job
+    models: str = ""  # description of the whole-slide models; empty if none are used
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as far as it decides what is to be done."""
+    """The user's request, as far as planning needs it."""
 
     source: Path
     output: Path
-    options: Any  # those of the product
+    options: Any  # the product's options
     encoder_sha256: str
     mpp: float | None = None
     features: Path | None = None
@@ -48,9 +48,9 @@ class Request:
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
-    """`known` are the outcomes of the last run by path, which spare hashing slides that have not changed.
+    """Plan all jobs. `known` maps paths to the last run's outcomes, so that unchanged slides are not hashed again.
 
-    Raises UsageError when there is nothing at the source.
+    Raises UsageError when the source has no slides.
     """
     if request.source.is_dir() and request.source.resolve() == request.output.resolve():
         raise UsageError(
@@ -62,25 +62,25 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     jobs: list[tuple[str, Job]] = []
     root = request.source if request.source.is_dir() else request.source.parent
     for relative, job in make_jobs(request, manifest, root, sources):
-        done = None if request.force else up_to_date(request, relative, job, known.get(relative))
-        if done is None:
+        outcome = None if request.force else up_to_date(request, relative, job, known.get(relative))
+        if outcome is None:
             jobs.append((relative, job))
         else:
-            outcomes.append(done)
+            outcomes.append(outcome)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
     return Plan(jobs, outcomes, other_files, request.product.task, models)
 
 
 def describe_models(request: Request) -> str:
-    """One line for a log."""
+    """Describe the models in one line for the log."""
     found = [choice for choice in request.choices.named().values() if choice is not None and not choice.named]
-    where = " (where the features are of their encoder)" if request.features is not None and found else ""
+    where = " (where the features match their encoder)" if request.features is not None and found else ""
     return request.choices.describe() + where
 
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
-    """Each slide's job; outputs mirror the tree, and slides that would share a name keep their suffixes."""
+    """Yield a job per slide. Outputs mirror the tree; slides that would collide keep their suffixes."""
     stems = Counter(folded_name(output_stem(source.path.relative_to(root))) for source in sources)
     taken: dict[str, str] = {}
     for source in sources:
@@ -92,7 +92,7 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
             name = relative
         if folded_name(name) in taken:
             other = taken[folded_name(name)]
-            raise UsageError(f"{other} and {relative} would share one output; name them apart in --manifest")
+            raise UsageError(f"{other} and {relative} would share one output; give them different names in --manifest")
         taken[folded_name(name)] = relative.as_posix()
         output = request.output / name.with_name(name.name + request.product.suffix)
         yield (
@@ -109,7 +109,7 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
 
 
 def features_for(request: Request, name: Path) -> Path | None:
-    """The file that lies where `wsisum features` puts it, else the folder of all."""
+    """The feature file where `wsisum features` writes it, or else the whole features folder."""
     if request.features is None:
         return None
     mirrored = request.features / name.with_name(name.name + FEATURES.suffix)
@@ -117,15 +117,15 @@ def features_for(request: Request, name: Path) -> Path | None:
 
 
 def folded_name(path: Path) -> str:
-    """What file systems that ignore case and composition of letters take for the same name."""
+    """Normalize a name as file systems do that ignore case and Unicode composition."""
     return unicodedata.normalize("NFC", path.as_posix()).casefold()
 
 
 def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
-    """The outcome of a slide whose output is whole and what this run would make; None when it is to be made.
+    """The outcome of a slide whose output is complete and matches this run; None when it must be made.
 
-    Another program's file of that name is nothing to write over: that slide fails. So does one that cannot be read and
-    that no run here is known to have made; another program may be writing it.
+    Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
+    earlier run here is known to have made: another program may be writing it.
     """
     if not job.output.is_file():
         return None
@@ -134,19 +134,19 @@ def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None)
     except (WsisumError, OSError, ValueError):
         if request.product.ours_alone or (known is not None and known.status != FAILED):
             return None
-        return foreign_output(relative, job, "cannot be read, and may be another program's")
+        return foreign_output(relative, job, "cannot be read and may belong to another program")
     if not attributes:
-        return foreign_output(relative, job, "made by another program")
+        return foreign_output(relative, job, "written by another program")
     try:
         if not (is_unchanged(request, job, attributes, known) and request.product.is_whole(job.output)):
             return None
         return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
-        return None  # damaged, or of another version: it is made again
+        return None  # damaged or of another version: make it again
 
 
 def foreign_output(relative: str, job: Job, why: str) -> Outcome:
-    message = f"{job.output.name}: {why}; choose another --output, or --force replaces it"
+    message = f"{job.output.name}: {why}; choose another --output, or use --force to replace it"
     return Outcome(relative, FAILED, "another program's file", message)
 
 

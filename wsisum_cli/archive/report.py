@@ -1,4 +1,4 @@
-"""report.json and report.csv beside the outputs: one row a slide, and the clock times that outputs leave out."""
+"""report.json and report.csv beside the outputs: one row per slide, and the timings that outputs leave out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> None:
-    """`run` is what holds for the whole run: times, options, versions."""
+    """Write both reports. `run` holds facts of the whole run: times, options, versions."""
     rows = [outcome.as_dict() for outcome in sorted(outcomes, key=lambda outcome: outcome.source)]
     counts = Counter(outcome.status for outcome in outcomes)
     totals = {status: counts.get(status, 0) for status in ("written", "skipped", "failed")}
@@ -43,13 +43,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    # File names need not be text; in JSON the escapes that stand for the rest are read back as they were.
+    # File names need not be valid UTF-8; JSON escapes the invalid bytes and reads them back unchanged.
     with writing_aside(path) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
-    """Outcomes of the last run by source; empty when there is no report, or none that can be read."""
+    """Outcomes of the last run by source; empty when there is no readable report."""
     try:
         report = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
         rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report["slides"]]

@@ -23,7 +23,7 @@ from wsisum_cli.slides.slide import open_slide
 
 @dataclass(frozen=True)
 class Listener:
-    """Who wants to hear how a run goes. By default nobody does."""
+    """Callbacks for the progress of a run. By default they do nothing."""
 
     planned: Callable[[Plan], None] = lambda plan: None
     event: Callable[[Event], None] = lambda event: None
@@ -32,7 +32,7 @@ class Listener:
 
 @dataclass
 class Run:
-    """A run and what came of it so far."""
+    """A run and its outcomes so far."""
 
     request: Request
     setup: Setup
@@ -40,9 +40,9 @@ class Run:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def go(self, manifest: Manifest, listener: Listener) -> None:
-        """Make all that is needed. Whatever ends the run, the report says what was done by then.
+        """Run all jobs that are needed. However the run ends, the report covers what was done.
 
-        Raises UsageError when nothing can be started.
+        Raises UsageError when no job can be started.
         """
         began = datetime.now(UTC)
         plan = plan_archive(self.request, manifest, read_outcomes(self.request.output))
@@ -56,14 +56,14 @@ class Run:
         except UsageError:
             if len(self.outcomes) > len(plan.outcomes):
                 self.report(plan, began)
-            raise  # where nothing was done, the report of the last run still holds
+            raise  # nothing was done, so the last run's report still holds
         except BaseException:
             self.report(plan, began)
             raise
         self.report(plan, began)
 
     def report(self, plan: Plan, began: datetime) -> None:
-        """Slides that the run did not come to are listed apart."""
+        """Write the report. Slides that were not reached are listed as not_tried."""
         if not self.request.product.reported:
             return
         done = {outcome.source for outcome in self.outcomes}
@@ -71,7 +71,7 @@ class Run:
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
 
     def facts(self, began: datetime) -> dict[str, Any]:
-        """What holds for the whole run; clock times stand here and in no output."""
+        """Facts of the whole run. Clock times are recorded here and in no output."""
         return {
             "wsisum": __version__,
             "started": began.isoformat(timespec="seconds"),
@@ -88,19 +88,19 @@ class Run:
 
 
 def make_folder(folder: Path) -> None:
-    """Raises UsageError when it is not there afterwards, or nothing can be written to it."""
+    """Create the folder. Raises UsageError when it cannot be created or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"{folder}: the output folder cannot be made or written to ({error.strerror})") from error
+        raise UsageError(f"{folder}: the output folder cannot be created or written to ({error.strerror})") from error
 
 
 def preview_outcome(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
-    """What a run would do with a slide, as far as its header tells."""
+    """What a run would do with a slide, judging by its header."""
     try:
         with open_slide(job.source.path, job.mpp, job.name):
             return Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))
-    except Exception as error:  # noqa: BLE001 - whatever a reader raises is this slide's outcome
+    except Exception as error:  # noqa: BLE001 - any error of a reader is this slide's outcome
         return outcome_of(error, source)

@@ -1,4 +1,4 @@
-"""A tree of folders -> the slides in it, and what is not one."""
+"""Find the slides in a folder tree, and what looks like a slide but is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsisum_cli.summary.reader import open_summary
 
 
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
-    """Slides below `source`, outcomes of what looks like slides and is not, and the number of other files."""
+    """Slides below `source`, outcomes of what only looks like one, and the number of other files. Raises UsageError."""
     if source.is_file():
         return [find_source(source)], [], 0
     if not source.is_dir():
@@ -27,7 +27,7 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
         named = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
         other_files += len(names) - len(named)
         slides = [path for path in named if path.is_file() or not path.exists()]
-        for path in set(named) - set(slides):  # reading one would wait forever
+        for path in set(named) - set(slides):  # reading one would block forever
             name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
             outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
         series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
@@ -38,9 +38,9 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
 
 
 def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders and their file names, sorted; follows links to folders once, leaves out hidden names and `output`.
+    """Yield folders and their file names, sorted. Follows links to a folder once; skips hidden names and `output`.
 
-    Folders that hold an MRXS's pixels, and those that cannot be listed, become outcomes.
+    Folders with the pixels of an MRXS, and folders that cannot be listed, become outcomes.
     """
 
     def note(error: OSError) -> None:
@@ -64,7 +64,7 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
 
 
 def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
-    """Of DICOM files that belong to a slide whose first file has its own outcome."""
+    """Outcomes of the further DICOM files of a series; its first file gets the slide's outcome."""
     return [
         Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
         for first, *others in series
@@ -73,7 +73,7 @@ def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
 
 
 class SourceIndex:
-    """Finds the slides that summaries were made from, in an archive that is walked once."""
+    """Finds the source slides of summaries in an archive, walking it once."""
 
     def __init__(self, source: Path) -> None:
         self._single = source if source.is_file() else None
@@ -84,7 +84,7 @@ class SourceIndex:
                 self._by_size.setdefault(found.bytes, []).append(found)
 
     def find(self, summary: str | Path) -> Path | None:
-        """By size, then content; None where the archive has no such slide, or the summary does not say."""
+        """The source slide, matched by size, then content; None if the archive lacks it or the summary is bad."""
         if self._single is not None:
             return self._single
         try:

@@ -1,4 +1,4 @@
-"""Slides through processes of their own: a crash in a decoder costs one slide, and never the run."""
+"""Worker processes: a crash in a decoder costs one slide, never the whole run."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.job import Job, Tools
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 
-HEARTBEAT = 0.2  # s at least between two messages of progress
-MAX_STILLBORN = 3  # workers in a row that die before their first slide; memory may be short for a moment
-STOPPING = 5.0  # s that a process has to end
+HEARTBEAT = 0.2  # s, minimum interval between progress messages
+MAX_STILLBORN = 3  # consecutive workers that may die before their first slide; memory may be short briefly
+STOPPING = 5.0  # s that a process gets to end
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every worker needs before its first slide."""
+    """What a worker needs before its first slide."""
 
-    options: Any  # those of the product
+    options: Any  # the product's options
     encoder: str  # name or path
     device: str
     threads: int
-    output: Path  # folder that outputs are named within
+    output: Path  # output paths are relative to this folder
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a worker has to say of the slide it is at."""
+    """Progress of the slide that a worker is on."""
 
     source: str
     stage: str
@@ -61,15 +61,15 @@ class Worker:
         with hold_interrupts():
             self.process.start()
         theirs.close()
-        self.source: str | None = None  # the slide it is at
+        self.source: str | None = None  # the slide it is on
 
     def assign(self, source: str, job: Job) -> None:
         self.source = source
-        with contextlib.suppress(BrokenPipeError):  # it died; the next look at its pipe says so
+        with contextlib.suppress(BrokenPipeError):  # the worker died; the next read of its pipe reports it
             self.pipe.send((source, job))
 
     def receive(self) -> tuple[str, Any]:
-        """The next message; `died` when the process is gone."""
+        """The next message, or `died` when the process is gone."""
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -86,40 +86,40 @@ class Worker:
         return Outcome(self.source or "", FAILED, "process died", message)
 
     def stop(self) -> None:
-        """An idle process ends when its pipe closes; one at work is ended."""
+        """Stop the process: an idle one ends when its pipe closes, a busy one is terminated."""
         self.pipe.close()
         if self.source is None:
             self.process.join(STOPPING)
         self.process.terminate()
         self.process.join(STOPPING)
-        self.process.kill()  # one that a decoder holds up
+        self.process.kill()  # a decoder may block it
         self.process.join()
 
 
 @contextlib.contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Processes that begin meanwhile do not hear Ctrl-C from their first moment on: it is the parent's to handle.
+    """Block Ctrl-C in processes started meanwhile: the parent handles it.
 
-    The parent hears of it when they have begun. Ignored in the parent, a Ctrl-C of that moment would be lost.
+    The parent gets a pending Ctrl-C once they have started. If it ignored the signal instead, it would be lost.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield  # the main thread alone may say how signals are handled, and Windows has no mask that is inherited
+        yield  # only the main thread may set signal handlers, and Windows has no inherited signal mask
         return
-    resource_tracker.ensure_running()  # begun later, it would take the mask away
-    heard: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda signum, _frame: heard.append(signum))
+    resource_tracker.ensure_running()  # started later, it would clear the mask
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda signum, _frame: received.append(signum))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-        if heard:
+        if received:
             signal.raise_signal(signal.SIGINT)
 
 
 def cores() -> int:
-    """Processors this process may use."""
+    """Number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -129,7 +129,7 @@ def run_jobs(
     workers: int,
     listen: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[Outcome]:
-    """Outcomes in the order in which slides are done. Raises UsageError when the models cannot be loaded."""
+    """Yield outcomes as slides finish. Raises UsageError when the models cannot be loaded."""
     waiting, stillborn, started = deque(jobs), 0, False
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
@@ -142,7 +142,7 @@ def run_jobs(
                 elif kind == "refused":
                     del team[worker.pipe]
                     worker.stop()
-                    if not started or (waiting and not team):  # else the others do it: a GPU may hold so many only
+                    if not started or (waiting and not team):  # else the other workers go on: a GPU may fit only some
                         raise UsageError(value)
                 elif kind == "died":
                     del team[worker.pipe]
@@ -152,7 +152,7 @@ def run_jobs(
                         yield worker.death_outcome()
                     worker.stop()
                     if stillborn > MAX_STILLBORN:
-                        raise UsageError("worker processes die while they load the models; see the lines above")
+                        raise UsageError("worker processes die while loading the models; see the lines above")
                     if waiting:
                         successor = Worker(setup)
                         team[successor.pipe] = successor
@@ -168,14 +168,14 @@ def run_jobs(
     finally:
         busy = [worker for worker in team.values() if worker.source is not None]
         for worker in busy:
-            worker.process.terminate()  # all at once: each may take a moment to end in order
+            worker.process.terminate()  # all at once, since each may take a moment to clean up
         for worker in team.values():
             worker.stop()
 
 
 def serve_jobs(pipe: Connection, setup: Setup) -> None:
-    """What a worker process does until its pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """The main loop of a worker process; it ends when the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, exit_on_signal)
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
@@ -184,7 +184,7 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
     except WsisumError as error:
         pipe.send(("refused", str(error)))
         return
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent wants no more
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent closed the pipe
         pipe.send(("ready", encoder.provider))
         while True:
             source, job = pipe.recv()
@@ -192,12 +192,12 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
 
 
 def exit_on_signal(signum: int, _frame: object) -> None:
-    """End in order: what is half written goes, and so do the semaphores of libraries, which Python would warn of."""
+    """Exit cleanly: remove half-written files, and the libraries' semaphores, which Python would warn about."""
     raise SystemExit(128 + signum)
 
 
 def end_with_parent() -> None:
-    """A killed parent must not leave processes behind that write into the archive of the next run."""
+    """Exit when the parent is killed, so that no orphan writes into the archive during the next run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -205,7 +205,7 @@ def end_with_parent() -> None:
 
 
 class Reporter:
-    """Sends stages and progress up the pipe, not more often than anybody can read."""
+    """Sends stages and progress through the pipe, at a limited rate."""
 
     def __init__(self, pipe: Connection, source: str) -> None:
         self._pipe, self._source = pipe, source
@@ -225,12 +225,12 @@ class Reporter:
 def make_product(
     source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter
 ) -> Outcome:
-    """One slide; whatever goes wrong becomes its outcome."""
+    """Process one slide. Any error becomes its outcome."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
         figures = setup.product.make(job, setup.options, tools)
         modified = job.source.modified
-    except Exception as error:  # noqa: BLE001 - one bad slide never ends a run
+    except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         return outcome_of(error, source)
     return Outcome(
         source,

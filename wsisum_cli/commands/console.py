@@ -1,4 +1,4 @@
-"""What a person reads in the terminal: progress, tables, pictures. rich lives here."""
+"""Terminal output: progress, tables, pictures. The only room that imports rich."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "c
 SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
 PICTURE_COLUMNS = 64
 WIDE = 220
-WRAPPED = 24  # characters of a column whose lines may break
+WRAP_WIDTH = 24  # smallest width of a column that may wrap
 
 
 def output() -> Console:
-    """Results go to stdout."""
+    """The console for results, on stdout."""
     return widen(Console(highlight=False))
 
 
 def messages() -> Console:
-    """All else goes to stderr."""
+    """The console for everything else, on stderr."""
     return widen(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def widen(console: Console) -> Console:
-    """A pipe or a file has no width at which lines would have to break."""
+    """Widen a console that is not a terminal: pipes and files need no wrapping."""
     if not console.is_terminal:
         console.width = WIDE
     return console
 
 
 def size(count: float | None) -> str:
-    """Bytes as people say them, in powers of 1000."""
+    """Format a number of bytes, in powers of 1000."""
     if count is None:
         return ""
     for unit in ("B", "kB", "MB", "GB"):
@@ -60,7 +60,7 @@ def size(count: float | None) -> str:
 
 @contextmanager
 def listening(console: Console) -> Iterator[Listener]:
-    """Bars in a terminal, plain lines elsewhere."""
+    """Report progress as bars in a terminal, as plain lines elsewhere."""
     if not console.is_terminal:
         yield LineProgress(console).listener()
         return
@@ -76,7 +76,7 @@ def listening(console: Console) -> Iterator[Listener]:
 
 
 class LineProgress:
-    """One line a slide when it is done, for logs."""
+    """Prints one line per finished slide, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -96,7 +96,7 @@ class LineProgress:
 
 
 class BarProgress:
-    """One bar for the archive, one for each slide at work."""
+    """Shows one bar for the archive and one for each slide in progress."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -137,18 +137,18 @@ def pluralize(count: int, noun: str) -> str:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What is to be done, and what has failed before anything was done."""
+    """Lines on the planned work, and on slides that failed during planning."""
     models = [plan.models] if plan.models and plan.jobs else []
     failed = [outcome_line(outcome) for outcome in plan.outcomes if outcome.status == FAILED]
     return [plan_line(plan), *models, *failed]
 
 
 def plan_line(plan: Plan) -> str:
-    done = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
-    parts = [f"{pluralize(len(plan.jobs), 'slide')} to {plan.task}", f"{done} up to date"]
-    passed = len(plan.outcomes) - done
-    if passed:
-        parts.append(f"{passed} passed over")
+    up_to_date = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
+    parts = [f"{pluralize(len(plan.jobs), 'slide')} to {plan.task}", f"{up_to_date} up to date"]
+    skipped = len(plan.outcomes) - up_to_date
+    if skipped:
+        parts.append(f"{skipped} skipped or failed")
     if plan.other_files:
         parts.append(pluralize(plan.other_files, "other file"))
     return ", ".join(parts)
@@ -160,25 +160,25 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.status == WRITTEN:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
-        bound = f", bound by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
+        bound = f", limited by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
         bound += ", target not reached" if outcome.target_reached is False else ""
-        broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} left out" if outcome.broken_tiles else ""
+        broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} skipped" if outcome.broken_tiles else ""
         artefacts = f", {pluralize(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
-        of_all = "" if outcome.features else f" of {outcome.tissue_patches}"
-        kept = f"{outcome.patches}{of_all} patches"
-        said = f"; {outcome.message}" if outcome.message else ""
-        return printable(f"{outcome.source}: written, {kept}{bound}, {figures}{said}")
+        total = "" if outcome.features else f" of {outcome.tissue_patches}"
+        patches = f"{outcome.patches}{total} patches"
+        message = f"; {outcome.message}" if outcome.message else ""
+        return printable(f"{outcome.source}: written, {patches}{bound}, {figures}{message}")
     return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
 
 
 def printable(text: str) -> str:
-    """File names may hold line breaks and terminal codes, which must not pass for ours."""
+    """Escape line breaks and terminal codes in file names, which could imitate our output."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """The table at the end of a run."""
+    """Print the table at the end of a run."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.source)
     columns = {name: [cell(outcome) for outcome in ordered] for name, cell in COLUMNS.items()}
     print_fitting(console, columns, LEAST, wrapped=("slide", "outcome"))
@@ -188,14 +188,14 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
 def print_fitting(
     console: Console, columns: Mapping[str, Sequence[Text]], least: Sequence[str], wrapped: Sequence[str] = ()
 ) -> None:
-    """A table; in a narrow terminal without the columns that matter least, the `least` of all first.
+    """Print a table. In a narrow terminal columns are dropped in the order of `least`.
 
-    `wrapped` columns are made narrower before one is left out, down to `WRAPPED` characters.
+    `wrapped` columns shrink to `WRAP_WIDTH` characters before any column is dropped.
     """
     unlimited = console.options.update_width(10_000)
     shown = dict(columns)
     for name in least:
-        short = {key: [cell[:WRAPPED] for cell in cells] if key in wrapped else cells for key, cells in shown.items()}
+        short = {k: [cell[:WRAP_WIDTH] for cell in cells] if k in wrapped else cells for k, cells in shown.items()}
         if console.measure(table_of(short, wrapped), options=unlimited).maximum <= console.width:
             break
         del shown[name]
@@ -218,13 +218,13 @@ def outcome_text(outcome: Outcome) -> Text:
 
 
 def patch_count(outcome: Outcome) -> str:
-    """Of all patches of tissue, those that a summary keeps; features are of all."""
+    """Kept and tissue patches of a summary; the number of patches of a feature file."""
     if not outcome.patches:
         return ""
     return f"{outcome.patches}" if outcome.features else f"{outcome.patches}/{outcome.tissue_patches}"
 
 
-#: Columns of the table of a run, and which of them go first where it is too wide.
+#: Columns of the run table, and the order in which they are dropped when it is too wide.
 COLUMNS: dict[str, Callable[[Outcome], Text]] = {
     "slide": lambda outcome: Text(printable(outcome.source)),
     "outcome": outcome_text,
@@ -243,14 +243,14 @@ def total_line(outcomes: Sequence[Outcome]) -> str:
     text = f"{pluralize(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     failing = sum(outcome.verdict == "FAIL" for outcome in outcomes)
     missed = sum(outcome.target_reached is False for outcome in outcomes)
-    text += f", {failing} with the verdict FAIL" if failing else ""
-    text += f", {missed} short of the target" if missed else ""
-    there = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
-    if there:
-        before = sum(outcome.bytes_in or 0 for outcome in there)
-        after = sum(outcome.bytes_out or 0 for outcome in there)
+    text += f", {failing} with verdict FAIL" if failing else ""
+    text += f", {missed} below the target" if missed else ""
+    sized = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
+    if sized:
+        before = sum(outcome.bytes_in or 0 for outcome in sized)
+        after = sum(outcome.bytes_out or 0 for outcome in sized)
         text += f"; {size(before)} -> {size(after)}"
-        if not any(outcome.features for outcome in there):
+        if not any(outcome.features for outcome in sized):
             text += f", {before / after:.1f} times smaller"
     return text
 
@@ -282,7 +282,7 @@ def print_summary(console: Console, facts: Inspection) -> None:
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("patch", "picked", "x", "y", "weight", "stands for", "cluster"):
+    for name in ("patch", "picked", "x", "y", "weight", "represents", "cluster"):
         table.add_column(name, justify="right")
     for patch in facts.kept:
         weight = f"{patch.weight:.1%}"
@@ -329,10 +329,10 @@ def standing_lines(facts: Inspection) -> dict[str, str]:
 
 
 def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`rows` as `inspect --compare --json` has them."""
+    """Print `rows`, the list that `inspect --compare --json` prints."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("selection", no_wrap=True)
-    for name in ("patches", "of", "coverage", "5th percentile", "least"):
+    for name in ("patches", "of", "coverage", "5th percentile", "minimum"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = (f"{row[name]:.4f}" for name in ("coverage", "coverage_p05", "coverage_min"))
@@ -369,7 +369,7 @@ def shows_pictures(console: Console) -> bool:
 
 
 def print_picture(console: Console, cells: Sequence[Sequence[tuple[Any, Any]]]) -> None:
-    """Rows of (upper colour, lower colour), two pixels a character."""
+    """Print rows of (upper colour, lower colour), two pixels per character."""
     for row in cells:
         line = Text()
         for upper, lower in row:
@@ -399,12 +399,12 @@ def print_verifications(console: Console, results: Sequence[Verification]) -> No
 
 
 def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """What several numbers of patches cost on a slide, and what they give."""
+    """Print size and quality for several numbers of patches."""
     console.print(Text(printable(source), "bold"))
     shown = {
         "coverage": "coverage",
         "5th pct": "coverage_p05",
-        "least": "coverage_min",
+        "minimum": "coverage_min",
         "weighted cosine": "weighted_cosine",
         "composition": "composition",
     }
@@ -414,11 +414,11 @@ def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]
         **{name: [Text(f"{row[figure]:.4f}") for row in rows] for name, figure in shown.items()},
         "verdict": [verdict_text(row["verdict"]) for row in rows],
     }
-    print_fitting(console, columns, ("composition", "weighted cosine", "least", "5th pct"))
+    print_fitting(console, columns, ("composition", "weighted cosine", "minimum", "5th pct"))
 
 
 def print_trimmed(console: Console, done: Sequence[Any]) -> None:
-    """One line for each summary that was cut down."""
+    """Print one line per trimmed summary."""
     for trimmed in done:
         kept = f"{trimmed.patches} patches" + (f" of {trimmed.trimmed_from}" if trimmed.trimmed_from else "")
         sizes = f"{size(trimmed.bytes_in)} -> {size(trimmed.bytes_out)}, coverage {trimmed.coverage:.4f}"
@@ -430,10 +430,10 @@ def verdict_text(verdict: str) -> Text:
 
 
 def measures(measured: Mapping[str, float]) -> str:
-    """How near the kept patches alone bring the embeddings of the slide."""
+    """How close the embeddings of the kept patches alone come to those of the slide."""
     shown = ("embedding_cosine", "slide_cosine")
     return "".join(f", {name.replace('_', ' ')} {measured[name]:.4f}" for name in shown if name in measured)
 
 
 def warn(message: str) -> None:
-    print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - this is the place that prints
+    print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints

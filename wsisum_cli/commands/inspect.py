@@ -1,4 +1,4 @@
-"""`wsisum inspect`: what is in a summary slide, and pictures of it."""
+"""`wsisum inspect`: show and draw the contents of a summary slide."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsisum_cli.figures.panels import Panel
     from wsisum_cli.summary.reader import Summary
 
-# Heavy modules are imported where they are used: --help must answer at once.
+# Heavy modules are imported where they are used, so that --help is fast.
 
 
 class Map(StrEnum):
@@ -33,22 +33,22 @@ def inspect(
     summaries: Annotated[list[str], typer.Argument(help="Summary slides: paths or URLs.", metavar="SUMMARY...")],
     image: Annotated[
         Path | None,
-        typer.Option(help="Write a PNG: the kept patches on the overview, and as a contact sheet; or as below."),
+        typer.Option(help="Write a PNG: the kept patches on the overview and as a contact sheet."),
     ] = None,
     paint: Annotated[
         Map | None,
-        typer.Option("--map", help="Paint this over the overview instead; into NAME.MAP.png without --image."),
+        typer.Option("--map", help="Draw this map over the overview (default: NAME.MAP.png)."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Draw summaries of one slide side by side; into NAME.compare.png.")
+        bool, typer.Option("--compare", help="Draw summaries of one slide side by side (default: NAME.compare.png).")
     ] = False,
     features: Annotated[
         Path | None,
-        typer.Option(help="With --compare: h5 of the slide's features; draw all selectors.", exists=True),
+        typer.Option(help="With --compare: h5 with the slide's features, to draw all selectors.", exists=True),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
-    """Show what is in a summary slide: from what, how small, how good, which patches."""
+    """Show the contents of a summary slide: source, size, quality, patches."""
     check_options(summaries, image, paint, compare, features)
     if compare:
         failed = compare_all(summaries, image, features, as_json)
@@ -60,31 +60,31 @@ def inspect(
 def check_options(
     summaries: list[str], image: Path | None, paint: Map | None, compare: bool, features: Path | None
 ) -> None:
-    """Raise UsageError for options that do not go together."""
+    """Raise UsageError for options that cannot be combined."""
     several = len(summaries) > 1
     if compare and paint is not None:
-        raise UsageError("--map draws one summary, --compare several; leave one of the two out")
+        raise UsageError("--map draws one summary, --compare several; use only one of them")
     if features is not None and not compare:
-        raise UsageError("--features goes with --compare, which draws what every selector would have kept")
+        raise UsageError("--features needs --compare, which draws the patches every selector would keep")
     if features is not None and several:
-        raise UsageError("--features draws all selectors for one summary; give one")
+        raise UsageError("--features draws all selectors for one summary; give a single summary")
     if compare and not several and features is None:
-        raise UsageError("--compare draws summaries side by side; give several of one slide, or --features")
+        raise UsageError("--compare draws summaries side by side; give several of the same slide, or use --features")
     if image is not None and image.suffix.lower() != ".png":
-        raise UsageError(f"--image {image.name}: expected a name that ends in .png, as what is written; name it so")
+        raise UsageError(f"--image {image.name}: the picture is a PNG; use a file name ending in .png")
     if image is not None and several and not compare:
-        raise UsageError("--image draws one summary; give one")
+        raise UsageError("--image draws one summary; give a single summary")
     if paint is not None and len({default_path(path, paint) for path in summaries}) < len(summaries):
-        raise UsageError("--map: several summaries have the same name, and so would their pictures; give one at a time")
+        raise UsageError("--map: several summaries share a name, so their pictures would too; give one at a time")
 
 
 def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as_json: bool) -> bool:
-    """Print and draw one after the other. Says whether one could not be read, or is not as it was written."""
+    """Print and draw each summary. Returns whether any is unreadable or was changed since it was written."""
     from wsisum_cli.commands.console import output, print_summary, warn
     from wsisum_cli.summary.inspection import inspect_summary
     from wsisum_cli.summary.reader import open_summary
 
-    found: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     failed = False
     for path in summaries:
         try:
@@ -102,7 +102,8 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
             failed = True
             warn(str(error))
     if as_json:
-        typer.echo(json.dumps(found[0] if len(summaries) == 1 and found else found, ensure_ascii=False, indent=1))
+        single = len(summaries) == 1 and described
+        typer.echo(json.dumps(described[0] if single else described, ensure_ascii=False, indent=1))
     return failed
 
 
@@ -118,7 +119,7 @@ def draw_one(summary: Summary, path: str, image: Path | None, paint: Map | None)
 
 
 def default_path(path: str, what: str) -> Path:
-    """In the current folder, named like the summary."""
+    """A PNG in the current folder, named after the summary."""
     from wsisum_cli.summary.container import SUFFIX
     from wsisum_cli.summary.reader import name_of
 
@@ -144,7 +145,7 @@ def show_overview(summary: Summary) -> None:
 
 
 def compare_all(paths: list[str], image: Path | None, features: Path | None, as_json: bool) -> bool:
-    """Draw summaries, or selectors, side by side and print their figures. Says whether something cannot be read."""
+    """Draw summaries or selectors side by side and print their figures. Returns whether anything is unreadable."""
     from wsisum_cli.commands.console import output, print_panels, warn
     from wsisum_cli.figures.panels import draw_panels
     from wsisum_cli.summary.reader import open_summary

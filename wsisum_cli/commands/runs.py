@@ -1,4 +1,4 @@
-"""One run over an archive, carried out or foreseen, and what it prints."""
+"""Execute or preview a run over an archive, and print the results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def warn_of_unused(manifest: Any) -> None:
     from wsisum_cli.commands.console import warn
 
     for name in sorted(manifest.unused):
-        warn(f"the manifest names {name}, which is not in the archive")
+        warn(f"the manifest lists {name}, which is not in the archive")
 
 
 def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
@@ -54,12 +54,12 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.pipeline.product import SWEEPS
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a scheduler's stop as an interrupt
     try:
         with listening(messages()) as listener:
             run.go(manifest, listener)
     except KeyboardInterrupt:
-        warn("interrupted; run the same command again to go on")
+        warn("interrupted; run the same command again to continue")
         raise typer.Exit(INTERRUPTED) from None
     warn_of_unused(manifest)
     report = run.request.output / JSON_NAME
@@ -74,7 +74,7 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
 
 
 def show_sweeps(run: Any, as_json: bool) -> None:
-    """Tables of the slides on which several numbers were tried, and why the others have none."""
+    """Print the table of each swept slide, and the outcomes of slides without one."""
     from wsisum_cli.commands.console import output, print_outcomes, print_sweep
     from wsisum_cli.pipeline.sweep import read_sweep
 

@@ -1,1 +1,1 @@
-"""Whether summaries still do the work: labelled slides go in, AUCs and their differences come out."""
+"""Compare classification from summaries with all patches: labelled slides go in, AUCs and differences come out."""

@@ -1,8 +1,8 @@
-"""Attention-based multiple instance learning: bags of patch features -> probabilities of classes.
+"""Attention-based multiple instance learning (ABMIL): bags of patch features go in, class probabilities come out.
 
-Gated attention of Ilse, Tomczak and Welling, Attention-based deep multiple instance learning (ICML 2018), small. Where
-patches stand for others the logarithm of their share is added to the attention's logits: a patch that stands for ten
-then counts as ten equal ones would.
+A small version of gated attention (Ilse, Tomczak and Welling, Attention-based deep multiple instance learning, ICML
+2018). The logarithm of each patch's share is added to its attention logit, so that a patch that represents ten counts
+like ten equal patches.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 WARMUP, CLIP = 0.05, 1.0
-#: Patches in a bag, on average, below which more threads only wait for each other.
+#: Average patches per bag below which more threads only wait for each other.
 FEW_PATCHES = 1_024
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the network is trained: for so many epochs, since few patients leave none to stop early by."""
+    """Training settings. The number of epochs is fixed: few patients leave no data for early stopping."""
 
     epochs: int = 30
     learning_rate: float = 1e-3
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """Several bags behind each other: `features` (M, D), `logs` (M,) of their shares, and how many are in each."""
+    """Concatenated bags: `features` (M, D), logarithms `logs` (M,) of their shares, and the `sizes` of the bags."""
 
     features: Tensor
     logs: Tensor
@@ -51,7 +51,7 @@ class Batch:
 
 
 class GatedAttention(nn.Module):
-    """Features standardised by `mean` and `spread` (D,), attended to, and classified."""
+    """Standardises features by `mean` and `spread` (D,), pools them by attention, and classifies."""
 
     mean: Tensor
     spread: Tensor
@@ -82,7 +82,7 @@ class GatedAttention(nn.Module):
 def train_abmil(
     bags: Sequence[Bag], labels: Labels, settings: Settings, seed: int, device: torch.device
 ) -> GatedAttention:
-    """Learn labels (S,) 0..C-1, every class among them, which weigh the same. Same seed, same weights.
+    """Train on labels (S,) 0..C-1, which must include every class; classes weigh the same. Deterministic by seed.
 
     Raises ModelError when the loss is not finite.
     """
@@ -113,7 +113,7 @@ def train_abmil(
 
 
 def classify(network: GatedAttention, bags: Sequence[Bag], settings: Settings) -> Probabilities:
-    """Probabilities (S, C) of the bags."""
+    """Class probabilities (S, C) of the bags."""
     device = network.mean.device
     with torch.no_grad(), few_threads(bags):
         logits = [
@@ -125,7 +125,7 @@ def classify(network: GatedAttention, bags: Sequence[Bag], settings: Settings) -
 
 @contextmanager
 def few_threads(bags: Sequence[Bag]) -> Iterator[None]:
-    """Keep torch to one thread where bags are small."""
+    """Limit torch to one thread if bags are small."""
     before = torch.get_num_threads()
     if sum(len(bag.features) for bag in bags) < FEW_PATCHES * len(bags):
         torch.set_num_threads(1)
@@ -142,7 +142,7 @@ def _batch(bags: Sequence[Bag], device: torch.device) -> Batch:
 
 
 def _spread(bags: Sequence[Bag]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D,) of the patches, every slide counting the same."""
+    """Mean and standard deviation (D,) of the patches, with equal weight per slide."""
     mean = np.mean([bag.shares @ bag.features for bag in bags], axis=0)
     variance = np.mean([bag.shares @ (bag.features - mean) ** 2 for bag in bags], axis=0)
     spread = np.sqrt(np.maximum(variance, 1e-12))

@@ -1,4 +1,4 @@
-"""Slides as what they are classified by: all patches, patches picked from them, or those of summary slides."""
+"""The arms of an evaluation: slides as all their patches, as picked patches, or as summary slides."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from wsisum_cli.training.data import estimate_side, save_arrays
 
 Weights = npt.NDArray[np.float64]
 
-#: Of a larger slide the attention network sees so many patches, drawn at random; its mean is that of all.
+#: Most patches per slide for the attention network, drawn at random; the mean is that of all patches.
 MOST = 4_096
-#: Those that look at more than features and places, which are all there is here.
+#: Selectors that need more than features and coords, and cannot be used here.
 NEED_MODELS = ("attention",)
 AUTO = "auto"
 
@@ -37,8 +37,8 @@ AUTO = "auto"
 class Bag:
     """One slide in one arm.
 
-    `features` (M, D) float32; `shares` (M,) of the tissue that each patch stands for, all above 0, summing to 1;
-    `mean` (D,) the weighted mean; `kept` of the slide's `patches` are in the arm.
+    `features` (M, D) float32; `shares` (M,) of the tissue that each patch represents, all above 0, summing to 1;
+    `mean` (D,) is the weighted mean; the arm keeps `kept` of the slide's `patches`.
     """
 
     features: npt.NDArray[np.float32]
@@ -50,13 +50,13 @@ class Bag:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many patches to keep: a number, or a share (0..1) of the slide's; neither is one in eight, 8 to 64."""
+    """How many patches to keep: a number, or a share (0..1) of the slide's; by default one in eight, 8 to 64."""
 
     number: int | None = None
     share: float | None = None
 
     def of(self, patches: int) -> int:
-        """Of a slide of so many."""
+        """How many of a slide's patches to keep."""
         if self.share is not None:
             return max(1, round(self.share * patches))
         return keep_count(patches, self.number)
@@ -69,7 +69,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Arm:
-    """What slides are classified by: all patches, those that a `selector` keeps, or summary slides."""
+    """The input of classification: all patches, those that a `selector` keeps, or summary slides."""
 
     name: str
     selector: str | None = None
@@ -80,7 +80,7 @@ ALL, SUMMARIES = Arm("all"), Arm("summaries")
 
 
 def parse_keep(text: str) -> Keep:
-    """A number as in 64, a share as in 5%, or auto. Raises UsageError."""
+    """Parse a number such as 64, a share such as 5%, or auto. Raises UsageError."""
     if text == AUTO:
         return Keep()
     found = re.fullmatch(r"(\d+(?:\.\d+)?)%|(\d+)", text)
@@ -92,7 +92,7 @@ def parse_keep(text: str) -> Keep:
 
 
 def arms_of(selectors: Sequence[str], keeps: Sequence[Keep], summaries: bool) -> list[Arm]:
-    """`all`, each selector with each K, and the summaries where there are any. Raises UsageError."""
+    """The arm `all`, each selector with each K, and `summaries` if given. Raises UsageError."""
     for selector in selectors:
         if selector not in SELECTORS or selector in NEED_MODELS:
             usable = ", ".join(name for name in SELECTORS if name not in NEED_MODELS)
@@ -123,7 +123,7 @@ class Slide:
 
     @cached_property
     def tissue_patches(self) -> TissuePatches:
-        """Made when the first selector asks for it."""
+        """The selectors' input, computed on first use."""
         candidates = sample_candidates(self.features, seed=self.seed)
         side = self.file.patch_size_level0 or estimate_side(self.file.coords)
         places = np.rint(self.file.coords).astype(np.int64)
@@ -133,9 +133,9 @@ class Slide:
 def bags_of(
     slide: Slide, name: str, arms: Sequence[Arm], summary: Path | None, cache: Path | None, most: int
 ) -> dict[str, Bag]:
-    """The slide in each arm. `cache` is a folder that keeps what was picked; `most` patches of all are kept in memory.
+    """The slide in each arm. `cache` is a folder for picked rows; at most `most` patches of `all` stay in memory.
 
-    Raises what reading and picking raise, and FeaturesError where the summary is of other features.
+    Raises the errors of reading and picking, and FeaturesError if the summary has other features.
     """
     found = {}
     for arm in arms:
@@ -150,7 +150,7 @@ def bags_of(
 
 
 def all_patches(slide: Slide, most: int) -> Bag:
-    """Every patch counts the same."""
+    """The bag of all patches, with equal shares."""
     count = len(slide.features)
     rows = np.sort(np.random.default_rng(slide.seed).permutation(count)[:most])
     mean = slide.features.mean(axis=0, dtype=np.float64)
@@ -158,7 +158,7 @@ def all_patches(slide: Slide, most: int) -> Bag:
 
 
 def picked_patches(slide: Slide, name: str, arm: Arm, cache: Path | None) -> Bag:
-    """Shares say how many patches each stands for; the mean takes the weights that bring it nearest to the slide's."""
+    """The bag of picked patches. Shares are by represented patches; the mean uses the fitted weights."""
     count = len(slide.features)
     rows, counts, weights = cached_pick(slide, name, arm, cache)
     kept = slide.features[rows]
@@ -166,7 +166,7 @@ def picked_patches(slide: Slide, name: str, arm: Arm, cache: Path | None) -> Bag
 
 
 def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[Rows, Rows, Weights]:
-    """Rows, counts and weights (K,), from the cache where they were picked by the same from the same."""
+    """Rows, counts and weights (K,), from the cache if it was made from the same features by the same selector."""
     path = cache / arm.name.replace(" ", "-") / f"{name}.npz" if cache else None
     made_from = f"{slide.sha256} {slide.seed} {arm.name} {__version__}"
     if path is not None and path.is_file():
@@ -175,7 +175,7 @@ def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[
                 if str(stored["made_from"]) == made_from:
                     return stored["rows"], stored["counts"], stored["weights"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: picked again
+            pass  # damaged: pick again
     assert arm.selector is not None
     rows = pick(slide.tissue_patches, min(arm.keep.of(len(slide.features)), len(slide.features)), arm.selector)
     selection = weigh(slide.features, rows)
@@ -186,7 +186,7 @@ def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[
 
 
 def kept_in_summary(path: Path, file: FeatureFile) -> Bag:
-    """The patches and weights that a summary slide holds. Raises SummaryError, and FeaturesError for other features."""
+    """The bag of a summary slide. Raises SummaryError, and FeaturesError if it has other features."""
     with open_summary(path) as summary:
         features, weights = summary.features.astype(np.float32), summary.weights
         stands_for, made_by = summary.tissue.representative, encoder_of(summary)
@@ -219,10 +219,9 @@ def read_bags(
     most: int = MOST,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[Bag]]:
-    """For each arm the bags of the `slides`, in their order. `files` and `summaries` are paths by slide.
+    """The bags of the `slides` in each arm, in order. `files` and `summaries` map slides to paths.
 
-    Raises FeaturesError when a file is damaged or not all have features of one length, SummaryError when a summary
-    is damaged.
+    Raises FeaturesError when a file is damaged or feature lengths differ, SummaryError when a summary is damaged.
     """
     found: dict[str, list[Bag]] = {arm.name: [] for arm in arms}
     dims = None
@@ -236,7 +235,7 @@ def read_bags(
 
 
 def find_summaries(folder: Path | None, slides: Sequence[str]) -> dict[str, Path]:
-    """The summary of each slide by name, as it is called or by its path in the folder. Raises UsageError."""
+    """Find the summary of each slide by its name or its path in the folder. Raises UsageError."""
     if folder is None:
         return {}
     by_name: dict[str, list[Path]] = {}
@@ -246,9 +245,9 @@ def find_summaries(folder: Path | None, slides: Sequence[str]) -> dict[str, Path
             by_name.setdefault(name, []).append(path)
     wrong = [name for name in slides if len(by_name.get(name, [])) != 1]
     if wrong:
-        found = "two of this name" if by_name.get(wrong[0]) else "none"
+        found = "several" if by_name.get(wrong[0]) else "none"
         raise UsageError(
             f"--summaries: expected one summary of each labelled slide, found {found} for {wrong[0]} "
-            f"({len(wrong)} such of {len(slides)}); make them with `wsisum compress`, or leave --summaries out"
+            f"({len(wrong)} of {len(slides)} slides); make them with `wsisum compress`, or omit --summaries"
         )
     return {name: by_name[name][0] for name in slides}

@@ -1,4 +1,4 @@
-"""Figures of the arms with their intervals, drawn."""
+"""Plots of the arms' figures with intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLES = {AUC: "AUC", BALANCED_ACCURACY: "balanced accuracy"}
 
 
 def draw_figures(arms: Sequence[Mapping[str, Any]], metric: str) -> bytes:
-    """A PNG of the report's `arms`: for each classifier the metric, and beside it the difference to all patches."""
+    """Plot the report's `arms` as a PNG: per classifier, the metric and its difference from all patches."""
     classifiers = list(arms[0]["figures"])
     figure = new_figure(9, (0.26 * len(arms) + 1.1) * len(classifiers))
     for number, classifier in enumerate(classifiers):
@@ -24,11 +24,11 @@ def draw_figures(arms: Sequence[Mapping[str, Any]], metric: str) -> bytes:
 
 
 def draw_panel(axes: Any, arms: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], named: bool) -> None:
-    """A point and its interval for each arm, from top to bottom; `all` as a line."""
+    """Draw a point with its interval for each arm, top to bottom; `all` as a line."""
     rows = [-number for number in range(len(arms))]
     values = [figure["value"] for figure in found]
     ends = [[f["value"] - f["low"] for f in found], [f["high"] - f["value"] for f in found]]
-    # A percentile of the draws may lie on the other side of the value by a rounding.
+    # Rounding may put a percentile on the other side of the value.
     axes.errorbar(values, rows, xerr=[[max(0.0, end) for end in side] for side in ends], fmt="o", markersize=4)
     axes.axvline(values[0], color="0.7", linewidth=1, zorder=0)
     axes.set_yticks(rows, [arm["arm"] for arm in arms] if named else [""] * len(arms))

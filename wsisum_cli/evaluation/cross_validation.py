@@ -1,4 +1,4 @@
-"""Bags of each arm -> probabilities of the classes, each slide judged by what was learned from other patients."""
+"""Cross-validate the classifiers in each arm: every slide is classified by models trained on other patients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSIFIERS = (MEAN, ABMIL)
 
 #: arm -> the slides in it, in the order of the cohort
 Bags = Mapping[str, Sequence[Bag]]
-#: folds done, folds in all
+#: folds done, all folds
 Progress = Callable[[int, int], None]
 
 
@@ -30,7 +30,7 @@ class Plan:
     """How slides are classified. The same seed gives the same probabilities on the same machine."""
 
     folds: int = 5
-    repeats: int = 3  # with folds dealt anew
+    repeats: int = 3  # each with new folds
     classifiers: tuple[str, ...] = CLASSIFIERS
     network: abmil.Settings = field(default_factory=abmil.Settings)
     device: str = "auto"
@@ -40,11 +40,11 @@ class Plan:
 def cross_validate(
     bags: Bags, cohort: Cohort, plan: Plan, progress: Progress = lambda done, total: None
 ) -> dict[tuple[str, str], Predictions]:
-    """What each classifier makes of the slides in each arm, by the names of both.
+    """Predictions of each classifier in each arm, keyed by (arm, classifier).
 
-    `bags` hold the arm `all`. All arms share folds, seeds and the strength of the penalty, which is chosen on all
-    patches of the training patients, so that they differ in their patches alone. Raises UsageError when a class has
-    too few patients, DeviceError when the device is not there.
+    `bags` must include the arm `all`. Arms share folds, seeds and the regularisation strength, which is chosen on all
+    patches of the training patients, so that arms differ only in their patches. Raises UsageError when a class has too
+    few patients, DeviceError when the device is missing.
     """
     device = find_device(plan.device, Processes())
     folds = np.stack([deal_folds(cohort, plan.folds, seed_of(plan.seed, r)) for r in range(plan.repeats)])
@@ -64,7 +64,7 @@ def cross_validate(
 
 
 def predict_from_means(bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], seed: int) -> dict[str, Scores]:
-    """Of the slides that are `out`, by the linear probe on their weighted means."""
+    """Predict the held-out slides, `out`, with the linear probe on weighted means."""
     means = {arm: np.stack([bag.mean for bag in slides]) for arm, slides in bags.items()}
     labels = cohort.labels[~out]
     strength = choose_strength(means[ALL.name][~out], rows_of_fold(cohort, ~out), seed)
@@ -74,7 +74,7 @@ def predict_from_means(bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], s
 def predict_from_bags(
     bags: Bags, cohort: Cohort, out: npt.NDArray[np.bool_], plan: Plan, seed: int, device: torch.device
 ) -> dict[str, Scores]:
-    """Of the slides that are `out`, by attention over their patches."""
+    """Predict the held-out slides, `out`, with attention over their patches."""
     found = {}
     for arm, slides in bags.items():
         rest = [slides[row] for row in np.flatnonzero(~out).tolist()]
@@ -84,12 +84,12 @@ def predict_from_bags(
 
 
 def rows_of_fold(cohort: Cohort, rows: npt.NDArray[np.bool_]) -> Cohort:
-    """Those slides alone, of the same classes."""
+    """The cohort restricted to some slides, with the same classes."""
     there = np.flatnonzero(rows)
     slides, patients = (tuple(names[row] for row in there) for names in (cohort.slides, cohort.patients))
     return Cohort(slides, patients, cohort.labels[rows], cohort.classes)
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed of several numbers."""
+    """Combine several numbers into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

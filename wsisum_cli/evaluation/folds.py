@@ -21,14 +21,14 @@ Draws = npt.NDArray[np.int64]
 
 AUC, BALANCED_ACCURACY = "auc", "balanced_accuracy"
 INTERVAL = (2.5, 97.5)  # percentiles
-DIGITS = 6  # that are told
+DIGITS = 6  # in reports
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier made of S slides in R repeats, each slide judged by what was learned from other folds.
+    """Predictions for S slides in R repeats; each slide is predicted by a model trained on the other folds.
 
-    `scores` (R, S, C) are probabilities of the classes, `fold` (R, S) is the fold that each slide was in.
+    `scores` (R, S, C) are class probabilities, `fold` (R, S) is the fold of each slide.
     """
 
     scores: Scores
@@ -49,10 +49,10 @@ class Estimate:
 
 
 def deal_folds(cohort: Cohort, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The fold (S,) of each slide, 0..count-1: no patient in two, and of each class about as many slides in each.
+    """Assign a fold (S,), 0..count-1, to each slide. Patients are not split, and classes are balanced over folds.
 
-    Every fold has slides of every class, and so has the rest. Raises UsageError when a class has fewer patients than
-    there are folds.
+    Every fold, and its complement, has slides of every class. Raises UsageError when a class has fewer patients than
+    folds.
     """
     if count < 2:
         raise UsageError(f"--folds: expected at least 2, found {count}")
@@ -62,11 +62,11 @@ def deal_folds(cohort: Cohort, count: int, seed: int) -> npt.NDArray[np.int64]:
     np.add.at(slides, (owner, cohort.labels), 1)
     share = slides / slides.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(patients))
-    order = order[np.argsort(-slides[order].sum(axis=1), kind="stable")]  # those of many slides are hardest to place
+    order = order[np.argsort(-slides[order].sum(axis=1), kind="stable")]  # many slides are hardest to place
     dealt = np.zeros((count, len(cohort.classes)))
     fold = np.zeros(len(patients), np.int64)
     for patient in order:
-        # The sum of squares grows least where what the patient brings is rarest; then where there is least of all.
+        # Choose the fold where the patient's classes are rarest; break ties by the smallest fold.
         cost = np.rint(((dealt + share[patient]) ** 2 - dealt**2).sum(axis=1) * 2**30)
         fold[patient] = np.lexsort((dealt.sum(axis=1), cost))[0]
         dealt[fold[patient]] += share[patient]
@@ -87,18 +87,18 @@ def _enough_patients(cohort: Cohort, count: int) -> None:
 
 def _every_class(cohort: Cohort, fold: npt.NDArray[np.int64], count: int) -> None:
     for number in range(count):
-        lacking = set(range(len(cohort.classes))) - set(cohort.labels[fold == number].tolist())
-        if lacking:
+        missing = set(range(len(cohort.classes))) - set(cohort.labels[fold == number].tolist())
+        if missing:
             raise UsageError(
                 f"--folds {count}: patients with slides of several classes leave a fold without "
-                f"{cohort.classes[min(lacking)]!r}; pass fewer"
+                f"{cohort.classes[min(missing)]!r}; pass fewer"
             )
 
 
 def draw_patients(cohort: Cohort, draws: int, seed: int) -> Draws:
-    """The cohort as it is, then `draws` times as many patients drawn with replacement among those of each class.
+    """The cohort itself, then `draws` bootstrap samples of its patients, drawn with replacement within each class.
 
-    A patient counts to the class of most of their slides.
+    A patient's class is that of most of their slides.
     """
     rng = np.random.default_rng(seed)
     patients, owner = np.unique(cohort.patients, return_inverse=True)
@@ -114,7 +114,7 @@ def draw_patients(cohort: Cohort, draws: int, seed: int) -> Draws:
 
 
 def measure_scores(judged: Predictions, cohort: Cohort, draws: Draws) -> dict[str, Scores]:
-    """AUC and balanced accuracy in each of the draws (B,), means over repeats; NaN where a draw lacks a class."""
+    """AUC and balanced accuracy in each draw (B,), averaged over repeats; NaN if a draw lacks a class."""
     repeats = [
         (
             macro_auc(once, cohort.labels, draws, fold),
@@ -128,7 +128,7 @@ def measure_scores(judged: Predictions, cohort: Cohort, draws: Draws) -> dict[st
 def macro_auc(
     scores: Scores, labels: npt.NDArray[np.integer], draws: Draws, fold: npt.NDArray[np.integer] | None = None
 ) -> Scores:
-    """`auc` (B,) of the second of two classes, else the mean of each class against the rest; scores are (S, C)."""
+    """`auc` (B,) of the second of two classes, or else the mean of one-vs-rest over classes; scores are (S, C)."""
     count = scores.shape[1]
     places = [1] if count == 2 else range(count)
     found = [auc(scores[:, place], labels == place, draws, fold) for place in places]
@@ -138,10 +138,10 @@ def macro_auc(
 def auc(
     scores: Scores, positive: npt.NDArray[np.bool_], draws: Draws, fold: npt.NDArray[np.integer] | None = None
 ) -> Scores:
-    """Chance (B,) that of two slides the positive one has the higher score (S,), ties counting half.
+    """Probability (B,) that the positive of two slides has the higher score (S,), ties counting half.
 
-    Slides are compared within a `fold` (S,), None for one of all: scores of two models do not compare, and what one
-    slide does to the model that judges another would put chance below a half. NaN where there is no such pair.
+    Slides are compared within a `fold` (S,), None for a single one: scores of two models are not comparable, and the
+    effect of one slide on the model that predicts another would put chance below a half. NaN if there is no pair.
     """
     fold = np.zeros(len(scores), np.int64) if fold is None else fold
     order = np.lexsort((scores, fold))
@@ -159,7 +159,7 @@ def auc(
 
 
 def balanced_accuracy(predicted: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], draws: Draws) -> Scores:
-    """Mean over classes of the share (B,) of its slides that are told right; NaN where a class is not drawn."""
+    """Mean recall over classes (B,); NaN if a class is not drawn."""
     recalls = []
     for place in np.unique(labels):
         of_class = draws[:, labels == place]
@@ -170,12 +170,12 @@ def balanced_accuracy(predicted: npt.NDArray[np.integer], labels: npt.NDArray[np
 
 
 def estimate(values: Scores) -> Estimate:
-    """Of the values in each draw (B,), of which the first is the cohort as it is."""
+    """Estimate with interval from the values in each draw (B,), the first of which is the cohort itself."""
     low, high = np.nanpercentile(values, INTERVAL)
     return Estimate(float(values[0]), float(low), float(high))
 
 
 def compare(measured: Mapping[str, Scores], reference: Mapping[str, Scores]) -> dict[str, Estimate]:
-    """Each figure of `measured`, and by how much it is above that of `reference` in the same draws."""
+    """Estimate each figure of `measured`, and its difference from `reference` in the same draws."""
     found = {name: estimate(values) for name, values in measured.items()}
     return found | {f"{name}_difference": estimate(values - reference[name]) for name, values in measured.items()}

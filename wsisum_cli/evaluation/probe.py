@@ -1,4 +1,4 @@
-"""Slides by one vector each -> probabilities of classes: the linear probe, a logistic regression."""
+"""The linear probe: logistic regression on one vector per slide."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from wsisum_cli.features.vectors import one_thread
 Vectors = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
-#: Inverse strengths of the penalty that are tried, strongest first. Features are standardised, so they fit any encoder.
+#: Candidate inverse penalty strengths, strongest first. Features are standardised, so they suit any encoder.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-#: What serves where a class has too few patients to try.
+#: Used if a class has too few patients to choose.
 USUAL = 1e-2
 FOLDS = 3
 STEPS = 2_000
 
 
 def choose_strength(vectors: Vectors, cohort: Cohort, seed: int) -> float:
-    """The C of least log loss on held-out patients of the `cohort`, of which `vectors` (S, D) are the slides."""
+    """Choose the C with the lowest log loss on held-out patients of the `cohort`, with slide `vectors` (S, D)."""
     try:
         fold = deal_folds(cohort, FOLDS, seed)
     except UsageError:
@@ -39,17 +39,17 @@ def choose_strength(vectors: Vectors, cohort: Cohort, seed: int) -> float:
 
 
 def probe(vectors: Vectors, labels: Labels, held_out: Vectors, strength: float) -> Vectors:
-    """Probabilities (H, C) of the `held_out` slides (H, D), learned from `vectors` (S, D) with `labels` 0..C-1.
+    """Class probabilities (H, C) of the `held_out` slides (H, D), trained on `vectors` (S, D) with `labels` 0..C-1.
 
-    Classes weigh the same, however many slides they have. Every class must be among the labels.
+    Classes have equal weight. Every class must be among the labels.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
-    spread = np.where(spread > 1e-9 * np.maximum(np.abs(mean), 1e-30), spread, 1.0)  # what never varies stays out
+    spread = np.where(spread > 1e-9 * np.maximum(np.abs(mean), 1e-30), spread, 1.0)  # constant features are not scaled
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=STEPS)
     with one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # hardly any penalty has no end on classes that part
+        warnings.simplefilter("ignore", ConvergenceWarning)  # separable classes do not converge with a weak penalty
         model.fit((vectors - mean) / spread, labels)
         return np.asarray(model.predict_proba((held_out - mean) / spread), np.float64)

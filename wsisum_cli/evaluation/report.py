@@ -1,4 +1,4 @@
-"""What an evaluation found, as report.json, report.md, predictions.csv and plots."""
+"""Write an evaluation as report.json, report.md, predictions.csv and plots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wsisum_cli.training.curves import write
 JSON_NAME, MARKDOWN_NAME, CSV_NAME = "report.json", "report.md", "predictions.csv"
 DRAWS = 1_000
 
-#: By the names of arm and classifier.
+#: (arm, classifier) -> predictions.
 Found = Mapping[tuple[str, str], Predictions]
 HEADS = {MEAN: "Logistic regression on the weighted mean", ABMIL: "Attention over patches (ABMIL)"}
 
@@ -46,7 +46,7 @@ def as_report(
     about: Mapping[str, Any],
     draws: int = DRAWS,
 ) -> dict[str, Any]:
-    """All that was found, JSON-able; `about` says what of. The same input gives the same report."""
+    """The report, JSON-able; `about` describes the input. The same input gives the same report."""
     times = draw_patients(cohort, draws, plan.seed)
     measured = {key: measure_scores(judged, cohort, times) for key, judged in found.items()}
     table = []
@@ -75,7 +75,7 @@ def as_json(figures: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
 
 
 def describe(cohort: Cohort) -> dict[str, Any]:
-    """Who was classified."""
+    """Describe the cohort: classes, slides, patients."""
     classes = [
         {
             "class": name,
@@ -89,7 +89,7 @@ def describe(cohort: Cohort) -> dict[str, Any]:
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """A table for each classifier, and how to read it."""
+    """The report as Markdown: a table per classifier, and how to read it."""
     classes = ", ".join(f"{c['class']} ({c['slides']} of {c['patients']})" for c in report["classes"])
     options = report["options"]
     lines = [
@@ -106,7 +106,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 
 
 def table_of(arms: Sequence[Mapping[str, Any]], classifier: str) -> list[str]:
-    """One row for each arm."""
+    """Table lines, one row per arm."""
     metrics = (AUC, BALANCED_ACCURACY)
     heads = [TITLES[metric] for metric in metrics] + [f"{TITLES[metric]}, difference" for metric in metrics]
     lines = ["| arm | " + " | ".join(heads) + " | patches | share |", "|---|" + "---:|" * (len(heads) + 2)]
@@ -124,7 +124,7 @@ def cell(figure: Mapping[str, float], sign: str) -> str:
 
 
 def as_csv(cohort: Cohort, found: Found) -> str:
-    """A row for each slide, arm, classifier and repeat: the probabilities that figures are made of."""
+    """The class probabilities as CSV, a row per slide, arm, classifier and repeat."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["slide", "patient", "label", "arm", "classifier", "repeat", "fold", *cohort.classes])
@@ -137,7 +137,7 @@ def as_csv(cohort: Cohort, found: Found) -> str:
 
 
 def write_evaluation(folder: Path, report: Mapping[str, Any], cohort: Cohort, found: Found) -> None:
-    """Each file whole or not at all; the report last."""
+    """Write each file atomically, the report last."""
     folder.mkdir(parents=True, exist_ok=True)
     for metric in (AUC, BALANCED_ACCURACY):
         write(folder / f"{metric}.png", draw_figures(report["arms"], metric))

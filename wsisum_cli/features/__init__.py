@@ -1,1 +1,1 @@
-"""One vector for each patch and one for each slide: patches go in, features and embeddings come out."""
+"""Features of patches and embeddings of slides: patches go in, one vector per patch and per slide comes out."""

@@ -1,4 +1,4 @@
-"""What models that see a whole slide make of it: embeddings, and how much of the rest the kept patches tell."""
+"""Slide embeddings, and how well whole-slide models reconstruct the slide from the kept patches."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from wsisum_cli.models.summarizer import Summarizer
 
 Rows = npt.NDArray[np.integer]
 
-#: Choices whose reconstructions are held at once.
+#: Number of choices reconstructed at once, to bound memory.
 CHOICES = 16
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Patches as these models see them."""
+    """Patches as input of whole-slide models."""
 
     features: Features  # (N, D)
     coords: Coords  # (N, 2) level-0 px
@@ -33,14 +33,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """How much of the candidates a summarizer makes again from the kept patches; cosines, so -1..1.
+    """How well a summarizer reconstructs the candidates from the kept patches; cosines, -1..1.
 
-    `reconstruction`: mean, over the candidates that were not kept, between the features it makes and the true ones;
-    None where all were kept. `embedding_cosine`: between its embedding of the kept patches alone and `embedding`,
-    (E,) float32, that of all candidates.
+    `reconstruction`: mean cosine, over candidates that are not kept, between reconstructed and true features; None if
+    all are kept. `embedding_cosine`: between the embedding of the kept patches alone and `embedding`, (E,) float32,
+    that of all candidates.
     """
 
-    candidates: Rows  # (M,) of the tissue
+    candidates: Rows  # (M,) rows of the tissue
     embedding: npt.NDArray[np.float32]
     embedding_cosine: float
     reconstruction: float | None
@@ -51,7 +51,7 @@ class Reconstructed:
 
 @dataclass(frozen=True)
 class SlideEmbeddings:
-    """What these models made of a slide; None where none was used."""
+    """Outputs of the whole-slide models for a slide; None where no model was used."""
 
     models: SlideModels = NO_MODELS
     reconstructed: Reconstructed | None = None
@@ -59,7 +59,7 @@ class SlideEmbeddings:
     slide_cosine: float | None = None  # between the slide encoder's embedding of the kept patches alone and `slide`
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """By their names below `reference`."""
+        """Arrays by name within the group `reference`."""
         arrays: dict[str, npt.NDArray[Any]] = {}
         if self.reconstructed is not None:
             arrays |= {"candidates": self.reconstructed.candidates, "embedding": self.reconstructed.embedding}
@@ -72,7 +72,7 @@ class SlideEmbeddings:
         return arrays
 
     def figures(self) -> dict[str, float | None]:
-        """By their names below `quality`."""
+        """Figures by name within the attribute `quality`."""
         figures: dict[str, float | None] = {"reconstruction": None, "embedding_cosine": None}
         return (
             figures
@@ -82,7 +82,7 @@ class SlideEmbeddings:
 
 
 def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Rows) -> SlideEmbeddings:
-    """`candidates` (M,) and `kept` (K,) are rows of the tissue; a kept one need not be a candidate.
+    """Embed the tissue. `candidates` (M,) and `kept` (K,) are rows of it; a kept patch need not be a candidate.
 
     Raises ModelError.
     """
@@ -97,7 +97,7 @@ def embed_tissue(models: SlideModels, tissue: Tokens, candidates: Rows, kept: Ro
 
 
 def reconstruct_slide(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> Reconstructed:
-    """Let the summarizer see all candidates, the kept patches alone, and those among the candidates."""
+    """Run the summarizer on all candidates, on the kept patches alone, and on both with the rest masked."""
     embedding = embed(summarizer, tissue.at(candidates))
     return Reconstructed(
         candidates,
@@ -108,27 +108,27 @@ def reconstruct_slide(summarizer: Summarizer, tissue: Tokens, candidates: Rows, 
 
 
 def reconstruction(summarizer: Summarizer, tissue: Tokens, candidates: Rows, kept: Rows) -> float | None:
-    """Mean cosine of what it makes of the candidates that were not kept; None where there are none."""
+    """Mean cosine of the reconstruction of candidates that are not kept; None if there are none."""
     masked = np.setdiff1d(candidates, kept)
     if not len(masked):
         return None
-    seen = np.union1d(candidates, kept)
-    visible = np.searchsorted(seen, kept)
-    tokens = tissue.at(seen)
-    made = summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible[None]).reconstruction[0]
+    rows = np.union1d(candidates, kept)
+    visible = np.searchsorted(rows, kept)
+    tokens = tissue.at(rows)
+    output = summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible[None]).reconstruction[0]
     true = unit_rows(tissue.features[masked])
-    return float((unit_rows(made[np.searchsorted(seen, masked)]) * true).sum(axis=1).mean())
+    return float((unit_rows(output[np.searchsorted(rows, masked)]) * true).sum(axis=1).mean())
 
 
 def embed(summarizer: Summarizer, patches: Tokens) -> npt.NDArray[np.float32]:
-    """The summarizer's embedding (E,) of patches that it all sees."""
-    everything = np.arange(len(patches.features))[None]
-    made = summarizer(patches.features, patches.coords, patches.patch_size_level0, everything)
-    return np.asarray(made.embedding[0], np.float32)
+    """The summarizer's embedding (E,) of patches, none of them masked."""
+    visible = np.arange(len(patches.features))[None]
+    output = summarizer(patches.features, patches.coords, patches.patch_size_level0, visible)
+    return np.asarray(output.embedding[0], np.float32)
 
 
 class EmbeddingScore:
-    """How near the summarizer's embedding of some patches alone comes to that of all candidates."""
+    """Scores patches by how close the summarizer's embedding of them alone is to that of all candidates."""
 
     def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows) -> None:
         self._summarizer, self._tissue = summarizer, tissue
@@ -136,16 +136,16 @@ class EmbeddingScore:
 
     def __call__(self, choices: Rows) -> npt.NDArray[np.float64]:
         """Cosines (B,) of choices (B, K) of rows of the tissue. Raises ModelError."""
-        seen, visible = np.unique(choices, return_inverse=True)
-        tokens = self._tissue.at(seen)
+        rows, visible = np.unique(choices, return_inverse=True)
+        tokens = self._tissue.at(rows)
         visible = visible.reshape(choices.shape)
-        made = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible).embedding
-        return np.asarray(unit_rows(made) @ unit_rows(self._whole[None])[0], np.float64)
+        embeddings = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible).embedding
+        return np.asarray(unit_rows(embeddings) @ unit_rows(self._whole[None])[0], np.float64)
 
 
 class ReconstructionScore:
-    """Both levels of WSISum in one figure: how well the candidates are made again from some patches, and how near the
-    embedding of these alone comes to that of all candidates, which counts a quarter.
+    """Both levels of WSISum in one score: how well the candidates are reconstructed from some patches, plus a quarter
+    of the cosine between the embedding of these patches alone and that of all candidates.
     """
 
     def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows) -> None:
@@ -155,20 +155,20 @@ class ReconstructionScore:
 
     def __call__(self, choices: Rows) -> npt.NDArray[np.float64]:
         """Scores (B,) of choices (B, K) of rows of the tissue. Raises ModelError."""
-        seen = np.union1d(self._candidates, choices)
-        tokens, visible = self._tissue.at(seen), np.searchsorted(seen, choices)
+        rows = np.union1d(self._candidates, choices)
+        tokens, visible = self._tissue.at(rows), np.searchsorted(rows, choices)
         parts = [visible[start : start + CHOICES] for start in range(0, len(visible), CHOICES)]
-        return np.concatenate([self._of(tokens, seen, part) for part in parts])
+        return np.concatenate([self._of(tokens, rows, part) for part in parts])
 
-    def _of(self, tokens: Tokens, seen: Rows, visible: Rows) -> npt.NDArray[np.float64]:
-        made = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible)
-        masked = np.ones((len(visible), len(seen)), bool)
+    def _of(self, tokens: Tokens, rows: Rows, visible: Rows) -> npt.NDArray[np.float64]:
+        output = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible)
+        masked = np.ones((len(visible), len(rows)), bool)
         np.put_along_axis(masked, visible, False, axis=1)
-        at = np.searchsorted(seen, self._candidates)
+        at = np.searchsorted(rows, self._candidates)
         masked = masked[:, at]
-        told = np.stack([(unit_rows(one[at]) * self._true).sum(axis=1) for one in made.reconstruction])
-        again = (told * masked).sum(axis=1) / np.maximum(masked.sum(axis=1), 1)
-        return np.asarray(again + unit_rows(made.embedding) @ self._whole / 4, np.float64)
+        cosines = np.stack([(unit_rows(one[at]) * self._true).sum(axis=1) for one in output.reconstruction])
+        reconstruction = (cosines * masked).sum(axis=1) / np.maximum(masked.sum(axis=1), 1)
+        return np.asarray(reconstruction + unit_rows(output.embedding) @ self._whole / 4, np.float64)
 
 
 def encode_slide(slide_encoder: SlideEncoder, patches: Tokens) -> SlideEmbedding:
@@ -176,5 +176,5 @@ def encode_slide(slide_encoder: SlideEncoder, patches: Tokens) -> SlideEmbedding
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Of two vectors; 0 where one of them is zero."""
+    """Cosine of two vectors; 0 if either is zero."""
     return float((unit_rows(a[None]) * unit_rows(b[None])).sum())

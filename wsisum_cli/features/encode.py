@@ -19,24 +19,24 @@ from wsisum_cli.slides.pyramid import Pyramid
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.slides.source import sha256_of
 
-Progress = Callable[[int, int], None]  # patches done, patches in all
-Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; from several threads at once
+Progress = Callable[[int, int], None]  # patches done, all patches
+Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; called from several threads
 
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """Features that somebody computed before."""
+    """Existing features, read from a file."""
 
     features: np.ndarray  # (N, D) float32
     coords: np.ndarray  # (N, 2) int32 level-0 px
     patch_size_level0: int
-    encoder: str  # as the file calls it, "unknown" where it does not
+    encoder: str  # name in the file; "unknown" if it has none
     sha256: str  # of the file
-    left_out: int  # rows that reach beyond the slide, or are augmentations
-    encoder_sha256: str | None  # of the ONNX file that made them, None where another program did
+    left_out: int  # rows dropped because they reach beyond the slide or are augmentations
+    encoder_sha256: str | None  # of the encoder's ONNX file; None if another program made the features
 
     def tissue_share(self, mask: np.ndarray, downsample: float) -> float:
-        """How much of the tissue of a mask (H, W), one px for `downsample` level-0 px a side, lies in these patches."""
+        """Fraction of a tissue mask (H, W) that these patches cover; a mask px is `downsample` level-0 px wide."""
         covered = np.zeros_like(mask)
         for left, upper in np.rint(self.coords / downsample).astype(int).tolist():
             side = max(1, round(self.patch_size_level0 / downsample))
@@ -55,10 +55,10 @@ def encode_patches(
     progress: Progress = lambda done, total: None,
     look: Look | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the patches at `coords`: (M, D) float32, and the (M,) ascending rows they belong to.
+    """Encode the patches at `coords`: features (M, D) float32, and the ascending rows (M,) they belong to.
 
-    Rows whose patch touches a broken tile are missing. Batches are encoded while the next are decoded; `look` sees
-    the pixels of each. Raises BrokenSlideError when nothing or too little is left.
+    Rows whose patch touches a broken tile are missing. Batches are encoded while the next are decoded; `look` gets the
+    pixels of each batch. Raises BrokenSlideError when no or too few patches are readable.
     """
     features = np.empty((len(coords), encoder.card.dims), np.float32)
     found = np.zeros(len(coords), bool)
@@ -76,13 +76,13 @@ def encode_patches(
             progress(int(found.sum()), len(coords))
     damage.check(pyramid.path.name)
     if not found.any():
-        raise BrokenSlideError(f"{pyramid.path.name}: not one patch of tissue can be read; fetch the file again")
+        raise BrokenSlideError(f"{pyramid.path.name}: no tissue patch can be read; fetch the file again")
     rows = np.flatnonzero(found)
     return features[rows], rows
 
 
 def in_batches(blocks: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Regroup (rows, pixels) blocks of any length into batches of `size`, the last one shorter."""
+    """Regroup (rows, pixels) blocks of any length into batches of `size`; the last may be shorter."""
     rows: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
     waiting = 0
@@ -101,9 +101,9 @@ def in_batches(blocks: Iterator[tuple[np.ndarray, np.ndarray]], size: int) -> It
 
 
 def find_features(folder: Path, slide: Path) -> Path:
-    """The h5 named like the slide, anywhere below `folder`; in another case only where none has its own.
+    """Find the h5 named like the slide anywhere below `folder`; the case may differ if no name matches exactly.
 
-    A file in place of the folder is the one. Raises FeaturesError when none or several are.
+    If `folder` is a file, it is returned. Raises FeaturesError when there is none, or several.
     """
     if folder.is_file():
         return folder
@@ -115,13 +115,13 @@ def find_features(folder: Path, slide: Path) -> Path:
         return found[0]
     expected = " or ".join(sorted(names))
     if not found:
-        raise FeaturesError(f"{slide.name}: no {expected} in the folder of features", "no features")
+        raise FeaturesError(f"{slide.name}: no {expected} in the features folder", "no features")
     listed = ", ".join(path.relative_to(folder).as_posix() for path in found[:4])
-    raise FeaturesError(f"{slide.name}: expected one {expected}, found {listed}; give the folder that holds one")
+    raise FeaturesError(f"{slide.name}: expected one {expected}, found {listed}; give a folder with only one")
 
 
 def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None) -> GivenFeatures:
-    """`patch_size_level0` serves where the file does not state its own.
+    """Read the features of a slide. `patch_size_level0` is used if the file does not state its own.
 
     Raises FeaturesError when the file is damaged or its patches do not lie on the slide.
     """
@@ -133,7 +133,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
     coords = file.coords_level0(slide.mpp)
     kept = lie_inside(file, coords, size, slide) & file.original
     if not kept.any():
-        raise file.error("no patch lies wholly inside the slide; is it another slide's file?")
+        raise file.error("no patch lies inside the slide; is it another slide's file?")
     return GivenFeatures(
         file.features[kept],
         coords[kept].astype(np.int32),
@@ -146,25 +146,25 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
 
 
 def check_extent(file: StoredFeatures, slide: Slide) -> None:
-    """Raise FeaturesError when the file says that its slide has another size, as TRIDENT does."""
+    """Raise FeaturesError when the file states another slide size, as TRIDENT's files can."""
     names = ("level0_width", "level0_height")
     if all(name in file.attributes for name in names):
         stated, found = [file.number(name) for name in names], slide.size
         if stated != list(found):
             raise file.error(
-                f"made from a slide of {stated[0]:g} x {stated[1]:g} px, {slide.name} has {found[0]} x {found[1]}; "
+                f"made from a slide of {stated[0]:g} x {stated[1]:g} px, but {slide.name} has {found[0]} x {found[1]}; "
                 "is it another slide's file?"
             )
 
 
 def lie_inside(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide) -> np.ndarray:
-    """(N,) bool: which patches lie wholly inside. Raises FeaturesError when one begins outside the slide."""
+    """Which patches lie fully inside the slide, (N,) bool. Raises FeaturesError when one starts outside it."""
     extent = np.array(slide.size)
     outside = (coords < 0) | (coords >= extent)
     if outside.any():
         x, y = coords[outside.any(axis=1)][0]
         raise file.error(
             f"a patch at ({x:g}, {y:g}) lies outside the slide of {extent[0]} x {extent[1]} px; "
-            "is it another slide's file, or of another level?"
+            "is it another slide's file, or from another level?"
         )
     return np.asarray((coords + size <= extent).all(axis=1))

@@ -1,4 +1,4 @@
-"""h5 files of patch features and slide embeddings, as TRIDENT, CLAM, STAMP and this package write them."""
+"""h5 files with patch features or slide embeddings, as written by TRIDENT, CLAM, STAMP and this package."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ import numpy as np
 
 from wsisum_cli.errors import FeaturesError
 
-#: STAMP 1 resized each slide so that 224 px are 256 µm. Its coords count those px, and its files do not say so.
+#: STAMP 1 resizes each slide so that 224 px are 256 µm. Its coords are in these px, which its files do not state.
 STAMP1 = "STAMP-extract"
 STAMP1_TILE_UM, STAMP1_TILE_PX = 256.0, 224
 
-#: Attributes are free text, which may hold anything; a summary takes no more than a name over.
+#: Attributes are free text and may hold anything; a summary copies only a plain name.
 ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
-#: Attributes of files of our own: how the file was made, and the checksum of all that it says.
+#: Attributes of our own files: provenance, and the checksum of the whole content.
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Features of one slide's patches, without the slide: what training reads."""
+    """Features of one slide's patches, read without the slide, for training."""
 
     name: str  # of the file
     features: np.ndarray  # (N, D) float32
-    coords: np.ndarray  # (N, 2) float64 top left x, y: level-0 px; µm where the file counts those, as STAMP does
-    patch_size_level0: float | None  # side of a patch in the unit of `coords`, None where nothing says so
-    encoder: str  # as the file calls it, "unknown" where it does not
-    encoder_sha256: str | None  # of the ONNX file, None where another program made the features
+    coords: np.ndarray  # (N, 2) float64 top left x, y in level-0 px, or in the file's own unit (STAMP: µm)
+    patch_size_level0: float | None  # patch side in the unit of `coords`; None if not stated
+    encoder: str  # name in the file; "unknown" if it has none
+    encoder_sha256: str | None  # of the ONNX file; None if another program made the features
 
 
 def read_feature_file(path: Path, dims: int | None = None) -> FeatureFile:
-    """Features and places of one slide's patches. Augmented rows, which STAMP 1 may hold, are left out.
+    """Read features and coordinates of one slide's patches, without augmented rows, which STAMP 1 may write.
 
-    Raises FeaturesError when the file is damaged, empty, holds NaN or infinity, or other than `dims` numbers a patch.
+    Raises FeaturesError when the file is damaged, empty, not finite, or has not `dims` numbers per patch.
     """
     stored = load_h5(path)
     found = stored.features.shape[1]
     if dims is not None and found != dims:
         raise stored.error(f"expected features of {dims} numbers, found {found}; were they made by another encoder?")
     if not stored.original.any():
-        raise stored.error("every row is an augmentation of another; make it again")
+        raise stored.error("every row is an augmentation; create the file again")
     unit = stored.um_per_unit
     side = stored.stated_side(mpp=1.0 if unit is None else unit)
     if side is not None and not 0 < side < 2**31:
-        raise stored.error(f"a patch size of {side:g} is none; make it again")
+        raise stored.error(f"the patch size {side:g} is invalid; create the file again")
     rows = stored.original
     return FeatureFile(
         stored.name,
@@ -66,10 +66,10 @@ def read_feature_file(path: Path, dims: int | None = None) -> FeatureFile:
 
 
 def read_embedding_file(path: Path, dims: int | None = None) -> np.ndarray:
-    """The embedding of one slide, (E,) float32, from a file that holds it as (E,), (1, E) or (1, 1, E).
+    """Read the embedding of one slide, (E,) float32, stored as (E,), (1, E) or (1, 1, E).
 
-    `coords`, which some programs write beside it, do not matter. Raises FeaturesError when the file is damaged, holds
-    several rows, NaN or infinity, or other than `dims` numbers.
+    `coords`, which some programs also write, are ignored. Raises FeaturesError when the file is damaged, has several
+    rows, is not finite, or has not `dims` numbers.
     """
     with open_h5(path) as file:
         values = read_dataset(file, path, "features", "feats", "embedding", "embeddings")
@@ -82,18 +82,18 @@ def read_embedding_file(path: Path, dims: int | None = None) -> np.ndarray:
     if dims is not None and len(embedding) != dims:
         raise FeaturesError(f"{path.name}: expected an embedding of {dims} numbers, found {len(embedding)}")
     if not np.isfinite(embedding).all():
-        raise FeaturesError(f"{path.name}: some numbers of the embedding are not finite; make it again")
+        raise FeaturesError(f"{path.name}: some numbers of the embedding are not finite; create the file again")
     return embedding
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """An h5 of features as its maker wrote it."""
+    """The content of a feature file, unconverted."""
 
     name: str
     features: np.ndarray  # (N, D) float32
     coords: np.ndarray  # (N, 2) float64, in px or µm
-    original: np.ndarray  # (N,) bool, False where a row is an augmentation of another
+    original: np.ndarray  # (N,) bool, False for augmented rows
     attributes: dict[str, Any]
 
     def error(self, message: str) -> FeaturesError:
@@ -101,39 +101,39 @@ class StoredFeatures:
 
     @property
     def encoder(self) -> str:
-        """What the file calls the encoder, without the folder it lay in; "unknown" where that is no plain name."""
-        said = re.split(r"[\\/]", self.text("encoder") or self.text("extractor"))[-1]
-        return said if ENCODER_NAME.fullmatch(said) else "unknown"
+        """The encoder's name in the file, without its folder; "unknown" if that is not a plain name."""
+        name = re.split(r"[\\/]", self.text("encoder") or self.text("extractor"))[-1]
+        return name if ENCODER_NAME.fullmatch(name) else "unknown"
 
     @property
     def encoder_sha256(self) -> str | None:
-        """Of the ONNX file that made the features, None where another program did."""
+        """sha256 of the encoder's ONNX file; None if another program made the features."""
         stated = self.text("encoder_sha256")
         return stated if SHA256.fullmatch(stated) else None
 
     @property
     def um_per_unit(self) -> float | None:
-        """What coords count, in µm; None where that is level-0 px."""
+        """Unit of the coords in µm; None if it is level-0 px."""
         if self.text("extractor").startswith(STAMP1):
             return STAMP1_TILE_UM / STAMP1_TILE_PX
         return 1.0 if "tile_size_um" in self.attributes or self.text("unit") == "um" else None
 
     def coords_level0(self, mpp: float) -> np.ndarray:
-        """(N, 2) float64 whole numbers of level-0 px."""
+        """Coordinates (N, 2) in level-0 px, float64, rounded to whole numbers."""
         unit = self.um_per_unit
         return np.rint(self.coords if unit is None else self.coords * (unit / mpp))
 
     def patch_size_level0(self, mpp: float) -> int | None:
-        """Side of a patch in level-0 px, None where nothing says so. Raises FeaturesError when it is no size."""
+        """Patch side in level-0 px; None if not stated. Raises FeaturesError when it is invalid."""
         side = self.stated_side(mpp)
         if side is None:
             return None
         if not 1 <= side < 2**31:
-            raise self.error(f"a patch size of {side:g} level-0 px is none; make it again")
+            raise self.error(f"the patch size of {side:g} level-0 px is invalid; create the file again")
         return round(side)
 
     def stated_side(self, mpp: float) -> float | None:
-        """As TRIDENT, STAMP or CLAM write it."""
+        """Patch side in level-0 px, as TRIDENT, STAMP or CLAM state it; None if not stated."""
         if "patch_size_level0" in self.attributes:
             return self.number("patch_size_level0")
         if self.um_per_unit is not None:
@@ -144,14 +144,14 @@ class StoredFeatures:
         return self.number("patch_size") if at_level0 and "patch_size" in self.attributes else None
 
     def tile_um(self) -> float:
-        """Side of a patch in µm: STAMP has called it by two names, and once did not write it."""
+        """Patch side in µm: STAMP has used two names for it, and STAMP 1 may not write it."""
         name = "tile_size_um" if "tile_size_um" in self.attributes else "tile_size"
         if name not in self.attributes and self.text("extractor").startswith(STAMP1):
             return STAMP1_TILE_UM
         return self.number(name)
 
     def number(self, name: str) -> float:
-        """A finite number among the attributes; of several the first. Raises FeaturesError."""
+        """A finite number from the attributes; the first if there are several. Raises FeaturesError."""
         found: Any = self.attributes.get(name)
         try:
             value = float(np.ravel(found)[0])
@@ -167,7 +167,7 @@ class StoredFeatures:
 
 
 def load_h5(path: Path) -> StoredFeatures:
-    """Raises FeaturesError when the file is damaged, or holds no features of patches."""
+    """Read a feature file. Raises FeaturesError when it is damaged or holds no patch features."""
     with open_h5(path) as file:
         values = read_dataset(file, path, "features", "feats")
         places = read_dataset(file, path, "coords")
@@ -177,15 +177,15 @@ def load_h5(path: Path) -> StoredFeatures:
         attributes = {**places.attrs, **values.attrs, **file.attrs}
     counts = {len(features), len(coords), len(augmented)}
     if len(counts) > 1:
-        raise FeaturesError(f"{path.name}: {len(features)} features but {len(coords)} coords; make it again")
+        raise FeaturesError(f"{path.name}: {len(features)} features but {len(coords)} coords; create the file again")
     if not (np.isfinite(features).all() and np.isfinite(coords).all()):
-        raise FeaturesError(f"{path.name}: some features or coords are not finite; make it again")
+        raise FeaturesError(f"{path.name}: some features or coords are not finite; create the file again")
     return StoredFeatures(path.name, features, coords, ~augmented.astype(bool), attributes)
 
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[Any]:
-    """The h5 file, to read; whatever h5py raises over damage comes out as FeaturesError."""
+    """Open an h5 file for reading. Any error of h5py on damaged files is raised as FeaturesError."""
     import h5py
 
     try:
@@ -193,50 +193,51 @@ def open_h5(path: Path) -> Iterator[Any]:
             yield file
     except FeaturesError:
         raise
-    # What h5py raises over damage depends on what is damaged.
+    # h5py's exception depends on what is damaged.
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         why = str(error).replace(str(path), path.name)  # paths stay out of reports
         raise FeaturesError(f"{path.name}: not a readable h5 file ({why})") from error
 
 
 def read_dataset(file: Any, path: Path, *names: str) -> Any:
-    """The first of these that is an array of numbers."""
+    """The first of these datasets that holds numbers. Raises FeaturesError."""
     for name in names:
         kind = getattr(file.get(name), "dtype", np.dtype(object)).kind
         if kind in "iuf":
             return file[name]
-    raise FeaturesError(f"{path.name}: expected numbers as {' or '.join(names)}, found {', '.join(file) or 'nothing'}")
+    raise FeaturesError(
+        f"{path.name}: expected a numeric array {' or '.join(names)}, found {', '.join(file) or 'nothing'}"
+    )
 
 
 def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) -> np.ndarray:
-    """A dataset (N, `columns`), any number where that is None; some programs write (1, N, D)."""
+    """Read a dataset of shape (N, `columns`), or (N, any) if None; also (1, N, D), which some programs write."""
     shape = values.shape[1:] if len(values.shape) == 3 and values.shape[0] == 1 else values.shape
     if len(shape) != 2 or 0 in shape or (columns is not None and shape[1] != columns):
         wanted = f"{values.name[1:]} of shape (N, {columns or 'D'})"
-        remedy = "no patches; encode the slide again, or take the file out" if 0 in shape else "make it again"
+        remedy = "no patches; encode the slide again, or remove the file" if 0 in shape else "create the file again"
         raise FeaturesError(f"{path.name}: expected {wanted}, found {values.shape}; {remedy}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # overflow of float32 becomes infinite, and is refused
         return np.asarray(values[()], dtype).reshape(shape)
 
 
-# ------------------------------------------------------------------------------------------------ files of our own
+# --------------------------------------------------------------------------------------------------- our own files
 
 
 @dataclass(frozen=True)
 class FeatureFileContents:
-    """All that goes into a file of features."""
+    """The content of a feature file."""
 
-    #: by name in the order they are written, each with its attributes
+    #: by name, in the order of writing, each with its attributes
     datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]
     attributes: Mapping[str, Any]  # of the file
-    provenance: Mapping[str, Any]  # what is needed to make it again, JSON-able
+    provenance: Mapping[str, Any]  # everything needed to reproduce it, JSON-able
 
 
 def write_feature_file(path: Path, contents: FeatureFileContents) -> None:
-    """Write `draft` to `path`, and see it safely on the disk. The same draft gives the same bytes.
+    """Write `contents` to `path` and sync it to disk. The same contents give the same bytes.
 
-    Arrays are contiguous and not compressed: readers of this field take all of a slide at once, and gzip takes but a
-    tenth off float features.
+    Arrays are contiguous and uncompressed: readers load whole slides, and gzip saves only a tenth on float features.
     """
     import h5py
 
@@ -251,7 +252,7 @@ def write_feature_file(path: Path, contents: FeatureFileContents) -> None:
 
 
 def checksum(datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], attributes: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a file of features says, which HDF5 keeps without one."""
+    """SHA-256 of the content of a feature file; HDF5 itself has no checksum."""
     digest = hashlib.sha256(as_json(attributes))
     for name in sorted(datasets):
         values, about = datasets[name]
@@ -261,12 +262,12 @@ def checksum(datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], attri
 
 
 def as_json(value: Any) -> bytes:
-    """One text for what h5py hands back as numpy's numbers and for what was handed to it."""
+    """Serialize values so that Python numbers and the numpy numbers that h5py returns give the same text."""
     return json.dumps(value, sort_keys=True, default=lambda number: np.asarray(number).tolist()).encode()
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """How a file was made; None where another program made it. Raises FeaturesError when it is damaged."""
+    """Provenance of a file; None if another program wrote it. Raises FeaturesError when it is damaged."""
     with open_h5(path) as file:
         if PROVENANCE not in file.attrs:
             return None
@@ -277,7 +278,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of our own is as it was written; reads every byte. Raises FeaturesError when it cannot be read."""
+    """Whether one of our own files is unchanged; reads every byte. Raises FeaturesError when it is unreadable."""
     with open_h5(path) as file:
         datasets = {name: (file[name][()], dict(file[name].attrs)) for name in file}
         attributes = dict(file.attrs)

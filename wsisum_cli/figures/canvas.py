@@ -1,4 +1,4 @@
-"""What figures are drawn on: text, frames, images, lines. pillow lives here."""
+"""The canvas for figures: text, frames, images, lines. The only room that imports pillow."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from wsisum_cli.summary.reader import Summary
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-HALO = 3  # px; of the dark rim around numbers
-SMOOTH, DPI = 4, 300  # supersampling of slanted lines; said in the file
+HALO = 3  # px, dark rim around numbers
+SMOOTH, DPI = 4, 300  # supersampling of slanted lines; resolution stated in the file
 
 Box = Sequence[int]  # left, upper, right, lower px
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a line of text is set; it shrinks to fit its place before it is cut."""
+    """Style of a line of text, which shrinks to `smallest` before it is cut."""
 
     size: int
     smallest: int
@@ -39,7 +39,7 @@ TITLE, DETAILS, HEADLINE, SMALL = Style(46, 28), Style(24, 15, GREY), Style(23, 
 
 
 class Canvas:
-    """A page, or a part of one, that is white at first."""
+    """A page or part of one, initially white."""
 
     def __init__(self, width: int, height: int) -> None:
         from PIL import Image, ImageDraw
@@ -54,42 +54,42 @@ class Canvas:
         return np.array(self._image)
 
     def text(self, at: tuple[float, float], text: str, size: int, colour: Colour = INK, anchor: str = "ls") -> None:
-        """One line; `anchor` says, as Pillow has it, what of it lies at `at`: by default where its baseline begins."""
+        """Draw one line; `anchor`, as in Pillow, is the point placed at `at`, by default the start of the baseline."""
         self._draw.text(at, text, colour, font(size), anchor=anchor)
 
     def write(self, at: tuple[float, float], text: str, style: Style, width: float) -> None:
-        """One line with its baseline beginning at `at`, at most `width` px wide."""
-        text, chosen = fitted(text, style, width)
-        self._draw.text(at, text, style.colour, chosen, anchor="ls")
+        """Draw one line with its baseline starting at `at`, at most `width` px wide."""
+        text, face = fitted(text, style, width)
+        self._draw.text(at, text, style.colour, face, anchor="ls")
 
     def upright(self, at: tuple[int, int], text: str, style: Style, room: int) -> None:
-        """One line from below upwards, its left edge and its middle at `at`, at most `room` px high."""
+        """Draw one line rotated upwards, with its left edge and middle at `at`, at most `room` px high."""
         from PIL import Image, ImageDraw
 
-        text, chosen = fitted(text, style, room)
-        line = Image.new("L", (round(chosen.getlength(text)) + 2, 2 * style.size))
-        ImageDraw.Draw(line).text((1, 1.4 * style.size), text, 255, chosen, anchor="ls")
+        text, face = fitted(text, style, room)
+        line = Image.new("L", (round(face.getlength(text)) + 2, 2 * style.size))
+        ImageDraw.Draw(line).text((1, 1.4 * style.size), text, 255, face, anchor="ls")
         mask = line.transpose(Image.Transpose.ROTATE_90)
         self._image.paste(style.colour, (at[0], at[1] - mask.height // 2), mask)
 
     def number(self, corner: tuple[float, float], text: str, size: int) -> None:
-        """White in a dark halo, the upper left of both at `corner`; `number_extent` says how large they are."""
+        """Draw a white number in a dark halo, upper left at `corner`; `number_extent` gives the size."""
         left, upper, *_ = font(size).getbbox(text)
         x, y = corner[0] + HALO - left, corner[1] + HALO - upper
         self._draw.text((x, y), text, WHITE, font(size), stroke_width=HALO, stroke_fill=INK)
 
     def bar(self, box: Box, colour: Colour) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         left, upper, right, lower = box
         self._draw.rectangle((left, upper, right - 1, lower - 1), fill=colour)
 
     def outline(self, box: Box, colour: Colour) -> None:
-        """A line of 1 px just outside `box`."""
+        """Draw a 1 px line just outside `box`."""
         left, upper, right, lower = box
         self._draw.rectangle((left - 1, upper - 1, right, lower), outline=colour)
 
     def frame(self, box: Box, colour: Colour) -> None:
-        """A coloured frame between two dark lines, inside `box`."""
+        """Draw a coloured frame between two dark lines, inside `box`."""
         left, upper, right, lower = box
         wide = min(4, max(2, (right - left) // 10))
         self.outline(box, INK)
@@ -98,7 +98,7 @@ class Canvas:
             self._draw.rectangle((left + wide, upper + wide, right - 1 - wide, lower - 1 - wide), outline=INK)
 
     def leaders(self, lines: np.ndarray) -> None:
-        """(L, 4) x0, y0, x1, y1: dark lines with a white core, smoothed by drawing them larger."""
+        """Draw lines (L, 4) x0, y0, x1, y1, dark with a white core, antialiased by supersampling."""
         from PIL import Image, ImageDraw
 
         for colour, width in ((INK, 4.5), (WHITE, 2.0)) if len(lines) else ():
@@ -109,7 +109,7 @@ class Canvas:
             self._image.paste(colour, (0, 0), mask.reduce(SMOOTH))
 
     def image(self, pixels: np.ndarray, corner: tuple[int, int]) -> None:
-        """(H, W, 3) uint8 RGB with its upper left at `corner`."""
+        """Paste (H, W, 3) uint8 RGB with its upper left at `corner`."""
         from PIL import Image
 
         self._image.paste(Image.fromarray(pixels), corner)
@@ -119,14 +119,14 @@ class Canvas:
 
 
 def enlarged(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 to this width and height, bicubic, as suits what is mostly enlarged."""
+    """Resize (H, W, 3) uint8 to this width and height, bicubic, best for enlarging."""
     from PIL import Image
 
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def reduced(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 to this width and height, by Lanczos's window, as suits what is mostly made smaller."""
+    """Resize (H, W, 3) uint8 to this width and height with Lanczos, best for reducing."""
     from PIL import Image
 
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
@@ -136,7 +136,7 @@ def reduced(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def font(size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont
 
-    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # the other kind is for no size
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))  # the other type has no size
 
 
 def text_width(text: str, size: int) -> float:
@@ -150,7 +150,7 @@ def number_extent(text: str, size: int) -> tuple[float, float]:
 
 
 def fitted(text: str, style: Style, width: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """`text` in the largest font in which it is at most `width` px wide; its middle is cut where none is."""
+    """Fit `text` into `width` px: the largest font that fits, or else the smallest with the middle of the text cut."""
     for size in range(style.size, style.smallest - 1, -1):
         if font(size).getlength(text) <= width:
             return text, font(size)
@@ -161,7 +161,7 @@ def fitted(text: str, style: Style, width: float) -> tuple[str, ImageFont.FreeTy
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG. The same pixels give the same bytes; `path` holds all of it or is untouched."""
+    """Write (H, W, 3) uint8 RGB as PNG, atomically. The same pixels give the same bytes."""
     from PIL import Image
 
     with writing_aside(path) as aside, open(aside, "wb") as file:
@@ -171,7 +171,7 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def half_blocks(pixels: np.ndarray, columns: int) -> list[list[tuple[Colour, Colour]]]:
-    """Rows of `columns` cells for a terminal, each the colours of its upper and its lower half."""
+    """Rows of `columns` terminal cells, each with the colours of its upper and lower half."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
@@ -185,19 +185,19 @@ def half_blocks(pixels: np.ndarray, columns: int) -> list[list[tuple[Colour, Col
 RAMP_WIDTH, RAMP_HEIGHT, TICK = 560, 18, 6  # px
 
 
-SWATCH, SWATCH_GAP = 24, 34  # px: side; between one swatch's words and the next
+SWATCH, SWATCH_GAP = 24, 34  # px: side; gap between a swatch's text and the next swatch
 
 
 @dataclass(frozen=True)
 class Swatch:
-    """A colour and what it stands for."""
+    """A colour and its meaning."""
 
     colour: Colour
     words: str
 
 
 def draw_scale_bar(canvas: Canvas, at: tuple[int, int], mm: float, room: int) -> None:
-    """Under the point `at`, in at most `room` px, where a px is of `mm`."""
+    """Draw a scale bar below `at`, at most `room` px wide, for px of `mm` each."""
     left, lower = at
     length, words = scale_bar(mm, 0.7 * room)
     canvas.bar((left, lower + 18, left + length, lower + 26), INK)
@@ -205,7 +205,7 @@ def draw_scale_bar(canvas: Canvas, at: tuple[int, int], mm: float, room: int) ->
 
 
 def draw_scale(canvas: Canvas, corner: tuple[int, int], room: int, scale: Scale, ground: float) -> None:
-    """A colour bar with its ticks and name, its right end near `corner`; colours as over that lightness of tissue."""
+    """Draw a colour bar with ticks and name, right end near `corner`; colours as over tissue of lightness `ground`."""
     half = round(text_width(scale.words[-1], SMALL.size) / 2)
     wide = min(RAMP_WIDTH, room - half)
     left, upper = corner[0] - half - wide, corner[1] + 18
@@ -220,14 +220,14 @@ def draw_scale(canvas: Canvas, corner: tuple[int, int], room: int, scale: Scale,
 
 
 def swatch_columns(swatches: Sequence[Swatch], room: int) -> tuple[int, int]:
-    """How many swatches stand in a row of `room` px, and how wide each column is."""
+    """Number of swatches per row of `room` px, and the column width."""
     words = max((text_width(swatch.words, SMALL.size) for swatch in swatches), default=0.0)
     column = SWATCH + 10 + round(words) + SWATCH_GAP
     return max(1, (room + SWATCH_GAP) // column), column
 
 
 def draw_swatches(canvas: Canvas, at: tuple[int, int], room: int, swatches: Sequence[Swatch], ground: float) -> None:
-    """Row by row from the point `at`; colours as over tissue of lightness `ground`."""
+    """Draw swatches row by row from `at`; colours as over tissue of lightness `ground`."""
     count, wide = swatch_columns(swatches, room)
     for index, swatch in enumerate(swatches):
         row, column = divmod(index, count)
@@ -243,7 +243,7 @@ NOTICE = "A selection of the slide's patches, not the slide. Not for diagnosis."
 
 @dataclass(frozen=True)
 class Facts:
-    """What the picture says in words, and its frames of reference."""
+    """The text of a figure, and its frames of reference."""
 
     name: str
     details: str
@@ -270,7 +270,7 @@ def details(summary: Summary) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """`text` in ASCII, as Pillow's own font has little else: accents are dropped, other letters become `?`."""
+    """Convert `text` to ASCII, since Pillow's own font has little else: drop accents, replace other letters by `?`."""
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return "".join(letter if " " <= letter <= "~" else "?" for letter in kept)

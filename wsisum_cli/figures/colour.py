@@ -1,4 +1,4 @@
-"""Colours of figures: of ink, of weights, of figures on a scale, of kinds. For colour-blind eyes too."""
+"""Colours of figures: ink, weights, scales and categories. Safe for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Colour = tuple[int, int, int]
 
 
 def hues(text: str) -> tuple[Colour, ...]:
-    """Colours of hexadecimal words."""
+    """Parse hexadecimal colours."""
     return tuple((value >> 16, value >> 8 & 255, value & 255) for value in (int(word, 16) for word in text.split()))
 
 
@@ -20,10 +20,10 @@ INK: Colour = (28, 30, 34)
 GREY: Colour = (104, 108, 116)
 HAIRLINE: Colour = (208, 210, 214)
 WHITE: Colour = (255, 255, 255)
-#: From light to heavy. Its lightness rises throughout, and no stain of the field has these hues.
+#: From low to high weight. Lightness rises throughout, and no common stain has these hues.
 RAMP = np.array([(24, 78, 160), (0, 134, 168), (24, 176, 112), (150, 208, 48), (255, 226, 32)], float)
 
-#: Matplotlib's viridis: dark is low. Even steps of lightness, also where red and green look alike.
+#: Matplotlib's viridis: dark is low. Lightness steps are even, also for red-green blindness.
 VIRIDIS = np.array(
     [
         *((68, 1, 84), (72, 36, 117), (65, 68, 135), (53, 95, 141), (42, 120, 142), (33, 145, 140)),
@@ -32,8 +32,8 @@ VIRIDIS = np.array(
     float,
 )
 
-#: Kinds without an order. The first seven are Okabe and Ito's; each further one lies as far as can be from all before
-#: it, in Oklab, as people see it with and without red or green.
+#: Categorical colours. The first seven are Okabe and Ito's; each further one is as far as possible from all earlier
+#: ones in Oklab, with normal and with red-green deficient vision.
 KINDS = hues(
     "0072b2 e69f00 009e73 cc79a7 56b4e9 d55e00 f0e442 5a1e00 2d0096 e1e1ff "
     "a50f5a 5a1eff 00e1a5 8778ff 5a005a 2d5a00 a5ffc3 d200b4 3c4b87 ff4b69 "
@@ -44,45 +44,45 @@ KINDS = hues(
 
 
 def kind_colour(number: int) -> Colour:
-    """Of a kind by its number from 0: always the same; past the fiftieth they come again."""
+    """Colour of a category number, from 0; always the same, repeating after fifty."""
     return KINDS[number % len(KINDS)]
 
 
 def colours_of(weights: np.ndarray) -> list[Colour]:
-    """By the logarithm, because few patches stand for much of the tissue and many for little."""
+    """Colours by the logarithm of the weights: few patches represent much of the tissue, many represent little."""
     scaled = np.log(np.maximum(weights, 1e-9))
     low, high = scaled.min(), scaled.max()
     return ramp_colours((scaled - low) / (high - low) if high > low else np.ones(len(weights)))
 
 
 def ramp_colours(shares: np.ndarray, ramp: np.ndarray = RAMP) -> list[Colour]:
-    """Colours at 0..1 of the ramp."""
+    """Colours at positions 0..1 of a ramp."""
     at = np.linspace(0, 1, len(ramp))
     mixed = np.stack([np.interp(shares, at, channel) for channel in ramp.T], axis=1).round().astype(int)
     return [(red, green, blue) for red, green, blue in mixed.tolist()]
 
 
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # between ticks of cosines
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # between ticks on a cosine scale
 
 
 MOST_STEPS = 8
 
 
-LEAST = 1e-6  # share of the tissue; less is not told apart
+LEAST = 1e-6  # share of the tissue; smaller shares look the same
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From the first of its `ticks` to the last, which rise; what lies outside has the colour of that end."""
+    """A colour scale from the first of its ascending `ticks` to the last; values outside get the colour of that end."""
 
     name: str
     ticks: tuple[float, ...]
-    words: tuple[str, ...]  # of each tick
+    words: tuple[str, ...]  # label of each tick
     ramp: np.ndarray
     logarithmic: bool = False
 
     def share(self, values: np.ndarray) -> np.ndarray:
-        """(N,) 0..1: where on the scale each of the (N,) values lies."""
+        """Position 0..1 on the scale of each of the (N,) values."""
         values, ends = np.asarray(values, float), np.array([self.ticks[0], self.ticks[-1]])
         if self.logarithmic:
             values, ends = np.log(np.maximum(values, LEAST)), np.log(ends)
@@ -93,7 +93,7 @@ class Scale:
 
 
 def coverage_scale(similarity: np.ndarray, below: float = 0.01) -> Scale:
-    """Of cosines (N,). The lowest, this share of all, may lie below it, so that a few do not take the contrast."""
+    """Scale for cosines (N,). The lowest fraction `below` may lie below it, so that outliers do not cost contrast."""
     similarity = np.asarray(similarity, float)
     low, high = float(np.percentile(similarity, 100 * below)), float(similarity.max())
     step = next((step for step in STEPS if high - low <= MOST_STEPS * step), STEPS[-1])
@@ -101,19 +101,19 @@ def coverage_scale(similarity: np.ndarray, below: float = 0.01) -> Scale:
     ticks = [round(step * number, 2) for number in range(min(first, last - 1), last + 1)]
     decimals = 2 if step < 0.1 else 1
     words = [f"{tick:.{decimals}f}" for tick in ticks]
-    if similarity.min() < ticks[0] - 1e-3:  # float16 is off by half of that
+    if similarity.min() < ticks[0] - 1e-3:  # twice the rounding error of float16
         words[0] = f"< {words[0]}"
     return Scale("cosine to the nearest kept patch", tuple(ticks), tuple(words), VIRIDIS)
 
 
 def weight_scale(weights: np.ndarray) -> Scale:
-    """Of shares of the tissue (K,), logarithmic: few patches stand for much of it and many for little. Shares of
-    nothing, which fitted weights may be, lie below it.
+    """Logarithmic scale for weights (K,): few patches represent much of the tissue, many represent little. Weights
+    of zero, which fitting may give, lie below it.
     """
     weights = np.asarray(weights, float)
     some = weights[weights > LEAST] if (weights > LEAST).any() else np.array([LEAST])
     high = min(float(some.max()), 1.0)
-    low = min(float(some.min()), 0.5)  # a scale has two ends, also where one patch stands for all
+    low = min(float(some.min()), 0.5)  # a scale needs two ends, even if one patch represents all
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 3 else (1,)
     marks = [step * 10.0**power for power in powers for step in steps]
@@ -129,17 +129,17 @@ def weight_scale(weights: np.ndarray) -> Scale:
 OPACITY = 0.6
 
 
-PALE = 0.85  # lightness, 0..1, on which a legend's colours stand where nothing is tinted
+PALE = 0.85  # lightness, 0..1, behind a legend's colours if nothing is tinted
 
 
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def squares(coords: np.ndarray, side: float, slide: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """(N, 4) int left, upper, right, lower px of patches on a map of `size` (width, height) px of the whole slide.
+    """Boxes (N, 4) int left, upper, right, lower px of patches on a map of the slide of `size` (width, height) px.
 
-    Neighbours share their edges; none is thinner than 1 px, and all lie on the map. `coords` (N, 2), `side` and `slide`
-    (width, height) are level-0 px.
+    Neighbours share edges; boxes are at least 1 px wide and lie on the map. `coords` (N, 2), `side` and `slide`
+    (width, height) are in level-0 px.
     """
     scale, places = np.array(size) / slide, np.asarray(coords, float)
     upper_left = np.clip(np.rint(places * scale), 0, np.array(size) - 1)
@@ -148,22 +148,22 @@ def squares(coords: np.ndarray, side: float, slide: tuple[float, float], size: t
 
 
 def tinted(pixels: np.ndarray, boxes: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
-    """(H, W, 3) uint8 with the (N, 4) `boxes` coloured; of their own colours only the lightness shows through."""
-    made = pixels.copy()
+    """Colour the (N, 4) `boxes` of (H, W, 3) uint8 pixels; only the lightness of the pixels shows through."""
+    image = pixels.copy()
     for (left, upper, right, lower), colour in zip(boxes.tolist(), colours, strict=True):
         part = pixels[upper:lower, left:right]
-        made[upper:lower, left:right] = over(part @ LUMA, colour)
-    return made
+        image[upper:lower, left:right] = over(part @ LUMA, colour)
+    return image
 
 
 def over(lightness: np.ndarray, colour: Colour) -> np.ndarray:
-    """(..., 3) uint8: `colour` over (...) lightness 0..255."""
+    """Blend `colour` over lightness (...) 0..255; returns (..., 3) uint8."""
     mixed = OPACITY * np.array(colour, float) + (1 - OPACITY) * np.asarray(lightness)[..., None]
     return np.asarray(np.rint(mixed), np.uint8)
 
 
 def ground(pixels: np.ndarray, boxes: np.ndarray) -> float:
-    """Mean lightness 0..255 of what the `boxes` tint: on this a legend shows the colours as the map does."""
+    """Mean lightness 0..255 under the `boxes`, so that a legend shows the colours as on the map."""
     if not len(boxes):
         return 255 * PALE
     means = [float((pixels[upper:lower, left:right] @ LUMA).mean()) for left, upper, right, lower in boxes.tolist()]
@@ -171,6 +171,6 @@ def ground(pixels: np.ndarray, boxes: np.ndarray) -> float:
 
 
 def as_seen(colour: Colour, lightness: float) -> Colour:
-    """What becomes of a colour over tissue of this mean lightness."""
+    """A colour as it appears over tissue of this mean lightness."""
     red, green, blue = over(np.array(lightness), colour).tolist()
     return red, green, blue

@@ -1,4 +1,4 @@
-"""One property of every tissue patch, painted over the overview: coverage, weight, cluster, or kind of artefact."""
+"""Maps of one property of every tissue patch over the overview: coverage, weight, cluster, or artefact kind."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import TissueMap
 
 ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}
-ARTEFACT_HEADING = "Artefacts: patches that are no tissue fit to be kept"
+ARTEFACT_HEADING = "Artefacts: patches left out of the tissue"
 MIN_FRAME = 8  # px
-NUMBER_SIZES = range(22, 12, -1)  # of fonts
+NUMBER_SIZES = range(22, 12, -1)  # font sizes
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What is painted: (S, 2) level-0 `coords` of squares and their S colours, and what these mean."""
+    """The squares to draw: `coords` (S, 2) in level-0 px and S colours, and their legend."""
 
     heading: str
     coords: np.ndarray
     colours: list[Colour]
     scale: Scale | None = None
     swatches: tuple[Swatch, ...] = ()
-    note: str = ""  # in place of a legend
-    numbers: tuple[int, ...] = ()  # in the frames of the K kept patches; none where it is empty
+    note: str = ""  # instead of a legend
+    numbers: tuple[int, ...] = ()  # in the frames of the K kept patches; empty: no numbers
 
 
 def draw_map(summary: Summary, kind: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, 1280 to 1880 px wide: one of `MAPS` over the overview, the kept patches as frames.
+    """Draw one of `MAPS` over the overview, with frames for kept patches: (H, W, 3) uint8 RGB, 1280 to 1880 px wide.
 
-    The same summary gives the same pixels. Raises SummaryError when what it shows is missing or damaged.
+    The same summary gives the same pixels. Raises SummaryError when needed data are missing or damaged.
     """
     facts, layer, overview = facts_of(summary), MAPS[kind](summary), summary.overview
     plan = plan_of(layer, overview)
@@ -90,13 +90,13 @@ def plan_of(layer: Layer, overview: np.ndarray) -> MapPlan:
 
 
 def checked_tissue(summary: Summary) -> TissueMap:
-    """Every tissue patch. Raises SummaryError when its arrays do not belong together."""
+    """The tissue map. Raises SummaryError when its arrays do not match."""
     tissue, kept = summary.tissue, len(summary.weights)
     count = len(tissue.coords)
     shapes = [tissue.representative.shape, tissue.similarity.shape, tissue.cluster.shape]
     whole = count > 0 and tissue.coords.shape == (count, 2) and shapes == [(count,)] * 3
     if not (whole and tissue.representative.min() >= 0 and tissue.representative.max() < kept):
-        raise SummaryError(f"{summary.name}: the arrays of tissue do not belong together; verify the file")
+        raise SummaryError(f"{summary.name}: the arrays of tissue do not match; verify the file")
     if not (np.isfinite(tissue.similarity).all() and np.isfinite(summary.weights).all()):
         raise SummaryError(f"{summary.name}: some similarities or weights are not finite; verify the file")
     return tissue
@@ -105,14 +105,14 @@ def checked_tissue(summary: Summary) -> TissueMap:
 def coverage_layer(summary: Summary) -> Layer:
     tissue = checked_tissue(summary)
     scale = coverage_scale(tissue.similarity)
-    heading = "Coverage: how near each tissue patch is to a kept one"
+    heading = "Coverage: how similar each tissue patch is to the nearest kept one"
     return Layer(heading, tissue.coords, scale.colours(tissue.similarity), scale)
 
 
 def weight_layer(summary: Summary) -> Layer:
     tissue = checked_tissue(summary)
     scale = weight_scale(summary.weights)
-    heading = "Weight of the kept patch that stands for each tissue patch"
+    heading = "Weight of the kept patch that represents each tissue patch"
     return Layer(heading, tissue.coords, scale.colours(summary.weights[tissue.representative]), scale)
 
 
@@ -123,18 +123,18 @@ def cluster_layer(summary: Summary) -> Layer:
     shares = zip(numbers[order].tolist(), (counts[order] / len(tissue.cluster)).tolist(), strict=True)
     swatches = tuple(Swatch(kind_colour(number), f"{number}: {percent(share)}") for number, share in shares)
     colours = [kind_colour(number) for number in tissue.cluster.tolist()]
-    heading = "Clusters of the tissue patches by their share, and of the kept ones their number"
+    heading = "Clusters of the tissue patches, largest first; numbers are the clusters of kept patches"
     return Layer(heading, tissue.coords, colours, swatches=swatches, numbers=tuple(summary.cluster.tolist()))
 
 
 def artefact_layer(summary: Summary) -> Layer:
-    """What was left out of the tissue, where whoever made the summary looked for it."""
+    """The artefacts, if the summary was made with artefact detection."""
     coords, kind = summary.optional("artefact/coords"), summary.optional("artefact/kind")
     if coords is None or kind is None:
         note = f"no artefacts {'found' if summary.record.artefacts is not None else 'recorded'}"
         return Layer(ARTEFACT_HEADING, np.empty((0, 2), np.int32), [], note=note)
     if kind.ndim != 1 or coords.shape != (len(kind), 2):
-        raise SummaryError(f"{summary.name}: artefact/coords and artefact/kind do not belong together; verify the file")
+        raise SummaryError(f"{summary.name}: artefact/coords and artefact/kind do not match; verify the file")
     coords, kind = coords[kind > 0], kind[kind > 0]  # 0 is tissue
     numbers, counts = np.unique(kind, return_counts=True)
     swatches = tuple(
@@ -149,7 +149,7 @@ def artefact_colour(number: int) -> Colour:
     return kind_colour(number - 1)
 
 
-#: What can be painted, by the name that the command line has for it.
+#: The maps, by their command-line names.
 MAPS: dict[str, Callable[[Summary], Layer]] = {
     "coverage": coverage_layer,
     "weight": weight_layer,
@@ -168,14 +168,14 @@ def draw_words(page: Canvas, plan: MapPlan, facts: Facts, layer: Layer) -> None:
 
 
 def draw_kept(page: Canvas, frames: np.ndarray, colour: Colour) -> None:
-    """(K, 4) px left, upper, right, lower of the page; tiny ones are drawn larger."""
+    """Draw frames (K, 4), left, upper, right, lower px of the page; tiny ones are enlarged."""
     for box in frames:
         grow = np.maximum(MIN_FRAME - (box[2:] - box[:2]), 0)
         page.frame([*(box[:2] - grow // 2).tolist(), *(box[2:] + grow - grow // 2).tolist()], colour)
 
 
 def draw_numbers(page: Canvas, frames: np.ndarray, numbers: Sequence[int]) -> None:
-    """In the middle of their frames, where the longest fits into the narrowest."""
+    """Draw numbers in the middle of their frames, if the longest fits into the narrowest."""
     if not numbers:
         return
     longest, room = str(max(numbers)), int((frames[:, 2:] - frames[:, :2]).min())
@@ -186,7 +186,7 @@ def draw_numbers(page: Canvas, frames: np.ndarray, numbers: Sequence[int]) -> No
 
 
 def draw_legend(page: Canvas, plan: MapPlan, facts: Facts, layer: Layer, lightness: float) -> None:
-    """Under the overview: scale bar on the left, the scale of the colours on the right, or their names beneath."""
+    """Draw below the overview: the scale bar on the left, the colour scale on the right, or named colours beneath."""
     left, _, right, lower = plan.panel
     room = (right - left) // 2 - 30
     draw_scale_bar(page, (left, lower), facts.mpp / 1000 * facts.size[0] / plan.map_size[0], room)

@@ -1,7 +1,7 @@
-"""The page of a figure, in px: where everything goes. Pure geometry.
+"""Page layout of figures, in px. Pure geometry.
 
-The page of a summary is a grid of columns; the overview takes the first of them, and patches for which there is no
-room beside it flow on beneath.
+The page of a summary is a grid of columns. The overview takes the first ones; patches that do not fit beside it
+continue below.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN, GAP, GUTTER, ROW_GAP = 80, 18, 56, 20  # px
-HEADER, HEADING, FOOTER = 144, 46, 64  # px high: title, the line over each panel, the last line
+HEADER, HEADING, FOOTER = 144, 46, 64  # px high: title, panel headings, bottom line
 TOP = HEADER + HEADING
-PAD = 28  # px of white around the overview, into which numbers may run
-LEGEND, BAR_LEGEND = 78, 108  # px high, under the overview: scale bar and colours; with ticks and a name
+PAD = 28  # px of white around the overview, with room for numbers
+LEGEND, BAR_LEGEND = 78, 108  # px high, below the overview: scale bar and colours; with ticks and a name
 MIN_THUMB, MAX_THUMB = 96, 400  # px
-MIN_PANEL, MAX_PANEL = 420, 0.62  # px; share of the page's width
+MIN_PANEL, MAX_PANEL = 420, 0.62  # px; fraction of the page width
 MAX_MAP = 2000  # px high
-MAX_ZOOM, SMALL_MAP = 8, 480  # an overview is enlarged eightfold, or more where it stays smaller than this
-MAP_WIDTHS, MAP_SIDE, CELL_MAP = (1280, 1880), 1560, 1200  # px: page of one map; its map's height; that of panels
+MAX_ZOOM, SMALL_MAP = 8, 480  # largest enlargement, unless the overview would stay smaller than this
+MAP_WIDTHS, MAP_SIDE, CELL_MAP = (1280, 1880), 1560, 1200  # px: page of one map; its map height; that of panels
 SWATCH_ROW = 34  # px high
-CELL_TITLE, CELL_PAD, COLUMN_GAP, BLOCK_GAP, SIDE_WORDS = 84, 12, 36, 44, 44  # px of pages of panels
-STACKED = 2.5  # an overview this many times as wide as high may have the whole width
+CELL_TITLE, CELL_PAD, COLUMN_GAP, BLOCK_GAP, SIDE_WORDS = 84, 12, 36, 44, 44  # px, on pages with panels
+STACKED = 2.5  # aspect ratio from which an overview may take the full width
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The page as a grid: `columns` wide, of which the overview takes the first `panel_columns`."""
+    """A page as a grid of `columns`, the first `panel_columns` of which hold the overview."""
 
     width: int
     count: int
     columns: int
     panel_columns: int
     panel_width: int  # px
-    flows: bool  # whether patches that find no room beside the overview go on beneath it
+    flows: bool  # whether patches that do not fit beside the overview continue below it
     thumb: int
     map_size: tuple[int, int]  # px of the scaled overview
 
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def beside(self) -> tuple[int, int]:
-        """Columns and rows of patches beside the overview; the rest of the patches go on beneath."""
+        """Columns and rows of patches beside the overview; the rest continue below."""
         columns = self.columns - self.panel_columns
         needed = math.ceil(self.count / columns) if columns else 0
         level = round((self.panel[3] + LEGEND - TOP) / self.cell_height)
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def beneath(self) -> int:
-        """The page's px at which the patches beneath the overview begin."""
+        """Top px of the patches below the overview."""
         columns, rows = self.beside
         return max(self.panel[3] + LEGEND, TOP + rows * self.cell_height) + (0 if columns else HEADING)
 
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def score(self) -> float:
-        """How well the page is used: full, the overview large, lying, and all patches beside the overview."""
+        """How good the page is: filled, large overview, landscape, all patches beside the overview."""
         page = self.width * self.height
         overview, patches = self.map_size[0] * self.map_size[1] / page, self.count * self.thumb**2 / page
         tall = max(0.0, self.height / self.width - 0.75)
@@ -114,14 +114,14 @@ def plans(width: int, count: int, overview: tuple[int, int]) -> Iterator[Plan]:
 
 
 def fit_map(overview: tuple[int, int], width: int, height: int = MAX_MAP) -> tuple[int, int]:
-    """The overview's size on the page, where so many px are free."""
+    """Size of the overview on the page, given the free px."""
     zoom = min(width / overview[0], height / overview[1], max(MAX_ZOOM, SMALL_MAP / max(overview)))
     return max(1, round(overview[0] * zoom)), max(1, round(overview[1] * zoom))
 
 
 @dataclass(frozen=True)
 class MapPlan:
-    """The page of one map: the overview, as wide as the page, and beneath it what its colours mean."""
+    """The page of one map: the overview at full width, and the legend below."""
 
     width: int
     map_size: tuple[int, int]
@@ -134,7 +134,7 @@ class MapPlan:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Upper left px of the overview, which lies in the middle of its frame."""
+        """Upper left px of the overview, which is centred in its frame."""
         return (self.width - self.map_size[0]) // 2, TOP + PAD
 
     @property
@@ -152,7 +152,7 @@ def arrange_map(overview: tuple[int, int], swatch_rows: int = 0) -> MapPlan:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """The page of `count` panels in rows of `columns`. Each has a title and, one above the other, two maps."""
+    """The page of `count` panels in rows of `columns`. Each panel has a title and two maps, one above the other."""
 
     width: int
     count: int
@@ -170,7 +170,7 @@ class GridPlan:
 
     @property
     def lower(self) -> int:
-        """Where the last row ends."""
+        """Bottom px of the last row."""
         rows = math.ceil(self.count / self.columns)
         return HEADER + rows * (self.cell_height + BLOCK_GAP) - BLOCK_GAP
 
@@ -180,7 +180,7 @@ class GridPlan:
 
     @property
     def left(self) -> int:
-        """Where the first column begins: to its left stands what the maps show."""
+        """Left px of the first column; the row titles are to its left."""
         return MARGIN + SIDE_WORDS
 
     def cell(self, index: int) -> tuple[int, int]:
@@ -189,19 +189,19 @@ class GridPlan:
         return self.left + column * (self.cell_width + COLUMN_GAP), HEADER + row * (self.cell_height + BLOCK_GAP)
 
     def frame(self, index: int, lower: bool) -> tuple[int, int, int, int]:
-        """Left, upper, right, lower px around the upper or the lower map of a panel."""
+        """Left, upper, right, lower px of the frame of a panel's upper or lower map."""
         left, top = self.cell(index)
         top += CELL_TITLE + (self.frame_height + ROW_GAP if lower else 0)
         return left, top, left + self.cell_width, top + self.frame_height
 
     def corner(self, index: int, lower: bool) -> tuple[int, int]:
-        """Upper left px of the map, in the middle of its frame."""
+        """Upper left px of the map, centred in its frame."""
         left, top, *_ = self.frame(index, lower)
         return left + (self.cell_width - self.map_size[0]) // 2, top + CELL_PAD
 
     @property
     def cost(self) -> float:
-        """How far the page is from the shape of one, and how much of it stays empty."""
+        """Deviation from a landscape page, plus empty space."""
         rows = math.ceil(self.count / self.columns)
         return abs(math.log(self.height / self.width / 0.75)) + rows * self.columns / self.count
 
@@ -218,37 +218,37 @@ def grid_plan(count: int, columns: int, overview: tuple[int, int]) -> GridPlan:
 
 
 def scale_bar(mm: float, room: float) -> tuple[int, str]:
-    """Length in px and its words, for px of `mm` each and at most `room` of them: 1, 2 or 5 times a power of ten."""
+    """Length in px and label of a scale bar of 1, 2 or 5 times a power of ten, at most `room` px of `mm` each."""
     largest = max(mm * room, 1e-6)
     power = 10.0 ** math.floor(math.log10(largest))
     length = max(step * power for step in (1, 2, 5) if step * power <= largest * 1.000001)
     return max(1, round(length / mm)), f"{length:g} mm"
 
 
-DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in their heights
+DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in number heights
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> np.ndarray:
-    """(K, 2) int upper left of labels of `sizes` (K, 2): all in their (K, 4) boxes or all beside, as covers less."""
+    """Upper left (K, 2) int of labels of `sizes` (K, 2): all in their boxes (K, 4) or all beside, as covers less."""
     beside, beside_cost = place_beside(boxes, sizes, panel)
     inside, inside_cost = place_inside(boxes, sizes)
     return (inside if inside_cost < beside_cost else beside).round().astype(int)
 
 
 def place_inside(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, float]:
-    """(K, 2) places in the boxes' upper left corners, and their cost."""
+    """Positions (K, 2) in the upper left corners of the boxes, and their cost."""
     room = boxes[:, 2:] - boxes[:, :2] - sizes
     if room.min() < 0:
         return boxes[:, :2], math.inf
     corners = boxes[:, :2] + np.minimum(4, room / 2)
     labels, areas = np.hstack([corners, corners + sizes]), sizes.prod(axis=1)
     covered = overlaps(labels, boxes).sum(axis=1) / np.prod(room + sizes, axis=1)
-    crowded = overlaps(labels, labels).sum(axis=1) / areas - 1  # each overlaps itself
+    crowded = overlaps(labels, labels).sum(axis=1) / areas - 1  # minus its overlap with itself
     return corners, float((1.2 * covered + 10 * crowded).sum())
 
 
 def place_beside(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """(K, 2) places around the boxes, each where it covers least, one after the other, and their cost."""
+    """Positions (K, 2) around the boxes, each in turn where it covers least, and their cost."""
     placed, total = np.empty((0, 4)), 0.0
     whole = np.array([[0, 0, *panel]], float)
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
@@ -262,7 +262,7 @@ def place_beside(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C, 4) places for a label of `size` at `box`, and what each costs by its distance."""
+    """Candidate boxes (C, 4) for a label of `size` at `box`, and their cost by distance."""
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2] + size) / 2
     angles = np.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS) - math.pi / 2
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -274,14 +274,14 @@ def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(A, B) px² that `boxes` (A, 4) share with `others` (B, 4)."""
+    """Overlap (A, B), in px², of `boxes` (A, 4) and `others` (B, 4)."""
     lower = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     upper = np.maximum(boxes[:, None, :2], others[None, :, :2])
     return np.asarray(np.maximum(lower - upper, 0).prod(axis=2))
 
 
 def leaders(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(L, 4) x0, y0, x1, y1 from box to label, where the two do not touch."""
+    """Lines (L, 4) x0, y0, x1, y1 from boxes to labels that do not touch them."""
     start = np.clip(places + sizes / 2, boxes[:, :2], boxes[:, 2:])
     end = np.clip(start, places, places + sizes)
     return np.asarray(np.hstack([start, end])[np.abs(end - start).max(axis=1) > 3])

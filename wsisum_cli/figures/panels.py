@@ -1,7 +1,7 @@
-"""Several selections of one slide's patches side by side. After the figure in which WSISum compares its selectors.
+"""Compare several selections of one slide's patches side by side, like the selector figure of WSISum.
 
-A column each: what it kept on the overview, and below how near every tissue patch is to one of those. All columns have
-one scale of colours and one scale bar.
+Each panel shows the kept patches on the overview and, below, how similar every tissue patch is to one of them. All
+panels share one colour scale and one scale bar.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from wsisum_cli.figures.layout import MARGIN, GridPlan, arrange_panels
 from wsisum_cli.summary.reader import Summary
 
 NAME, FIGURES = Style(30, 16), Style(22, 11, GREY)
-BELOW = 0.05  # share of all patches that may lie below the scale: one bad selector is not to take the contrast
-KEPT_COLOUR = KINDS[6]  # yellow stands out from every stain, and its dark rim from glass
+BELOW = 0.05  # fraction of patches that may lie below the scale, so that one bad selector does not cost contrast
+KEPT_COLOUR = KINDS[6]  # yellow contrasts with stains, and its dark rim with glass
 ROWS = ("kept patches", "coverage")
 
 
-#: Names below `quality`, and how the figure calls them.
-QUALITY = {"coverage": "coverage", "coverage_p05": "5th percentile", "coverage_min": "least"}
+#: Keys of the attribute `quality`, and their labels in the figure.
+QUALITY = {"coverage": "coverage", "coverage_p05": "5th percentile", "coverage_min": "minimum"}
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Panel:
     """One selection of a slide's patches, and how well it covers the tissue."""
 
     title: str
-    coords: np.ndarray  # (K, 2) of the kept patches, level-0 px
-    tissue: np.ndarray  # (N, 2) of all tissue patches, level-0 px
+    coords: np.ndarray  # (K, 2) kept patches, level-0 px
+    tissue: np.ndarray  # (N, 2) all tissue patches, level-0 px
     similarity: np.ndarray  # (N,) cosine of each to the nearest kept one
     side: float  # of a patch, level-0 px
-    quality: Mapping[str, float]  # cosines by the names of `QUALITY`
-    encoder: tuple[str, str | None]  # whose features were compared: its name, and its sha256 where that is known
+    quality: Mapping[str, float]  # cosines, with the keys of `QUALITY`
+    encoder: tuple[str, str | None]  # name, and sha256 if known, of the encoder whose features are compared
 
     def as_dict(self) -> dict[str, Any]:
-        """What scripts want to know of it; the keys are stable."""
+        """The panel as JSON; the keys are stable."""
         return {
             "title": self.title,
             "patches": len(self.coords),
@@ -76,12 +76,12 @@ def panel_of(summary: Summary) -> Panel:
 
 
 def panels_of(summaries: Sequence[Summary]) -> list[Panel]:
-    """One for each summary of one slide. Raises UsageError when they are of several, and SummaryError."""
+    """One panel per summary. Raises UsageError when they are of different slides; SummaryError."""
     slides = [find_source_panel(summary) for summary in summaries]
     others = [index for index, (_, sha256) in enumerate(slides) if sha256 != slides[0][1]]
     if others:
         named = [f"{summaries[i].name} of {slides[i][0]} (sha256 {slides[i][1]:.12})" for i in (0, *others)]
-        raise UsageError(f"--compare: expected summaries of one slide, found {', '.join(named)}; leave out the others")
+        raise UsageError(f"--compare: expected summaries of one slide, found {', '.join(named)}; remove the others")
     return [panel_of(summary) for summary in summaries]
 
 
@@ -91,22 +91,22 @@ def find_source_panel(summary: Summary) -> tuple[str, str]:
 
 
 def distinguish_titles(panels: Sequence[Panel]) -> list[Panel]:
-    """With the encoder in the title where there are several, and a number where titles are the same."""
+    """Add the encoder to the titles if there are several, and a number to equal titles."""
     if len({panel.encoder for panel in panels}) > 1:
         panels = [replace(panel, title=f"{panel.title}, {panel.encoder[0]}") for panel in panels]
-    often, met = Counter(panel.title for panel in panels), Counter[str]()
-    made = []
+    totals, seen = Counter(panel.title for panel in panels), Counter[str]()
+    distinct = []
     for panel in panels:
-        met[panel.title] += 1
-        number = f" ({met[panel.title]})" if often[panel.title] > 1 else ""
-        made.append(replace(panel, title=panel.title + number))
-    return made
+        seen[panel.title] += 1
+        number = f" ({seen[panel.title]})" if totals[panel.title] > 1 else ""
+        distinct.append(replace(panel, title=panel.title + number))
+    return distinct
 
 
 def draw_panels(summary: Summary, panels: Sequence[Panel]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, 2000 to 3000 px wide: `panels` of the slide of `summary`, whose overview they lie on.
+    """Draw `panels` on the overview of `summary`: (H, W, 3) uint8 RGB, 2000 to 3000 px wide.
 
-    The same panels give the same pixels. Raises SummaryError when what it shows is missing or damaged.
+    The same panels give the same pixels. Raises SummaryError when needed data are missing or damaged.
     """
     facts, overview = facts_of(summary), summary.overview
     plan = arrange_panels(len(panels), (overview.shape[1], overview.shape[0]))
@@ -125,12 +125,12 @@ def draw_panels(summary: Summary, panels: Sequence[Panel]) -> np.ndarray:
 
 
 def mm_of(plan: GridPlan, facts: Facts) -> float:
-    """Of a px of the maps."""
+    """Size in mm of a px of the maps."""
     return facts.mpp / 1000 * facts.size[0] / plan.map_size[0]
 
 
 def draw_words(page: Canvas, plan: GridPlan, facts: Facts, panels: Sequence[Panel]) -> None:
-    """Title, a title and figures over each panel, what the rows show, notice."""
+    """Draw the title, title and figures of each panel, row titles, and notice."""
     content = plan.width - 2 * MARGIN
     page.write((MARGIN, 84), facts.name, TITLE, content)
     page.write((MARGIN, 128), details(panels), DETAILS, content)
@@ -151,14 +151,14 @@ def details(panels: Sequence[Panel]) -> str:
     patches = " to ".join(f"{count:,}" for count in counts[:1] + counts[1:][-1:])
     encoders = sorted({panel.encoder for panel in panels}, key=str)
     if len(encoders) > 1:
-        compared = "features of several encoders, whose cosines cannot be held against each other"
+        compared = "features of several encoders, whose cosines cannot be compared"
     else:
         compared = f"features of encoder {encoders[0][0]}"
     return f"{patches} tissue patches   ·   {compared}"
 
 
 def draw_kept_map(page: Canvas, plan: GridPlan, index: int, facts: Facts, panel: Panel, pixels: np.ndarray) -> None:
-    """Upper row: where the kept patches lie."""
+    """Upper row: the kept patches."""
     corner = plan.corner(index, lower=False)
     page.image(pixels, corner)
     frames = squares(panel.coords, panel.side, facts.size, plan.map_size) + np.tile(corner, 2)
@@ -169,7 +169,7 @@ def draw_kept_map(page: Canvas, plan: GridPlan, index: int, facts: Facts, panel:
 def draw_coverage_map(
     page: Canvas, plan: GridPlan, index: int, facts: Facts, panel: Panel, pixels: np.ndarray, scale: Scale
 ) -> None:
-    """Lower row: how near each tissue patch is to a kept one."""
+    """Lower row: how similar each tissue patch is to a kept one."""
     corner = plan.corner(index, lower=True)
     boxes = squares(panel.tissue, panel.side, facts.size, plan.map_size)
     page.image(tinted(pixels, boxes, scale.colours(panel.similarity)), corner)

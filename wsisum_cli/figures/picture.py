@@ -1,6 +1,6 @@
-"""A summary as one picture: where the kept patches lie, and what they show. After the figures of the WSISum paper.
+"""Draw a summary as one picture: positions and pixels of the kept patches, like the figures of the WSISum paper.
 
-Left the overview with every kept patch as a numbered frame, beside it the patches themselves, heaviest first.
+The overview on the left has a numbered frame for each kept patch; beside it are the patches, highest weight first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MIN_BOX = 10  # px
 
 @dataclass(frozen=True)
 class Entry:
-    """One kept patch. They are numbered by falling weight, from 1."""
+    """One kept patch, numbered from 1 by falling weight."""
 
     number: int
     row: int  # of the K patches in the file
@@ -49,9 +49,9 @@ class Entry:
 
 
 def draw_summary(summary: Summary) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, 2000 to 3000 px wide: the overview with numbered frames, and the patches by weight.
+    """Draw the overview with numbered frames, and the patches by weight: (H, W, 3) uint8 RGB, 2000 to 3000 px wide.
 
-    The same summary gives the same pixels. Raises SummaryError when what it shows is missing or damaged.
+    The same summary gives the same pixels. Raises SummaryError when needed data are missing or damaged.
     """
     facts, entries, overview = facts_of(summary), rank(summary), summary.overview
     plan = arrange(len(entries), (overview.shape[1], overview.shape[0]))
@@ -64,10 +64,10 @@ def draw_summary(summary: Summary) -> np.ndarray:
 
 
 def rank(summary: Summary) -> list[Entry]:
-    """The kept patches, heaviest first; the selector's order decides between equals. Raises SummaryError."""
+    """The kept patches by falling weight; ties keep the selector's order. Raises SummaryError."""
     weights = np.asarray(summary.weights, float)
     if not 0 < len(weights) == len(summary.coords) == len(summary.patches) or not np.isfinite(weights).all():
-        raise SummaryError(f"{summary.name}: patches, coords and weights do not belong together; verify the file")
+        raise SummaryError(f"{summary.name}: patches, coords and weights do not match; verify the file")
     colours = colours_of(weights)
     order = np.argsort(-weights, kind="stable").tolist()
     coords, shares = summary.coords.tolist(), weights.tolist()
@@ -75,11 +75,11 @@ def rank(summary: Summary) -> list[Entry]:
 
 
 def draw_words(page: Canvas, plan: Plan, facts: Facts) -> None:
-    """Title, panel headings, notice."""
+    """Draw title, headings and notice."""
     content = plan.width - 2 * MARGIN
     page.write((MARGIN, 84), facts.name, TITLE, content)
     page.write((MARGIN, 128), facts.details, DETAILS, content)
-    page.write((MARGIN, TOP - 14), "Where the kept patches lie", HEADLINE, plan.panel_width)
+    page.write((MARGIN, TOP - 14), "Positions of the kept patches", HEADLINE, plan.panel_width)
     x, y = plan.cell(0)
     words = f"Kept patches by weight, each {facts.side * facts.mpp / 1000:.2g} mm wide; x, y in level-0 px"
     page.write((x, y - 14), words, HEADLINE, plan.width - MARGIN - x)
@@ -87,13 +87,13 @@ def draw_words(page: Canvas, plan: Plan, facts: Facts) -> None:
 
 
 def draw_overview(page: Canvas, plan: Plan, facts: Facts, entries: Sequence[Entry], overview: np.ndarray) -> None:
-    """The framed overview with a numbered frame for each patch."""
+    """Draw the framed overview with a numbered frame for each patch."""
     left, upper, right, lower = plan.panel
     panel = Canvas(right - left, lower - upper)
     corner = ((panel.width - plan.map_size[0]) // 2, PAD)
     panel.image(enlarged(overview, plan.map_size), corner)
     boxes = boxes_of(plan, facts, entries, corner)
-    for entry, box in reversed(list(zip(entries, boxes.tolist(), strict=True))):  # the heaviest on top
+    for entry, box in reversed(list(zip(entries, boxes.tolist(), strict=True))):  # highest weight on top
         panel.frame(box, entry.colour)
     draw_numbers(panel, boxes)
     page.canvas(panel, (left, upper))
@@ -101,18 +101,18 @@ def draw_overview(page: Canvas, plan: Plan, facts: Facts, entries: Sequence[Entr
 
 
 def boxes_of(plan: Plan, facts: Facts, entries: Sequence[Entry], corner: tuple[int, int]) -> np.ndarray:
-    """(K, 4) int left, upper, right, lower px in the panel, each side at least `MIN_BOX`."""
+    """Boxes (K, 4) int left, upper, right, lower px in the panel, each side at least `MIN_BOX`."""
     scale = np.array(plan.map_size) / facts.size
     coords = np.array([(entry.x, entry.y) for entry in entries], float)
     side = np.maximum(np.minimum(facts.side * scale, plan.map_size), MIN_BOX)
     upper_left = np.round((coords + facts.side / 2) * scale - side / 2)
-    upper_left = np.clip(upper_left, -side, plan.map_size)  # a damaged file may say anything
+    upper_left = np.clip(upper_left, -side, plan.map_size)  # a damaged file may contain any coordinates
     boxes = np.hstack([upper_left, upper_left + np.round(side)]).astype(int)
     return np.asarray(boxes + np.tile(corner, 2))
 
 
 def draw_numbers(panel: Canvas, boxes: np.ndarray) -> None:
-    """1 to K in white with a dark halo, in or near their boxes, with a leader where they lie apart."""
+    """Draw 1 to K, white with a dark halo, in or near their boxes, with a leader line if apart."""
     size = number_size(len(boxes), int(boxes[0, 2] - boxes[0, 0]))
     texts = [str(number + 1) for number in range(len(boxes))]
     sizes = np.array([number_extent(text, size) for text in texts])
@@ -123,7 +123,7 @@ def draw_numbers(panel: Canvas, boxes: np.ndarray) -> None:
 
 
 def number_size(count: int, side: int) -> int:
-    """Font size: smaller for many numbers, and smaller still where so they fit into boxes of `side` px."""
+    """Font size: smaller for many numbers, and smaller still if that makes them fit into boxes of `side` px."""
     if count <= 72:
         return 28 if count <= 36 else 24
     sizes = range(20 if count <= 140 else 18, 15, -1)
@@ -131,7 +131,7 @@ def number_size(count: int, side: int) -> int:
 
 
 def draw_legend(page: Canvas, plan: Plan, facts: Facts, entries: Sequence[Entry]) -> None:
-    """Under the overview: scale bar on the left, what the colours mean on the right."""
+    """Draw below the overview: scale bar on the left, colour legend on the right."""
     left, _, right, lower = plan.panel
     room = plan.panel_width // 2 - 30
     draw_scale_bar(page, (left, lower), facts.mpp / 1000 * facts.size[0] / plan.map_size[0], room)
@@ -139,7 +139,7 @@ def draw_legend(page: Canvas, plan: Plan, facts: Facts, entries: Sequence[Entry]
 
 
 def draw_ramp(page: Canvas, corner: tuple[int, int], wide: int, heavy: Entry, light: Entry) -> None:
-    """Colours from the lightest to the heaviest weight, their right end under `corner`."""
+    """Draw the colours from lowest to highest weight, with the right end below `corner`."""
     right, lower = corner
     if heavy.colour == light.colour:
         page.bar((right - 60, lower + 16, right, lower + 28), heavy.colour)
@@ -153,7 +153,7 @@ def draw_ramp(page: Canvas, corner: tuple[int, int], wide: int, heavy: Entry, li
 
 
 def draw_patches(page: Canvas, plan: Plan, entries: Sequence[Entry], patches: Sequence[np.ndarray]) -> None:
-    """Every patch in its frame, under it number, weight and coords."""
+    """Draw every patch in its frame, with number, weight and coords below."""
     coords = Style(plan.caption, 8, GREY)
     for index, entry in enumerate(entries):
         x, y = plan.cell(index)

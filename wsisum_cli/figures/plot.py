@@ -1,4 +1,4 @@
-"""Curves as PNG files. matplotlib lives here, loaded when something is drawn."""
+"""Plots as PNG files. The only room that imports matplotlib, and only when it draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which needs no display."""
+    """An empty figure, sized in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def as_png(figure: Figure, dpi: int = 100) -> bytes:
-    """The same figure gives the same bytes."""
+    """Render a figure as PNG. The same figure gives the same bytes."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None})
     return picture.getvalue()

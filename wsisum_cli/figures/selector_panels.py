@@ -1,4 +1,4 @@
-"""What each selector would have kept of a summary's slide, from a file of its features."""
+"""Panels of what each selector would keep of a summary's slide, from a file with its features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.selectors import SELECTORS, pick, weigh
 from wsisum_cli.summary.reader import Summary
 
-#: Of the options that decide what is picked, for summaries that do not record them.
+#: Defaults of selection options, for summaries that do not record them.
 DEFAULTS = {"candidates": 500, "clusters": 50, "seed": 0}
 
 
@@ -31,12 +31,11 @@ def compare_selectors(
     folders: Sequence[Path] = (),
     listen: Callable[[str], None] = lambda selector: None,
 ) -> list[Panel]:
-    """A panel for each selector, by the options and with as many patches as the summary has.
+    """One panel per selector, with the options and number of patches of the summary.
 
-    `path` is an h5 of features of the summary's tissue patches. The summarizer and slide encoder with which the summary
-    was made are used where they are at hand, also in `folders`; selectors that need one which is not are left out.
-    `listen` hears each selector as it begins. Raises FeaturesError when the file is damaged or of other patches,
-    SummaryError, ModelError.
+    `path` is an h5 with features of the summary's tissue patches. The summary's summarizer and slide encoder are used
+    if available, also from `folders`; selectors that need a missing one are skipped. `listen` is called with each
+    selector as it starts. Raises FeaturesError when the file is damaged or of other patches, SummaryError, ModelError.
     """
     file = load_h5(path)
     tissue_patches = tissue_patches_of(summary, file, models_of(summary, file, folders))
@@ -45,7 +44,7 @@ def compare_selectors(
         listen(selector)
         try:
             rows = pick(tissue_patches, len(summary.coords), selector)
-        except UsageError:  # it needs a model that is not there
+        except UsageError:  # it needs a missing model
             continue
         panels.append(panel_of_rows(tissue_patches, rows, selector, file))
     return panels
@@ -61,7 +60,7 @@ def tissue_patches_of(summary: Summary, file: StoredFeatures, models: SlideModel
 
 
 def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -> SlideModels:
-    """Those with which the summary was made, where they are at hand and were trained on the features' encoder."""
+    """The summary's models, if they are available and were trained on the encoder of the features."""
     found: dict[str, ModelChoice | None] = {}
     for name, kind in {"summarizer": SUMMARIZER, "slide_encoder": SLIDE_ENCODER}.items():
         card = summary.record.used_models.get(name)
@@ -74,27 +73,27 @@ def models_of(summary: Summary, file: StoredFeatures, folders: Sequence[Path]) -
 
 
 def features_at(coords: np.ndarray, file: StoredFeatures, mpp: float, name: str) -> np.ndarray:
-    """(N, D) float32 the features of the patches at `coords` (N, 2), level-0 px, of the summary of this name.
+    """Features (N, D) float32 of the patches at `coords` (N, 2), in level-0 px, of the summary with this name.
 
-    Raises FeaturesError unless the file, but for augmentations, is of these patches and no others.
+    Raises FeaturesError unless the file holds exactly these patches, apart from augmentations.
     """
     places = file.coords_level0(mpp)[file.original]
-    there, wanted = np.lexsort(places.T), np.lexsort(coords.T)
-    if len(places) != len(coords) or not np.array_equal(places[there], coords[wanted]):
+    order, wanted = np.lexsort(places.T), np.lexsort(coords.T)
+    if len(places) != len(coords) or not np.array_equal(places[order], coords[wanted]):
         known = set(map(tuple, coords.tolist()))
         shared = sum(place in known for place in map(tuple, places.tolist()))
         raise file.error(
-            f"expected features of the {len(coords):,} tissue patches of {name}, found {len(places):,} patches, of "
-            f"which {shared:,} lie where those do; is it another slide's file? Where it is not, make the summary with "
+            f"expected features of the {len(coords):,} tissue patches of {name}, found {len(places):,} patches, "
+            f"{shared:,} of them at the same positions; is it another slide's file? If not, make the summary with "
             "wsisum compress --features"
         )
     features = np.empty((len(coords), file.features.shape[1]), np.float32)
-    features[wanted] = file.features[file.original][there]
+    features[wanted] = file.features[file.original][order]
     return features
 
 
 def panel_of_rows(tissue_patches: TissuePatches, rows: np.ndarray, selector: str, file: StoredFeatures) -> Panel:
-    """The (K,) `rows` of the tissue, picked by `selector`."""
+    """The panel of the tissue `rows` (K,) that `selector` picked."""
     selection = weigh(tissue_patches.features, rows)
     return Panel(
         f"{selector}, K = {len(rows)}",

@@ -1,4 +1,4 @@
-"""Which summarizer and slide encoder go with an encoder; settled by their cards, before any slide is read."""
+"""Choose the summarizer and slide encoder for an encoder, from their cards, before any slide is read."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ AUTO, NONE = "auto", "none"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A summarizer or slide encoder that is to be used."""
+    """A summarizer or slide encoder to use."""
 
     path: Path
     card: SummarizerCard | SlideEncoderCard
-    named: bool  # by the user; else found to fit the encoder, and good for features of that encoder only
+    named: bool  # by the user; otherwise it was found automatically and only fits that encoder's features
 
     def fits_features(self, encoder_sha256: str | None) -> bool:
-        """Whether it is for features of the encoder of this sha256; None where nobody knows which made them."""
+        """Whether it fits features of the encoder with this sha256; None if the encoder is unknown."""
         return fits_features(self.card, self.named, encoder_sha256)
 
 
 @dataclass(frozen=True)
 class ModelChoices:
-    """The models that are to see whole slides; None where none is used."""
+    """The whole-slide models to use; None if none is used."""
 
     summarizer: ModelChoice | None = None
     slide_encoder: ModelChoice | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)  # why there is none of those looked for, by name
+    missing: Mapping[str, str] = field(default_factory=dict)  # name -> why none was found
 
     def load(self, device: str) -> SlideModels:
-        """Raises ModelError when a file cannot serve, DeviceError when "cuda" does not become active."""
+        """Load the models. Raises ModelError for an unusable file, DeviceError if "cuda" does not become active."""
         return SlideModels(
             load_summarizer(self.summarizer.path, device) if self.summarizer is not None else None,
             load_slide_encoder(self.slide_encoder.path, device) if self.slide_encoder is not None else None,
@@ -69,11 +69,11 @@ class ModelChoices:
         return True
 
     def named(self) -> dict[str, ModelChoice | None]:
-        """By the names that attributes have for them."""
+        """The choices by attribute name."""
         return {"summarizer": self.summarizer, "slide_encoder": self.slide_encoder}
 
     def describe(self) -> str:
-        """One line for a log."""
+        """Describe the choices in one line for the log."""
         return ", ".join(
             f"{name.replace('_', ' ')}: {choice.card.name if choice is not None else self._none(name)}"
             for name, choice in self.named().items()
@@ -87,15 +87,15 @@ NO_MODEL_CHOICES = ModelChoices()
 
 
 def read_encoder_card(path: Path) -> Card:
-    """An encoder's card without loading it. Raises ModelError."""
-    # Whether the graph takes uint8 decides what its card must say of mean and std, which nobody needs here.
+    """Read an encoder's card without loading the model. Raises ModelError."""
+    # takes_uint8=True makes mean and std optional; they are not needed here.
     return parse_card(read_fields(read_metadata(path), path.name), True, sha256_of(path))
 
 
 def read_slide_card(path: Path, kind: str) -> SummarizerCard | SlideEncoderCard:
-    """The card of a summarizer or slide encoder without loading it. Raises ModelError, also for another kind."""
+    """Read the card of a summarizer or slide encoder without loading it. Raises ModelError, also for another kind."""
     fields = read_fields(read_metadata(path), path.name, kind)
-    fields.check_kind(kind)  # before the file is hashed
+    fields.check_kind(kind)  # before hashing the file
     parse = parse_summarizer_card if kind == SUMMARIZER else parse_slide_encoder_card
     return parse(fields, sha256_of(path))
 
@@ -103,7 +103,7 @@ def read_slide_card(path: Path, kind: str) -> SummarizerCard | SlideEncoderCard:
 def choose_models(
     summarizer: str, slide_encoder: str, encoder: Path, given: bool, keep: int | None, folders: Sequence[Path] = ()
 ) -> ModelChoices:
-    """What was asked for of each kind: a name, a path, AUTO or NONE; see `choose`."""
+    """Choose both models; each is given as a name, a path, AUTO or NONE. See `choose`."""
     if (summarizer, slide_encoder) == (NONE, NONE):
         return NO_MODEL_CHOICES
     card = read_encoder_card(encoder)
@@ -122,7 +122,7 @@ def choose_models(
 
 def why_none(kind: str, encoder: Card, keep: int | None) -> str:
     if is_too_many(kind, keep):
-        return f"they see at most {MOST_KEPT} patches"
+        return f"limited to {MOST_KEPT} patches"
     return f"none fits the features of {encoder.name!r}"
 
 
@@ -133,11 +133,11 @@ def is_too_many(kind: str, keep: int | None) -> bool:
 def choose(
     kind: str, asked: str, encoder: Card, given: bool, keep: int | None, folders: Sequence[Path] = ()
 ) -> ModelChoice | None:
-    """The model of a `kind` for an encoder: the one `asked` for by name or path; by AUTO the first that was trained
-    on that encoder, of the shipped ones, then of the user's `folders`; by NONE, or where nothing fits, None.
+    """Choose the model of a `kind` for an encoder. `asked` is a name or path; AUTO, the first bundled model, then the
+    first in the user's `folders`, trained on that encoder; or NONE. Returns None if there is none.
 
-    `given` is whether features were computed before, by whatever encoder; `keep` how many patches are to be kept.
-    Raises ModelError when the one asked for cannot serve, UsageError when it does not fit.
+    `given` is whether existing features are used, by any encoder; `keep` is the number of patches to keep. Raises
+    ModelError when the requested model is unusable, UsageError when it does not fit.
     """
     too_many = is_too_many(kind, keep)
     if asked == NONE or (asked == AUTO and too_many):
@@ -151,15 +151,15 @@ def choose(
     if not given and card.dims != encoder.dims:
         raise UsageError(
             f"--{kind} {path.name}: expected a model for the {encoder.dims} features of {encoder.name!r}, found one "
-            f"for {card.dims}; name one trained on that encoder, or --{kind} auto"
+            f"for {card.dims}; use one trained on that encoder, or --{kind} auto"
         )
     return ModelChoice(path, card, named=True)
 
 
 def fitting_models(kind: str, encoder_sha256: str, dims: int, folders: Sequence[Path]) -> Iterator[ModelChoice]:
-    """Models trained on the encoder of that sha256, by features of `dims` numbers; what cannot be read is passed over.
+    """Yield models trained on the encoder with that sha256 and `dims` features, skipping unreadable ones.
 
-    A model that hides another of its name stands in its place, as `find_model` has it.
+    A user's model hides a bundled one with its name, as in `find_model`.
     """
     models = shipped_models()
     for folder in reversed(folders):
@@ -175,15 +175,15 @@ def fitting_models(kind: str, encoder_sha256: str, dims: int, folders: Sequence[
 
 @dataclass(frozen=True)
 class SlideModels:
-    """The models that see a whole slide's features; None where none is used."""
+    """The loaded whole-slide models; None if none is used."""
 
     summarizer: Summarizer | None = None
     slide_encoder: SlideEncoder | None = None
-    #: Names of those that nobody asked for: they were found to fit an encoder, and serve its features only.
+    #: Names of models found automatically: they only fit the features of one encoder.
     implicit: frozenset[str] = frozenset()
 
     def for_features_of(self, encoder_sha256: str | None) -> SlideModels:
-        """Those that serve features of the encoder of this sha256; None where nobody knows which made them."""
+        """The models that fit features of the encoder with this sha256; None if the encoder is unknown."""
         summarizer, slide_encoder = self.summarizer, self.slide_encoder
         if summarizer is not None and not fits_features(
             summarizer.card, "summarizer" not in self.implicit, encoder_sha256
@@ -199,5 +199,5 @@ NO_MODELS = SlideModels()
 
 
 def fits_features(card: SummarizerCard | SlideEncoderCard, named: bool, encoder_sha256: str | None) -> bool:
-    """Whether a model is for features of the encoder of this sha256; one that the user named always is."""
+    """Whether a model fits features of the encoder with this sha256; a model the user named always does."""
     return named or card.encoder_sha256 == encoder_sha256

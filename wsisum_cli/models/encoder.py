@@ -1,4 +1,4 @@
-"""Finding models, and patch encoders out of ONNX files: patches in, features out."""
+"""Patch encoders in ONNX files: patches go in, features come out."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from wsisum_cli.models.card import ENCODER, REMEDY, Card, Fields, parse_card, re
 from wsisum_cli.models.places import find_model
 from wsisum_cli.models.session import CUDA, Session, open_session
 
-CPU_BATCH, CUDA_BATCH = 8, 128  # what fits a core's cache; what keeps a GPU busy
+CPU_BATCH, CUDA_BATCH = 8, 128  # fits a core's cache; keeps a GPU busy
 
 
 class Encoder(Protocol):
-    """Patches to features. May be called from several threads at once."""
+    """Turns patches into features. Safe to call from several threads."""
 
     @property
     def card(self) -> Card: ...
 
     @property
     def provider(self) -> str:
-        """What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
+        """The active provider: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """How many patches go through the model at once; any number may be given."""
+        """How many patches the model runs at once; a call may pass any number."""
         ...
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -38,19 +38,16 @@ class Encoder(Protocol):
         ...
 
 
-# ------------------------------------------------------------------------------------------ finding models
-
-
 # ---------------------------------------------------------------------------------------- input and output
 
 
 @dataclass(frozen=True)
 class _Input:
-    """How the graph takes patches: uint8 as (B, P, P, 3), float as normalised (B, 3, P, P)."""
+    """The graph's input: uint8 (B, P, P, 3), or normalised float (B, 3, P, P)."""
 
     name: str
     dtype: np.dtype[Any]
-    #: None where the graph takes any.
+    #: None if the graph takes any.
     batch_size: int | None
     sides: tuple[int | None, int | None]
 
@@ -58,7 +55,7 @@ class _Input:
 @dataclass(frozen=True)
 class _Output:
     name: str
-    #: None where the graph does not say.
+    #: None if the graph does not state it.
     dims: int | None
 
 
@@ -66,7 +63,7 @@ def _read_input(session: Session) -> _Input:
     found = ", ".join(map(str, session.inputs))
     wrong = ModelError(
         f"{session.source}: expected one input, uint8 (batch, P, P, 3) or float (batch, 3, P, P), found {found}; "
-        "export the model again with such an input"
+        "export the model again with this input"
     )
     if len(session.inputs) != 1:
         raise wrong
@@ -82,11 +79,11 @@ def _read_input(session: Session) -> _Input:
 
 def _read_output(session: Session) -> _Output:
     port = session.outputs[0]
-    # Where the graph does not say, the trial run tells.
+    # If the graph does not state the shape, the trial run checks it.
     if port.dtype not in (np.float32, np.float16) or (port.shape is not None and len(port.shape) != 2):
         raise ModelError(
             f"{session.source}: expected a first output of floats (batch, dims), found {port}; "
-            "export the model again with its pooled features as first output"
+            "export the model again with its pooled features as the first output"
         )
     return _Output(port.name, port.shape[1] if port.shape else None)
 
@@ -94,9 +91,9 @@ def _read_output(session: Session) -> _Output:
 def _check_agreement(card: Card, fields: Fields, graph_input: _Input, graph_output: _Output) -> None:
     for side in graph_input.sides:
         if side not in (None, card.patch_size):
-            raise fields.wrong("patch_size", f"the {side} px that the graph takes", str(card.patch_size))
+            raise fields.wrong("patch_size", f"the {side} px of the graph's input", str(card.patch_size))
     if graph_output.dims not in (None, card.dims):
-        raise fields.wrong("dims", f"the {graph_output.dims} that the graph gives", str(card.dims))
+        raise fields.wrong("dims", f"the {graph_output.dims} of the graph's output", str(card.dims))
 
 
 # --------------------------------------------------------------------------------------------- the encoder
@@ -106,8 +103,8 @@ def _check_agreement(card: Card, fields: Fields, graph_input: _Input, graph_outp
 class OnnxEncoder:
     """An `Encoder` that runs an ONNX file.
 
-    Batches always have the same size: short ones are filled up with zeros, long ones are split, so that the
-    features of a patch depend neither on the others it comes with nor on how many they are.
+    Batches always have the same size: short ones are padded with zeros, long ones are split. The features of a patch
+    therefore do not depend on the other patches or on their number.
     """
 
     card: Card
@@ -120,14 +117,13 @@ class OnnxEncoder:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (B, D) of RGB patches (B, P, P, 3).
 
-        Raises ModelError for pixels of another shape or type, when the model fails, and when a feature is
-        not finite.
+        Raises ModelError for a wrong shape or dtype, when the model fails, and when a feature is not finite.
         """
         side = self.card.patch_size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
             raise self._error(
                 f"expected uint8 patches (B, {side}, {side}, 3), found {pixels.dtype} {pixels.shape}; "
-                f"give patches of {side} px"
+                f"pass patches of {side} px"
             )
         features = np.empty((len(pixels), self.card.dims), np.float32)
         for start in range(0, len(pixels), self.batch_size):
@@ -137,12 +133,12 @@ class OnnxEncoder:
         if len(broken):
             raise self._error(
                 f"expected finite features, found {len(broken)} of {len(pixels)} patches with NaN or "
-                "infinity; the model cannot be used on them (a float16 export may overflow)"
+                "infinity; the model cannot encode them (a float16 export may overflow)"
             )
         return features
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        """Features of one batch or less, not looked at."""
+        """Features of at most one batch, unchecked."""
         full = np.zeros((self.batch_size, *pixels.shape[1:]), np.uint8)
         full[: len(pixels)] = pixels
         features = self._session.run({self._input.name: self._prepare(full)}, [self._output.name])[0]
@@ -163,15 +159,15 @@ class OnnxEncoder:
         return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
 
     def try_once(self) -> None:
-        """Run one grey patch. Raises ModelError when the model fails, or gives another shape than it says."""
+        """Run one grey patch. Raises ModelError when the model fails or its output has a wrong shape."""
         side = self.card.patch_size
         self._run(np.full((1, side, side, 3), 128, np.uint8))
 
 
 def _describe(session: Session, batch_size: int | None) -> OnnxEncoder:
-    """Read card and graph of a session; the graph's own batch size wins where it is fixed."""
+    """Read a session's card and graph. A fixed batch size in the graph takes precedence."""
     fields = read_fields(session.metadata, session.source)
-    fields.check_kind(ENCODER)  # before the graph, whose inputs say less clearly that it is another kind's
+    fields.check_kind(ENCODER)  # before the graph: an error about its inputs is less clear
     graph_input, graph_output = _read_input(session), _read_output(session)
     card = parse_card(fields, graph_input.dtype == np.uint8, session.sha256)
     _check_agreement(card, fields, graph_input, graph_output)
@@ -186,13 +182,13 @@ def _describe(session: Session, batch_size: int | None) -> OnnxEncoder:
 
 
 def load_encoder(name_or_path: str | Path, device: str = "auto", batch_size: int | None = None) -> Encoder:
-    """Load a shipped model by its name, or any ONNX file with an encoder's card by its path.
+    """Load a bundled model by name, or any ONNX file with an encoder's card by path.
 
-    `device` is "cpu", "cuda", or "auto": CUDA where it truly becomes active, else the CPU. `batch_size` None
-    means what suits the device.
+    `device` is "cpu", "cuda", or "auto": CUDA if it really becomes active, else the CPU. `batch_size` None means a
+    default for the device.
 
-    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active,
-    UsageError for another device or a batch of less than one.
+    Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
+    unknown device or a batch size below one.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size: expected at least 1, found {batch_size}")

@@ -1,7 +1,7 @@
-"""What stands around the graph in an ONNX file: its metadata, and the names of the files that hold its weights.
+"""The metadata of an ONNX file, and the names of its external weight files.
 
-The onnx package would parse gigabytes for that, and only those who train have it. An ONNX file is one protobuf
-message, a row of numbered fields; here the values that do not matter are stepped over, and copied as they are.
+The onnx package would parse gigabytes for this, and is only installed for training. An ONNX file is one protobuf
+message, a sequence of numbered fields; values that do not matter are skipped here, and copied unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wsisum_cli.errors import ModelError
 
 #: Field numbers of onnx.proto: ModelProto.graph, .metadata_props, .functions.
 _GRAPH, _METADATA, _FUNCTIONS = 7, 14, 25
-#: From the model to the names of weight files: message -> field -> the message it holds.
+#: The path from the model to the names of weight files: message -> field -> message in it.
 _SCHEMA: Mapping[str, Mapping[int, str]] = {
     "model": {_GRAPH: "graph", _FUNCTIONS: "function"},
     "function": {7: "node"},
@@ -24,32 +24,32 @@ _SCHEMA: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
     "tensor": {13: "entry"},
 }
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how protobuf says where a value ends
-_DEEPEST = 64  # graphs within graphs; a model of this package has none
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
+_DEEPEST = 64  # nested graphs; models of this package have none
 
 #: Number, first byte of the field, first and last byte of its value.
 _Field = tuple[int, int, int, int]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata keys and values; of a key that is there twice the last. Raises ModelError for a file that is no ONNX."""
+    """Metadata keys and values; the last wins if a key repeats. Raises ModelError when the file is not ONNX."""
     with _mapped(path) as data:
         return dict(_entry(data, field) for field in _fields(data, 0, len(data)) if field[0] == _METADATA)
 
 
 def weight_files(path: Path) -> list[str]:
-    """The files that hold weights of the model, as it names them: relative to its folder, / between the parts.
+    """The model's external weight files, as it names them: relative to its folder, with /.
 
-    Raises ModelError for a file that is no ONNX.
+    Raises ModelError when the file is not ONNX.
     """
     with _mapped(path) as data:
         return sorted(set(_locations(data, "model", 0, len(data))))
 
 
 def copy_with_metadata(path: Path, copy: Path, key: str, value: str) -> None:
-    """Copy an ONNX file with one metadata entry changed or added; the rest of it stays byte for byte.
+    """Copy an ONNX file with one metadata entry changed or added; all other bytes stay the same.
 
-    Raises ModelError for a file that is no ONNX.
+    Raises ModelError when the file is not ONNX.
     """
     with _mapped(path) as data, memoryview(data) as view, copy.open("wb") as target:
         for field in _fields(data, 0, len(data)):
@@ -62,7 +62,7 @@ def copy_with_metadata(path: Path, copy: Path, key: str, value: str) -> None:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    """The bytes of the file. Raises ModelError for what the block finds to be no ONNX."""
+    """Memory-map the file. Raises ModelError when the block finds that it is not ONNX."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
@@ -70,12 +70,12 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
         if isinstance(error, ModelError):
             raise
         raise ModelError(
-            f"{path.name}: expected an ONNX model, found another or a broken file; export it again"
+            f"{path.name}: expected an ONNX model, found another kind of file or a damaged one; export it again"
         ) from error
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
-    """The fields of the message between two bytes. Raises ValueError or IndexError where there is none."""
+    """Yield the fields of the message in a byte range. Raises ValueError or IndexError if it is not a message."""
     while start < end:
         key, place = _varint(data, start)
         number, wire = key >> 3, key & 7
@@ -95,7 +95,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
 
 
 def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the byte after it."""
+    """Read a varint, seven bits per byte; returns it and the position after it."""
     number = shift = 0
     while shift < 70:
         byte = data[place]
@@ -107,7 +107,7 @@ def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
 
 
 def _entry(data: mmap.mmap, field: _Field) -> tuple[str, str]:
-    """Key and value, a pair of texts."""
+    """Key and value of an entry."""
     texts = {number: data[start:end].decode() for number, _, start, end in _fields(data, field[2], field[3])}
     return texts.get(1, ""), texts.get(2, "")
 
@@ -126,7 +126,7 @@ def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int =
 
 
 def _message(number: int, content: bytes) -> bytes:
-    """A field of bytes."""
+    """Encode a field of bytes."""
     length, head = len(content), bytearray([number << 3 | _BYTES])
     while length > 127:
         head.append(length & 127 | 128)

@@ -1,4 +1,4 @@
-"""Where models lie: those that ship with the package, and the user's own."""
+"""Where models are: bundled with the package, or in the user's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsisum_cli.errors import ModelError
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name and file of the models that come with the package."""
+    """Names and files of the bundled models."""
     package = Path(__file__).resolve().parents[1]
     folder = package / "shipped"
     if not folder.is_dir() and (package.parent / "pyproject.toml").is_file():
@@ -20,16 +20,16 @@ def shipped_models() -> dict[str, Path]:
 
 
 def user_models(folder: Path) -> dict[str, Path]:
-    """Name and file of the models in a user's folder: NAME/NAME.onnx, as `wsisum models add` lays them."""
+    """Names and files of the models in a user's folder: NAME/NAME.onnx, as `wsisum models add` stores them."""
     found = sorted(path for path in folder.glob("*/*.onnx") if path.stem == path.parent.name)
     return {path.stem: path for path in found if not path.stem.startswith(".")}
 
 
 def find_model(name_or_path: str | Path, folders: Sequence[Path] = ()) -> Path:
-    """The file of a shipped model's name, of one in the user's `folders`, or of a path to an ONNX file.
+    """Find a model by the name of a bundled model or of one in the user's `folders`, or by path.
 
-    Where several have the name, the first of the folders comes first and the shipped one last: a name is taken twice
-    on purpose only. Raises ModelError when there is none.
+    If several have the name, folders win in their order, before bundled models: a name is only reused on purpose.
+    Raises ModelError when there is none.
     """
     known = shipped_models()
     for folder in reversed(folders):
@@ -40,7 +40,7 @@ def find_model(name_or_path: str | Path, folders: Sequence[Path] = ()) -> Path:
     if path.is_file():
         return path
     names = ", ".join(known) or "none"
-    what = "no such file" if path.suffix == ".onnx" or len(path.parts) > 1 else "no model of this name"
+    what = "no such file" if path.suffix == ".onnx" or len(path.parts) > 1 else "no model with this name"
     raise ModelError(f"{name_or_path}: {what}; give the name of a model ({names}) or the path of an ONNX file")
 
 
@@ -48,10 +48,10 @@ FOLDER_VARIABLE = "WSISUM_MODELS"
 
 
 def user_folder() -> Path:
-    """Where the user's models lie: $WSISUM_MODELS, else the place for data of the platform.
+    """The folder of the user's models: $WSISUM_MODELS, or the platform's data folder.
 
-    Not typer.get_app_dir, which names the place for settings: on Windows that roams from machine to machine, and
-    models are gigabytes.
+    Not typer.get_app_dir, which is for settings: on Windows that folder roams between machines, and models are
+    gigabytes.
     """
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named).expanduser()

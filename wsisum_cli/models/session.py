@@ -1,4 +1,4 @@
-"""ONNX files opened on a device: sessions and providers; onnxruntime lives here and nowhere else at run time."""
+"""Open ONNX files on a device. The only room that imports onnxruntime at run time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 DEVICES = ("auto", "cuda", "cpu")
 
-_FATAL = 4  # onnxruntime's log level: what goes wrong arrives as an exception, so stderr stays clean
+_FATAL = 4  # onnxruntime's log level: errors arrive as exceptions, so stderr stays clean
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
     "tensor(uint8)": np.dtype(np.uint8),
@@ -39,9 +39,9 @@ class Port:
     """One input or output of a graph."""
 
     name: str
-    #: None where it is none of bool, uint8, int64, float16, float32.
+    #: None if it is not bool, uint8, int64, float16 or float32.
     dtype: np.dtype[Any] | None
-    #: A size is None where the graph takes or gives any; the shape is None where the graph does not say.
+    #: A size is None if it is free; the shape is None if the graph does not state it.
     shape: tuple[int | None, ...] | None
 
     def __str__(self) -> str:
@@ -51,21 +51,21 @@ class Port:
 
 @dataclass(frozen=True)
 class Session:
-    """An ONNX file, opened. May be run from several threads at once."""
+    """An open ONNX file. Safe to run from several threads."""
 
-    #: Name of the file, for messages.
+    #: File name, for messages.
     source: str
-    #: What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider".
+    #: The active provider: "CPUExecutionProvider" or "CUDAExecutionProvider".
     provider: str
     metadata: Mapping[str, str]
-    #: Of the ONNX file; weights in other files only where its metadata names their sha256.
+    #: Of the ONNX file; covers external weights only if its metadata lists their sha256.
     sha256: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     _session: Any = field(repr=False)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
-        """The outputs named, None for all of them. Raises ModelError when the model fails."""
+        """Run the graph and return the named `outputs`, all if None. Raises ModelError when the model fails."""
         names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
         try:
             return [np.asarray(value) for value in self._session.run(names, dict(feeds))]
@@ -75,13 +75,13 @@ class Session:
 
 
 def open_session(path: Path, device: str, serve: Callable[[Session], T]) -> T:
-    """What `serve` makes of the file's session: it reads the card, looks at the graph and runs it once.
+    """Open a session and return `serve(session)`, which reads the card, checks the graph and runs it once.
 
-    `device` is "cpu", "cuda", or "auto": CUDA where it truly becomes active, else the CPU. `serve` may be called
-    twice, and raises ModelError for a model that cannot serve.
+    `device` is "cpu", "cuda", or "auto": CUDA if it really becomes active, else the CPU. `serve` may be called twice,
+    and raises ModelError for an unusable model.
 
-    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active, UsageError for
-    another device.
+    Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
+    unknown device.
     """
     if device not in DEVICES:
         raise UsageError(f"device: expected one of {', '.join(DEVICES)}, found {device!r}")
@@ -90,10 +90,10 @@ def open_session(path: Path, device: str, serve: Callable[[Session], T]) -> T:
     served, findings = _serve_on_cuda(path, serve)
     if served is not None:
         return served
-    on_cpu = serve(_open(path, [CPU]))  # raises where the fault is the file's
+    on_cpu = serve(_open(path, [CPU]))  # raises if the file is at fault
     if device == "cuda":
         raise DeviceError(
-            f"CUDA was asked for and is not active: {findings}; install the NVIDIA driver and "
+            f"CUDA was requested but is not active: {findings}; install the NVIDIA driver and "
             "the libraries (pip install 'onnxruntime-gpu[cuda,cudnn]'), or use the CPU (--device cpu)"
         )
     return on_cpu
@@ -104,7 +104,7 @@ def _brief(error: Exception) -> str:
 
 
 def _onnxruntime() -> Any:
-    """The package, told to be quiet: it would write to stderr, and on Windows send events."""
+    """Import onnxruntime and silence it: it writes to stderr, and on Windows sends telemetry."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_FATAL)
@@ -114,7 +114,7 @@ def _onnxruntime() -> Any:
 
 
 def _open(path: Path, providers: list[Any]) -> Session:
-    """One thread and a fixed order, so that sums are rounded the same on every number of cores."""
+    """Open with one thread and a fixed order, so that sums round the same on any number of cores."""
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -123,7 +123,7 @@ def _open(path: Path, providers: list[Any]) -> Session:
     options.use_deterministic_compute = True
     options.log_severity_level = _FATAL
     try:
-        # Its own fallback prints to stdout.
+        # onnxruntime's own fallback prints to stdout.
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         why = _brief(error).replace(f"{path.parent}/", "")  # paths stay out of messages
@@ -144,14 +144,14 @@ def _open(path: Path, providers: list[Any]) -> Session:
 
 def _port(node: Any) -> Port:
     sizes = tuple(size if isinstance(size, int) else None for size in node.shape)
-    # onnxruntime gives an unknown shape as an empty one.
+    # onnxruntime reports an unknown shape as an empty one.
     return Port(node.name, _DTYPES.get(node.type), sizes or None)
 
 
 def _serve_on_cuda(path: Path, serve: Callable[[Session], T]) -> tuple[T | None, str]:
-    """What is served, None when CUDA does not become active; and what was found.
+    """The result of `serve`, None if CUDA does not become active; and a description of what was found.
 
-    onnxruntime lists CUDA as available on machines without it, and silently uses the CPU instead.
+    onnxruntime lists CUDA as available even without a GPU, and silently falls back to the CPU.
     """
     onnxruntime = _onnxruntime()
     available = onnxruntime.get_available_providers()
@@ -160,7 +160,7 @@ def _serve_on_cuda(path: Path, serve: Callable[[Session], T]) -> tuple[T | None,
     if CUDA not in available:
         return None, found
     found += f"; CUDA libraries {_preload_cuda(onnxruntime)}"
-    # TF32 and the fastest of several algorithms would round otherwise than the CPU, and from run to run.
+    # TF32 and autotuned algorithms round differently from the CPU, and from run to run.
     options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     try:
         session = _open(path, [(CUDA, options), CPU])
@@ -172,14 +172,14 @@ def _serve_on_cuda(path: Path, serve: Callable[[Session], T]) -> tuple[T | None,
 
 
 def _preload_cuda(onnxruntime: Any) -> str:
-    """Load the CUDA libraries that come as Python packages; says how it went, which onnxruntime prints."""
+    """Load CUDA libraries installed as Python packages. Returns what happened, read from onnxruntime's output."""
     if not hasattr(onnxruntime, "preload_dlls"):
         return "left to the system"
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
             onnxruntime.preload_dlls()
-    except Exception as error:  # noqa: BLE001 - the session will tell whether it mattered
+    except Exception as error:  # noqa: BLE001 - the session shows whether it matters
         return f"not loaded ({_brief(error)})"
     missing = re.findall(r"Failed to load ([^:\s]+)", printed.getvalue())
     return f"not loaded ({', '.join(dict.fromkeys(missing))})" if missing else "loaded"
@@ -189,5 +189,5 @@ def nvidia_driver_found() -> bool:
     """Whether the machine has an NVIDIA driver, without loading it."""
     if sys.platform == "win32":
         return ctypes.util.find_library("nvcuda.dll") is not None
-    signs = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg")
-    return any(Path(sign).exists() for sign in signs)
+    paths = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg")
+    return any(Path(path).exists() for path in paths)

@@ -1,7 +1,7 @@
-"""Slide encoders: features of all tissue patches of a slide in, an embedding and prototypes of its regions out.
+"""Slide encoders: features of all tissue patches go in, a slide embedding and prototypes of its regions come out.
 
-SLPD (Slide-level Prototypical Distillation, MICCAI 2023) at run time: regions of patches are embedded, and those of a
-slide are summed up by a few prototypes.
+SLPD (Slide-level Prototypical Distillation, MICCAI 2023) at run time: regions of patches are embedded, and the regions
+of a slide are summarized by a few prototypes.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from wsisum_cli.models.card import SLIDE_ENCODER, SlideEncoderCard, parse_slide_
 from wsisum_cli.models.session import Session, open_session
 from wsisum_cli.models.summarizer import Ports, check_features, check_graph, in_patch_sides, run_graph
 
-SHARES = 1e-3  # how far the weights of the prototypes may be from adding up to 1
+SHARES = 1e-3  # tolerance for the sum of the prototype weights, which should be 1
 
 
 @dataclass(frozen=True)
 class SlideEmbedding:
-    """What a slide encoder makes of a slide."""
+    """The output of a slide encoder."""
 
     embedding: NDArray[np.float32]  # (E,) of the slide
-    prototypes: NDArray[np.float32]  # (P, F) centres of like regions
-    prototype_weights: NDArray[np.float32]  # (P,) share of the regions near each, 0 for one that is not used
-    attention: NDArray[np.float32] | None = None  # (N,) share that each patch has; None where it says none
+    prototypes: NDArray[np.float32]  # (P, F) centres of similar regions
+    prototype_weights: NDArray[np.float32]  # (P,) share of the regions closest to each; 0 if unused
+    attention: NDArray[np.float32] | None = None  # (N,) share of each patch; None if the model does not output it
 
 
 class SlideEncoder(Protocol):
-    """A slide's patches to one embedding. May be called from several threads at once."""
+    """Turns a slide's patches into one embedding. Safe to call from several threads."""
 
     @property
     def card(self) -> SlideEncoderCard: ...
 
     @property
     def provider(self) -> str:
-        """What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
+        """The active provider: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
         ...
 
     def __call__(
         self, features: NDArray[np.floating[Any]], coords: NDArray[np.number[Any]], patch_size_level0: float
     ) -> SlideEmbedding:
-        """Of features (N, D) at coords (N, 2) level-0 px."""
+        """Encode features (N, D) at coords (N, 2) in level-0 px."""
         ...
 
 
 @dataclass(frozen=True)
 class OnnxSlideEncoder:
-    """A `SlideEncoder` that runs an ONNX file, a slide at a time."""
+    """A `SlideEncoder` that runs an ONNX file, one slide at a time."""
 
     card: SlideEncoderCard
     provider: str
     _session: Session = field(repr=False)
-    has_attention: bool = False  # whether the graph has that output
+    has_attention: bool = False  # whether the graph has this output
 
     def __call__(
         self, features: NDArray[np.floating[Any]], coords: NDArray[np.number[Any]], patch_size_level0: float
     ) -> SlideEmbedding:
-        """Of features (N, D) at coords (N, 2) level-0 px.
+        """Encode features (N, D) at coords (N, 2) in level-0 px.
 
-        Raises ModelError for features of another length or not finite, when the model fails, and when what it
-        gives is not finite, has another shape than it says, or weights that are no shares.
+        Raises ModelError for features of wrong length or not finite, when the model fails, and when its output is not
+        finite, has a wrong shape, or has weights that are not shares.
         """
         check_features(features, coords, self.card.dims, self._error)
         feeds = {"features": features.astype(np.float32), "coords": in_patch_sides(coords, patch_size_level0)}
@@ -89,7 +89,7 @@ class OnnxSlideEncoder:
         return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
 
     def try_once(self) -> None:
-        """Run it on a few patches of several regions, and on one. Raises ModelError when it fails."""
+        """Run a few patches of several regions, and a single patch. Raises ModelError when that fails."""
         rng = np.random.default_rng(0)
         features = rng.standard_normal((9, self.card.dims)).astype(np.float32)
         coords = np.stack(np.divmod(np.arange(9), 3), axis=1) * self.card.region
@@ -98,10 +98,10 @@ class OnnxSlideEncoder:
 
 
 def load_slide_encoder(path: Path, device: str = "auto") -> SlideEncoder:
-    """Load an ONNX file that holds a slide encoder. `device` is "cpu", "cuda", or "auto".
+    """Load a slide encoder from an ONNX file. `device` is "cpu", "cuda", or "auto".
 
-    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active, UsageError for
-    another device.
+    Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
+    unknown device.
     """
     return open_session(path, device, _serve)
 

@@ -1,7 +1,7 @@
-"""Summarizers: features of a slide's candidates in, their reconstruction from a few of them and an embedding out.
+"""Summarizers: features of a slide's candidates go in, a reconstruction from a few of them and an embedding come out.
 
-The masked autoencoder of WSISum (Medical Image Analysis 110:103970, 2026) at run time. The graph sees the features of
-the visible candidates and the places of all, and nothing of the others.
+The masked autoencoder of WSISum (Medical Image Analysis 110:103970, 2026) at run time. The graph gets the features of
+the visible candidates and the positions of all, but not the features of masked ones.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from wsisum_cli.errors import ModelError
 from wsisum_cli.models.card import SUMMARIZER, SummarizerCard, parse_summarizer_card, read_fields
 from wsisum_cli.models.session import Port, Session, open_session
 
-#: Candidates, of all masks together, that go through the graph at once: attention takes hundreds of MB at more.
+#: Most candidates, over all masks, per run of the graph: with more, attention takes hundreds of MB.
 BATCH_CANDIDATES = 8192
-#: The most patches to keep where a summarizer is used, for attention takes memory by the square of them.
+#: Most patches to keep with a summarizer, since attention memory grows with their square.
 MOST_KEPT = 2048
-#: Largest difference, relative to the largest value, that masked features may make to what is made without them.
+#: Largest change of the output, relative to its largest value, that masked features may cause.
 LEAK = 1e-3
 
-Ports = Mapping[str, tuple[type[Any], tuple[int | None, ...]]]  # name -> type and shape; None: any size
+Ports = Mapping[str, tuple[type[Any], tuple[int | None, ...]]]  # name -> dtype and shape; None: any size
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a summarizer makes of B choices of visible candidates."""
+    """The output of a summarizer for B choices of visible candidates."""
 
-    reconstruction: NDArray[np.float32]  # (B, N, D) of every candidate, the visible ones too
-    embedding: NDArray[np.float32]  # (B, E) of the slide, from the visible ones alone
+    reconstruction: NDArray[np.float32]  # (B, N, D) of every candidate, including the visible ones
+    embedding: NDArray[np.float32]  # (B, E) of the slide, from the visible candidates alone
 
 
 class Summarizer(Protocol):
-    """Candidates to their reconstruction. May be called from several threads at once."""
+    """Reconstructs candidates. Safe to call from several threads."""
 
     @property
     def card(self) -> SummarizerCard: ...
 
     @property
     def provider(self) -> str:
-        """What is really active: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
+        """The active provider: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
         ...
 
     def __call__(
@@ -54,13 +54,13 @@ class Summarizer(Protocol):
         patch_size_level0: float,
         kept: NDArray[np.integer[Any]],
     ) -> Reconstruction:
-        """Of features (N, D) at coords (N, 2), with the rows of kept (B, K) visible, one choice a row."""
+        """Reconstruct features (N, D) at coords (N, 2); rows of kept (B, K) are visible, one choice per row."""
         ...
 
 
 @dataclass(frozen=True)
 class OnnxSummarizer:
-    """A `Summarizer` that runs an ONNX file; as many choices at once as memory allows."""
+    """A `Summarizer` that runs an ONNX file, on as many choices at once as memory allows."""
 
     card: SummarizerCard
     provider: str
@@ -73,19 +73,19 @@ class OnnxSummarizer:
         patch_size_level0: float,
         kept: NDArray[np.integer[Any]],
     ) -> Reconstruction:
-        """Of features (N, D) at coords (N, 2) level-0 px, with the rows of kept (B, K) visible, one choice a row.
+        """Reconstruct features (N, D) at coords (N, 2) in level-0 px; kept (B, K) are visible, one choice per row.
 
-        Raises ModelError for features of another length or not finite, rows that do not exist, when the model
-        fails, and when what it gives is not finite.
+        Raises ModelError for features of wrong length or not finite, rows out of range, when the model fails, and when
+        its output is not finite.
         """
         self._check(features, coords, kept)
         places = in_patch_sides(coords, patch_size_level0)
         batch = max(1, BATCH_CANDIDATES // len(features))
         parts = [self._run(features, places, kept[start : start + batch]) for start in range(0, len(kept), batch)]
-        made = Reconstruction(*(np.concatenate([part[i] for part in parts]) for i in range(2)))
-        if not (np.isfinite(made.reconstruction).all() and np.isfinite(made.embedding).all()):
+        output = Reconstruction(*(np.concatenate([part[i] for part in parts]) for i in range(2)))
+        if not (np.isfinite(output.reconstruction).all() and np.isfinite(output.embedding).all()):
             raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
-        return made
+        return output
 
     def _check(self, features: NDArray[Any], coords: NDArray[Any], kept: NDArray[Any]) -> None:
         check_features(features, coords, self.card.dims, self._error)
@@ -98,7 +98,7 @@ class OnnxSummarizer:
             )
 
     def _run(self, features: NDArray[Any], places: NDArray[Any], kept: NDArray[Any]) -> list[NDArray[Any]]:
-        """One batch, not looked at but for its shape."""
+        """Run one batch, checking only the output shapes."""
         count, batch = len(features), len(kept)
         feeds = {
             "features": np.broadcast_to(features.astype(np.float32), (batch, count, self.card.dims)),
@@ -116,9 +116,9 @@ class OnnxSummarizer:
         return ModelError(f"model {self.card.name!r} (sha256 {self.card.sha256[:12]}): {message}")
 
     def try_once(self) -> None:
-        """Run it on a few candidates, and on one; look whether masked features reach what is made without them.
+        """Run a few candidates, and a single one, and check that masked features do not leak into the output.
 
-        Raises ModelError when the model fails, gives another shape than it says, or lets them through.
+        Raises ModelError when the model fails, its output has a wrong shape, or masked features leak.
         """
         rng = np.random.default_rng(0)
         features, other = rng.standard_normal((2, 5, self.card.dims)).astype(np.float32)
@@ -134,16 +134,16 @@ class OnnxSummarizer:
         ]
         if any(np.abs(a - b).max() > LEAK * max(1.0, float(np.abs(a).max())) for a, b in pairs):
             raise self._error(
-                "expected what it makes of masked candidates not to depend on their features, found that it does; "
-                "its measures would mean nothing, mask the features in the graph"
+                "expected the output not to depend on the features of masked candidates, found that it does; its "
+                "figures would be meaningless, mask the features in the graph"
             )
 
 
 def load_summarizer(path: Path, device: str = "auto") -> Summarizer:
-    """Load an ONNX file that holds a summarizer. `device` is "cpu", "cuda", or "auto".
+    """Load a summarizer from an ONNX file. `device` is "cpu", "cuda", or "auto".
 
-    Raises ModelError when the file cannot serve, DeviceError when "cuda" does not become active, UsageError for
-    another device.
+    Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
+    unknown device.
     """
     return open_session(path, device, _serve)
 
@@ -168,18 +168,18 @@ def _serve(session: Session) -> OnnxSummarizer:
 
 
 def in_patch_sides(coords: NDArray[np.number[Any]], patch_size_level0: float) -> NDArray[np.float32]:
-    """Level-0 px (N, 2) to the frame that these models see: sides of a patch, from the upper left of them all."""
+    """Convert level-0 px (N, 2) to the models' frame: patch sides, from the upper left of all patches."""
     places = np.asarray(coords, np.float64)
     return np.asarray((places - places.min(axis=0)) / patch_size_level0, np.float32)
 
 
 def check_features(features: NDArray[Any], coords: NDArray[Any], dims: int, error: Callable[[str], ModelError]) -> None:
-    """Raise `error` of a message for features that are not finite floats (N, `dims`) at coords (N, 2)."""
+    """Raise `error(message)` unless features are finite floats (N, `dims`) at coords (N, 2)."""
     floats = np.issubdtype(features.dtype, np.floating)
     if not floats or features.ndim != 2 or features.shape[1] != dims or not len(features):
         raise error(
             f"expected features (N, {dims}), found {features.dtype} {features.shape}; use features of the encoder "
-            "that it was trained on"
+            "it was trained on"
         )
     if coords.shape != (len(features), 2):
         raise error(f"expected coords ({len(features)}, 2), found {coords.shape}")
@@ -188,14 +188,14 @@ def check_features(features: NDArray[Any], coords: NDArray[Any], dims: int, erro
 
 
 def run_graph(session: Session, feeds: Mapping[str, NDArray[Any]], outputs: Iterable[str]) -> list[NDArray[Any]]:
-    """A graph that has no use for an input may lack it. Raises ModelError when the model fails."""
+    """Run a graph, which may lack inputs it does not use. Raises ModelError when the model fails."""
     taken = {port.name for port in session.inputs}
     given = {name: np.ascontiguousarray(value) for name, value in feeds.items() if name in taken}
     return session.run(given, list(outputs))
 
 
 def check_graph(session: Session, inputs: Ports, outputs: Ports) -> None:
-    """Raise ModelError for a graph without these outputs, or with other inputs; one it has no use for it may lack."""
+    """Raise ModelError for a graph without these outputs or with other inputs; unused inputs may be missing."""
     fitting = [port.name in inputs and fits(port, *inputs[port.name], free=True) for port in session.inputs]
     if not all(fitting):
         raise _wrong_graph(session, "inputs", inputs, session.inputs)
@@ -205,8 +205,8 @@ def check_graph(session: Session, inputs: Ports, outputs: Ports) -> None:
 
 
 def fits(port: Port, dtype: type[Any], shape: tuple[int | None, ...], free: bool) -> bool:
-    """Whether a port is as wanted. With `free` it must take any size where `shape` has None."""
-    if port.shape is None:  # unknown; the trial run then tells
+    """Whether a port has this dtype and shape. With `free` it must accept any size where `shape` has None."""
+    if port.shape is None:  # unknown; the trial run checks it
         return port.dtype == dtype
     same = len(port.shape) == len(shape) and all(
         found in (None, want) or (want is None and not free) for found, want in zip(port.shape, shape, strict=True)

@@ -1,4 +1,4 @@
-"""A model run on small input, to see whether it does what models of its kind must."""
+"""Run a model on small input, to check that it behaves as models of its kind must."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from wsisum_cli.models.session import Session, open_session
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer, run_graph
 
-#: Largest difference between what must be the same, relative to the largest value.
+#: Largest difference between outputs that must be equal, relative to the largest value.
 SAME = 1e-3
 RESULTS = ("reconstruction", "embedding")
-VALID = 4  # of the rows that a summarizer is tried on
-BATCH = 4  # the least that tells whether neighbours in a batch matter; large models take seconds a patch
+VALID = 4  # valid rows in the trial input of a summarizer
+BATCH = 4  # enough to show whether neighbours in a batch matter; large models take seconds per patch
 
 
 def try_model(path: Path, kind: str, device: str = "auto") -> AnyCard:
-    """Load a model of this kind, run it, and give its card.
+    """Load a model of this kind, test it, and return its card.
 
-    Raises ModelError when it cannot be used, or does not do what models of its kind must; DeviceError and UsageError
-    as loading does.
+    Raises ModelError when it is unusable or does not behave as its kind must; DeviceError and UsageError as loading.
     """
     if kind == ENCODER:
         return _try_encoder(path, device)
@@ -34,7 +33,7 @@ def try_model(path: Path, kind: str, device: str = "auto") -> AnyCard:
 
 
 def _try_encoder(path: Path, device: str) -> AnyCard:
-    """Features of a patch are its own: the same again, in every place of a batch, and beside every neighbour."""
+    """Check that the features of a patch are repeatable, and do not depend on its batch position or neighbours."""
     encoder = load_encoder(path, device, batch_size=BATCH)
     patches = _patches(3, encoder.card.patch_size)
     features = encoder(patches)
@@ -43,7 +42,7 @@ def _try_encoder(path: Path, device: str) -> AnyCard:
     again = encoder(patches[::-1].copy())[::-1]
     if not _same(features, again):
         raise ModelError(
-            f"{path.name}: expected the features of a patch not to depend on its place in a batch, found that they "
+            f"{path.name}: expected the features of a patch not to depend on its position in a batch, found that they "
             "do; export the model in evaluation mode"
         )
     if not _same(features[:1], encoder(patches[:1])):
@@ -52,12 +51,12 @@ def _try_encoder(path: Path, device: str) -> AnyCard:
             "do; export the model in evaluation mode"
         )
     if _same(features[:1], features[1:2]) and _same(features[1:2], features[2:]):
-        raise ModelError(f"{path.name}: expected features that tell patches apart, found the same ones for three")
+        raise ModelError(f"{path.name}: expected features that differ between patches, found three equal ones")
     return encoder.card
 
 
 def _try_summarizer(path: Path, device: str) -> AnyCard:
-    """Rows that are not valid count for nothing; that masked ones do not leak is seen to when it is loaded."""
+    """Check that invalid rows change nothing. Loading already checks that masked features do not leak."""
     open_session(path, device, _try_twice)
     card = load_summarizer(path, device).card
     open_session(path, device, lambda session: _try_invalid_rows(session, card))
@@ -65,19 +64,19 @@ def _try_summarizer(path: Path, device: str) -> AnyCard:
 
 
 def _try_twice(session: Session) -> None:
-    """Before it is loaded: what is made by chance would pass for a leak there."""
+    """Check repeatability before loading, where random output would look like a leak."""
     card = parse_summarizer_card(read_fields(session.metadata, session.source, SUMMARIZER), session.sha256)
     try:
         once, again = (run_graph(session, _candidates(card), RESULTS) for _ in range(2))
     except ModelError:
-        return  # loading says better what is wrong with the graph
+        return  # loading gives a better message about the graph
     finite = all(np.isfinite(made).all() for made in (*once, *again))
     if finite and not all(_same(one, other) for one, other in zip(once, again, strict=True)):
         raise _unsteady(session.source, "the same numbers for the same candidates")
 
 
 def _candidates(card: SummarizerCard) -> dict[str, NDArray[Any]]:
-    """Two choices among six rows, of which the last two are not valid."""
+    """Two choices among six rows, the last two of which are invalid."""
     rng, rows = np.random.default_rng(0), 6
     return {
         "features": rng.standard_normal((2, rows, card.dims)).astype(np.float32),
@@ -88,21 +87,21 @@ def _candidates(card: SummarizerCard) -> dict[str, NDArray[Any]]:
 
 
 def _try_invalid_rows(session: Session, card: SummarizerCard) -> None:
-    feeds, there = _candidates(card), VALID
+    feeds, valid = _candidates(card), VALID
     reconstruction, embedding = run_graph(session, feeds, RESULTS)
-    feeds["features"][:, there:] += 3
-    feeds["coords"][:, there:] += 40
+    feeds["features"][:, valid:] += 3
+    feeds["coords"][:, valid:] += 40
     other_reconstruction, other_embedding = run_graph(session, feeds, RESULTS)
-    same = _same(reconstruction[:, :there], other_reconstruction[:, :there]) and _same(embedding, other_embedding)
+    same = _same(reconstruction[:, :valid], other_reconstruction[:, :valid]) and _same(embedding, other_embedding)
     if not same:
         raise ModelError(
-            f"{session.source}: expected rows that are not valid to change nothing, found that they do; mask them in "
+            f"{session.source}: expected invalid rows to change nothing, found that they do; mask them in "
             "the graph's attention and sums"
         )
 
 
 def _try_slide_encoder(path: Path, device: str) -> AnyCard:
-    """A slide has one embedding."""
+    """Check that the embedding of a slide is repeatable."""
     slide_encoder = load_slide_encoder(path, device)
     rng, side = np.random.default_rng(0), 2 * slide_encoder.card.region
     coords = rng.integers(0, side, (40, 2))
@@ -115,13 +114,13 @@ def _try_slide_encoder(path: Path, device: str) -> AnyCard:
 
 def _unsteady(source: str, expected: str) -> ModelError:
     return ModelError(
-        f"{source}: expected {expected} again, found others; export the model in evaluation mode, without what it "
-        "draws by chance (dropout, noise)"
+        f"{source}: expected {expected} again, found others; export the model in evaluation mode, without "
+        "randomness (dropout, noise)"
     )
 
 
 def _patches(count: int, side: int) -> NDArray[np.uint8]:
-    """Stripes of stain of several widths on pink, (B, P, P, 3), every one different."""
+    """Patches (B, P, P, 3) of stain stripes on pink, each with another width."""
     rng, x = np.random.default_rng(0), np.arange(side)
     patches = np.empty((count, side, side, 3), np.float64)
     for i, patch in enumerate(patches):

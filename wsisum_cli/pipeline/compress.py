@@ -26,10 +26,10 @@ from wsisum_cli.verification.verify import verify_summary
 
 
 def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
-    """Summarize one slide into `job.output`, which holds a verified summary afterwards or is left as it was.
+    """Summarize one slide into `job.output`. On any failure the output is left as it was.
 
-    Raises SlideError or one of its children, ModelError when the encoder fails, SummaryError when the file
-    written does not verify, OSError when the file system fails.
+    Raises SlideError or a subclass, ModelError when the encoder fails, SummaryError when the written file does
+    not verify, OSError when the file system fails.
     """
     clock = Clock(tools.stage)
     with open_scene(job, options, tools, clock) as scene:
@@ -49,7 +49,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
 
 
 def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
-    """The summary of so many patches: their pixels, figures, and what these come to. Raises as `compress_slide`."""
+    """Select patches within the limit, measure them and assemble the summary. Raises as `compress_slide`."""
     clock, options = scene.clock, scene.options
     with clock("pixels"):
         selected = scene.patch_selector.select(limit.keep)
@@ -64,7 +64,7 @@ def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
 
 
 def fit_into_bytes(scene: Scene, limit: Limit, most: int) -> SummaryContents:
-    """The summary of as many patches as fit into `most` bytes. Raises TooFewBytesError, and as `compress_slide`."""
+    """Keep as many patches as fit into `most` bytes. Raises TooFewBytesError, and as `compress_slide`."""
     contents_by_keep: dict[int, SummaryContents] = {}
     provisional: dict[int, int] = {}
     embedded = embed_slide(scene, scene.patch_selector.select(1))
@@ -74,7 +74,7 @@ def fit_into_bytes(scene: Scene, limit: Limit, most: int) -> SummaryContents:
         return size_of(contents_by_keep[keep])
 
     def estimate(keep: int) -> int:
-        """Without embeddings and draws, which take long, of just these patches."""
+        """The size without the embeddings and draws of these patches, which are slow to compute."""
         if keep not in provisional:
             with scene.clock("pixels"):
                 selected = scene.patch_selector.select(keep)
@@ -89,16 +89,16 @@ def fit_into_bytes(scene: Scene, limit: Limit, most: int) -> SummaryContents:
     keep = most_within(most, limit.keep, estimate, size)
     if not keep:
         least = size_of(contents_by_keep[1])
-        least += len(str(least)) - len(str(most))  # which the file records
+        least += len(str(least)) - len(str(most))  # the file records the byte limit itself
         raise TooFewBytesError(
-            f"{scene.slide.name}: expected a summary of at most {most} bytes, found that one of a single patch takes "
-            f"{least}; allow as many with --max-bytes"
+            f"{scene.slide.name}: expected a summary of at most {most} bytes, but one with a single patch takes "
+            f"{least}; raise --max-bytes"
         )
     return contents_by_keep[keep]
 
 
 def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
-    """What those models that serve these features make of the slide. Raises ModelError."""
+    """Embed the slide with the models that match its features. Raises ModelError."""
     models, rows = scene.models, selected.selection.rows
     if models.summarizer is None and models.slide_encoder is None:
         return SlideEmbeddings()
@@ -107,7 +107,7 @@ def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
 
 
 def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, models: SlideModels) -> None:
-    """Write aside, read back, verify, rename. Raises SummaryError when the file does not verify."""
+    """Write to a temporary file, verify it, then rename it. Raises SummaryError when it does not verify."""
 
     def find_encoder(card: Card | NamedEncoder) -> Encoder | None:
         return encoder if getattr(card, "sha256", None) == encoder.card.sha256 else None  # given features are another's

@@ -1,4 +1,4 @@
-"""What a summary says of its slide and of itself: provenance and figures."""
+"""The attributes of a summary: provenance and figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, PatchArrays, S
 
 @dataclass
 class CompressResult:
-    """What became of a slide that was summarized."""
+    """Figures of one summarized slide."""
 
     bytes_in: int
     bytes_out: int
@@ -41,28 +41,28 @@ class CompressResult:
     pixels: str
     provider: str
     quality: Quality
-    reconstruction: float | None  # None without a summarizer, or when all candidates are kept
+    reconstruction: float | None  # None without a summarizer or when all candidates are kept
     embedding_cosine: float | None  # None without a summarizer
     verdict: str  # PASS, REVIEW or FAIL
-    bound: str  # what decided on the number of patches
-    target_reached: bool | None  # None where no coverage was asked for
+    bound: str  # which limit set the number of patches
+    target_reached: bool | None  # None when no target coverage was given
     broken_tiles: int
     artefacts: int = 0
-    message: str = ""  # what should be looked at
+    message: str = ""  # what the user should check
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def assemble_contents(
     scene: Scene, selected: SelectedPatches, embedded: SlideEmbeddings, draws: Draws, limit: Limit
 ) -> SummaryContents:
-    """All that the summary holds of the patches chosen."""
+    """Assemble all attributes and arrays of the summary."""
     slide, options, candidates, tissue = scene.slide, scene.options, scene.patch_selector.candidates, selected.tissue
     measured = rounded(asdict(selected.quality) | embedded.figures())
-    made = describe(scene, tissue) | describe_models(embedded.models)
-    made |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
-    made |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp), "trimmed_from": None}
+    attributes = describe(scene, tissue) | describe_models(embedded.models)
+    attributes |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
+    attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp), "trimmed_from": None}
     reached = None if options.target is None else selected.quality.coverage >= options.target
-    made |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
+    attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
     return SummaryContents(
         attributes=Attributes.model_validate({**made, "pixels": stored, "quality": measured}),
@@ -84,8 +84,8 @@ def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -
 
 
 def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
-    told = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
-    return TissueMap(tissue.grid.coords, *told)
+    representative, similarity = selection.representative, selection.similarity
+    return TissueMap(tissue.grid.coords, representative, similarity, candidates.cluster, selection.prefixes)
 
 
 def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, floa
 
 
 def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
-    """Provenance: all that is needed to make the summary again, and nothing that names a patient or a path."""
+    """Provenance: everything needed to reproduce the summary, and nothing that names a patient or a path."""
     given, grid = tissue.given, tissue.grid
     slide, job, options, encoder, damage = scene.slide, scene.job, scene.options, scene.tools.encoder, scene.damage
     return {

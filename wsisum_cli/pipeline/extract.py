@@ -1,4 +1,4 @@
-"""One slide -> the features of all its patches of tissue, as an h5 file that programs for MIL read."""
+"""Extract the features of all tissue patches of a slide into an h5 file that MIL tools read."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from wsisum_cli.summary.provenance import describe_source, installed_version
 FEATURES_VERSION = "1.0"
 SUFFIX = ".h5"
 TRIDENT, STAMP = "trident", "stamp"
-#: A scanner's "40x" is about 0.25 µm, which TRIDENT and its like take for granted.
+#: A scanner's "40x" is about 0.25 µm per pixel; TRIDENT and similar tools assume this.
 MPP_OF_1X = 10.0
-#: No tiles are, so patches need not end where those do.
+#: No tiles are copied, so patches need not align with tiles.
 NOTHING_COPIED = Options(pixels="jpeg")
-#: Libraries whose versions can change features.
+#: Libraries whose version can change the features.
 VERSIONED = ("wsisum", "numpy", "opencv-python-headless", "simplejpeg", "imagecodecs")
 
 
@@ -55,10 +55,10 @@ class FeatureChoices(BaseModel):
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """What the user asked for. All of it decides the bytes of a file of features, and is recorded there."""
+    """User options. All of them affect the bytes of the feature file, and are recorded in it."""
 
-    layout: str = TRIDENT  # or STAMP, whose readers want other names and µm
-    precision: str = "float32"  # or float16: half the bytes
+    layout: str = TRIDENT  # or STAMP: other array names, coordinates in µm
+    precision: str = "float32"  # or float16, half the size
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,7 +92,7 @@ class FeatureProvenance(BaseModel):
 
 @dataclass
 class ExtractResult:
-    """What became of a slide whose features were computed."""
+    """Figures of one slide whose features were computed."""
 
     bytes_in: int
     bytes_out: int
@@ -103,10 +103,10 @@ class ExtractResult:
 
 
 def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractResult:
-    """Write the features of one slide to `job.output`, which is whole afterwards or left as it was.
+    """Write the features of one slide to `job.output`. On any failure the output is left as it was.
 
-    Patches are laid as an encoder asks for, not as tiles end: no pixels are copied. Raises SlideError or one of its
-    children, ModelError when the encoder fails, OSError when the file system fails.
+    The grid is not aligned with tiles because no pixels are copied. Raises SlideError or a subclass, ModelError when
+    the encoder fails, OSError when the file system fails.
     """
     clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
@@ -115,12 +115,12 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
             mask = find_tissue_mask(slide, overview, job.mask)
         with clock("features"):
             grid = choose_grid(slide, overview, mask, NOTHING_COPIED, encoder)
-            digest = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
+            digest = hashing.submit(lambda: job.source.sha256)  # hash while reading: the file is then in the disk cache
             tissue = encode_tissue(slide, grid, tools, damage)
         with clock("hash"):
             digest.result()
-        made = describe(slide, job, options, tissue, damage, encoder)
-        contents = lay_out(slide, job, options, tissue, encoder.card, made)
+        provenance = describe(slide, job, options, tissue, damage, encoder)
+        contents = lay_out(slide, job, options, tissue, encoder.card, provenance)
     with clock("write"):
         write_verified(job.output, contents)
     return ExtractResult(
@@ -136,7 +136,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
 def describe(
     slide: Slide, job: Job, options: FeatureOptions, tissue: Tissue, damage: Damage, encoder: Encoder
 ) -> dict[str, Any]:
-    """Provenance, under the names that a summary's has: nothing that names a patient, a path or a time."""
+    """Provenance, with the same keys as a summary's. It names no patient, path or time."""
     grid = tissue.grid
     return {
         "format_version": FEATURES_VERSION,
@@ -160,14 +160,14 @@ def describe(
 def lay_out(
     slide: Slide, job: Job, options: FeatureOptions, tissue: Tissue, card: Card, provenance: Mapping[str, Any]
 ) -> FeatureFileContents:
-    """The arrays and attributes by the names that the readers of a layout look for."""
+    """Arrays and attributes under the names that readers of the layout expect. Raises FeaturesError on overflow."""
     with np.errstate(over="ignore"):
         features = tissue.features.astype(options.precision)
     if not np.isfinite(features).all():
-        raise FeaturesError(f"{slide.name}: features that {options.precision} cannot hold; use --precision float32")
+        raise FeaturesError(f"{slide.name}: features overflow {options.precision}; use --precision float32")
     if options.layout == STAMP:
         return as_stamp(slide, tissue, features, card, provenance)
-    name = job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()  # names need not be text
+    name = job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()  # may not be UTF-8
     about = {"name": name, "encoder": card.name}
     coords = tissue.grid.coords.astype(np.int64)
     return FeatureFileContents(
@@ -178,14 +178,14 @@ def lay_out(
 
 
 def about_coords(slide: Slide, tissue: Tissue, card: Card, name: str) -> dict[str, Any]:
-    """TRIDENT's attributes, without the folder that it was made in; and mpp, of level 0."""
+    """TRIDENT's attributes of `coords` without the save folder, plus the mpp of level 0."""
     size, size_level0 = tissue.grid.reading.patch_size, tissue.grid.patch_size_level0
     target = MPP_OF_1X / card.mpp
     width, height = slide.size
     return {
         "patch_size": size,
         "patch_size_level0": size_level0,
-        "level0_magnification": int_if_whole(target * size_level0 / size),  # their quotient is that of the patch sizes
+        "level0_magnification": int_if_whole(target * size_level0 / size),  # in the ratio of the patch sizes
         "target_magnification": int_if_whole(target),
         "overlap": 0,
         "name": name,
@@ -196,14 +196,14 @@ def about_coords(slide: Slide, tissue: Tissue, card: Card, name: str) -> dict[st
 
 
 def int_if_whole(number: float) -> float:
-    """An int where it is one, for readers that print or compare it as such."""
+    """Convert a whole number to int, for readers that print or compare it as one."""
     return int(number) if number.is_integer() else number
 
 
 def as_stamp(
     slide: Slide, tissue: Tissue, features: np.ndarray, card: Card, provenance: Mapping[str, Any]
 ) -> FeatureFileContents:
-    """STAMP 2: `feats`, and coords in µm."""
+    """The STAMP 2 layout: `feats`, and `coords` in µm."""
     about = {
         "extractor": card.name,
         "unit": "um",
@@ -217,9 +217,9 @@ def as_stamp(
 
 
 def write_verified(path: Path, contents: FeatureFileContents) -> None:
-    """Write aside, read back, compare, rename. Raises FeaturesError when the disk gives back something else."""
+    """Write to a temporary file, read it back, compare, rename. Raises FeaturesError when the file differs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_feature_file(aside, contents)
         if not is_whole(aside):
-            raise FeaturesError(f"{path.name}: what was written reads back otherwise; look at the disk")
+            raise FeaturesError(f"{path.name}: the file differs from what was written; check the disk")

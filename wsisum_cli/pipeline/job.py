@@ -1,4 +1,4 @@
-"""What is asked for: one slide, how it is to be summarized, and with what."""
+"""The input of the pipeline: one slide, the options, and the models."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from wsisum_cli.slides.source import Source
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for. All of it decides the bytes of a summary, and is recorded there."""
+    """User options. All of them affect the bytes of the summary, and are recorded in it."""
 
-    keep: int | None = None  # None: one tissue patch in eight, 8 to 64, unless bytes or coverage are asked for
+    keep: int | None = None  # None: one tissue patch in eight, 8 to 64, unless max_bytes or target is given
     max_bytes: int | None = None  # of the whole summary
-    target: float | None = None  # coverage that is to be reached, with as few patches as do
+    target: float | None = None  # coverage to reach, with as few patches as possible
     selector: str = "wsisum"
-    rare: float | None = None  # share of the kept patches for what the others serve worst; None: the usual one
+    rare: float | None = None  # fraction of patches reserved for rare tissue; None: the default
     seed: int = 0
     candidates: int = 500
     clusters: int = 50
     pixels: str = "auto"  # auto, source or jpeg
     quality: int = jpeg.QUALITY
-    artefacts: str = "guard"  # leave them out; or keep
-    patch_size_level0: int | None = None  # of given features whose file does not say
-    draws: int = DRAWS  # random ones that the figures are held against
-    thresholds: tuple[str, ...] = ()  # of the verdict, where they are not the usual ones
+    artefacts: str = "guard"  # leave artefacts out; or keep
+    patch_size_level0: int | None = None  # of existing features whose file lacks it
+    draws: int = DRAWS  # random draws that the figures are compared with
+    thresholds: tuple[str, ...] = ()  # of the verdict, where they differ from the defaults
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "thresholds": list(self.thresholds)}
@@ -46,10 +46,10 @@ class Job:
 
     source: Source
     output: Path
-    name: str  # what the summary calls the slide
-    mpp: float | None = None  # where the file does not state it
+    name: str  # the slide's name in the summary
+    mpp: float | None = None  # for slides whose metadata lack it
     mask: Path | None = None
-    features: Path | None = None  # folder of existing features
+    features: Path | None = None  # folder with existing features
 
 
 Stage = Callable[[str], None]
@@ -57,17 +57,17 @@ Stage = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """What the stages work with."""
+    """Models, threads and callbacks that the stages use."""
 
     encoder: Encoder
     threads: int = 1
-    stage: Stage = lambda name: None  # hears the name of each stage as it begins
-    progress: Progress = lambda done, total: None  # hears how many patches are encoded
-    models: SlideModels = NO_MODELS  # that see a whole slide; by default none
+    stage: Stage = lambda name: None  # called with the name of each stage as it starts
+    progress: Progress = lambda done, total: None  # called with the number of encoded patches
+    models: SlideModels = NO_MODELS  # whole-slide models; none by default
 
 
 class Clock:
-    """Seconds of each stage; of one that comes again, of all times together."""
+    """Seconds per stage, summed over repeats."""
 
     def __init__(self, stage: Stage) -> None:
         self.seconds: dict[str, float] = {}

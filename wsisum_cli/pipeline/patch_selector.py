@@ -1,4 +1,4 @@
-"""The tissue of one slide, and what comes of keeping any number of its patches."""
+"""Select any number of patches from the tissue of one slide."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from wsisum_cli.verification.content import cosines
 
 @dataclass(frozen=True)
 class Tissue:
-    """All patches of tissue: where they lie, what the encoder makes of them."""
+    """All tissue patches of a slide: positions and features."""
 
     grid: Grid
     features: np.ndarray  # (N, D) float32
-    given: GivenFeatures | None  # None when they were computed here
+    given: GivenFeatures | None  # None when the features were computed here
     artefacts: Artefacts = NO_ARTEFACTS
 
     @property
@@ -42,31 +42,31 @@ class Tissue:
         return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
 
     def rows(self, rows: np.ndarray, artefacts: Artefacts = NO_ARTEFACTS) -> Tissue:
-        """Some of the patches alone."""
+        """A subset of the patches."""
         coords = self.grid.coords[rows]
         return replace(self, grid=replace(self.grid, coords=coords), features=self.features[rows], artefacts=artefacts)
 
 
 @dataclass(frozen=True)
 class SelectedPatches:
-    """K patches, and what a summary would hold of them."""
+    """K selected patches, as a summary stores them."""
 
-    tissue: Tissue  # with the features of the K as they are stored
+    tissue: Tissue  # the K rows hold the features of the stored pixels
     pixels: Pixels
-    loss: dict[str, float]  # what encoding pixels anew cost the features; empty where nothing was
+    loss: dict[str, float]  # how much re-encoding changed the features; empty when pixels were copied
     selection: Selection
     quality: Quality
 
 
 def selection_input(tissue: Tissue, options: Options, models: SlideModels) -> TissuePatches:
-    """The tissue as selectors see it, with its candidates; the same whatever number is kept."""
+    """The input of the selectors: tissue patches and candidates. It does not depend on how many are kept."""
     candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
     size = tissue.grid.patch_size_level0
     return TissuePatches(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
 
 
 class PatchSelector:
-    """At most `most` patches of the tissue kept; nothing is picked, read or encoded twice."""
+    """Selects up to `most` patches. It never picks, reads or encodes a patch twice."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class PatchSelector:
         self.candidates = self._tissue_patches.candidates
         self._picked: np.ndarray = np.empty(0, np.int64)
         self._pixels = StoredPixels(slide, tissue.grid, options.pixels, options.quality, damage, tools.threads)
-        # As precisely as kept ones are stored, so that no figure of the tissue depends on which are kept.
+        # Rounded to float16, as kept features are stored: no figure of the tissue depends on which patches are kept.
         self._half = as_half(tissue.features).astype(np.float32)
-        self._stored: dict[int, np.ndarray] = {}  # row -> features of its stored pixels
+        self._stored: dict[int, np.ndarray] = {}  # row -> features of the stored pixels
 
     def rows(self, keep: int) -> np.ndarray:
-        """Rows (K,) of the tissue, in order of picking."""
+        """Tissue rows (K,) of the selected patches, in the order they were picked."""
         if self._selector not in NESTED:
             return pick(self._tissue_patches, keep, self._selector)
         if len(self._picked) < keep:
@@ -99,13 +99,13 @@ class PatchSelector:
         return self._picked[:keep]
 
     def candidate_rows(self, keep: int) -> np.ndarray:
-        """Rows (M,) of the tissue that a summarizer sees: the candidates, as many as are kept at least."""
+        """Tissue rows (M,) that a summarizer gets: the candidates, at least `keep` of them."""
         if keep <= len(self.candidates.rows):
             return self.candidates.rows
         return np.sort(draw_by_cluster(self.candidates.cluster, keep, self._tissue_patches.seed))
 
     def select(self, keep: int) -> SelectedPatches:
-        """Raises SlideError or one of its children, ModelError when the encoder fails."""
+        """Select and measure `keep` patches. Raises SlideError or a subclass, ModelError when the encoder fails."""
         rows = self.rows(keep)
         pixels = self._pixels.of(rows)
         tissue, loss = self._as_stored(rows, pixels)
@@ -114,11 +114,11 @@ class PatchSelector:
         return SelectedPatches(tissue, pixels, loss, selection, quality)
 
     def fewest(self, target: float) -> int | None:
-        """How many patches it takes to cover the tissue so well, None where `most` do not. Raises as `choose`."""
+        """Smallest number of patches that reach this coverage; None if `most` do not reach it. Raises as `select`."""
         return fewest(lambda keep: self._coverage(keep) >= target, self.most, self._guess(target))
 
     def _guess(self, target: float) -> int:
-        """The same by the features of the slide, from which those of stored pixels differ a little."""
+        """Estimate `fewest` from the slide's features, which differ slightly from those of the stored pixels."""
         keep = min(GUESS, self.most)
         while self._selector in NESTED:
             curve = coverage_curve(prefixes_of(self.tissue.features, self.rows(keep)), keep)
@@ -134,13 +134,13 @@ class PatchSelector:
         return float(coverage_curve(prefixes_of(tissue.features, rows), keep)[-1])
 
     def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
-        """The kept patches' features as the stored pixels give them, so that the file agrees with itself.
+        """Replace the features of the kept patches by those of the stored pixels, so that the file is consistent.
 
-        New JPEG streams change them; by how much is returned for the record. Existing features stay.
+        Re-encoded JPEG changes features; the change is returned too. Existing features stay unchanged.
         """
         tissue = self.tissue
         features = self._half.copy()
-        features[rows] = as_half(features[rows])  # where one that is not kept has values beyond float16
+        features[rows] = as_half(features[rows])  # still float32 if any other row overflows float16
         if isinstance(pixels, SourceTiles) or tissue.given is not None:
             return replace(tissue, features=features), {}
         stored = self._encoded(rows, pixels, self._encoder)
@@ -153,7 +153,7 @@ class PatchSelector:
         return replace(tissue, features=features), loss
 
     def _encoded(self, rows: np.ndarray, streams: list[bytes], encoder: Encoder) -> np.ndarray:
-        """Features (K, D) of patches as they look once stored."""
+        """Features (K, D) of the stored JPEG streams."""
         new = {row: stream for row, stream in zip(rows.tolist(), streams, strict=True) if row not in self._stored}
         for start in range(0, len(new), encoder.batch_size):
             batch = list(new)[start : start + encoder.batch_size]

@@ -1,4 +1,4 @@
-"""What a run makes of each slide, a summary or its features, so that both are walked, resumed and reported alike."""
+"""The kinds of output (summaries, features, sweeps), so that all are walked, resumed and reported the same way."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Provenance = Attributes | FeatureProvenance
 
 @dataclass(frozen=True)
 class Product:
-    """A kind of file that a run makes. Its functions are passed to processes by name."""
+    """A kind of output file. Its functions must be picklable: they are sent to worker processes."""
 
-    noun: str  # which column of the report names the file
+    noun: str  # report column with the file's name
     plural: str
-    task: str  # what is to be done to a slide
+    task: str  # the verb for one slide
     suffix: str
     ours_alone: bool  # whether no other program writes files of that suffix
     version: str  # of the format
@@ -37,32 +37,32 @@ class Product:
     provenance: Callable[[Path], Provenance | None]
     figures: Callable[[Any], dict[str, Any]]  # of the report, out of the provenance
     is_whole: Callable[[Path], bool]  # raises WsisumError when the file cannot be read
-    reported: bool = True  # whether a run leaves a report beside the files
+    reported: bool = True  # whether a run writes a report beside the files
 
     def named(self, path: str) -> dict[str, Any]:
-        """The column of the report that names the file."""
+        """The report column with the file's path."""
         return {self.noun: path}
 
 
 def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
-    written = compress_slide(job, options, tools)
+    result = compress_slide(job, options, tools)
     return {
-        "bytes_in": written.bytes_in,
-        "bytes_out": written.bytes_out,
-        "patches": written.patches,
-        "tissue_patches": written.tissue_patches,
-        "pixels": written.pixels,
-        "provider": written.provider,
-        "coverage": round(written.quality.coverage, 6),
-        "reconstruction": written.reconstruction,
-        "embedding_cosine": written.embedding_cosine,
-        "verdict": written.verdict,
-        "bound": written.bound,
-        "target_reached": written.target_reached,
-        "broken_tiles": written.broken_tiles,
-        "artefacts": written.artefacts,
-        "message": written.message,
-        "seconds": written.seconds,
+        "bytes_in": result.bytes_in,
+        "bytes_out": result.bytes_out,
+        "patches": result.patches,
+        "tissue_patches": result.tissue_patches,
+        "pixels": result.pixels,
+        "provider": result.provider,
+        "coverage": round(result.quality.coverage, 6),
+        "reconstruction": result.reconstruction,
+        "embedding_cosine": result.embedding_cosine,
+        "verdict": result.verdict,
+        "bound": result.bound,
+        "target_reached": result.target_reached,
+        "broken_tiles": result.broken_tiles,
+        "artefacts": result.artefacts,
+        "message": result.message,
+        "seconds": result.seconds,
     }
 
 

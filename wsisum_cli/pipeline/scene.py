@@ -1,4 +1,4 @@
-"""A slide opened, its tissue found and encoded: all that is known before patches are picked."""
+"""Open a slide, find its tissue and encode it: everything that happens before patches are selected."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
 
 @dataclass(frozen=True)
 class Scene:
-    """A slide whose tissue is encoded."""
+    """An open slide with encoded tissue."""
 
     slide: Slide
     job: Job
     options: Options
     tools: Tools
-    models: SlideModels  # that serve its features
+    models: SlideModels  # that match its features
     clock: Clock
     damage: Damage
-    overview: np.ndarray  # (H, W, 3) uint8, without what is not tissue
+    overview: np.ndarray  # (H, W, 3) uint8, background blanked
     overview_mpp: float
-    tissue_share: float  # of the tissue found, that lies in patches; 1 where these were laid over it
+    tissue_share: float  # fraction of the tissue mask that patches cover; 1 if the grid was laid here
     patch_selector: PatchSelector
-    limit: Limit  # by number alone
-    hashed: Any  # a future of the source's hash
+    limit: Limit  # on the number of patches alone
+    hashed: Any  # future of the source's sha256
 
 
 @contextmanager
 def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
-    """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
+    """Open the slide, find and encode its tissue, and prepare the selection. Raises as `compress_slide`."""
     damage, encoder = Damage(), tools.encoder
     with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
         with clock("tissue"):
@@ -57,7 +57,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             mask = find_tissue_mask(slide, overview, job.mask)
         with clock("features"):
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
-            hashed = hashing.submit(lambda: job.source.sha256)  # beside the reading, which warms the disk's cache
+            hashed = hashing.submit(lambda: job.source.sha256)  # hash while reading: the file is then in the disk cache
             if grid is not None:
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
@@ -87,19 +87,19 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
 
 
 def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
-    """(H, W) bool in the overview's frame. Raises NotASlideError, MaskError."""
+    """Tissue mask (H, W), bool, in overview pixels. Raises NotASlideError, MaskError."""
     if given is not None:
         return read_mask(given, overview.pixels.shape[:2], overview.downsample)
     if not is_brightfield(overview.pixels):
         raise NotASlideError(
-            f"{slide.name}: the image is mostly dark, as fluorescence is; only brightfield slides can be summarized",
+            f"{slide.name}: the image is mostly dark, like fluorescence; only brightfield slides can be summarized",
             "not brightfield RGB",
         )
     return find_tissue(overview.pixels, overview.mpp)
 
 
 def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
-    """The patches and features that somebody else's file holds. Raises FeaturesError."""
+    """Read patch coordinates and features from an existing feature file. Raises FeaturesError."""
     assert job.features is not None
     given = read_features(find_features(job.features, job.source.path), slide, options.patch_size_level0)
     size, card = given.patch_size_level0, encoder.card
@@ -107,20 +107,20 @@ def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder
     return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
 
 
-def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guarded: bool = False) -> Tissue:
-    """The patches of the grid that can be read; where `guarded`, without artefacts. Raises BrokenSlideError."""
-    watch = StatisticsRecorder(slide, grid) if guarded else None
+def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guard: bool = False) -> Tissue:
+    """Encode the readable patches of the grid; if `guard`, drop artefacts. Raises BrokenSlideError."""
+    recorder = StatisticsRecorder(slide, grid) if guard else None
     features, rows = encode_patches(
-        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, watch
+        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, recorder
     )
     tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
-    return (
-        tissue if watch is None else tissue.rows(*split_artefacts(tissue.grid.coords, classify(watch.statistics[rows])))
-    )
+    if recorder is None:
+        return tissue
+    return tissue.rows(*split_artefacts(tissue.grid.coords, classify(recorder.statistics[rows])))
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
-    """Aligned to the tiles where those may be copied. Raises NoTissueError, NotASlideError, MppError."""
+    """Lay the patch grid, aligned to tiles if they can be copied. Raises NoTissueError, NotASlideError, MppError."""
 
     def lay(align: bool) -> Grid:
         return lay_grid(slide.levels, slide.mpp, mask, overview.downsample, encoder.card, align, slide.name)
@@ -130,13 +130,13 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     grid = lay(align=True) if copied else free
     if not len(grid.coords):
         raise NoTissueError(
-            f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
+            f"{slide.name}: no tissue patch found; if there is tissue, mark it in a mask (polygons in level-0 px)"
         )
     return grid
 
 
 def limit_by_number(tissue: Tissue, options: Options) -> Limit:
-    """How many patches `keep` allows, before bytes and coverage are looked at."""
+    """The limit that `keep` sets, before bytes and coverage are considered."""
     free = options.max_bytes is not None or options.target is not None
     return most_kept(len(tissue.features), options.keep, free)
 
@@ -144,17 +144,17 @@ def limit_by_number(tissue: Tissue, options: Options) -> Limit:
 def drop_unreadable(
     slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
 ) -> Tissue:
-    """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
+    """Drop patches that would be selected but cannot be read or are artefacts. Raises BrokenSlideError."""
 
     def picked(rows: np.ndarray) -> np.ndarray:
         some = tissue.rows(rows)
         return pick(selection_input(some, options, models), limit_by_number(some, options).keep, options.selector)
 
-    guarded = options.artefacts == "guard"
-    return tissue.rows(*split_picked_artefacts(slide, tissue.grid, picked, damage, threads, guarded))
+    guard = options.artefacts == "guard"
+    return tissue.rows(*split_picked_artefacts(slide, tissue.grid, picked, damage, threads, guard))
 
 
 def models_for(tissue: Tissue, tools: Tools) -> SlideModels:
-    """Those of the models that are for features such as these."""
+    """The models that match the encoder of these features."""
     given = tissue.given
     return tools.models.for_features_of(tools.encoder.card.sha256 if given is None else given.encoder_sha256)

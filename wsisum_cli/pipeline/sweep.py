@@ -1,4 +1,4 @@
-"""What several numbers of kept patches cost on one slide, and what they give: a table and a figure."""
+"""Size and quality of one slide's summary for several numbers of patches: a table and a figure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from wsisum_cli.selection.budget import KEEP, Limit
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import size_of
 
-#: Numbers of patches that are tried: those of which the slide has more, and all it has where it has fewer.
+#: Numbers of patches to try; a slide with fewer tissue patches ends with all of them.
 SWEPT = (8, 16, 32, 64, 128, 256)
 FIGURES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
 OF_MODELS = ("reconstruction", "embedding_cosine", "slide_cosine")
 COLUMNS = ("patches", "bytes", *FIGURES, *OF_MODELS, "verdict")
-SUFFIX, PICTURE = ".sweep.csv", ".png"  # the second in place of .csv
+SUFFIX, PICTURE = ".sweep.csv", ".png"  # the picture's suffix replaces .csv
 LABELS = {
     "coverage": "coverage",
     "coverage_p05": "5th percentile",
@@ -36,7 +36,7 @@ Row = Mapping[str, Any]
 
 @dataclass
 class SweepResult:
-    """What became of a slide on which several numbers were tried."""
+    """Figures of one swept slide."""
 
     bytes_in: int
     tissue_patches: int
@@ -44,29 +44,29 @@ class SweepResult:
 
 
 def sweep_slide(job: Job, options: Options, tools: Tools) -> SweepResult:
-    """Write the table to `job.output`, a CSV, and the figure beside it; no summary. Raises as `compress_slide`."""
+    """Write a CSV table to `job.output` and a figure beside it, but no summary. Raises as `compress_slide`."""
     clock = Clock(tools.stage)
     with open_scene(job, replace(options, keep=SWEPT[-1], max_bytes=None, target=None), tools, clock) as scene:
         count = len(scene.patch_selector.tissue.features)
         rows = [measure_row(scene, keep) for keep in patch_counts(count)]
-        found = SweepResult(job.source.bytes, count, clock.seconds)
+        result = SweepResult(job.source.bytes, count, clock.seconds)
     with clock("write"):
         job.output.parent.mkdir(parents=True, exist_ok=True)
         with writing_aside(job.output) as aside:
             aside.write_text(as_csv(rows), encoding="utf-8")
         with writing_aside(job.output.with_suffix(PICTURE)) as aside:
             aside.write_bytes(draw_sweep(rows, job.name))
-    return found
+    return result
 
 
 def patch_counts(tissue_patches: int) -> list[int]:
-    """Those of `SWEPT` below all there are, and all where these are fewer than the most."""
+    """The numbers in `SWEPT` below the tissue patches, plus all of these if they are no more than the largest."""
     below = [keep for keep in SWEPT if keep < tissue_patches]
     return [*below, tissue_patches] if tissue_patches <= SWEPT[-1] else below
 
 
 def measure_row(scene: Scene, keep: int) -> dict[str, Any]:
-    """One row: the size of the file that `--keep` would give, its figures and its verdict."""
+    """One row: size, figures and verdict of the summary that `--keep` would write."""
     contents = assemble_summary(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
     quality, verdict = contents.attributes.quality, contents.attributes.verdict
     figures = {name: getattr(quality, name) for name in (*FIGURES, *OF_MODELS)}
@@ -87,12 +87,12 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def read_sweep(path: Path) -> list[dict[str, Any]]:
-    """The rows that `sweep_slide` wrote; figures that were not measured are None. Raises SlideError."""
+    """Read the rows that `sweep_slide` wrote; missing figures are None. Raises SlideError."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [{name: parse_value(name, row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError) as error:
-        raise SlideError(f"{path.name}: expected a table that --sweep wrote; run it again") from error
+        raise SlideError(f"{path.name}: expected a table written by --sweep; run it again") from error
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -103,7 +103,7 @@ def parse_value(name: str, text: str) -> Any:
 
 
 def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
-    """Quality against the bytes of the summary, a PNG; the numbers of patches stand above."""
+    """Plot quality against summary size as a PNG; the numbers of patches are shown above."""
     figure = new_figure(7, 4.4)
     axes = figure.add_subplot()
     size = [row["bytes"] / 1e6 for row in rows]
@@ -115,7 +115,7 @@ def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
     axes.set_xscale("log")
     axes.set_xticks(size, [f"{place:.2g}" for place in size])
     axes.set_xticks([], minor=True)
-    # $ would begin mathematics in a slide's name.
+    # A $ in the slide's name would start math mode.
     axes.set_title(f"{printable(name)}, patches kept", pad=16, parse_math=False)
     axes.set(xlabel="summary in MB", ylabel="cosine")
     axes.legend(fontsize="small", frameon=False)
@@ -123,5 +123,5 @@ def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
 
 
 def printable(name: str) -> str:
-    """What the font surely has."""
+    """Replace characters that the font may lack."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in name)

@@ -1,4 +1,4 @@
-"""A summary cut down to the patches that were picked first, without the slide."""
+"""Trim a summary to the patches that were picked first. The slide is not needed."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from wsisum_cli.verification.verify import verify_summary
 
 @dataclass(frozen=True)
 class TrimResult:
-    """What became of a summary that was cut down."""
+    """Figures of one trimmed summary."""
 
     name: str
     patches: int
-    trimmed_from: int | None  # patches of the first one; None where nothing had to be cut
+    trimmed_from: int | None  # patches before the first trim; None when copied unchanged
     bytes_in: int
     bytes_out: int
     coverage: float
@@ -52,13 +52,13 @@ class TrimResult:
 def trim_summary(
     path: Path, output: Path, keep: int, models: ModelFinders | None = None, force: bool = False
 ) -> TrimResult:
-    """Write the first `keep` patches of the summary at `path` to `output`; one that has no more is copied.
+    """Write the first `keep` patches of the summary at `path` to `output`; a summary without more is copied.
 
-    Figures of models that are not at hand are null. Raises SummaryError when the summary cannot be cut, or the
-    trimmed one does not verify; UsageError when there is an `output` already, unless by `force`; ModelError; OSError.
+    Figures of models that are not available are null. Raises SummaryError when the summary cannot be trimmed or the
+    result does not verify, UsageError when `output` exists and `force` is not set, ModelError, OSError.
     """
     if output.exists() and not force:
-        raise UsageError(f"{output}: is there already; --force replaces it")
+        raise UsageError(f"{output} already exists; use --force to replace it")
     models, before = models or ModelFinders(), path.stat().st_size
     with open_summary(path) as summary:
         check_trimmable(path, summary)
@@ -83,13 +83,13 @@ def check_trimmable(path: Path, summary: Summary) -> None:
     if summary.record.minor_version < 2:
         version = summary.record.format_version
         raise SummaryError(
-            f"{summary.name}: expected format 1.2 or later, found {version}, which does not say who stands for whom "
-            "among fewer patches; compress the slide again"
+            f"{summary.name}: expected format 1.2 or later, found {version}, which does not record which patches "
+            "represent the tissue when fewer are kept; compress the slide again"
         )
     found = verify_summary(path).findings
     bad = [finding for finding in found if finding.severity == "error"]
     if bad:
-        raise SummaryError(f"{summary.name}: it is damaged, and is not cut: {bad[0].message}; run wsisum verify on it")
+        raise SummaryError(f"{summary.name}: damaged, cannot be trimmed: {bad[0].message}; run wsisum verify on it")
 
 
 def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> TrimResult:
@@ -99,7 +99,7 @@ def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, out
 
 
 def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, bytes]:
-    """Every member of the trimmed summary; what does not depend on how many patches are kept stays as it is."""
+    """All members of the trimmed summary. Members that do not depend on the number of patches are copied."""
     before, tissue = summary.prefixes, summary.tissue
     draws = summary.draws
     if before is None or draws is None:
@@ -122,14 +122,14 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
 
 
 def stays_unchanged(member: str) -> bool:
-    """Whether a member does not depend on how many patches are kept."""
+    """Whether a member does not depend on the number of patches."""
     groups = ("patches/zarr.json", "tissue/zarr.json")
     changing = ("patches/", "tissue/", "reference/draws/", "reference/model_draws/")
     return member in groups or not (member == ROOT or member.startswith(changing))
 
 
 def cut_patches(summary: Summary, before: Prefixes, keep: int) -> PatchArrays:
-    """The first `keep`, with weights and counts of their own."""
+    """The first `keep` patches, with new weights and counts."""
     counts = np.bincount(before.of(keep)[0], minlength=keep)
     features = summary.features[:keep]
     weights = fit_weights(features.astype(np.float32), summary.embedding, counts)
@@ -137,7 +137,7 @@ def cut_patches(summary: Summary, before: Prefixes, keep: int) -> PatchArrays:
 
 
 def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
-    """The streams of the first `keep` patches, or the tiles that they touch, byte for byte."""
+    """The JPEG streams of the first `keep` patches, or the tiles they touch, byte for byte."""
     patches = summary.patches
     if not isinstance(patches, SourcePatches):
         return [patches.shard.stream(row) for row in range(keep)]
@@ -165,7 +165,7 @@ def describe_cut(
     size, mpp = record.patch.patch_size_level0, record.source.mpp
     at_hand = slide_models(record, models)
     unknown = {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
-    embedded = embedding_figures(at_hand, Tokens(features, kept.coords, size), summary.reference)
+    embedded = embedding_figures(available, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
     target = record.options.target if record.target_reached is not None else None
     return {
@@ -179,17 +179,17 @@ def describe_cut(
 
 
 def outputs_of(summaries: Mapping[Path, Path], output: Path) -> dict[Path, Path]:
-    """Where each of the summaries goes, given what they are called within a folder of outputs.
+    """Output path of each summary, given its path relative to the output folder.
 
-    A single one goes to `output` itself where that is named as a summary. Raises UsageError when two share a place.
+    A single summary goes to `output` itself if that ends in .ozx. Raises UsageError when two share an output.
     """
     if len(summaries) == 1 and output.suffix == ".ozx" and not output.is_dir():
         return dict.fromkeys(summaries, output)
     if output.suffix == ".ozx" and not output.is_dir():
-        raise UsageError(f"{output}: expected a folder for {len(summaries)} summaries, found the name of one; give one")
+        raise UsageError(f"{output}: expected a folder for {len(summaries)} summaries, found the name of a single file")
     found = {path: output / relative for path, relative in summaries.items()}
     for path, place in found.items():
         others = [other for other, at in found.items() if at == place and other != path]
         if others:
-            raise UsageError(f"{path} and {others[0]} would share one output; trim them apart")
+            raise UsageError(f"{path} and {others[0]} would share one output; trim them in separate runs")
     return found

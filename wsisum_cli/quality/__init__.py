@@ -1,1 +1,1 @@
-"""How well a selection stands for the tissue: features and picked rows go in, measures and a verdict come out."""
+"""How well a selection represents the tissue: features and picked rows go in, figures and a verdict come out."""

@@ -1,4 +1,4 @@
-"""How well kept patches stand for the tissue: figures that can be measured again from what a summary holds."""
+"""How well kept patches represent the tissue: figures that can be measured again from a summary."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wsisum_cli.selection.weights import mean_error
 class Quality:
     """`coverage`, `coverage_p05`, `coverage_min`: mean, 5th percentile and minimum, over all tissue patches, of the
     best cosine to a kept patch. `weighted_cosine`: between the weighted mean of the kept features and the mean of all.
-    `composition`: distance between the shares of the clusters in the tissue and in what the kept patches stand for,
-    half the sum of their differences (total variation): 0 where they are the same, at most 1.
+    `composition`: distance between the cluster shares of the tissue and of what the kept patches represent, half the
+    sum of absolute differences (total variation): 0 if they are equal, at most 1.
     """
 
     coverage: float
@@ -30,8 +30,8 @@ class Quality:
 
 @dataclass(frozen=True)
 class WeightedPatches:
-    """K patches that were kept: features (K, D), weights (K,) that sum to 1, how many tissue patches each stands for
-    (K,), and the cluster of each (K,).
+    """K kept patches: features (K, D), weights (K,) that sum to 1, counts (K,) of the tissue patches that each
+    represents, and clusters (K,).
     """
 
     features: Features
@@ -43,8 +43,8 @@ class WeightedPatches:
 def measure(
     kept: WeightedPatches, similarity: npt.NDArray[np.floating], mean: Features, cluster: npt.NDArray[np.integer]
 ) -> Quality:
-    """From `similarity` (N,) of each tissue patch to the kept one that stands for it, the `mean` (D,) of the features
-    of all tissue patches, and the `cluster` of each (N,). Similarities count as precisely as a summary stores them.
+    """Measure from the `similarity` (N,) of each tissue patch to its representative, the `mean` (D,) of all tissue
+    features, and the `cluster` (N,) of each patch. Similarities are rounded to float16, as a summary stores them.
     """
     stored = similarity.astype(np.float16).astype(np.float64)
     return Quality(
@@ -57,14 +57,14 @@ def measure(
 
 
 def measure_selection(features: Features, selection: Selection, cluster: npt.NDArray[np.integer]) -> Quality:
-    """Of a selection from features (N, D) of all tissue patches, of which `cluster` is (N,)."""
+    """Measure a selection from features (N, D) of all tissue patches with clusters (N,)."""
     features = checked(features)
     kept = WeightedPatches(features[selection.rows], selection.weights, selection.counts, cluster[selection.rows])
     return measure(kept, selection.similarity, mean_of(features), cluster)
 
 
 def measure_kept(features: Features, kept: WeightedPatches, cluster: npt.NDArray[np.integer]) -> Quality:
-    """Of kept patches, wherever they come from, against features (N, D) of all tissue patches."""
+    """Measure any kept patches against features (N, D) of all tissue patches with clusters (N,)."""
     features = checked(features)
     return measure(kept, nearest(features, checked(kept.features))[1], mean_of(features), cluster)
 
@@ -77,10 +77,10 @@ def mean_of(features: Features) -> npt.NDArray[np.float32]:
 def composition(
     kept: npt.NDArray[np.integer], counts: npt.NDArray[np.integer], cluster: npt.NDArray[np.integer]
 ) -> float:
-    """Distance of the clusters' shares, 0..1: the cluster of each kept patch (K,), how many patches it stands for (K,),
-    and the cluster of all (N,).
+    """Distance of cluster shares, 0..1, from the cluster (K,) and count (K,) of each kept patch, and the cluster (N,)
+    of every tissue patch.
     """
     count = int(max(cluster.max(), kept.max())) + 1
     shares = np.bincount(cluster, minlength=count) / len(cluster)
-    told = np.bincount(kept, counts, minlength=count) / len(cluster)
-    return float(np.abs(told - shares).sum() / 2)
+    represented = np.bincount(kept, counts, minlength=count) / len(cluster)
+    return float(np.abs(represented - shares).sum() / 2)

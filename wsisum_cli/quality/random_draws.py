@@ -1,8 +1,8 @@
-"""What random draws of as many patches reach, against which figures of a summary mean something.
+"""Figures of random draws of as many patches, the baseline for the figures of a summary.
 
-A coverage or a cosine near 1 says little by itself: on most slides a random draw comes near 1 too. So each figure is
-held against the same figure of many uniform draws from the slide's tissue, whose quantiles a summary stores.
-The weights of a draw are fitted like those of the kept patches.
+A coverage or cosine near 1 says little by itself: on most slides a random draw comes close to 1 too. So each figure is
+compared with that of many uniform draws from the slide's tissue; a summary stores their quantiles. The weights of a
+draw are fitted like those of the kept patches.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from wsisum_cli.features.vectors import Features, Rows, as_half, one_thread
 from wsisum_cli.quality.measures import Quality, composition, mean_of
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
-#: Draws by features, and by models, which take longer.
+#: Number of draws measured by features, and by models, which are slower.
 DRAWS, MODEL_DRAWS = 1_000, 200
-#: Draws come from so many patches at most, fewer where the tissue is large: their cosines to all are held at once.
+#: Draws come from at most this many patches, fewer on large tissue: their cosines to all patches are kept in memory.
 POOL, MOST_COSINES = 4_000, 40_000_000
-#: Fewer than K patches for which quantiles are stored too, so that a summary that is cut down can still be judged.
+#: Smaller numbers of patches with stored quantiles, so that a trimmed summary can still be judged.
 FEWER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
-#: Patches in a draw beyond which fewer draws are made.
+#: Draw size above which fewer draws are made.
 COSTLY = 256
-#: Shares of the draws, 0 to 1, whose figures are stored.
+#: Quantiles, 0 to 1, that are stored.
 SHARES = np.linspace(0, 1, 101)
 #: Figures by features and by models, in the order of the arrays.
 BY_FEATURES = tuple(field.name for field in fields(Quality))
@@ -40,10 +40,10 @@ Figures = npt.NDArray[np.float32]
 class Draws:
     """Quantiles of figures among random draws.
 
-    `keep` (L,) ascends: numbers of patches drawn, the last that of the kept ones. `by_features` (L, 5, 101) and
-    `by_models` (M, 101), of the last number alone, hold the least figure of all draws, that which one in a hundred
-    does not exceed, and so on to the greatest; `models` (M,) names those of the second. `count` and `model_count` are
-    how many draws were made, with `seed`.
+    `keep` (L,) ascends: draw sizes, the last equal to the number of kept patches. `by_features` (L, 5, 101) and
+    `by_models` (M, 101), of the last size only, hold the minimum over all draws, the 1st percentile, and so on up to
+    the maximum; `models` (M,) names the figures of the latter. `count` and `model_count` are the numbers of draws,
+    made with `seed`.
     """
 
     keep: tuple[int, ...]
@@ -55,17 +55,17 @@ class Draws:
     seed: int
 
     def arrays(self) -> dict[str, Figures]:
-        """By their names below `reference`."""
+        """Arrays by name within the group `reference`."""
         return {"draws": self.by_features} | ({"model_draws": self.by_models} if self.models else {})
 
     def number(self, keep: int) -> int | None:
-        """How many patches are drawn to be compared with `keep`: as many, or the next larger number there is."""
+        """The draw size to compare with `keep`: the same, or the next larger one; None if there is none."""
         return next((number for number in self.keep if number >= keep), None)
 
     def of(self, name: str, keep: int) -> Figures | None:
-        """The quantiles (101,) of one figure: of draws of `keep` patches, or of the next larger number there is.
+        """Quantiles (101,) of one figure, for draws of `keep` patches or the next larger size.
 
-        More patches do better, so that nothing is judged too well. None where the figure was not measured.
+        Larger draws score higher, so the comparison is never too lenient. None if the figure was not measured.
         """
         if name in BY_FEATURES:
             able = [place for place, number in enumerate(self.keep) if number >= keep]
@@ -75,14 +75,14 @@ class Draws:
         return None
 
     def cut(self, keep: int) -> Draws:
-        """What is needed of them to judge `keep` patches, fewer than there were; those by models are of the most."""
+        """The draws needed to judge only `keep` patches. Model figures are dropped: they are of the largest size."""
         needed = 1 + next(place for place, number in enumerate(self.keep) if number >= keep)
         by_models = np.empty((0, self.by_models.shape[-1]), np.float32)
         return Draws(self.keep[:needed], self.by_features[:needed], (), by_models, self.count, 0, self.seed)
 
 
 def unmeasured(keep: int, models: tuple[str, ...], count: int, seed: int) -> Draws:
-    """What `draw` would give, with figures that mean nothing and take about as many bytes."""
+    """A placeholder for `draw`: meaningless figures that take about as many bytes."""
     sizes = sizes_of(keep)
     rng = np.random.default_rng(0)
     by_features = rng.normal(0.9, 0.02, (len(sizes), len(BY_FEATURES), count))
@@ -91,15 +91,15 @@ def unmeasured(keep: int, models: tuple[str, ...], count: int, seed: int) -> Dra
 
 
 def affordable(keep: int, count: int) -> int:
-    """`count` draws of up to `COSTLY` patches, fewer of more, whose weights take long to fit.
+    """Number of draws: `count` up to `COSTLY` patches, fewer above, since weights are slow to fit.
 
-    At least 100 where so many are asked for: of fewer, a percentile would mean nothing.
+    At least 100 if `count` allows: with fewer a percentile is meaningless.
     """
     return count if keep <= COSTLY else max(count * COSTLY**2 // keep**2, min(count, 100))
 
 
 def sizes_of(keep: int) -> tuple[int, ...]:
-    """Numbers of patches that are drawn where `keep` are kept."""
+    """The draw sizes when `keep` patches are kept."""
     return (*(number for number in FEWER if number < keep), keep)
 
 
@@ -111,7 +111,7 @@ def draw(
     seed: int,
     count: int = DRAWS,
 ) -> Draws:
-    """Measure `count` draws of `keep` from all N tissue patches, of which `cluster` is (N,); fewer by models.
+    """Measure `count` draws of `keep` from all N tissue patches with clusters (N,); fewer draws by models.
 
     Raises ModelError.
     """
@@ -132,7 +132,7 @@ def draw(
 
 
 def _quantiles(figures: npt.NDArray[np.float64]) -> Figures:
-    """(..., draws) to (..., 101), rounded as figures are that are held against them."""
+    """Quantiles (..., 101) of (..., draws), rounded like the figures they are compared with."""
     return np.moveaxis(np.quantile(np.round(figures, 6), SHARES, axis=-1, method="lower"), 0, -1).astype(np.float32)
 
 
@@ -156,14 +156,13 @@ def _by_features(
             rows = drawn[: len(counts)]
             weights = fit_mean(own[rows], mean, counts.clip(1) / len(features))
             error = mean_error(own[rows], weights, mean)
-            told = composition(cluster[pool[rows]], counts, cluster)
-            found[level, :, number] = (*_coverage(best), 1 - error, told)
+            found[level, :, number] = (*_coverage(best), 1 - error, composition(cluster[pool[rows]], counts, cluster))
     return found
 
 
 def _served(served: Cosines, drawn: Rows, sizes: tuple[int, ...]) -> Iterator[tuple[Cosines, Rows]]:
-    """Of the first so many of the drawn rows of `served` (P, N): the best for each patch (N,), and how many each row
-    serves best.
+    """Yield, for each of `sizes`, the best cosine of every patch (N,) to the first `size` drawn rows of `served`
+    (P, N), and how many patches each row represents.
     """
     best, which, start = np.full(served.shape[1], -ONE, np.int16), np.zeros(served.shape[1], np.int64), 0
     for size in sizes:
@@ -184,7 +183,7 @@ def _coverage(best: Cosines) -> tuple[float, float, float]:
 def _by_models(
     tissue: Tokens, keep: int, embedded: SlideEmbeddings, rng: np.random.Generator, count: int
 ) -> dict[str, list[float]]:
-    """Figures of each kind that models give, of draws from all tissue patches."""
+    """Figures of models, by name, for draws from all tissue patches."""
     found: dict[str, list[float]] = {}
     summarizer, slide_encoder = embedded.models.summarizer, embedded.models.slide_encoder
     for _ in range(count if embedded.reconstructed is not None or embedded.slide is not None else 0):
@@ -192,9 +191,9 @@ def _by_models(
         if summarizer is not None and embedded.reconstructed is not None:
             near = cosine(embed(summarizer, tissue.at(drawn)), embedded.reconstructed.embedding)
             found.setdefault("embedding_cosine", []).append(near)
-            made = reconstruction(summarizer, tissue, embedded.reconstructed.candidates, drawn)
-            if made is not None and embedded.reconstructed.reconstruction is not None:
-                found.setdefault("reconstruction", []).append(made)
+            reconstructed = reconstruction(summarizer, tissue, embedded.reconstructed.candidates, drawn)
+            if reconstructed is not None and embedded.reconstructed.reconstruction is not None:
+                found.setdefault("reconstruction", []).append(reconstructed)
         if slide_encoder is not None and embedded.slide is not None:
             of_drawn = encode_slide(slide_encoder, tissue.at(drawn)).embedding
             found.setdefault("slide_cosine", []).append(cosine(of_drawn, embedded.slide.embedding))

@@ -1,7 +1,7 @@
-"""What all figures of a summary come to: PASS, REVIEW or FAIL.
+"""The verdict on a summary from all its figures: PASS, REVIEW or FAIL.
 
-Each figure gets its percentile among random draws of as many patches: the share of them that does not do better. The
-verdict is that of the worst figure. A figure passes from its first threshold on, and fails below its second.
+Each figure gets its percentile among random draws of as many patches: the share of draws that are not better. The worst
+figure decides the verdict. A figure passes at its first threshold or above, and fails below its second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from wsisum_cli.quality.random_draws import Draws
 
 PASS, REVIEW, FAIL = "PASS", "REVIEW", "FAIL"
 
-#: Percentiles among random draws from which a figure passes, and below which it fails. Only coverage can fail: means
-#: and embeddings of a uniform draw come near those of the slide once it is a good part of it, which no choice betters.
+#: Percentiles among random draws at which a figure passes, and below which it fails. Only coverage can fail: the mean
+#: and embedding of a large uniform draw come close to those of the slide, and no selection can beat that.
 PERCENTILES: dict[str, tuple[float, float]] = {
     "coverage": (99, 90),
     "coverage_p05": (99, 50),
@@ -30,18 +30,18 @@ PERCENTILES: dict[str, tuple[float, float]] = {
     "embedding_cosine": (25, 0),
     "slide_cosine": (25, 0),
 }
-#: Figures that differ by less are the same: they were added up in another order.
+#: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5
-#: Coverage below which not all patches are the same.
-TOLD = 0.999
-#: Figures of which less is better.
+#: Coverage below which patches are not all the same.
+ALL_ALIKE = 0.999
+#: Figures for which lower is better.
 DISTANCES = {"composition"}
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """`percentiles`: figure -> from which it passes, below which it fails. `values`: figure -> what it must reach
-    whatever random draws do, a distance not exceed; by default none, for cosines differ from encoder to encoder.
+    """`percentiles`: figure -> (pass at or above, fail below). `values`: figure -> value it must reach, or for a
+    distance not exceed, regardless of random draws; empty by default, since cosines depend on the encoder.
     """
 
     percentiles: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(PERCENTILES))
@@ -56,7 +56,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`percentiles`: figure -> 0..100, None where there are no draws to compare with. `reasons`: what does not pass."""
+    """`percentiles`: figure -> 0..100, None without draws to compare with. `reasons`: why figures do not pass."""
 
     verdict: str
     percentiles: Mapping[str, int | None]
@@ -67,14 +67,14 @@ class Verdict:
 
 
 def stored_thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    """What `Thresholds.as_dict` gave."""
+    """Read thresholds as `Thresholds.as_dict` wrote them."""
     return Thresholds({name: (pair[0], pair[1]) for name, pair in stored["percentiles"].items()}, stored["values"])
 
 
 def judge(
     quality: Mapping[str, float | None], draws: Draws, keep: int, thresholds: Thresholds | None = None
 ) -> Verdict:
-    """Judge the figures of `keep` patches; those that are None do not count."""
+    """Judge the figures of `keep` patches, ignoring those that are None."""
     thresholds = thresholds or Thresholds()
     percentiles: dict[str, int | None] = {}
     drawn = draws.number(keep)
@@ -87,12 +87,12 @@ def judge(
         found = None if quantiles is None else percentile(value, quantiles, name in DISTANCES)
         percentiles[name] = found
         if found is not None and found < passes:
-            # Draws of more patches do better, so that they can raise doubts and not decide.
+            # Larger draws score higher, so they can only raise doubts, not fail a figure.
             fair = drawn == keep
             wanted, reasons = (fails, failing) if found < fails and fair else (passes, doubtful)
             of_these = "random draws" if fair else f"random draws of {drawn} patches"
             reasons.append(f"{name} is at percentile {found} of {of_these}, {wanted:g} is asked for")
-        elif quantiles is not None and quantiles[0] == quantiles[-1] and name == "coverage" and value < TOLD:
+        elif quantiles is not None and quantiles[0] == quantiles[-1] and name == "coverage" and value < ALL_ALIKE:
             doubtful.append("every random draw has the same coverage: the features tell nothing apart")
         least = thresholds.values.get(name)
         if least is not None and (value > least if name in DISTANCES else value < least):
@@ -102,7 +102,7 @@ def judge(
 
 
 def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False) -> int:
-    """The percentage of draws that do not better, in whole percent, by their `quantiles` (101,)."""
+    """Percentage of draws that are not better, in whole percent, from their `quantiles` (101,)."""
     value += -EQUAL if less_is_better else EQUAL
     if less_is_better:
         value, quantiles = -value, -quantiles[::-1]
@@ -110,7 +110,7 @@ def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False
 
 
 def read_thresholds(texts: Iterable[str]) -> Thresholds:
-    """From texts such as `coverage=95/40`, percentiles, and `coverage>=0.9`, a value. Raises UsageError."""
+    """Parse texts such as `coverage=95/40`, percentiles, and `coverage>=0.9`, a value. Raises UsageError."""
     percentiles, values = dict(PERCENTILES), {}
     for text in texts:
         pair = re.fullmatch(r"(\w+)=([\d.]+)/([\d.]+)", text)

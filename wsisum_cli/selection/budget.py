@@ -1,4 +1,4 @@
-"""How many patches are kept: by number, by bytes, by coverage; the tightest of them binds."""
+"""How many patches to keep: limits on number, bytes and coverage; the tightest one applies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.selectors import keep_count
 
-#: What can bind: the number that is kept by default, the one asked for, bytes, coverage, all tissue being kept already,
-#: or `MOST`.
+#: The possible limits: the default number, the requested number, bytes, coverage, all tissue kept, or `MOST`.
 BOUNDS = (AUTO, KEEP, MAX_BYTES, TARGET, TISSUE, CEILING) = ("auto", "keep", "max_bytes", "target", "tissue", "most")
 
-#: Patches kept at most where only bytes or coverage are asked for.
+#: Most patches to keep when only bytes or coverage are given.
 MOST = 1024
-#: The number from which a search begins.
+#: Where a search starts.
 GUESS = 64
 
 UNITS = {"b": 1} | {
@@ -31,20 +30,20 @@ UNITS = {"b": 1} | {
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so many patches are kept, and what says so: one of `BOUNDS`."""
+    """The most patches to keep, and which of `BOUNDS` sets it."""
 
     keep: int
     bound: str
 
     def cut(self, keep: int, bound: str) -> Limit:
-        """The tighter of the two; of equal ones the earlier."""
+        """The tighter of the two limits; the current one if they are equal."""
         return Limit(keep, bound) if keep < self.keep else self
 
 
 def most_kept(tissue_patches: int, keep: int | None, free: bool) -> Limit:
-    """What `keep` allows: so many, or by default one in eight, 8 to 64; where that is `free`, `MOST`.
+    """The limit by number: `keep`, or one in eight (8 to 64) by default, or `MOST` if `free`.
 
-    It is free where bytes or coverage are asked for and no number is.
+    `free` means that bytes or coverage are given and no number is.
     """
     if keep is not None:
         limit = Limit(keep, KEEP)
@@ -54,22 +53,22 @@ def most_kept(tissue_patches: int, keep: int | None, free: bool) -> Limit:
 
 
 def coverage_curve(prefixes: Prefixes, keep: int) -> npt.NDArray[np.float64]:
-    """Coverage (K,) of the first 1, 2, ... `keep` picks: mean cosine of a patch to that which stands for it.
+    """Coverage (K,) of the first 1, 2, ... `keep` picks: mean cosine of a patch to its representative.
 
-    Cosines count as precisely as a summary stores them. It never falls.
+    Cosines are rounded to float16, as a summary stores them. The curve never falls.
     """
     stored = prefixes.similarity.astype(np.float16).astype(np.float64)
     first = np.diff(prefixes.patch, prepend=-1) != 0
-    gain = stored - np.where(first, 0, np.roll(stored, 1))  # over what stood for the patch before
-    gained = np.bincount(prefixes.pick, gain, minlength=keep)[:keep]  # multiples of 2^-24 of so many: an exact sum
+    gain = stored - np.where(first, 0, np.roll(stored, 1))  # over the patch's previous representative
+    gained = np.bincount(prefixes.pick, gain, minlength=keep)[:keep]  # multiples of 2^-24, so the sum is exact
     return np.asarray(np.cumsum(gained) / (prefixes.patch[-1] + 1), np.float64)
 
 
 def fewest(reaches: Callable[[int], bool], most: int, guess: int = GUESS) -> int | None:
-    """The least number in 1..`most` that `reaches`, None where not even `most` does.
+    """The smallest number in 1..`most` for which `reaches` is true; None if it is false for `most`.
 
-    What reaches must go on doing so for all larger numbers, else one is found below which the next does not. Numbers
-    near `guess` are tried first, then ones twice and half as large.
+    `reaches` must stay true for all larger numbers; otherwise the result is a number at which it turns true. The
+    search starts at `guess` and doubles or halves from there.
     """
     below, enough = 0, most + 1
     trial = min(max(guess, 1), most)
@@ -83,10 +82,10 @@ def fewest(reaches: Callable[[int], bool], most: int, guess: int = GUESS) -> int
 
 
 def most_within(limit: int, most: int, estimate: Callable[[int], int], size: Callable[[int], int]) -> int:
-    """The largest number in 1..`most` whose `size` is within `limit`; 0 where not even that of 1 is.
+    """The largest number in 1..`most` whose `size` is within `limit`; 0 if the size of 1 is not.
 
-    `estimate` is cheaper than `size`, and off by about the same for numbers that are near each other. Both should
-    rise. Whatever they do, the size of what is found was seen to be within the limit.
+    `estimate` is cheaper than `size`, with a similar error for nearby numbers. Both should increase. Even if they do
+    not, the size of the result was measured to be within the limit.
     """
     fits, fails, off = 0, most + 1, 0
     while fails - fits > 1:
@@ -105,7 +104,7 @@ def most_within(limit: int, most: int, estimate: Callable[[int], int], size: Cal
 
 
 def parse_keep(text: str) -> int | None:
-    """A number of patches, None for `auto`. Raises UsageError."""
+    """Parse a number of patches; None for `auto`. Raises UsageError."""
     if text == AUTO:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
@@ -114,7 +113,7 @@ def parse_keep(text: str) -> int | None:
 
 
 def parse_bytes(text: str) -> int:
-    """5MB, 800kB, 1.5 GiB, 300000: a number of bytes. Raises UsageError."""
+    """Parse a size such as 5MB, 800kB, 1.5 GiB or 300000 to bytes. Raises UsageError."""
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([a-z]*)", text.strip().lower())
     unit = UNITS.get(found[2] or "b") if found else None
     if found is None or unit is None or int(float(found[1]) * unit) < 1:
@@ -123,6 +122,6 @@ def parse_bytes(text: str) -> int:
 
 
 def check_target(target: float | None) -> None:
-    """Raises UsageError for what no coverage can be."""
+    """Raises UsageError when the target is not a possible coverage."""
     if target is not None and not 0 < target <= 1:
         raise UsageError(f"--target {target:g}: expected a coverage above 0 and at most 1, such as 0.95")

@@ -1,9 +1,9 @@
-"""Features of all tissue patches -> candidates: a clustered sample that the selection looks at.
+"""Draw candidates, a clustered sample of the tissue patches, for the selection.
 
-WSISum (Medical Image Analysis 110:103970, 2026) clusters the patches of a slide into 50 groups by k-means
-and draws 500 of them, each cluster giving in proportion to its size. Two things differ here: patches are
-compared by cosine, as everywhere in this package, and a slide of fewer than 500 patches gives them all
-once, where the reference repeats patches until there are 500.
+WSISum (Medical Image Analysis 110:103970, 2026) clusters the patches of a slide into 50 groups by k-means and draws
+500 of them, from each cluster in proportion to its size. Two things differ here: patches are compared by cosine, as
+everywhere in this package, and a slide with fewer than 500 patches gives each once, where the reference repeats
+patches up to 500.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy.typing as npt
 
 from wsisum_cli.features.vectors import Features, Rows, blocks, checked, one_thread, unit_rows
 
-#: k-means on this many principal components is faster than on all, and no worse.
+#: k-means on this many principal components is faster than on all, and as good.
 COMPONENTS = 64
-#: The principal components are found on at most this many patches.
+#: Principal components are fitted to at most this many patches.
 COMPONENTS_SAMPLE = 5_000
-#: k-means is started this often; the tightest clustering wins.
+#: Number of k-means starts; the tightest clustering wins.
 STARTS = 3
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The clustered sample of the tissue patches.
+    """A clustered sample of the tissue patches.
 
-    `rows` (M,) int64: ascending rows of N, none twice.
-    `cluster` (N,) int16: the cluster of every tissue patch, 0 the largest; of equal ones the earlier first.
+    `rows` (M,) int64: ascending, distinct rows of N.
+    `cluster` (N,) int16: cluster of every tissue patch; 0 is the largest, ties go to the earlier first patch.
     """
 
     rows: Rows
@@ -36,9 +36,9 @@ class Candidates:
 
 
 def sample_candidates(features: Features, count: int = 500, clusters: int = 50, seed: int = 0) -> Candidates:
-    """Draw `count` of the N patches, from each cluster in proportion to its size; all when N <= `count`.
+    """Draw `count` of N patches, from each cluster in proportion to its size; all of them if N <= `count`.
 
-    `features` is (N, D). Raises ValueError when it is empty or not finite, or a number is below 1.
+    `features` is (N, D). Raises ValueError when they are empty or not finite, or a number is below 1.
     """
     _at_least_one("candidates", count)
     cluster = cluster_features(features, clusters, seed)
@@ -46,9 +46,9 @@ def sample_candidates(features: Features, count: int = 500, clusters: int = 50, 
 
 
 def cluster_features(features: Features, clusters: int = 50, seed: int = 0) -> npt.NDArray[np.int16]:
-    """Label each of the N patches with its cluster: (N,) int16, 0 the largest, ties by first patch.
+    """Cluster label of each of N patches: (N,) int16; 0 is the largest, ties by first patch.
 
-    There are fewer than `clusters` when fewer patches differ. The labels depend on `seed`, not on threads.
+    There are fewer than `clusters` if fewer patches are distinct. Labels depend on `seed`, not on threads.
     """
     _at_least_one("clusters", clusters)
     features = checked(features)
@@ -59,10 +59,10 @@ def cluster_features(features: Features, clusters: int = 50, seed: int = 0) -> n
 
 
 def allocate(sizes: npt.ArrayLike, count: int) -> Rows:
-    """Share `count` out over clusters of the given `sizes`, in proportion, by largest remainder.
+    """Distribute `count` over clusters in proportion to their `sizes`, by largest remainder.
 
-    The shares add up to `count`, or to all there is; none exceeds its cluster. Where `count` suffices,
-    every cluster that is not empty gets one at least. Ties go to the earlier cluster.
+    Shares add up to `count`, or to the total size if that is smaller; none exceeds its cluster. If `count` suffices,
+    every non-empty cluster gets at least one. Ties go to the earlier cluster.
     """
     sizes = np.asarray(sizes, np.int64)
     if count < 0 or (sizes < 0).any():
@@ -70,17 +70,16 @@ def allocate(sizes: npt.ArrayLike, count: int) -> Rows:
     left = min(count, int(sizes.sum()))
     share = np.zeros_like(sizes)
     if left >= np.count_nonzero(sizes):
-        # A cluster owed less than one gets one; the others then share what is left, which may owe
-        # another of them less than one.
+        # A cluster with a share below one gets one; the others share the rest, which may push another below one.
         while (small := (sizes > 0) & (sizes * left < sizes.sum())).any():
             share, sizes, left = share + small, np.where(small, 0, sizes), left - int(small.sum())
     return share + _largest_remainder(sizes, left)
 
 
 def draw_by_cluster(cluster: npt.NDArray[np.integer], count: int, seed: int) -> Rows:
-    """Draw `count` rows, or all there are, each cluster giving its proportional share; largest share first.
+    """Draw `count` rows, or all if there are fewer, in proportion from each cluster; clusters in label order.
 
-    `cluster` (N,) has the labels 0..k-1. No row comes twice.
+    `cluster` (N,) has labels 0..k-1. Rows are distinct.
     """
     keys = np.random.default_rng(seed).random(len(cluster))
     share = allocate(np.bincount(cluster), count)
@@ -98,7 +97,7 @@ def _kmeans(features: npt.NDArray[np.float32], clusters: int, seed: int) -> npt.
     from sklearn.exceptions import ConvergenceWarning
 
     with one_thread(), warnings.catch_warnings():
-        # Patches that differ by rounding alone may leave clusters empty; those are dropped afterwards.
+        # Patches that differ only by rounding may leave clusters empty; these are dropped afterwards.
         warnings.simplefilter("ignore", ConvergenceWarning)
         points = _principal_components(features, seed)
         labels: npt.NDArray[np.int32] = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(points)
@@ -114,15 +113,15 @@ def _principal_components(features: npt.NDArray[np.float32], seed: int) -> npt.N
     rows = unit_rows(features[np.sort(sample)])
     _, _, axes = randomized_svd(rows - rows.mean(axis=0), COMPONENTS, n_iter=2, random_state=seed)
     points = np.concatenate([unit_rows(features[block]) @ axes.T for block in blocks(len(features))])
-    # Rounded, so that equal patches stay equal whatever the order of summation.
+    # Rounded, so that equal patches stay equal in any order of summation.
     return np.asarray(np.rint(points * 2**20) / 2**20, np.float32)
 
 
 def _distinct_rows(features: npt.NDArray[np.float32], enough: int) -> int:
-    """Count distinct rows, and stop at `enough`."""
+    """Count distinct rows, stopping at `enough`."""
     seen: set[bytes] = set()
     for row in features:
-        seen.add((row + np.float32(0)).tobytes())  # adding 0 makes -0 and 0 the same
+        seen.add((row + np.float32(0)).tobytes())  # adding 0 turns -0 into 0
         if len(seen) == enough:
             break
     return len(seen)
@@ -137,7 +136,7 @@ def _by_falling_size(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
 
 def _largest_remainder(sizes: Rows, count: int) -> Rows:
     total = max(int(sizes.sum()), 1)
-    share, remainder = np.divmod(sizes * count, total)  # whole numbers: no rounding to break ties
+    share, remainder = np.divmod(sizes * count, total)  # integers, so that rounding cannot break ties
     over = count - int(share.sum())
     share[np.argsort(-remainder, kind="stable")[:over]] += 1
     return np.asarray(share, np.int64)

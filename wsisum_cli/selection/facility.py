@@ -1,14 +1,14 @@
-"""Facility location: the patches that best serve all tissue patches.
+"""Facility location: pick the patches that best represent all tissue patches.
 
-Greedily the patch is picked that most raises the sum, over all N tissue patches, of the best cosine to a picked
-patch; what greed gains is at least 1 - 1/e of the most that K patches can gain (Nemhauser, Wolsey and Fisher,
-1978). Gains only fall as patches are picked, so an old gain bounds the new one and few are computed anew (Minoux,
-1978). Ties are many: two patches that would best serve each other gain the same. The more central of them is picked,
-the one of higher mean cosine to all; then the lowest row.
+Each step picks the patch that most raises the sum, over all N tissue patches, of the best cosine to a picked patch.
+The greedy gain is at least 1 - 1/e of the best possible with K patches (Nemhauser, Wolsey and Fisher, 1978). Gains
+only fall as patches are picked, so an old gain bounds the new one and few are recomputed (Minoux, 1978). Ties are
+common: two patches that represent each other best gain the same. The more central one, of higher mean cosine to all,
+is picked; then the lowest row.
 
-Up to `EXACT` patches every one may be picked. Of more, a pool may: some drawn from each cluster in proportion to its
-size; those that the first picks of these serve worst; and those nearest to the means of what these picks serve.
-Coverage is that of all patches all the same.
+Up to `EXACT` patches, every patch can be picked. Beyond that only those in a pool can: patches drawn from each
+cluster in proportion to its size, those that the first picks cover worst, and those nearest to the means of the
+patches that each pick represents. Coverage is still that of all patches.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from wsisum_cli.features.similarity import NONE, Cosines, fill_cosines, total, w
 from wsisum_cli.features.vectors import Features, Rows
 from wsisum_cli.selection.candidates import draw_by_cluster
 
-#: Cosines between pool and tissue that are worked on, two bytes each.
+#: Most cosines between pool and tissue, two bytes each.
 MOST_COSINES = 40_000_000
-#: Patches up to which the pool is all of them.
+#: Up to this many patches the pool holds all of them.
 EXACT = int(np.sqrt(MOST_COSINES))
-#: The badly served part of a pool, and after how many picks it is looked for.
+#: Number of badly covered patches in a pool, and after how many picks they are determined.
 OUTLIERS, FIRST_PICKS = 512, 32
-#: The share of a pool that is drawn. The rest are outliers, and patches near the means of what the first so many picks
-#: serve: those are the ones that greed and swaps ask for.
+#: Fraction of a pool that is drawn. The rest are outliers, and patches near the means of what the first picks
+#: represent, for these numbers of picks: the patches that the greedy search and swaps want.
 DRAWN, CELLS = 0.4, (16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The P of N patches that may be picked.
+    """The P of N patches that can be picked.
 
-    `rows` (P,) int64: rows of N, none twice. `served` (P, N): how well each serves every patch, as multiples of
-    `similarity.ONE`.
+    `rows` (P,) int64: distinct rows of N. `served` (P, N): cosine of each to every patch, in units of
+    1 / `similarity.ONE`.
     """
 
     rows: Rows
@@ -49,7 +49,7 @@ class Pool:
 
 
 def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> Pool:
-    """All of the N patches with features (N, D), or as many as memory allows; `cluster` is (N,)."""
+    """The pool of N patches with features (N, D): all, or as many as memory allows; `cluster` is (N,)."""
     count, whole = len(features), whole_rows(features)
     if count <= EXACT:
         every = np.arange(count)
@@ -66,30 +66,30 @@ def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> 
 
 
 def _outliers(picked: Cosines) -> Rows:
-    """The patches that those picked, (K, N), serve worst."""
+    """The patches that the picked ones, (K, N), cover worst."""
     return np.argsort(picked.max(axis=0), kind="stable")[:OUTLIERS]
 
 
 def _central(whole: npt.NDArray[np.float32], picked: Cosines, without: Rows, count: int) -> Rows:
-    """So many patches nearest to the means of those that each of the picked, (K, N), serves; the nearest first."""
+    """The `count` patches nearest to the mean of what each pick, (K, N), represents, nearest first."""
     means = np.concatenate([_means(whole, picked[:cells].argmax(axis=0), cells) for cells in CELLS])
     near = fill_cosines(np.empty((len(means), len(whole)), np.int16), whole_rows(means), whole)
     near[:, without] = NONE
     turns = min(count, len(whole))
-    order = np.stack([_first(row, turns) for row in near]).T.ravel()  # the nearest to each, then the second, ...
+    order = np.stack([_first(row, turns) for row in near]).T.ravel()  # the nearest of each, then the second, ...
     _, place = np.unique(order, return_index=True)
     found = order[np.sort(place)]
     return np.asarray(found[~np.isin(found, without)][:count], np.int64)
 
 
 def _first(row: npt.NDArray[np.int16], count: int) -> Rows:
-    """The places of so many highest, the highest first; of equal ones the first."""
-    high = np.flatnonzero(row >= np.partition(row, -count)[-count])  # sorting all would take ten times as long
+    """Indices of the `count` highest values, the highest first; ties by index."""
+    high = np.flatnonzero(row >= np.partition(row, -count)[-count])  # sorting all takes ten times as long
     return high[np.argsort(-row[high].astype(np.int32), kind="stable")[:count]]
 
 
 def _means(whole: npt.NDArray[np.float32], cell: Rows, cells: int) -> npt.NDArray[np.float64]:
-    """The sums of the rows of each cell, (cells, D), of the direction of their means."""
+    """Sum of the rows of each cell, (cells, D); it has the direction of their mean."""
     order = np.argsort(cell, kind="stable")
     bounds = np.searchsorted(cell[order], np.arange(cells + 1))
     cuts = pairwise(bounds)
@@ -97,27 +97,27 @@ def _means(whole: npt.NDArray[np.float32], cell: Rows, cells: int) -> npt.NDArra
 
 
 def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequence[int] | None = None) -> list[int]:
-    """Pick up to `keep` more rows of `served` (P, N) beside those `picked`, `among` these or all.
+    """Pick up to `keep` rows of `served` (P, N) in addition to `picked`, from `among` or from all.
 
-    The picks for K are the first K of those for K + 1.
+    The picks for K are the first K of the picks for K + 1.
     """
     best = served[list(picked)].max(axis=0) if len(picked) else np.full(served.shape[1], NONE, np.int16)
-    reached = total(best)
+    covered = total(best)
     open_rows = np.setdiff1d(np.arange(len(served)) if among is None else among, picked)
     central = np.array([total(served[row]) for row in open_rows], np.int64)
-    bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - reached
+    bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - covered
     queue = list(zip((-bound).tolist(), (-central).tolist(), open_rows.tolist(), strict=True))
     heapify(queue)
     new: list[int] = []
     while queue and len(new) < keep:
-        lost, centrality, row = queue[0]
+        negative_bound, centrality, row = queue[0]
         with_row = np.maximum(served[row], best)
-        gain = total(with_row) - reached
-        if gain < -lost:
+        gain = total(with_row) - covered
+        if gain < -negative_bound:
             heapreplace(queue, (-gain, centrality, row))
             continue
         heappop(queue)
         new.append(row)
         best = with_row
-        reached += gain
+        covered += gain
     return new

@@ -1,4 +1,4 @@
-"""The tissue patches of a slide, as those see them who pick from them."""
+"""The tissue patches of a slide, the input of every selector."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wsisum_cli.selection.facility import Pool, pool_of
 
 @dataclass(frozen=True)
 class TissuePatches:
-    """All N tissue patches, and what helps to choose among them.
+    """All N tissue patches, and what selectors need.
 
-    `features` (N, D); `coords` (N, 2) level-0 px; `candidates` the clustered sample of them. `patch_size_level0` is
-    the side of a patch, which models need; `models` are those that serve these features, by default none. `seed`
-    decides every draw. `rare`, 0 to 1, is the share of the kept patches that goes to what the others serve worst;
-    None: the usual one.
+    `features` (N, D); `coords` (N, 2) level-0 px; `candidates` is their clustered sample. `patch_size_level0` is the
+    side of a patch, which models need; `models` are those that match the features, none by default. `seed` decides
+    every draw. `rare`, 0 to 1, is the fraction of kept patches reserved for rare tissue, which the others cover
+    worst; None: the default.
     """
 
     features: Features
@@ -36,5 +36,5 @@ class TissuePatches:
 
     @cached_property
     def pool(self) -> Pool:
-        """Those that facility location picks from. Made once; 80 MB, past 20,000 patches 4 kB for each."""
+        """The pool of facility location. Computed once; takes 80 MB, or 4 kB per patch above 20,000 patches."""
         return pool_of(self.features, self.candidates.cluster, self.seed)

@@ -1,6 +1,6 @@
-"""Who stands for each tissue patch as patches are picked one after the other: for every prefix of the kept ones.
+"""The representative of each tissue patch for every prefix of the kept patches.
 
-With it a summary can be cut down to its first patches when the slide is gone, and says what each K would have cost.
+With it a summary can be trimmed to its first patches without the slide, and the coverage of every K is known.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from wsisum_cli.features.vectors import Features, blocks, checked, one_thread, u
 
 @dataclass(frozen=True)
 class Prefixes:
-    """For each of N patches the picks that served it better than all before them, in order of picking.
+    """For each of N patches, the picks that are more similar to it than all earlier picks, in order of picking.
 
-    `patch` (R,) int64 ascends, 0..N-1, each at least once; `pick` (R,) int32, 0..K-1, begins at 0 within each patch and
-    ascends; `similarity` (R,) float32, the cosine to it, rises with it.
+    `patch` (R,) int64 ascends over 0..N-1, each at least once; `pick` (R,) int32, 0..K-1, starts at 0 for each patch
+    and ascends; `similarity` (R,) float32, the cosine to the pick, rises with it.
     """
 
     patch: npt.NDArray[np.int64]
@@ -27,19 +27,19 @@ class Prefixes:
     similarity: npt.NDArray[np.float32]
 
     def of(self, keep: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Of the first `keep` picks the one that stands for each patch, (N,), and the cosine to it, (N,)."""
+        """The representative of each patch among the first `keep` picks, (N,), and the cosine to it, (N,)."""
         inside = np.flatnonzero(self.pick < keep)
         last = inside[np.flatnonzero(np.diff(self.patch[inside], append=-1))]
         return self.pick[last], self.similarity[last]
 
     def earlier(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """All but the last of each patch, as a summary stores them: how many (N,), their picks and cosines (R - N,)."""
+        """All but the last entry of each patch, as stored in a summary: counts (N,), picks and cosines (R - N,)."""
         last = np.diff(self.patch, append=-1) != 0
         counts = np.bincount(self.patch[~last], minlength=int(last.sum()))
         return counts.astype(np.int32), self.pick[~last], self.similarity[~last]
 
     def cut(self, keep: int) -> Prefixes:
-        """Of the first `keep` picks alone."""
+        """The prefixes of the first `keep` picks alone."""
         inside = self.pick < keep
         return Prefixes(self.patch[inside], self.pick[inside], self.similarity[inside])
 
@@ -51,20 +51,20 @@ def join(
     representative: npt.NDArray[np.int32],
     similarity: npt.NDArray[np.floating],
 ) -> Prefixes:
-    """What `Prefixes.earlier` took apart, with the last of each patch (N,) again."""
-    ends = np.cumsum(counts)  # before which of the earlier ones the last of each patch belongs
+    """Rebuild from the arrays of `Prefixes.earlier` and the last entry of each patch (N,)."""
+    ends = np.cumsum(counts)  # where the last entry of each patch is inserted
     patch = np.repeat(np.arange(len(counts)), counts.astype(np.int64) + 1)
     return Prefixes(patch, np.insert(picks, ends, representative), np.insert(cosines_to, ends, similarity))
 
 
 def prefixes_of(features: Features, rows: npt.NDArray[np.integer]) -> Prefixes:
-    """Of features (N, D) and the picked `rows` (K,), in order of picking.
+    """Compute the prefixes of features (N, D) and picked `rows` (K,), in order of picking.
 
-    A picked patch stands for itself, also where another is equal to it. Other ties go to the one picked first.
+    A picked patch represents itself, even if another equals it. Other ties go to the earlier pick.
     """
     features = checked(features)
     kept = unit_rows(features[rows])
-    turn = np.full(len(features), len(rows), np.int64)  # at which a patch is picked itself
+    turn = np.full(len(features), len(rows), np.int64)  # turn at which a patch is picked itself
     turn[rows] = np.arange(len(rows))
     found = []
     with one_thread():
@@ -76,12 +76,12 @@ def prefixes_of(features: Features, rows: npt.NDArray[np.integer]) -> Prefixes:
 def _of_block(
     similar: npt.NDArray[np.float32], turn: npt.NDArray[np.int64], first: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Of cosines (B, K) of patches that are picked themselves at `turn` (B,)."""
+    """The entries of one block, from cosines (B, K); `turn` (B,) says when a patch is picked itself."""
     count = similar.shape[1]
     best = np.maximum.accumulate(similar, axis=1)
     better = np.ones(similar.shape, bool)
     better[:, 1:] = similar[:, 1:] > best[:, :-1]
-    better &= np.arange(count) <= turn[:, None]  # after itself nothing stands for it
+    better &= np.arange(count) <= turn[:, None]  # after its own pick nothing else represents it
     own = np.flatnonzero(turn < count)
     better[own, turn[own]] = True
     patch, pick = np.nonzero(better)

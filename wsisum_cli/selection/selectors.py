@@ -1,7 +1,7 @@
-"""All tissue patches -> kept patches, what each stands for, and its weight in the slide's mean.
+"""Select the kept patches, their representatives and weights, from all tissue patches.
 
-The selectors are interchangeable: `wsisum` (see `levels`), `facility`, WSISum's own search `attempts`, and the
-baselines. For those in `NESTED` the picks for K are the first K of those for K + 1.
+Selectors are interchangeable: `wsisum` (see `selection.wsisum`), `facility`, WSISum's own search `attempts`, and the
+baselines. For those in `NESTED`, the picks for K are the first K of the picks for K + 1.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
 from wsisum_cli.selection.weights import fit_weights
 from wsisum_cli.selection.wsisum import pick_in_rounds
 
-#: population, keep -> rows (K,) of N, in order of picking.
+#: tissue_patches, keep -> rows (K,) of N, in order of picking.
 Selector = Callable[[TissuePatches, int], Rows]
 
-#: One patch in eight is kept: WSISum's mask ratio of 0.875.
+#: Keep one patch in eight: WSISum's mask ratio of 0.875.
 ONE_IN = 8
 FEWEST, MOST = 8, 64
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The K kept patches of N, and who stands for whom.
+    """The K kept patches of N, and the representative of every patch.
 
     `rows` (K,) int64: rows of N, in order of picking.
-    `weights` (K,) float64: the shares by which the weighted mean is nearest to the slide's; they sum to 1.
-    `counts` (K,) int64: how many of the N patches each stands for, itself included.
-    `representative` (N,) int32: which of the K stands for the patch, 0..K-1.
-    `similarity` (N,) float32: the cosine to it.
-    `prefixes`: the same had fewer been picked.
+    `weights` (K,) float64: make the weighted mean closest to the slide's mean; they sum to 1.
+    `counts` (K,) int64: how many of the N patches each represents, itself included.
+    `representative` (N,) int32: which of the K represents the patch, 0..K-1.
+    `similarity` (N,) float32: cosine to the representative.
+    `prefixes`: the representatives for every smaller K.
     """
 
     rows: Rows
@@ -58,9 +58,9 @@ class Selection:
 
 
 def keep_count(tissue_patches: int, keep: int | None) -> int:
-    """How many patches to keep: `keep`, or one in eight (8 to 64) when None; never more than there are."""
+    """How many patches to keep: `keep`, or one in eight (8 to 64) if None; at most all. Raises ValueError."""
     if tissue_patches < 1 or (keep is not None and keep < 1):
-        raise ValueError(f"nothing to keep: {tissue_patches} tissue patches, {keep} asked for")
+        raise ValueError(f"expected at least one patch to keep, found {keep} of {tissue_patches} tissue patches")
     if keep is None:
         one_in_eight = (tissue_patches + ONE_IN // 2) // ONE_IN  # the half rounds up: 500 gives the paper's 63
         keep = min(max(one_in_eight, FEWEST), MOST)
@@ -70,8 +70,8 @@ def keep_count(tissue_patches: int, keep: int | None) -> int:
 def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Rows:
     """Pick `keep` of the N patches: rows (K,) in order of picking.
 
-    `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or
-    features are empty, not finite, or not of these coords; UsageError or ModelError where a selector needs a model.
+    `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or the
+    features are empty, not finite, or do not match the coords; UsageError or ModelError if a needed model is unusable.
     """
     features = checked(tissue_patches.features)
     count, places, clusters = len(features), len(tissue_patches.coords), len(tissue_patches.candidates.cluster)
@@ -81,13 +81,13 @@ def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> 
         raise ValueError(f"keep must be in 1..{count}, the number of tissue patches; found {keep}")
     if not count == places == clusters:
         raise ValueError(
-            f"features, coords and clusters must be of the same patches; found {count}, {places} and {clusters}"
+            f"features, coords and clusters must have the same length; found {count}, {places} and {clusters}"
         )
     return SELECTORS[selector](tissue_patches, keep)
 
 
 def weigh(features: Features, rows: Rows) -> Selection:
-    """Let every patch be represented by the most similar of the picked `rows` (K,), and fit the weights of these."""
+    """Find each patch's representative, the most similar of the picked `rows` (K,), and fit their weights."""
     features = checked(features)
     prefixes = prefixes_of(features, rows)
     representative, similarity = prefixes.of(len(rows))
@@ -97,28 +97,28 @@ def weigh(features: Features, rows: Rows) -> Selection:
 
 
 def select(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Selection:
-    """`pick`, then `weigh`."""
+    """Run `pick`, then `weigh`."""
     return weigh(tissue_patches.features, pick(tissue_patches, keep, selector))
 
 
 def pick_wsisum(tissue_patches: TissuePatches, keep: int) -> Rows:
-    """Facility location with a rarity quota and swaps; of more patches than the pool holds the worst served follow."""
+    """Facility location with a rarity quota and swaps. Beyond the pool, the worst covered patches follow."""
     features = checked(tissue_patches.features)
     summarizer, score = tissue_patches.models.summarizer, None
     if summarizer is not None:
         score = ReconstructionScore(summarizer, tissue_patches.tokens, tissue_patches.candidates.rows)
-    return _with_worst_served(
+    return _with_worst_covered(
         features, pick_in_rounds(features, tissue_patches.pool, keep, tissue_patches.rare, score), keep
     )
 
 
 def pick_facility(tissue_patches: TissuePatches, keep: int) -> Rows:
-    """Greedy facility location over all patches; of more than the pool holds the worst served follow."""
+    """Greedy facility location over all patches. Beyond the pool, the worst covered patches follow."""
     pool = tissue_patches.pool
-    return _with_worst_served(tissue_patches.features, pool.rows[greedy(pool.served, keep)], keep)
+    return _with_worst_covered(tissue_patches.features, pool.rows[greedy(pool.served, keep)], keep)
 
 
-def _with_worst_served(features: Features, picked: Rows, keep: int) -> Rows:
+def _with_worst_covered(features: Features, picked: Rows, keep: int) -> Rows:
     if len(picked) == keep:
         return picked
     _, similarity = nearest(features, features[picked])
@@ -126,7 +126,7 @@ def _with_worst_served(features: Features, picked: Rows, keep: int) -> Rows:
     return np.concatenate([picked, np.argsort(similarity, kind="stable")[: keep - len(picked)]])
 
 
-#: The first is the default.
+#: All selectors; the first is the default.
 SELECTORS: dict[str, Selector] = {
     "wsisum": pick_wsisum,
     "facility": pick_facility,
@@ -138,5 +138,5 @@ SELECTORS: dict[str, Selector] = {
     "attention": pick_attention,
 }
 
-#: Those whose picks for K are the first K of those for any larger number.
+#: Selectors whose picks for K are the first K of the picks for any larger number.
 NESTED = frozenset({"wsisum", "facility", "random", "entropy", "attention"})

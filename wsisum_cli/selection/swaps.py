@@ -1,7 +1,7 @@
-"""Swaps: a kept patch given up for another, as long as that serves the tissue better.
+"""Swaps: replace a kept patch by another as long as that represents the tissue better.
 
-As k-medoids by PAM, where each candidate is tried against all kept patches at once (FasterPAM: Schubert and
-Rousseeuw, Information Systems 101:101804, 2021).
+As in PAM for k-medoids; each candidate is tried against all kept patches at once (FasterPAM: Schubert and Rousseeuw,
+Information Systems 101:101804, 2021).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from wsisum_cli.features.similarity import Cosines, total, two_best
 from wsisum_cli.selection.facility import Pool
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
-#: How often all candidates are tried at most.
+#: Most passes over all candidates.
 PASSES = 2
 
 
 def improve(served: Cosines, fixed: Sequence[int], free: Sequence[int], passes: int = PASSES) -> list[int]:
-    """Rows of `served` (P, N) in the place of `free` ones, so that with the `fixed` ones they serve at least as well.
+    """Replace `free` rows of `served` (P, N) so that, together with the `fixed` ones, they cover at least as well.
 
-    The first candidate that improves is taken, in the order of rows; the same swaps everywhere.
+    The first candidate that improves is taken, in row order, so that the swaps are the same on every machine.
     """
     kept = [*fixed, *free]
     if not free or len(kept) == len(served):
@@ -39,13 +39,13 @@ def improve(served: Cosines, fixed: Sequence[int], free: Sequence[int], passes: 
 
 
 def losses(first: npt.NDArray[np.intp], best: Cosines, second: Cosines, kept: int) -> npt.NDArray[np.float64]:
-    """What the tissue loses without each of so many kept patches, from `two_best` of theirs; exact."""
+    """Coverage lost by removing each of the `kept` patches, (kept,), from their `two_best`; exact."""
     change = best.astype(np.int32) - second
     return np.asarray(np.bincount(first, weights=change, minlength=kept), np.float64)
 
 
 class _State:
-    """For each patch the best and the second best of the kept ones."""
+    """The best and second best kept patch of every tissue patch."""
 
     def __init__(self, served: Cosines, kept: list[int]) -> None:
         self.served = served
@@ -58,12 +58,12 @@ class _State:
         self.losses = losses(self.first, self.best, self.second, len(self.kept))
 
     def try_swap(self, row: int, fixed: int) -> bool:
-        """Give up the kept patch, past the first `fixed`, whose loss `row` makes good most, if it does."""
+        """Put `row` in the place, past the first `fixed`, where it gains most. Returns whether coverage rose."""
         candidate = self.served[row]
         nearer = np.flatnonzero(candidate > self.second)
         if not len(nearer):
             return False
-        # Past those patches nothing changes: what they would fall back on is better than the candidate.
+        # Other patches do not change: their second best is better than the candidate.
         own, value = self.first[nearer], candidate[nearer].astype(np.int32)
         best, second = self.best[nearer].astype(np.int32), self.second[nearer].astype(np.int32)
         gain = float(np.maximum(value - best, 0).sum(dtype=np.int64))
@@ -79,23 +79,23 @@ class _State:
         return True
 
 
-#: Swaps at most, how many are weighed up before each, and how many are then tried.
+#: Most swaps, how many are rated before each, and how many of these are then tried.
 SWAPS, SHORTLIST, TRIED = 64, 400, 6
 
 
-#: A swap that gains less of the error than this is not worth it.
+#: Smallest relative reduction of the error for which a swap is made.
 WORTH = 1e-3
 
 
-#: Patches that the mean lacks most, and kept ones that it needs least, that are tried against each other.
+#: How many patches that the mean lacks most, and kept ones it needs least, are tried against each other.
 LACKING, LIGHT = 32, 12
 
 
-#: Random draws that tell how far the mean is by chance.
+#: Random draws that estimate the error of the mean by chance.
 CHANCES = 24
 
 
-#: The same, how badly the worst served fares.
+#: Random draws that estimate the minimum by chance.
 MINIMA = 200
 
 
@@ -109,17 +109,17 @@ def tune_mean(
     lowest: int | None = None,
     goal: float = 0.0,
 ) -> list[int]:
-    """Places in the pool instead of the `free` ones, whose best weighted mean with the `fixed` is nearer to `mean`.
+    """Replace `free` pool rows so that the best weighted mean, with the `fixed` ones, comes closer to `mean`.
 
-    `features` (P, D) of the pool and `mean` (D,) are float64. The summed coverage does not fall below `floor`, nor
-    the minimum below `lowest`; None: not at all. Each swap is the one that gains most for what it costs in coverage.
-    An error (1 - cosine) of `goal` is near enough.
+    `features` (P, D) of the pool and `mean` (D,) are float64. Summed coverage stays at least `floor`, and the minimum
+    at least `lowest`; None: the minimum does not fall. Each swap has the best gain for its cost in coverage. The
+    search stops at an error (1 - cosine) of `goal`.
     """
     tuning = _Tuning(features, mean, pool, [*fixed, *free], len(fixed), floor)
     if lowest is not None:
         tuning.lowest = min(tuning.lowest, lowest)
     for _ in range(SWAPS):
-        if goal and tuning.missed() <= goal:
+        if goal and tuning.mean_error() <= goal:
             break
         if not tuning.swap():
             break
@@ -127,16 +127,16 @@ def tune_mean(
 
 
 def chance_minimum(pool: Pool, count: int) -> int:
-    """How well the worst served is at best by `count` patches drawn at random `MINIMA` times."""
+    """The best minimum that `count` random patches reach in `MINIMA` draws."""
     rng = np.random.default_rng(0)
     drawn = (rng.permutation(len(pool.rows))[:count] for _ in range(MINIMA))
     return max(int(pool.served[rows].max(axis=0).min()) for rows in drawn)
 
 
 def chance_error(features: np.ndarray, mean: np.ndarray, pool: Pool, count: int) -> float:
-    """How far the mean of `count` patches drawn at random, weighted by how many each serves best, is from `mean`.
+    """Error of the mean of `count` random patches, weighted by how many patches each represents.
 
-    1 - cosine, of features (P, D) of the pool; the mean over `CHANCES` draws, always the same ones.
+    1 - cosine to `mean`, from features (P, D) of the pool; the average over `CHANCES` fixed draws.
     """
     rng = np.random.default_rng(0)
     errors = []
@@ -160,35 +160,35 @@ class _Tuning:
 
     def serve(self) -> None:
         self.first, self.best, self.second = two_best(self.pool.served[self.kept])
-        self.without: dict[int, np.ndarray] = {}  # how well all are served without the one in a place
+        self.without: dict[int, np.ndarray] = {}  # best cosines without the patch in a place
 
     def fit(self, kept: Sequence[int]) -> tuple[np.ndarray, float]:
-        """The weights of these, and the square of what is left of the mean."""
-        chosen = self.features[list(kept)]
-        weights = fit_mean(chosen, self.mean, np.full(len(kept), 1 / len(kept)))
-        rest = self.mean - weights @ chosen
-        return weights, float(rest @ rest)
+        """The fitted weights of `kept`, and the squared residual of the mean."""
+        features = self.features[list(kept)]
+        weights = fit_mean(features, self.mean, np.full(len(kept), 1 / len(kept)))
+        residual = self.mean - weights @ features
+        return weights, float(residual @ residual)
 
-    def missed(self) -> float:
-        """1 - cosine of the weighted mean."""
+    def mean_error(self) -> float:
+        """1 - cosine of the weighted mean to the slide's mean."""
         return mean_error(self.features[self.kept], self.weights, self.mean)
 
     def swap(self) -> bool:
-        """Do the best of the shortlist that bears fitting anew."""
-        rated = sorted(self.rated([*self.of_its_own(), *self.lacking()]))
+        """Make the best rated swap that still improves after refitting the weights. Returns whether there is one."""
+        rated = sorted(self.rated([*self.own_swaps(), *self.missing_swaps()]))
         return any(self.take(place, row) for _, place, row in rated[:TRIED])
 
     def rated(self, swaps: Iterable[tuple[float, int, int]]) -> Iterator[tuple[float, int, int]]:
-        """Those (gain, place among the kept, row that takes it) that are allowed, with what they cost per gain."""
+        """Yield the allowed swaps (gain, place among the kept, new row), with the gain replaced by -gain per cost."""
         now = total(self.best)
         for gain, place, row in swaps:
             after = self.covered(place, row)
             if after >= self.floor:
-                cost = max(now - after, 0) + (now - self.floor) / 16  # a swap that costs nothing still takes a turn
+                cost = max(now - after, 0) + (now - self.floor) / 16  # a swap that costs nothing still uses up a turn
                 yield -gain / max(cost, 1.0), place, row
 
-    def of_its_own(self) -> list[tuple[float, int, int]]:
-        """Swaps of a kept patch for one that it serves."""
+    def own_swaps(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch for one that it represents."""
         place = self.first[self.pool.rows]
         own = np.flatnonzero(place >= self.fixed)
         own = own[~np.isin(own, self.kept)]
@@ -196,11 +196,11 @@ class _Tuning:
         order = np.argsort(-gain, kind="stable")[:SHORTLIST]
         return [(float(gain[at]), int(place[own[at]]), int(own[at])) for at in order if gain[at] > self.error * WORTH]
 
-    def lacking(self) -> list[tuple[float, int, int]]:
-        """Swaps of a kept patch that the mean hardly needs for one that it lacks: a step of Frank and Wolfe (1956)."""
+    def missing_swaps(self) -> list[tuple[float, int, int]]:
+        """Swaps of a kept patch of low weight for one that the mean lacks: a step of Frank and Wolfe (1956)."""
         now = self.weights @ self.features[self.kept]
-        rest = self.mean - now
-        along = np.maximum(self.features @ rest - now @ rest, 0)
+        residual = self.mean - now
+        along = np.maximum(self.features @ residual - now @ residual, 0)
         along[self.kept] = 0
         apart = self.squares - 2 * (self.features @ now) + now @ now
         gain = along**2 / np.maximum(apart, np.finfo(float).tiny)
@@ -209,14 +209,14 @@ class _Tuning:
         return [(float(gain[row]), int(place), int(row)) for row in rows for place in light if gain[row] > 0]
 
     def covered(self, place: int, row: int) -> int:
-        """The summed coverage with `row` in that place; -1 where the minimum falls."""
+        """Summed coverage with `row` in `place`; -1 if the minimum falls too low."""
         if place not in self.without:
             self.without[place] = np.where(self.first == place, self.second, self.best)
         served = np.maximum(self.pool.served[row], self.without[place])
         return total(served) if int(served.min()) >= self.lowest else -1
 
     def take(self, place: int, row: int) -> bool:
-        """Put `row` in that place, where the mean then comes nearer."""
+        """Put `row` in `place` if the mean comes closer. Returns whether it did."""
         kept = [*self.kept[:place], row, *self.kept[place + 1 :]]
         weights, error = self.fit(kept)
         if error >= self.error * (1 - WORTH):
@@ -226,35 +226,34 @@ class _Tuning:
         return True
 
     def errors(self, rows: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """What would be left of the mean if each of `rows` took a place, and the weight that goes with it."""
-        chosen = self.features[self.kept]
-        rest = self.mean - self.weights @ chosen
+        """Squared residual of the mean if each of `rows` took over a place and its weight."""
+        residual = self.mean - self.weights @ self.features[self.kept]
         weight, old = self.weights[place], np.asarray(self.kept)[place]
-        along = self.features @ rest
+        along = self.features @ residual
         across = np.einsum("ij,ij->i", self.features[rows], self.features[old])
         apart = self.squares[rows] + self.squares[old] - 2 * across
         return np.asarray(self.error + 2 * weight * (along[old] - along[rows]) + weight**2 * apart)
 
 
-#: Choices (B, K) of rows of the N patches to scores (B,), the higher the better.
+#: Choices (B, K) of rows of the N patches -> scores (B,); higher is better.
 Score = Callable[[np.ndarray], np.ndarray]
 
 
-#: How often swaps are proposed, how many at a time, and among how many neighbours each is looked for.
+#: Rounds of proposals, most proposals per round, and neighbours considered for each.
 ROUNDS, PROPOSALS, NEIGHBOURS = 8, 64, 8
 
 
-#: How much farther from the slide's mean the weighted mean may be afterwards.
+#: Factor by which the error of the weighted mean may grow.
 FARTHER = 1.03
 
 
 def tune_score(
     score: Score, features: np.ndarray, mean: np.ndarray, pool: Pool, fixed: Sequence[int], free: list[int], floor: int
 ) -> list[int]:
-    """Places in the pool instead of the `free` ones that `score` rates higher together with the `fixed`.
+    """Replace `free` pool rows so that `score` of them, together with the `fixed` ones, rises.
 
-    `features` (P, D) of the pool and `mean` (D,) are float64. The summed coverage does not fall below `floor`, nor
-    the minimum at all. In each round one swap at a time is tried for many places, then the best of them together.
+    `features` (P, D) of the pool and `mean` (D,) are float64. Summed coverage stays at least `floor`, and the minimum
+    does not fall. Each round tries single swaps in many places, then the best of them together.
     """
     served, count = pool.served, len(fixed)
     kept = [*fixed, *free]
@@ -264,7 +263,7 @@ def tune_score(
         proposed = propose(pool, kept, count, turn, floor)
         if not proposed:
             break
-        # Scores are compared within a call alone: what a model sees, and so its score, may differ between calls.
+        # Compare scores only within one call: a model's input, and so its score, may differ between calls.
         rated = score(pool.rows[[kept, *(_swapped(kept, [(place, row)]) for _, place, row in proposed)]])
         gain = rated[1:] - rated[0]
         spare = total(served[kept].max(axis=0)) - floor
@@ -280,7 +279,7 @@ def tune_score(
 
 
 def propose(pool: Pool, kept: Sequence[int], fixed: int, turn: int, floor: int) -> list[tuple[int, int, int]]:
-    """For each place past the `fixed` one patch of its own: (coverage lost, place, row); another at each turn."""
+    """Propose a swap (coverage lost, place, row) per place past `fixed`: its `turn`-th best patch of its own."""
     first, best, second = two_best(pool.served[list(kept)])
     own, now = first[pool.rows], total(best)
     proposed = []

@@ -1,6 +1,6 @@
-"""Weights of kept patches: shares such that their weighted mean comes as near as can be to the slide's mean.
+"""Weights of the kept patches: their weighted mean is as close as possible to the slide's mean.
 
-Non-negative least squares (Lawson and Hanson, 1974). Beside them stand counts: how many patches each stands for.
+Non-negative least squares (Lawson and Hanson, 1974). Counts are separate: how many patches each represents.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from wsisum_cli.features.vectors import Features, as_half, checked, one_thread
 
 Weights = npt.NDArray[np.float64]
 
-#: How much the sum of the weights counts beside the mean: enough to make it 1.
+#: Weight of the constraint that the weights sum to 1; large enough to enforce it.
 SUM = 1e3
-#: How much it costs to stray from the counts. So little that it decides only between weights that do as well.
+#: Penalty for deviating from the counts. Small, so that it only decides between equally good weights.
 STRAY = 1e-4
 
 
 def fit_weights(kept: Features, mean: Features, counts: npt.ArrayLike) -> Weights:
-    """Weights (K,) of `kept` features (K, D): none negative, summing to 1; `mean` (D,) is that of all tissue patches.
+    """Fit weights (K,) of `kept` features (K, D), non-negative and summing to 1, to the tissue's `mean` (D,).
 
-    `counts` (K,), all above 0, are how many patches each stands for. Their shares are given back where no others
-    bring the weighted mean nearer to `mean` by cosine. Both are taken as precisely as a summary stores them, so that
-    whoever has only that fits the same.
+    `counts` (K,), all above 0, are how many patches each represents. Their shares are returned if no other weights
+    bring the weighted mean closer to `mean` by cosine. Features and mean are rounded as a summary stores them, so that
+    a reader of the summary gets the same fit.
     """
     own = np.asarray(as_half(checked(kept)), np.float64)
     whole = np.asarray(mean.astype(np.float32), np.float64)
@@ -34,7 +34,7 @@ def fit_weights(kept: Features, mean: Features, counts: npt.ArrayLike) -> Weight
 
 
 def fit_mean(kept: Weights, mean: Weights, shares: Weights) -> Weights:
-    """Weights (K,) that bring the mean of `kept` (K, D) near to `mean` (D,), and stay near `shares` (K,)."""
+    """Weights (K,) that bring the weighted mean of `kept` (K, D) close to `mean` (D,) and stay close to `shares`."""
     from scipy.optimize import nnls
 
     scale = float(np.linalg.norm(mean))
@@ -44,14 +44,14 @@ def fit_mean(kept: Weights, mean: Weights, shares: Weights) -> Weights:
     rows = np.concatenate([kept.T / scale, np.full((1, len(kept)), SUM), np.diag(stray)])
     wanted = np.concatenate([mean / scale, [SUM], stray * shares])
     fitted, _ = nnls(rows, wanted, maxiter=100 * len(kept))
-    if not fitted.any():  # no weights bring a mean nearer that lies on the other side
+    if not fitted.any():  # the mean lies on the opposite side, so no weights help
         return shares
-    whole = np.rint(fitted / fitted.sum() * 2**40)  # so that what is stored is the same where the last bits are not
+    whole = np.rint(fitted / fitted.sum() * 2**40)  # rounded, so that stored values do not depend on the last bits
     return np.asarray(whole / whole.sum(), np.float64)
 
 
 def mean_error(kept: Weights, weights: Weights, mean: Weights) -> float:
-    """1 - cosine between the weighted mean of `kept` (K, D) and `mean` (D,); 1 where one is zero."""
+    """1 - cosine between the weighted mean of `kept` (K, D) and `mean` (D,); 1 if either is zero."""
     weighted = weights @ kept
     lengths = float(np.linalg.norm(weighted) * np.linalg.norm(mean))
     return 1 - float(weighted @ mean) / lengths if lengths > 0 else 1.0

@@ -1,19 +1,18 @@
-"""The selector "wsisum": facility location with a rarity quota and swaps, level by level.
+"""The selector "wsisum": facility location with a rarity quota and swaps, in rounds.
 
-The patches of a smaller K are a prefix of those of a larger one, whatever K is asked for: patches are settled in
-levels of 32, 64, 128, ... and a level is worked out in full, also where K asks for part of it only. What earlier
-levels hold stays. Within a level
+The patches for a smaller K are always a prefix of those for a larger one: patches are picked in rounds up to 32, 64,
+128, ..., and each round is completed even if K needs only part of it. Patches of earlier rounds stay. Each round
 
-1. patches are picked greedily and swapped against others as long as that serves the tissue better;
-2. a quota goes to what the rest serve worst, and past the first level some more until that is served better than by
-   any of 200 random draws;
-3. patches are swapped against others that serve about as well, so that the weighted mean comes nearer to the slide's.
-   That may cost what the level covers better than plain facility location does, and no more than `SPENT`; past the
-   first level up to `AMPLE`, and of the minimum what random draws do not reach either, where the mean is still further
-   than `NEAR` of what random draws of as many miss it by, until it is `NEAR_ENOUGH`;
-4. where a summarizer is at hand the same is done once more, for `FOR_SCORE` beyond, so that it makes the candidates
-   again better from the kept patches, and its embedding of these comes nearer to that of all candidates;
-5. they are put into the order in which each begins well.
+1. picks patches greedily and swaps them as long as that represents the tissue better;
+2. spends a quota on the worst covered tissue; after the first round it spends more, until the minimum is better than
+   in any of 200 random draws;
+3. swaps patches for others that cover about as well, so that the weighted mean comes closer to the slide's. This may
+   cost the coverage gained over plain facility location, at most `SPENT`. After the first round, if the error of the
+   mean is still more than `NEAR` times that of random draws, it may cost up to `AMPLE`, and the minimum may fall to
+   just above that of random draws, until the error is `NEAR_ENOUGH` times theirs;
+4. with a summarizer, swaps again, for a further cost of `FOR_SCORE`, so that the candidates are reconstructed better
+   from the kept patches, and the embedding of these comes closer to that of all candidates;
+5. orders the patches so that every prefix is good.
 """
 
 from __future__ import annotations
@@ -31,32 +30,32 @@ from wsisum_cli.selection.swaps import Score, chance_error, chance_minimum, impr
 from wsisum_cli.selection.weights import fit_mean, mean_error
 
 FIRST_ROUND = 32
-#: Coverage that the weighted mean may cost in a level at least, and at most.
+#: Least and most coverage that the weighted mean may cost in a round.
 LEAST_SPENT, SPENT = 0.0002, 0.0003
-#: The same where the mean stays far from the slide's; what is far, and from what on it is near enough: errors with
-#: fitted weights, as shares of that of random draws weighted by counts.
+#: Coverage it may cost if the mean stays far from the slide's; the error that counts as far, and the one that is close
+#: enough: errors with fitted weights, relative to that of random draws weighted by counts.
 AMPLE, NEAR, NEAR_ENOUGH = 0.006, 0.27, 0.25
-#: Coverage that a better score may cost beyond.
+#: Further coverage that a better score may cost.
 FOR_SCORE = 0.0002
-#: Coverage that a level less one may lose, for a mean that is nearer.
+#: Coverage that a round without its last patch may lose for a closer mean.
 SPARED = 0.0004
-#: Patches of a level, past the first, that may be given up for what is served worst.
+#: Fraction of the patches of a round, after the first, that may be given up for the worst covered tissue.
 GIVEN_UP = 1 / 16
 
 
 @dataclass(frozen=True)
 class Round:
-    """What is settled once a level is worked out, as places in the pool."""
+    """The result of a round, as rows of the pool."""
 
-    order: list[int]  # as they are kept
-    plain: list[int]  # as plain facility location would have it, to as many
-    rare: int  # how many of them were picked for what the rest serve worst
+    order: list[int]  # kept patches in order of picking
+    plain: list[int]  # as many patches by plain facility location
+    rare: int  # how many kept patches the rarity quota picked
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What every level is worked out on: features (P, D) of the pool and the mean (D,) of the slide, float64; the share
-    that goes to rare tissue, None for the usual one; and how choices (B, K) of rows are scored, None where not.
+    """The input of every round: features (P, D) of the pool and the slide's mean (D,), float64; the fraction reserved
+    for rare tissue, None for the default; and a score of choices (B, K) of rows, None for no score.
     """
 
     features: np.ndarray
@@ -69,10 +68,10 @@ class SearchSpace:
 def pick_in_rounds(
     features: Features, pool: Pool, keep: int, rare: float | None = None, score: Score | None = None
 ) -> Rows:
-    """Rows (K,) of features (N, D) in order of picking; fewer where the pool holds fewer.
+    """Pick rows (K,) of features (N, D), in order of picking; fewer if the pool holds fewer.
 
-    `rare` is the share that goes to what the rest serve worst, None for the usual one. With a `score` of choices (B, K)
-    of rows, swaps raise that as well.
+    `rare` is the fraction reserved for rare tissue, None for the default. With a `score` of choices (B, K) of rows,
+    swaps raise it as well.
     """
     round_ = Round([], [], 0)
     mean = features.mean(axis=0, dtype=np.float64)
@@ -84,7 +83,7 @@ def pick_in_rounds(
 
 
 def next_round(space: SearchSpace, before: Round) -> Round:
-    """As many patches again as `before`."""
+    """Double the number of patches of the round `before`."""
     earlier, pool, served = before.order, space.pool, space.pool.served
     size = min(max(len(earlier), FIRST_ROUND), len(pool.rows) - len(earlier))
     plain = [*before.plain, *greedy(served, size, before.plain)]
@@ -102,7 +101,7 @@ def next_round(space: SearchSpace, before: Round) -> Round:
 
 
 def cover_tissue(space: SearchSpace, before: Round, size: int) -> tuple[list[int], list[int]]:
-    """So many more patches than `before` that serve the tissue best: central ones, and the quota of rare ones."""
+    """Pick `size` more patches that cover the tissue best: central ones, and the quota of rare ones."""
     earlier, served, rows = before.order, space.pool.served, space.pool.rows
     share = usual_share(served.shape[1], len(earlier) + size) if space.rare is None else space.rare
     quota = round(size * share)
@@ -116,7 +115,7 @@ def cover_tissue(space: SearchSpace, before: Round, size: int) -> tuple[list[int
 def raise_minimum(
     space: SearchSpace, earlier: Sequence[int], central: list[int], rare: list[int], wanted: int
 ) -> tuple[list[int], list[int]]:
-    """Give up the least needed of `central` for what is served worst, until that is served as well as `wanted`."""
+    """Replace the least needed `central` patches by the worst covered ones, until the minimum reaches `wanted`."""
     served, rows = space.pool.served, space.pool.rows
     for _ in range(round(GIVEN_UP * len(central))):
         kept = [*earlier, *rare, *central]
@@ -133,10 +132,10 @@ def raise_minimum(
 def approach_mean(
     space: SearchSpace, fixed: Sequence[int], central: list[int], plain: Sequence[int], by_chance: int | None
 ) -> list[int]:
-    """Others instead of `central`, whose weighted mean and score are better.
+    """Replace `central` patches so that the weighted mean and the score improve.
 
-    `plain` is what plain facility location would have, of as many; `by_chance` how well random draws serve the worst
-    served, None where no more may be spent on a mean that stays far.
+    `plain` are as many patches by plain facility location; `by_chance` is the minimum of random draws, None if no
+    extra coverage may be spent on a mean that stays far.
     """
     features, mean, pool, served = space.features, space.mean, space.pool, space.pool.served
     unit = ONE * served.shape[1]
@@ -153,7 +152,7 @@ def approach_mean(
 
 
 def settle_mean(space: SearchSpace, fixed: Sequence[int], central: list[int], floor: int, lowest: int) -> list[int]:
-    """Others instead of `central` where their mean is far from the slide's; the minimum may fall to `lowest`."""
+    """Replace `central` patches if the mean is far from the slide's; the minimum may fall to `lowest`."""
     features, mean, pool = space.features, space.mean, space.pool
     kept = [*fixed, *central]
     chance = chance_error(features, mean, pool, len(kept))
@@ -163,29 +162,29 @@ def settle_mean(space: SearchSpace, fixed: Sequence[int], central: list[int], fl
 
 
 def fitted_weights(space: SearchSpace, kept: Sequence[int]) -> np.ndarray:
-    """Those (K,) that bring the weighted mean of `kept` nearest to the slide's."""
+    """Weights (K,) that bring the weighted mean of `kept` closest to the slide's mean."""
     return fit_mean(space.features[list(kept)], space.mean, np.full(len(kept), 1 / len(kept)))
 
 
 def move_spare_last(served: Cosines, others: Sequence[int], central: list[int], weights: np.ndarray) -> list[int]:
-    """Of the `central` ones that are least missed, that of least weight is moved to the end.
+    """Move the `central` patch of least weight, among those needed least, to the end.
 
-    A level less one, such as 63, has then nothing that it serves worse than the level has, and its mean is as near.
-    Least missed are those without which the minimum stays as it is, and the coverage within `SPARED` of the best.
+    A round without its last patch, such as 63, then has the same minimum and an equally close mean. Needed least are
+    patches whose removal keeps the minimum, and keeps coverage within `SPARED` of the best.
     """
     first, best, second = two_best(served[[*others, *central]])
     needed = set((first[second < best.min()] - len(others)).tolist())
-    able = [place for place in range(len(central) - 1, -1, -1) if place not in needed]
-    if not able:
+    spare = [place for place in range(len(central) - 1, -1, -1) if place not in needed]
+    if not spare:
         return central
     lost = losses(first, best, second, len(others) + len(central))[len(others) :]
-    most = min(lost[place] for place in able) + SPARED * ONE * served.shape[1]
-    place = min((place for place in able if lost[place] <= most), key=lambda place: weights[place])
+    most = min(lost[place] for place in spare) + SPARED * ONE * served.shape[1]
+    place = min((place for place in spare if lost[place] <= most), key=lambda place: weights[place])
     return [*central[:place], *central[place + 1 :], central[place]]
 
 
 def interleave(central: Sequence[int], rare: Sequence[int]) -> list[int]:
-    """`rare` ones spread evenly over the first half of the order, so that part of a level serves rare tissue too."""
+    """Spread `rare` patches evenly over the first half, so that part of a round covers rare tissue too."""
     size = len(central) + len(rare)
     if len(rare) * 4 > size:
         return [*central, *rare]

@@ -9,7 +9,7 @@ __all__ = ["open_summary"]
 
 
 def __getattr__(name: str) -> Any:
-    """`open_summary`, imported when it is first asked for."""
+    """Import `open_summary` on first use."""
     if name == "open_summary":
         from wsisum_cli.summary.reader import open_summary
 

@@ -1,6 +1,6 @@
-"""Numpy arrays <-> the files of a Zarr v3 hierarchy. The Zarr v3 core specification, and its sharding codec.
+"""Convert numpy arrays to and from the files of a Zarr v3 hierarchy, as in the core specification and sharding codec.
 
-Importing this module registers the codec `imagecodecs_jpeg` with zarr-python where nothing else has.
+Importing this module registers the codec `imagecodecs_jpeg` with zarr-python unless it is already registered.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from zarr.storage import MemoryStore
 from wsisum_cli.slides import jpeg
 
 JPEG_CODEC = "imagecodecs_jpeg"
-MAX_BYTES = 2**31 - 1  # of an array that is no image; Blosc's own limit
-SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # no summary holds more bytes that are compressed further
+MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
+SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # larger arrays may not be compressed more than this
 TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES}
 
 
 @dataclass(frozen=True)
 class JpegCodec(ArrayBytesCodec):
-    """A chunk of shape (1, H, W, 3) or (H, W, 3) as one complete JPEG stream.
+    """Stores a chunk of shape (1, H, W, 3) or (H, W, 3) as one complete JPEG stream.
 
-    The same name and files as imagecodecs.zarr, which needs a newer Python than this package supports.
+    Same name and format as imagecodecs.zarr, which needs a newer Python than this package.
     """
 
     is_fixed_size: ClassVar[bool] = False  # type: ignore[misc]  # the base class declares a plain attribute
@@ -54,7 +54,7 @@ class JpegCodec(ArrayBytesCodec):
         return {"name": JPEG_CODEC, "configuration": configuration}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        raise NotImplementedError("the size of a JPEG stream is known only once it is encoded")
+        raise NotImplementedError("the size of a JPEG stream is only known after encoding")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         pixels = jpeg.decode(chunk_data.to_bytes())
@@ -67,12 +67,12 @@ class JpegCodec(ArrayBytesCodec):
 
 
 def register() -> None:
-    """Leave the name to imagecodecs where that has taken it: its codec reads the same files."""
+    """Register the codec, unless imagecodecs has registered its own, which reads the same files."""
     try:
         get_codec_class(JPEG_CODEC)
-    except (KeyError, ValueError):  # which of the two depends on zarr's version
+    except (KeyError, ValueError):  # depends on zarr's version
         register_codec(JPEG_CODEC, JpegCodec)
-        # Should imagecodecs come later, zarr would warn that it has to choose.
+        # Otherwise zarr warns about two codecs if imagecodecs is imported later.
         zarr.config.set({f"codecs.{JPEG_CODEC}": f"{JpegCodec.__module__}.{JpegCodec.__qualname__}"})
 
 
@@ -80,7 +80,7 @@ register()
 
 
 def encode_groups(names: Iterable[str]) -> dict[str, bytes]:
-    """zarr.json files of plain groups."""
+    """The zarr.json files of plain groups."""
     files: dict[str, Buffer] = {}
     for name in names:
         zarr.create_group(MemoryStore(files), path=name, zarr_format=3)
@@ -88,7 +88,7 @@ def encode_groups(names: Iterable[str]) -> dict[str, bytes]:
 
 
 def to_bytes(files: Mapping[str, Buffer]) -> dict[str, bytes]:
-    """Everything but the root's metadata, which the summary writes itself; JSON without its indentation."""
+    """All files except the root's metadata, which the summary writes itself; JSON without indentation."""
     return {
         name: compact(data.to_bytes()) if name.endswith("zarr.json") else data.to_bytes()
         for name, data in files.items()
@@ -101,9 +101,9 @@ def compact(text: bytes) -> bytes:
 
 
 def encode_array(name: str, values: np.ndarray, dimensions: Sequence[str], fill: int = 0) -> dict[str, bytes]:
-    """The files of an array in one chunk, compressed without loss.
+    """The files of an array in one chunk, compressed losslessly.
 
-    The chunk is one block of Blosc's, for several may be written in any order by several threads.
+    The chunk is one Blosc block: several threads may write several blocks in any order.
     """
     files: dict[str, Buffer] = {}
     shuffle = BloscShuffle.shuffle
@@ -124,7 +124,7 @@ def encode_array(name: str, values: np.ndarray, dimensions: Sequence[str], fill:
 
 
 def encode_jpegs(name: str, streams: Sequence[bytes], side: tuple[int, int]) -> dict[str, bytes]:
-    """The files of an array of (len(streams), H, W, 3) uint8 whose chunks are these streams, in one shard."""
+    """The files of a uint8 array (len(streams), H, W, 3) with these streams as chunks, in one shard."""
     files: dict[str, Buffer] = {}
     zarr.create_array(
         MemoryStore(files),
@@ -143,19 +143,19 @@ def encode_jpegs(name: str, streams: Sequence[bytes], side: tuple[int, int]) -> 
 
 
 def checksum(data: bytes) -> bytes:
-    """What Zarr's codec crc32c puts behind data."""
+    """The checksum that Zarr's crc32c codec appends to data."""
     return struct.pack("<I", google_crc32c.value(data))
 
 
 def checked(data: bytes) -> bytes:
-    """The data without the checksum behind it. Raises ValueError when it does not fit."""
+    """Strip and check the appended checksum. Raises ValueError on a mismatch."""
     if len(data) < 4 or checksum(data[:-4]) != data[-4:]:
-        raise ValueError("its checksum does not fit")
+        raise ValueError("its checksum does not match")
     return data[:-4]
 
 
 def pack_shard(chunks: Sequence[bytes]) -> bytes:
-    """Chunks in a row, then the index: offset and size of each as uint64, and the index's CRC-32C."""
+    """Concatenate chunks and append the index: offset and size of each as uint64, and the index's CRC-32C."""
     ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.uint64)
     sizes = np.array([len(chunk) for chunk in chunks], np.uint64)
     index = np.stack([ends - sizes, sizes], axis=1).astype("<u8").tobytes()
@@ -173,11 +173,11 @@ def unpack_shard_index(index: bytes) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What an array's zarr.json says, as far as a reader needs it."""
+    """The parts of an array's zarr.json that a reader needs."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    codecs: tuple[str, ...]  # names; of the inner chunks where the array is a shard
+    codecs: tuple[str, ...]  # names; of the inner chunks if the array is sharded
 
     @property
     def bytes(self) -> int:
@@ -185,7 +185,7 @@ class Layout:
 
 
 def read_layout(metadata: bytes) -> Layout:
-    """Raises ValueError when `metadata` is no array of one chunk, or one of more than `MAX_BYTES`."""
+    """Parse a zarr.json. Raises ValueError unless it is an array of one chunk with at most `MAX_BYTES`."""
     try:
         found = json.loads(metadata)
         shape = tuple(found["shape"])
@@ -196,11 +196,11 @@ def read_layout(metadata: bytes) -> Layout:
         layout = Layout(shape, DTYPES[found["data_type"]], tuple(str(codec["name"]) for codec in codecs))
         endian = [codec.get("configuration", {}).get("endian") for codec in codecs if codec["name"] == "bytes"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its zarr.json is not that of an array ({type(error).__name__}: {error})") from error
+        raise ValueError(f"its zarr.json does not describe an array ({type(error).__name__}: {error})") from error
     if found.get("zarr_format") != 3 or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("its zarr.json is not that of a Zarr v3 array")
+        raise ValueError("its zarr.json does not describe a Zarr v3 array")
     if chunk != tuple(max(1, side) for side in shape) or inner not in ([], [[1, *shape[1:]]]):
-        raise ValueError("it is not stored as this format stores arrays, in one chunk or shard")
+        raise ValueError("it is not stored in one chunk or shard, as this format requires")
     swapped = any(order != "little" for order in endian) and layout.dtype.itemsize > 1
     if swapped or (layout.bytes > MAX_BYTES and not inner):
         raise ValueError(f"it is not little-endian, or larger than {MAX_BYTES} bytes")
@@ -208,20 +208,20 @@ def read_layout(metadata: bytes) -> Layout:
 
 
 def decode_array(metadata: bytes, chunk: bytes) -> np.ndarray:
-    """An array in one chunk. Raises ValueError for anything else; allocates nothing before it has checked.
+    """Decode an array in one chunk. Raises ValueError for anything else, before allocating memory.
 
-    zarr-python reads the same files; it would first make room for whatever a damaged shape calls for.
+    zarr-python reads the same files, but first allocates whatever a damaged shape states.
     """
     layout = read_layout(metadata)
     if layout.codecs != ("bytes", "blosc"):
         raise ValueError(f"it is encoded with {', '.join(layout.codecs)}, expected bytes, blosc")
     sizes = struct.unpack("<III", chunk[4:16]) if len(chunk) >= 16 else ()
     if not sizes or sizes[0] != layout.bytes or sizes[2] != len(chunk):
-        raise ValueError("its chunk has another size than its shape calls for")
+        raise ValueError("the size of its chunk does not match its shape")
     if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * len(chunk)):
         raise ValueError(f"its chunk of {len(chunk)} bytes claims to hold {layout.bytes}")
     try:
         data = blosc.decompress(chunk)
-    except RuntimeError as error:  # what numcodecs makes of every fault
+    except RuntimeError as error:  # numcodecs raises it for any fault
         raise ValueError(f"its chunk cannot be decompressed ({error})") from error
     return np.frombuffer(data, layout.dtype).reshape(layout.shape).copy()  # writable, unlike the buffer

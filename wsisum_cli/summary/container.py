@@ -1,7 +1,7 @@
-"""The ZIP around a summary slide, as OME-NGFF RFC-9 asks: stored members, ZIP64, metadata first, fixed dates.
+"""The ZIP container of a summary slide, as in OME-NGFF RFC-9: stored members, ZIP64, metadata first, fixed dates.
 
-One list of members has exactly one byte sequence, so a reader can rebuild every header and compare: no byte of
-the file is free. Layout as in PKWARE's APPNOTE 6.3.10.
+A list of members has exactly one byte sequence, so a reader can rebuild and compare every header: no byte of the file
+is arbitrary. Layout as in PKWARE's APPNOTE 6.3.10.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ COMMENT = json.dumps(
 ).encode()
 VERSION_NEEDED = 45  # ZIP64
 MADE_BY_UNIX = 3 << 8 | VERSION_NEEDED
-DATE = 1 << 5 | 1  # 1980-01-01, the earliest that ZIP can say
+DATE = 1 << 5 | 1  # 1980-01-01, the earliest ZIP date
 IN_ZIP64 = 0xFFFFFFFF
 REGULAR_FILE = 0o100644 << 16
 UTF8_NAMES = 1 << 11
 ENCRYPTED = 1 << 0
-LOCAL_HEADER = 30  # bytes at least
-MAX_INFLATED = 256 << 20  # bytes of a member that somebody compressed; summaries store theirs
+LOCAL_HEADER = 30  # bytes, minimum
+MAX_INFLATED = 256 << 20  # bytes of a member compressed by another tool; summaries store theirs
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the container."""
+    """One file in the container."""
 
     name: str
-    offset: int  # of its local header, bytes
+    offset: int  # of its local header, in bytes
     size: int
     crc: int
     start: int  # of its first stored byte
-    deflated: int | None = None  # bytes that it takes where somebody's ZIP tool compressed it, None where stored
+    deflated: int | None = None  # compressed bytes, if another ZIP tool compressed it; None if stored
 
 
 def member_order(name: str) -> tuple[Any, ...]:
-    """zarr.json files first, breadth first, the root's before all; then the data by name."""
+    """Sort key: zarr.json files first, breadth first from the root; then data by name."""
     parts = name.split("/")
     metadata = parts[-1] == "zarr.json"
     return (not metadata, len(parts) if metadata else 0, name)
@@ -58,11 +58,11 @@ def member_order(name: str) -> tuple[Any, ...]:
 
 @contextmanager
 def writing_aside(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
+    """Yield a temporary path beside `path`, renamed to `path` when the block succeeds and removed when it fails.
 
-    So `path` holds either a whole file or what it held before. What a killed process left aside is removed too.
+    So `path` holds either a complete file or its old content. Leftovers of killed processes are removed too.
     """
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a long name has no room for more
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # leaves room for long names
     for stale in path.parent.glob(f".{short}.*{PART}"):
         stale.unlink(missing_ok=True)
     aside = path.with_name(f".{short}.{os.getpid()}{PART}")
@@ -72,14 +72,14 @@ def writing_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename != str(aside):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # by the name that was asked for
+        raise OSError(error.errno, error.strerror, str(path)) from error  # name the requested file
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def write_container(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the members in their order, and see them safely on the disk."""
+    """Write the members in order and sync them to disk."""
     with open(path, "wb") as file:
         for part in container_parts(contents):
             file.write(part)
@@ -88,7 +88,7 @@ def write_container(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system offers that."""
+    """Sync a folder, so that a rename in it survives a power cut, where the system supports that."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -145,17 +145,17 @@ def tail(members: Sequence[Member], offset: int) -> bytes:
 
 
 def read_members(file: IO[bytes], name: str) -> list[Member]:
-    """What the central directory lists, folders left out. `name` is how messages call the file.
+    """Read the central directory, without folders. `name` is the file's name in messages.
 
-    Raises SummaryError when `file` is no ZIP, or when a member cannot be what it claims: named out of the
-    archive, encrypted, larger than the file can hold, overlapping its neighbour. Nothing is allocated for those.
+    Raises SummaryError when `file` is not a ZIP, or a member is invalid: a path outside the archive, encrypted, larger
+    than the file can hold, overlapping its neighbour. Nothing is allocated for these.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             found, directory = archive.infolist(), archive.start_dir
-    # zipfile meets a damaged directory with several exceptions, among them NotImplementedError.
+    # zipfile raises several exceptions for a damaged directory, including NotImplementedError.
     except Exception as error:
-        raise SummaryError(f"{name}: not a readable ZIP file ({error}); it is damaged or cut short") from error
+        raise SummaryError(f"{name}: not a readable ZIP file ({error}); it is damaged or truncated") from error
     ends = record_ends([info.header_offset for info in found], directory)
     for info in found:
         wrong = what_is_wrong(info, ends[info.header_offset])
@@ -176,20 +176,20 @@ def read_members(file: IO[bytes], name: str) -> list[Member]:
 
 
 def record_ends(offsets: Sequence[int], directory: int) -> dict[int, int]:
-    """Offset of each local header -> where the next one, or the central directory, begins.
+    """Map the offset of each local header to the start of the next one, or of the central directory.
 
-    Members end there, so damage to one local header does not move the data of its member.
+    Members end there, so a damaged local header does not shift its member's data.
     """
     edges = [*sorted(set(offsets)), directory]
     return dict(pairwise(edges))
 
 
 def what_is_wrong(info: zipfile.ZipInfo, end: int) -> str | None:
-    """Why a member must not be read, None when it may."""
+    """Why a member must not be read; None if it may."""
     if not is_plain_name(info.orig_filename.removesuffix("/")):
-        return "leads out of the archive"
+        return "points outside the archive"
     if info.flag_bits & ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is encrypted, or compressed in a way this program does not read"
+        return "is encrypted, or compressed with an unsupported method"
     if info.header_offset + LOCAL_HEADER + info.compress_size > end:
         return f"claims {info.compress_size} bytes where there are fewer"
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
@@ -200,16 +200,16 @@ def what_is_wrong(info: zipfile.ZipInfo, end: int) -> str | None:
 
 
 def is_plain_name(name: str) -> bool:
-    """A relative path of plain parts, which stays inside whatever folder it is unpacked to."""
+    """Whether a name is a plain relative path, which stays inside the folder it is unpacked to."""
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") for part in parts)
     return plain and name.isascii() and name.isprintable() and not set(name) & set('\\:*?"<>|')
 
 
 def read_member(file: IO[bytes], member: Member, start: int = 0, size: int | None = None) -> bytes:
-    """`size` bytes of a member from `start`, all of it when None; fewer where it ends before.
+    """Read `size` bytes of a member from `start`, up to its end if None; fewer if it ends earlier.
 
-    Does not look at checksums. Raises SummaryError when a compressed member cannot be inflated.
+    Does not check checksums. Raises SummaryError when a compressed member cannot be inflated.
     """
     stop = member.size if size is None else min(start + size, member.size)
     if member.deflated is None:
@@ -224,9 +224,9 @@ def read_member(file: IO[bytes], member: Member, start: int = 0, size: int | Non
 
 
 def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
-    """What of the file's structure is not as RFC-9 and this format want it, None when all is.
+    """How the file's structure differs from RFC-9 and this format; None if it does not.
 
-    Compares every byte that is not a member's data with what the members' names, sizes and checksums call for.
+    Every byte outside members' data is compared with what the members' names, sizes and checksums imply.
     """
     names = [member.name for member in members]
     if len(set(names)) < len(names):
@@ -243,6 +243,6 @@ def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
     expected = tail(members, offset)
     size = file.seek(0, os.SEEK_END)
     if size != offset + len(expected):
-        return f"the file has {size} bytes, its members call for {offset + len(expected)}"
+        return f"the file has {size} bytes, but its members add up to {offset + len(expected)}"
     file.seek(offset)
     return None if file.read(len(expected)) == expected else "the central directory differs"

@@ -1,4 +1,4 @@
-"""Pixels of the kept patches, as they are stored: the slide's own tiles, or one new JPEG stream a patch."""
+"""Pixels of the kept patches as stored: the slide's own tiles, or one new JPEG stream per patch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from wsisum_cli.slides.slide import Slide
 from wsisum_cli.summary.writer import SourceTiles
 from wsisum_cli.tissue.grid import MAX_PULL, Grid, pull
 
-Pixels = SourceTiles | list[bytes]  # the source's tiles that cover the kept patches, or one JPEG stream a patch
+Pixels = SourceTiles | list[bytes]  # the source tiles that cover the kept patches, or one JPEG stream per patch
 
 
 class StoredPixels:
-    """Pixels of patches that may be kept, in the way they would be stored; each is read once, whatever is tried.
+    """Stored pixels of any patches of a grid. Each patch or tile is read only once.
 
-    `mode` is source, jpeg, or auto: copied where that is allowed and cheap.
+    `mode` is source, jpeg, or auto: copy tiles where that is possible and cheap.
     """
 
     def __init__(self, slide: Slide, grid: Grid, mode: str, quality: int, damage: Damage, threads: int) -> None:
         self._slide, self._grid, self._mode, self._quality = slide, grid, mode, quality
         self._damage, self._threads = damage, threads
-        self._streams: dict[int, bytes] = {}  # of rows of the grid
+        self._streams: dict[int, bytes] = {}  # by row of the grid
         self._tiles: dict[Tile, EncodedTile | None] = {}
 
     def of(self, rows: np.ndarray) -> Pixels:
-        """Of the (K,) `rows` of the grid. Raises SlideError or one of its children."""
+        """Pixels of the (K,) `rows` of the grid. Raises SlideError or a subclass."""
         slide, grid, mode = self._slide, self._grid, self._mode
         kept = grid.coords[rows]
         copyable = slide.pyramid.copies_jpeg(grid.reading.level)
         if mode == "source" and not copyable:
             raise SlideError(
-                f"{slide.name}: its tiles are not JPEG that can be copied; use --pixels auto or jpeg",
+                f"{slide.name}: its tiles are not JPEG and cannot be copied; use --pixels auto or jpeg",
                 "no JPEG tiles",
             )
         cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
@@ -47,25 +47,25 @@ class StoredPixels:
                 return tiles
             if mode == "source":
                 raise SlideError(
-                    f"{slide.name}: its tiles hold more than pixels (comments, or data of another program), which may "
-                    "name a patient, or have odd sizes; use --pixels auto or jpeg",
+                    f"{slide.name}: its tiles hold more than pixels (comments or application data, which may name a "
+                    "patient), or have odd sizes; use --pixels auto or jpeg",
                     "no plain JPEG tiles",
                 )
         return self._encoded(rows)
 
     def _encoded(self, rows: np.ndarray) -> list[bytes]:
-        """One new JPEG stream a patch. Raises BrokenSlideError."""
+        """Encode one new JPEG stream per patch. Raises BrokenSlideError."""
         slide, missing = self._slide, np.array([row for row in rows.tolist() if row not in self._streams], np.int64)
         coords, reading = self._grid.coords[missing], self._grid.reading
         for found, patches in read_patches(slide.pyramid, coords, reading, self._damage, self._threads):
             for row, patch in zip(missing[found].tolist(), patches, strict=True):
                 self._streams[row] = jpeg.encode(patch, self._quality)
         if any(row not in self._streams for row in missing.tolist()):
-            raise BrokenSlideError(f"{slide.name}: a patch of the given features cannot be read; fetch the file again")
+            raise BrokenSlideError(f"{slide.name}: a patch with existing features is unreadable; fetch the file again")
         return [self._streams[row] for row in rows.tolist()]
 
     def _copied(self, kept: np.ndarray) -> SourceTiles:
-        """Every tile that the kept patches touch, once, row by row of tiles. Raises TileError when one is broken."""
+        """The tiles that the kept patches touch, each once, in row order. Raises TileError when one is broken."""
         reading = self._grid.reading
         level = self._slide.pyramid.levels[reading.level]
         touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
@@ -79,17 +79,17 @@ class StoredPixels:
         )
 
     def _tile(self, at: Tile) -> EncodedTile | None:
-        """None where the source does not store it."""
+        """The encoded tile; None if the source does not store it."""
         if at not in self._tiles:
             pyramid, reading = self._slide.pyramid, self._grid.reading
             self._tiles[at] = pyramid.encoded_tile(reading.level, *at)
-            if self._tiles[at] is not None:  # given features may lie where nothing can be decoded
+            if self._tiles[at] is not None:  # existing features may lie on undecodable tiles
                 pyramid.tile(reading.level, *at, reading.shrink)
         return self._tiles[at]
 
 
 def describe_pixels(pixels: Pixels, quality: int) -> dict[str, Any]:
-    """The attribute `pixels`, without what encoding cost the features."""
+    """The attribute `pixels`, without the feature loss of re-encoding."""
     if isinstance(pixels, SourceTiles):
         return {"mode": "source", "tiles": len(pixels.streams)}
     return {"mode": "jpeg", "quality": quality, "subsampling": "4:4:4"}

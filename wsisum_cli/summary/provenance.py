@@ -1,6 +1,6 @@
-"""What a summary says of where it comes from, and what its figures come to: all needed to make it again, and no more.
+"""The provenance attributes: everything needed to reproduce a summary, and no more.
 
-Nothing here names a patient or a path.
+They name no patient and no path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsisum_cli.quality.verdict import Thresholds, judge
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.slides.source import Source
 
-#: Libraries whose versions can change a summary's bytes.
+#: Libraries whose version can change the bytes of a summary.
 VERSIONED = (
     "wsisum",
     "numpy",
@@ -49,9 +49,9 @@ def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
 
 
 def describe_features(given: GivenFeatures | None, encoder: Encoder, tissue_share: float) -> dict[str, Any]:
-    """A given file is known by its content alone: its name is the slide's, which a manifest may hide.
+    """The attribute `features`. A feature file is identified by content: its name is the slide's, which may be hidden.
 
-    `tissue_share` is how much of the tissue its patches cover.
+    `tissue_share` is the fraction of the tissue that its patches cover.
     """
     if given is None:
         return {"origin": "computed"}
@@ -62,7 +62,7 @@ def describe_features(given: GivenFeatures | None, encoder: Encoder, tissue_shar
         "left_out": given.left_out,
         "tissue_share": round(tissue_share, 4),
         **({"encoder_sha256": given.encoder_sha256} if given.encoder_sha256 is not None else {}),
-        "patch_encoder_sha256": encoder.card.sha256,  # whose patch size the stored patches have
+        "patch_encoder_sha256": encoder.card.sha256,  # the stored patches have this encoder's patch size
     }
 
 
@@ -71,7 +71,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str:
-    """What pip knows; a library may have come under another name, as conda's OpenCV does."""
+    """The installed version; "unknown" if the package has another name, like conda's OpenCV."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -79,11 +79,11 @@ def installed_version(package: str) -> str:
 
 
 def describe_models(models: SlideModels) -> dict[str, Any]:
-    """Cards of the models that saw the whole slide and what ran them; null where none was used."""
-    found = {"summarizer": models.summarizer, "slide_encoder": models.slide_encoder}
+    """Cards and providers of the whole-slide models; null where none was used."""
+    used = {"summarizer": models.summarizer, "slide_encoder": models.slide_encoder}
     return {
         name: None if model is None else {**model.card.as_dict(), "provider": model.provider}
-        for name, model in found.items()
+        for name, model in used.items()
     }
 
 
@@ -94,10 +94,10 @@ def rounded(quality: Mapping[str, float | None]) -> dict[str, float | None]:
 def describe_standing(
     quality: Mapping[str, float | None], draws: Draws, keep: int, thresholds: Thresholds
 ) -> dict[str, Any]:
-    """The draws that figures are held against, and the verdict on those of `keep` patches."""
-    made = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
+    """The attributes `draws` and `verdict` for the figures of `keep` patches."""
+    described = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
     verdict = judge(quality, draws, keep, thresholds)
     return {
-        "draws": {**made, "model_count": draws.model_count, "seed": draws.seed},
+        "draws": {**described, "model_count": draws.model_count, "seed": draws.seed},
         "verdict": {**verdict.as_dict(), "thresholds": thresholds.as_dict()},
     }

@@ -1,6 +1,6 @@
 """The summary slide: one slide's patches, features, weights and provenance in one file. See docs/format.md.
 
-The door for other programs:
+For use by other programs:
 
     from wsisum_cli.summary.reader import open_summary
 
@@ -47,22 +47,22 @@ from wsisum_cli.summary.writer import (
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
-MAX_PIXELS = 1 << 26  # of one image: 200 MB decoded
+MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
 
 
 def open_summary(path: str | Path) -> Summary:
-    """Open a summary slide: a path, or any URL that fsspec knows (`s3://bucket/B12.ozx`, `https://...`).
+    """Open a summary slide from a path or any URL that fsspec supports (`s3://bucket/B12.ozx`, `https://...`).
 
-    Nothing but the list of members and the attributes is read until it is asked for. Raises SummaryError when
-    the file is missing, or is no summary slide.
+    Only the member list and attributes are read; the rest is read on demand. Raises SummaryError when the file is
+    missing or not a summary slide.
     """
     name = name_of(path)
     try:
         file = open_anywhere(path)
-    # Each of fsspec's file systems has exceptions of its own.
+    # Each of fsspec's file systems has its own exceptions.
     except Exception as error:
-        why = getattr(error, "strerror", None) or type(error).__name__  # its text may hold a path, or a URL's key
-        remedy = "; check the address, and who may read there" if "://" in str(path) else ""
+        why = getattr(error, "strerror", None) or type(error).__name__  # its text may contain a path or key
+        remedy = "; check the address and your access to it" if "://" in str(path) else ""
         raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from error
     try:
         return Summary(file, name)
@@ -72,7 +72,7 @@ def open_summary(path: str | Path) -> Summary:
 
 
 def name_of(path: str | Path) -> str:
-    """What messages call a path or URL: its last part, without the query that may hold a key."""
+    """The name of a path or URL in messages: its last part, without the query, which may contain a key."""
     return str(path).replace("\\", "/").partition("?")[0].rsplit("/", 1)[-1]
 
 
@@ -86,10 +86,10 @@ def open_anywhere(path: str | Path) -> IO[bytes]:
 
 
 def parse_json(data: bytes) -> Any:
-    """Strict JSON: NaN and Infinity are none. Raises ValueError."""
+    """Parse strict JSON, without NaN and Infinity. Raises ValueError."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not valid JSON")
 
     try:
         return json.loads(data, parse_constant=refuse)
@@ -98,10 +98,10 @@ def parse_json(data: bytes) -> Any:
 
 
 class Summary:
-    """An open summary slide. Arrays are read when first asked for, patches one by one.
+    """An open summary slide. Arrays are read on first use, patches one by one.
 
-    `file` is seekable and holds the whole file; `name` is how messages call it. Properties raise SummaryError
-    when what they need is missing or damaged. Not safe to use from several threads at once: open it in each.
+    `file` is seekable and holds the whole file; `name` is its name in messages. Properties raise SummaryError when
+    their data are missing or damaged. Not thread-safe: open it once per thread.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -121,9 +121,9 @@ class Summary:
         self.file.close()
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes of a member from `start`, all of it when None."""
+        """Read `size` bytes of a member from `start`, up to its end if None."""
         if name not in self.members:
-            raise SummaryError(f"{self.name}: member {name} is missing; the file is not a whole summary slide")
+            raise SummaryError(f"{self.name}: member {name} is missing; the file is not a complete summary slide")
         return read_member(self.file, self.members[name], start, size)
 
     def _attributes(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Summary:
             attributes = parse_json(self.read(ROOT))["attributes"]["wsisum"]
             version = attributes["format_version"].split(".")[0]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SummaryError(f"{self.name}: no summary slide: its zarr.json has no wsisum attributes") from error
+            raise SummaryError(f"{self.name}: not a summary slide: its zarr.json has no wsisum attributes") from error
         if version != FORMAT_VERSION.split(".")[0]:
             found = attributes["format_version"]
             raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
@@ -140,11 +140,11 @@ class Summary:
 
     @property
     def attributes_are_whole(self) -> bool:
-        """Whether they are as they were written, by the checksum of the file's list."""
+        """Whether the attributes are unchanged, by the checksum in the ZIP directory."""
         return zlib.crc32(self.read(ROOT)) == self.members[ROOT].crc
 
     def array(self, name: str) -> np.ndarray:
-        """One array of the hierarchy by its path, images decoded. Raises SummaryError."""
+        """Read an array by its path, decoding images. Raises SummaryError."""
         from wsisum_cli.summary.arrays import decode_array, read_layout
 
         metadata = self.read(f"{name}/zarr.json")
@@ -159,7 +159,7 @@ class Summary:
             raise SummaryError(f"{self.name}: {name} cannot be decoded: {error}") from error
 
     def optional(self, name: str) -> np.ndarray | None:
-        """One array by its path, None where the summary has none. Raises SummaryError."""
+        """Read an array by its path; None if the summary lacks it. Raises SummaryError."""
         return self.array(name) if f"{name}/zarr.json" in self.members else None
 
     @cached_property
@@ -177,25 +177,25 @@ class Summary:
 
     @cached_property
     def coords(self) -> np.ndarray:
-        """(K, 2) int32 x, y of the kept patches' upper left corners, level-0 px."""
+        """(K, 2) int32 x, y of the upper left corners of the kept patches, in level-0 px."""
         return self.array("patches/coords")
 
     @cached_property
     def features(self) -> np.ndarray:
-        """(K, D) float16 as the encoder gave them (float32 where float16 would overflow)."""
+        """(K, D) float16 features of the encoder (float32 if float16 would overflow)."""
         return self.array("patches/features")
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """(K,) float64 share of each kept patch in the slide's mean; sums to 1."""
+        """(K,) float64 weight of each kept patch in the slide's mean; sums to 1."""
         return self.array("patches/weights")
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(K,) int32 how many tissue patches each kept patch stands for, itself included; they sum to N."""
+        """(K,) int32 number of tissue patches that each kept patch represents, itself included; sums to N."""
         found = self.optional("patches/counts")
-        stand_in = self.tissue.representative
-        return np.bincount(stand_in, minlength=len(self.coords)).astype(np.int32) if found is None else found
+        representative = self.tissue.representative
+        return np.bincount(representative, minlength=len(self.coords)).astype(np.int32) if found is None else found
 
     @cached_property
     def cluster(self) -> np.ndarray:
@@ -204,45 +204,45 @@ class Summary:
 
     @cached_property
     def embedding(self) -> np.ndarray:
-        """(D,) float32 mean of the features of all tissue patches: the slide embedding that is always there."""
+        """(D,) float32 mean of the features of all tissue patches: the slide embedding that every summary has."""
         return self.array("reference/mean")
 
     @cached_property
     def summarizer_embedding(self) -> np.ndarray | None:
-        """(E,) float32 the summarizer's embedding of all candidates; None where none was used."""
+        """(E,) float32 the summarizer's embedding of all candidates; None if no summarizer was used."""
         return self.optional("reference/embedding")
 
     @cached_property
     def slide_embedding(self) -> np.ndarray | None:
-        """(E,) float32 the slide encoder's embedding of all tissue patches; None where none was used."""
+        """(E,) float32 the slide encoder's embedding of all tissue patches; None if no slide encoder was used."""
         return self.optional("reference/slide_embedding")
 
     @cached_property
     def tissue(self) -> TissueMap:
-        """Every tissue patch of the slide and the kept patch that stands for it."""
+        """Every tissue patch of the slide and its representative."""
         names = ("coords", "representative", "similarity", "cluster")
         coords, representative, similarity, cluster = (self.array(f"tissue/{name}") for name in names)
         return TissueMap(coords, representative, similarity, cluster)
 
     @cached_property
     def prefixes(self) -> Prefixes | None:
-        """Who stood for each tissue patch before later ones were picked; None in summaries before format 1.2."""
+        """The representative of each tissue patch for every smaller number of patches; None before format 1.2."""
         counts, picks, cosines = (
             self.optional(f"tissue/earlier_{name}") for name in ("count", "representative", "similarity")
         )
         if counts is None:
             return None
-        if picks is None or cosines is None:  # of one kept patch
+        if picks is None or cosines is None:  # only one kept patch
             picks, cosines = np.empty(0, np.int32), np.empty(0, np.float16)
         tissue = self.tissue
         fits = len(counts) == len(tissue.coords) and counts.min(initial=0) >= 0
         if not fits or not counts.sum(dtype=np.int64) == len(picks) == len(cosines):
-            raise SummaryError(f"{self.name}: tissue/earlier_count does not count tissue/earlier_*; they are damaged")
+            raise SummaryError(f"{self.name}: tissue/earlier_count does not match tissue/earlier_*; they are damaged")
         return join(counts, picks, cosines, tissue.representative, tissue.similarity)
 
     @cached_property
     def draws(self) -> Draws | None:
-        """What random draws of as many patches reach; None in summaries before format 1.2."""
+        """Figures of random draws of as many patches; None before format 1.2."""
         by_features, by_models = self.optional("reference/draws"), self.optional("reference/model_draws")
         if by_features is None:
             return None
@@ -265,14 +265,14 @@ class Summary:
 
     @cached_property
     def reference(self) -> Reference:
-        """What is remembered of the features of all tissue patches."""
+        """Statistics and embeddings of the features of all tissue patches."""
         mean, components, variances = (self.array(f"reference/{name}") for name in REFERENCE)
         embeddings = {name: self.optional(f"reference/{name}") for name in EMBEDDINGS}
         return Reference(mean, components, variances, **embeddings)
 
     @cached_property
     def icc_profile(self) -> bytes | None:
-        """The source's colour profile, to which the patches' pixels belong; None where it has none."""
+        """The source's ICC profile, which applies to the patches' pixels; None if it has none."""
         profile = self.optional(ICC_PROFILE)
         return None if profile is None else profile.tobytes()
 
@@ -292,15 +292,15 @@ class Summary:
 
 
 def reading_of(attributes: Mapping[str, Any]) -> Reading:
-    """How the patches were cut out of the slide; attributes that later versions of the format add are left out."""
+    """How the patches were read from the slide, ignoring attributes of later format versions."""
     stored = attributes["patch"]["reading"]
     return Reading(**{field.name: stored[field.name] for field in fields(Reading)})
 
 
 class JpegShard:
-    """An array of (count, H, W, 3) uint8 stored as JPEG streams in one shard, read and decoded one by one.
+    """A uint8 array (count, H, W, 3) of JPEG streams in one shard, read and decoded one by one.
 
-    Raises SummaryError when the shard, or the chunk asked for, is not what its metadata say.
+    Raises SummaryError when the shard, or a requested chunk, does not match its metadata.
     """
 
     def __init__(self, summary: Summary, array: str) -> None:
@@ -309,7 +309,7 @@ class JpegShard:
         self._summary = summary
         self.member = f"{array}/c/0/0/0/0"
         metadata = summary.read(f"{array}/zarr.json")
-        summary.read(self.member, 0, 0)  # raises when it is missing
+        summary.read(self.member, 0, 0)  # raises if it is missing
         try:
             layout = read_layout(metadata)
             if layout.codecs != JPEG_CODECS or len(layout.shape) != 4 or layout.shape[3] != 3:
@@ -320,7 +320,7 @@ class JpegShard:
             self._index = unpack_shard_index(summary.read(self.member, start))
         except ValueError as error:
             raise SummaryError(f"{summary.name}: {array} cannot be read: {error}") from error
-        self._end = start  # of the chunks
+        self._end = start  # end of the chunks
         self.side = layout.shape[1:3]
 
     def __len__(self) -> int:
@@ -339,10 +339,10 @@ class JpegShard:
             raise self._wrong(row, f"is damaged: {error}") from error
 
     def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
-        """One image, each side divided by `shrink` inside the JPEG decoder."""
+        """Decode one image, each side divided by `shrink` inside the JPEG decoder."""
         stream = self.stream(row)
         found = jpeg.frame_size(stream)
-        if found != self.side:  # looked at before the decoder makes room for it
+        if found != self.side:  # checked before the decoder allocates memory
             raise self._wrong(row, f"is an image of {found}, expected {self.side} (height, width)")
         try:
             return jpeg.decode(stream, shrink)
@@ -354,7 +354,7 @@ class JpegShard:
 
 
 class Patches(Sequence[np.ndarray]):
-    """The kept patches as (P, P, 3) uint8 RGB. Reading one reads no other."""
+    """The kept patches as (P, P, 3) uint8 RGB. Each is read separately."""
 
     def __init__(self, summary: Summary, array: str = PIXELS) -> None:
         self.shard = JpegShard(summary, array)
@@ -363,7 +363,7 @@ class Patches(Sequence[np.ndarray]):
         return len(self.shard)
 
     def __getitem__(self, row: Any) -> Any:
-        """One patch, or a list of them for a slice. Raises IndexError, and SummaryError for a damaged patch."""
+        """One patch, or a list for a slice. Raises IndexError, and SummaryError for a damaged patch."""
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         row = operator.index(row)
@@ -379,24 +379,24 @@ class Patches(Sequence[np.ndarray]):
 
 
 class SourcePatches(Patches):
-    """Patches put together from the scanner's own tiles, exactly as the encoder saw them."""
+    """Patches assembled from the scanner's own tiles, exactly as the encoder got them."""
 
     def __init__(self, summary: Summary) -> None:
         super().__init__(summary, TILES)
         wrong = next(wrong_geometry(summary.attributes), None)
         if wrong is not None:
-            raise SummaryError(f"{summary.name}: the attributes do not say how patches are read: {wrong}")
+            raise SummaryError(f"{summary.name}: the attributes do not describe how patches are read: {wrong}")
         self.reading = reading_of(summary.attributes)
         self._coords = summary.coords
         self.positions = summary.array("patches/tile_positions")
         if self.positions.ndim != 2 or self.positions.shape[1] != 2 or self._coords.shape[1:] != (2,):
-            raise SummaryError(f"{summary.name}: patches/coords and patches/tile_positions are not lists of places")
+            raise SummaryError(f"{summary.name}: patches/coords and patches/tile_positions are not lists of positions")
         self._rows: dict[Tile, int] = {(c, r): i for i, (c, r) in enumerate(self.positions.tolist())}
         if len(self._rows) != len(self.shard):
-            raise SummaryError(f"{summary.name}: {len(self.shard)} tiles at {len(self._rows)} places")
+            raise SummaryError(f"{summary.name}: {len(self.shard)} tiles at {len(self._rows)} positions")
         tile = tuple(side // self.reading.shrink for side in self.shard.side)
         if tile != (self.reading.tile_height, self.reading.tile_width):
-            raise SummaryError(f"{summary.name}: tiles of {self.shard.side} px are not those of patch.reading")
+            raise SummaryError(f"{summary.name}: tiles of {self.shard.side} px do not match patch.reading")
 
     def __len__(self) -> int:
         return len(self._coords)
@@ -406,5 +406,5 @@ class SourcePatches(Patches):
         return cut_patch(self.reading, x, y, self._tile)
 
     def _tile(self, tile: Tile) -> np.ndarray | None:
-        """None for tiles that the source does not store either."""
+        """A decoded tile; None if the source does not store it either."""
         return self.shard.decoded(self._rows[tile], self.reading.shrink) if tile in self._rows else None

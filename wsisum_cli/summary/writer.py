@@ -1,4 +1,4 @@
-"""All that goes into a summary slide, and how it is written. See docs/format.md."""
+"""The contents of a summary slide, and how to write it. See docs/format.md."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ DISCLAIMER = (
 OVERVIEW_QUALITY = 85
 REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
 GROUPS = ("patches", "tissue", "reference")
-ROOT = "zarr.json"  # the member that holds the attributes
+ROOT = "zarr.json"  # the member with the attributes
 PORTABLE = "0"  # path of the image that OME-Zarr viewers show
 ICC_PROFILE = "icc_profile"
-#: arrays that only summaries of source pixels hold, and what takes their place otherwise
+#: pixel arrays: source tiles, or one JPEG per patch
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
-ARTEFACT = "artefact"  # group of the patches that are none of tissue
-#: arrays below `reference`: those of every summary, and those that a summarizer and a slide encoder add
+ARTEFACT = "artefact"  # group of the artefact patches
+#: arrays in the group `reference`: those of every summary, and optional ones
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
     "draws": ("float32", ["keep", "figure", "quantile"]),
@@ -54,19 +54,19 @@ class SourceTiles:
     """The scanner's own tiles that cover the kept patches."""
 
     positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
-    spliced: np.ndarray  # (T,) int32 bytes behind each stream's SOI marker that the source did not have
+    spliced: np.ndarray  # (T,) int32 bytes inserted after each stream's SOI marker
     streams: list[bytes]  # T complete JPEG streams
     side: tuple[int, int]  # height, width of a tile
 
 
 @dataclass(frozen=True)
 class PatchArrays:
-    """The kept patches in the selector's order of picking."""
+    """Arrays of the kept patches, in order of picking."""
 
     coords: np.ndarray  # (K, 2) int32 level-0 px
     features: np.ndarray  # (K, D)
-    weights: np.ndarray  # (K,) shares by which their mean is nearest to the slide's; they sum to 1
-    counts: np.ndarray  # (K,) int32 tissue patches that each stands for
+    weights: np.ndarray  # (K,) make the weighted mean closest to the slide's mean; sum to 1
+    counts: np.ndarray  # (K,) int32 number of tissue patches that each represents
     cluster: np.ndarray  # (K,) int16
 
 
@@ -75,40 +75,40 @@ class TissueMap:
     """Every tissue patch of the slide, kept or not."""
 
     coords: np.ndarray  # (N, 2) int32 level-0 px
-    representative: np.ndarray  # (N,) int32 which of the K kept patches stands for it
+    representative: np.ndarray  # (N,) int32 which of the K kept patches represents it
     similarity: np.ndarray  # (N,) float16 cosine to that patch
     cluster: np.ndarray  # (N,) int16
-    prefixes: Prefixes | None = None  # the same had fewer patches been kept; what is read has it apart
+    prefixes: Prefixes | None = None  # the representatives for smaller K; None when read from a file
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is remembered of the features of all tissue patches."""
+    """Statistics and embeddings of the features of all tissue patches."""
 
     mean: np.ndarray  # (D,) float32
     components: np.ndarray  # (R, D) float16 principal directions
-    variances: np.ndarray  # (R,) float64 along them, whose squares single precision may not hold
-    #: quantiles of figures of random draws; None in summaries before format 1.2
+    variances: np.ndarray  # (R,) float64 along them; float32 may overflow
+    #: quantiles of the figures of random draws; None before format 1.2
     draws: np.ndarray | None = None  # (L, 5, 101) float32
     model_draws: np.ndarray | None = None  # (M, 101) float32
-    #: by the summarizer; None without one
-    candidates: np.ndarray | None = None  # (M,) int32 ascending rows of the tissue that it saw
-    embedding: np.ndarray | None = None  # (E,) float32 of all of these
-    #: by the slide encoder, of all tissue patches; None without one
+    #: of the summarizer; None without one
+    candidates: np.ndarray | None = None  # (M,) int32 ascending tissue rows that it got
+    embedding: np.ndarray | None = None  # (E,) float32 of all candidates
+    #: of the slide encoder, from all tissue patches; None without one
     slide_embedding: np.ndarray | None = None  # (E,) float32
-    prototypes: np.ndarray | None = None  # (P, F) float32 centres of like regions
-    prototype_weights: np.ndarray | None = None  # (P,) float32 share of the regions near each; sums to 1
+    prototypes: np.ndarray | None = None  # (P, F) float32 centres of similar regions
+    prototype_weights: np.ndarray | None = None  # (P,) float32 share of the regions closest to each; sums to 1
 
 
 @dataclass(frozen=True)
 class SummaryContents:
-    """All that goes into a summary."""
+    """The contents of a summary."""
 
     attributes: Attributes  # without `members`
     overview: np.ndarray  # (H, W, 3) uint8
     overview_mpp: float
     kept: PatchArrays
-    pixels: SourceTiles | list[bytes]  # list: one JPEG stream for each patch
+    pixels: SourceTiles | list[bytes]  # list: one JPEG stream per patch
     tissue: TissueMap
     reference: Reference
     icc_profile: bytes | None  # of the source
@@ -116,15 +116,15 @@ class SummaryContents:
 
 
 def reference_of(features: np.ndarray) -> Reference:
-    """Mean and a covariance sketch of (N, D) features; signs of the directions are fixed."""
+    """Mean and a covariance sketch of features (N, D); the signs of the directions are fixed."""
     from threadpoolctl import threadpool_limits
 
     mean = np.asarray(features.mean(axis=0, dtype=np.float64))
     covariance = np.zeros((len(mean), len(mean)))
-    with threadpool_limits(1):  # sums in another order would change the last bits
+    with threadpool_limits(1):  # the order of sums would change the last bits
         for block in blocks(len(features)):
-            apart = features[block].astype(np.float64) - mean
-            covariance += apart.T @ apart / len(features)
+            centred = features[block].astype(np.float64) - mean
+            covariance += centred.T @ centred / len(features)
         variances, directions = np.linalg.eigh(covariance)
     top = np.argsort(-variances, kind="stable")[:REFERENCE_COMPONENTS]
     components = directions[:, top].T
@@ -137,30 +137,30 @@ def reference_of(features: np.ndarray) -> Reference:
 
 
 def write_summary(path: Path, contents: SummaryContents) -> None:
-    """Write `draft` to `path`. The same draft gives the same bytes."""
+    """Write `contents` to `path`. The same contents give the same bytes."""
     write_container(path, encode_summary(contents))
 
 
 def size_of(contents: SummaryContents) -> int:
-    """Bytes of the file that `write_summary` writes."""
+    """Size in bytes of the file that `write_summary` writes."""
     return sum(map(len, container_parts(encode_summary(contents))))
 
 
 def encode_summary(contents: SummaryContents) -> dict[str, bytes]:
-    """Every member by its name."""
+    """All members by name."""
     files = encode_files(contents)
     return {**files, ROOT: encode_root(contents, list_members(files))}
 
 
 def list_members(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """The attribute `members` of all files but the root's metadata."""
+    """The attribute `members`: all files except the root's metadata."""
     return {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in sorted(files.items())
     }
 
 
 def encode_files(contents: SummaryContents) -> dict[str, bytes]:
-    """Every member but the root's metadata."""
+    """All members except the root's metadata."""
     from wsisum_cli.summary.arrays import encode_array, encode_groups
 
     reference = contents.reference
@@ -178,9 +178,9 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     return files
 
 
-@lru_cache(maxsize=1)  # it takes long, and is the same of every summary of a slide that is tried
+@lru_cache(maxsize=1)  # slow, and the same for every candidate summary of a slide
 def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
-    """The portable overview, and the finer one where there is such."""
+    """The portable overview, and the finer one if there is one."""
     from wsisum_cli.summary.arrays import encode_array, encode_jpegs
 
     overview = np.frombuffer(pixels, np.uint8).reshape(shape)
@@ -191,7 +191,7 @@ def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
 
 
 def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
-    """All below `patches` but the group itself; `side` px have the patches."""
+    """All members below `patches` except the group itself; patches are `side` px wide."""
     from wsisum_cli.summary.arrays import encode_array, encode_jpegs
 
     files = encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
@@ -209,7 +209,7 @@ def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes], side: int)
 
 
 def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
-    """All below `tissue` but the group itself."""
+    """All members below `tissue` except the group itself."""
     from wsisum_cli.summary.arrays import encode_array
 
     files = encode_array("tissue/coords", tissue.coords.astype(np.int32), ["tissue", "xy"])
@@ -220,21 +220,21 @@ def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
 
 
 def encode_earlier(tissue: TissueMap) -> dict[str, bytes]:
-    """Who stood for each patch before later patches were picked."""
+    """The representatives for smaller numbers of patches."""
     from wsisum_cli.summary.arrays import encode_array
 
     if tissue.prefixes is None:
         return {}
     counts, picks, cosines = tissue.prefixes.earlier()
     files = encode_array("tissue/earlier_count", counts, ["tissue"])
-    if not len(picks):  # of one kept patch; Zarr has no chunk for an array without values
+    if not len(picks):  # only one kept patch; Zarr has no chunk for an empty array
         return files
     files |= encode_array("tissue/earlier_representative", picks, ["earlier"])
     return files | encode_array("tissue/earlier_similarity", cosines.astype(np.float16), ["earlier"])
 
 
 def encode_embeddings(reference: Reference) -> dict[str, bytes]:
-    """What random draws reach, and what models that see a whole slide made of it, as far as there are such."""
+    """The optional arrays below `reference`: random draws and outputs of whole-slide models."""
     from wsisum_cli.summary.arrays import encode_array
 
     files: dict[str, bytes] = {}
@@ -246,7 +246,7 @@ def encode_embeddings(reference: Reference) -> dict[str, bytes]:
 
 
 def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
-    """A group of their own; nothing where there are none."""
+    """The group of artefact patches; empty if there are none."""
     from wsisum_cli.summary.arrays import encode_array, encode_groups
 
     if not len(artefacts.kind):
@@ -257,7 +257,7 @@ def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
 
 
 def encode_draws(draws: Draws) -> dict[str, bytes]:
-    """The arrays of random draws alone."""
+    """Only the arrays of random draws."""
     from wsisum_cli.summary.arrays import encode_array
 
     files: dict[str, bytes] = {}

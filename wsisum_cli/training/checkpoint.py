@@ -1,4 +1,4 @@
-"""checkpoint.pt of a run: written whole or not at all, read as plain tensors and numbers, never as code."""
+"""The checkpoint.pt of a run: written atomically, and read as plain tensors and values, never as code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import nn
 
 from wsisum_cli.errors import ModelError
 
-#: Its name in a run folder.
+#: File name in the run folder.
 CHECKPOINT = "checkpoint.pt"
 PARTS = {"module", "optimizer", "state"}
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """`state` holds tensors, numbers, text, and lists and dicts of those."""
+    """Save a checkpoint. `state` holds tensors, numbers, text, and lists and dicts of those."""
     waiting = path.with_suffix(".part")
     parts = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "state": dict(state)}
     torch.save(parts, waiting)
@@ -28,17 +28,17 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Any:
-    """What torch saved, made of tensors and plain values alone. Raises ModelError for anything else."""
+    """Read a torch file that holds only tensors and plain values. Raises ModelError for anything else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of odd pickles, which are read or refused all the same
+            warnings.simplefilter("ignore", UserWarning)  # about unusual pickles, which are read or refused anyway
             return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path.name}: expected tensors and plain values, found objects that would run code when loaded; "
             "take a checkpoint from a source you trust that holds a state dict alone, or start again in another folder"
         ) from error
-    # What torch raises over damage depends on what is damaged.
+    # torch's exception depends on what is damaged.
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"{path.name}: not a readable checkpoint; remove it to start again") from error
 
@@ -46,7 +46,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> Any:
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> dict[str, Any]:
-    """Put weights and optimizer back, and return the state. Raises ModelError when they do not fit."""
+    """Restore weights and optimizer, and return the state. Raises ModelError when they do not fit."""
     parts = read_checkpoint(path, device)
     if not isinstance(parts, dict) or set(parts) != PARTS:
         raise ModelError(f"{path.name}: expected {', '.join(sorted(PARTS))}; it is no checkpoint of a run here")

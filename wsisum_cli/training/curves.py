@@ -1,4 +1,4 @@
-"""What a run measured, as metrics.csv, metrics.json and curves.png."""
+"""Write the metrics of a run as metrics.csv, metrics.json and curves.png."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wsisum_cli.figures.plot import as_png, new_figure
 
 Row = Mapping[str, float]
 
-COLUMNS = 3  # panels beside each other
+COLUMNS = 3  # panels per row
 
 
 def write_metrics(folder: Path, metrics: Sequence[Row], best_epoch: int) -> None:
-    """One row for each epoch; columns as they first appear."""
+    """Write one row per epoch; columns in order of first appearance."""
     names = list(dict.fromkeys(name for row in metrics for name in row))
     text = io.StringIO()
     table = csv.DictWriter(text, names, lineterminator="\n")
@@ -30,7 +30,7 @@ def write_metrics(folder: Path, metrics: Sequence[Row], best_epoch: int) -> None
 
 
 def draw_curves(metrics: Sequence[Row], best_epoch: int) -> bytes:
-    """A PNG with a panel for each metric, training and held-out ones of one name together."""
+    """A PNG with a panel per metric, showing its training and held-out curves together."""
     panels: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics for name in row if name != "epoch"):
         panels.setdefault(name.removeprefix("held_out_"), []).append(name)

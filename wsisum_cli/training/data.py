@@ -1,4 +1,4 @@
-"""Folders of h5 features -> slides to train on, split by case into training and held-out ones."""
+"""Read slides to train on from folders of h5 features, and split them by case into training and held-out slides."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from wsisum_cli.errors import FeaturesError, UsageError
 from wsisum_cli.features.h5 import read_feature_file
 from wsisum_cli.selection.candidates import cluster_features, draw_by_cluster
 
-#: The patient of a TCGA slide; other slides are a case each unless --case-regex or --cases says otherwise.
+#: The patient in a TCGA slide name; any other slide is its own case, unless --case-regex or --cases is given.
 TCGA_CASE = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}")
 
-#: Patches of one slide that are kept in memory, drawn by cluster from all.
+#: Patches per slide kept in memory, drawn by cluster from all.
 POOL = 4_096
 CLUSTERS = 50
-#: Patches whose nearest is looked for where they lie on no grid.
+#: Patches sampled to estimate the spacing if there is no grid.
 SAMPLE = 256
 
-Progress = Callable[[int, int], None]  # slides read, slides in all
-#: Hears each slide whole, before it is thinned: name, features (N, D), coords (N, 2) in patch sides.
+Progress = Callable[[int, int], None]  # slides read, all slides
+#: Called with each complete slide before sampling: name, features (N, D), coords (N, 2) in patch sides.
 Visit = Callable[[str, np.ndarray, np.ndarray], None]
 
 
@@ -52,12 +52,12 @@ class TrainingSlide:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """All slides of an archive, ascending by name, and whose features they are."""
+    """All slides, ascending by name, and the encoder of their features."""
 
     slides: tuple[TrainingSlide, ...]
     dims: int
-    encoder: str  # as the files call it, "" where they do not agree or do not say
-    encoder_sha256: str  # "" where they do not agree or do not say
+    encoder: str  # name in the files; "" if they disagree or do not state it
+    encoder_sha256: str  # "" if they disagree or do not state it
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +66,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Cases:
-    """Which case a slide is of: by a table, else by a pattern, else the patient of TCGA names, else its own."""
+    """The case of a slide: by a table, by a pattern, by the TCGA patient, or else the slide itself."""
 
     table: Mapping[str, str] | None = None
     pattern: re.Pattern[str] | None = None
@@ -87,9 +87,9 @@ class Cases:
 
 
 def read_cases(table: Path | None, pattern: str | None) -> Cases:
-    """Cases from a CSV with the columns slide and case, or from a regular expression. Raises UsageError.
+    """Read cases from a CSV with the columns slide and case, or from a regular expression. Raises UsageError.
 
-    A slide whose case the table leaves empty is a case of its own.
+    A slide with an empty case in the table is its own case.
     """
     if table is not None and pattern is not None:
         raise UsageError("--cases and --case-regex: give one of them")
@@ -119,9 +119,9 @@ def read_slides(
     visit: Visit = lambda name, features, coords: None,
     progress: Progress = lambda done, total: None,
 ) -> TrainingData:
-    """Every h5 below the folders. `cache` is a folder that keeps the cluster of each patch from run to run.
+    """Read every h5 below the folders. `cache` is a folder that stores the clusters of patches between runs.
 
-    Raises FeaturesError when there is none, one is damaged, or not all have features of one length.
+    Raises FeaturesError when there is none, one is damaged, or feature lengths differ.
     """
     paths = find_files(folders)
     case_of = {name: cases(name) for name in paths}
@@ -145,9 +145,9 @@ def read_slides(
 
 
 def find_files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Slide name -> its h5, ascending by name. One file, found twice, counts once.
+    """Map slide names to h5 files, ascending by name. A file found twice counts once.
 
-    A slide is called as its file; where several are, each goes by its path in its folder, as in case0/1. Raises
+    A slide is named after its file; if several files share a name, by its path in the folder, such as case0/1. Raises
     FeaturesError when there is none, or two have the same path.
     """
     files: dict[Path, tuple[Path, str]] = {}
@@ -172,7 +172,7 @@ def find_files(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def path_name(path: Path, folder: Path) -> str:
-    """A file by its path in the folder, without suffix: case0/1."""
+    """The path of a file in the folder, without suffix: case0/1."""
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
@@ -187,7 +187,7 @@ def to_slide(
 
 
 def cached_clusters(features: np.ndarray, name: str, made_from: str, cache: Path | None, seed: int) -> np.ndarray:
-    """(N,) int16, from the cache where it was made from the same."""
+    """Cluster (N,) int16 of each patch, from the cache if it was made from the same features."""
     path = cache / f"{name}.npz" if cache else None
     if path is not None and path.is_file():
         try:
@@ -195,7 +195,7 @@ def cached_clusters(features: np.ndarray, name: str, made_from: str, cache: Path
                 if str(stored["made_from"]) == made_from:
                     return np.asarray(stored["cluster"], np.int16)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: made again
+            pass  # damaged: compute again
     cluster: np.ndarray = cluster_features(features, CLUSTERS, seed)
     if path is not None:
         save_arrays(path, {"cluster": cluster, "made_from": np.array(made_from)})
@@ -203,7 +203,7 @@ def cached_clusters(features: np.ndarray, name: str, made_from: str, cache: Path
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """As npz, whole or not at all; several processes may write the same."""
+    """Write an npz atomically; several processes may write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = path.with_name(f"{path.name}.{os.getpid()}.part")
     with waiting.open("wb") as file:
@@ -212,15 +212,15 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def in_patch_sides(coords: np.ndarray, side: float | None) -> np.ndarray:
-    """(N, 2) float32: how many patch sides each lies from the slide's least x and y. None estimates the side."""
+    """Convert coords to patch sides from the slide's smallest x and y, (N, 2) float32; `side` None: estimate it."""
     return np.asarray((coords - coords.min(axis=0)) / (side or estimate_side(coords)), np.float32)
 
 
 def estimate_side(coords: np.ndarray) -> float:
-    """The most frequent step between neighbours in a row or a column of the grid; of several the smallest.
+    """Estimate the patch side: the most frequent step between neighbours in a grid row or column, or the smallest such.
 
-    Where no two patches share a row or a column, the median distance to the nearest, of a sample of the patches. 1 for
-    a single patch.
+    If no two patches share a row or column, the median distance to the nearest patch, over a sample. 1 for a single
+    patch.
     """
     steps: Counter[float] = Counter()
     for along, across in ((0, 1), (1, 0)):
@@ -241,9 +241,9 @@ def estimate_side(coords: np.ndarray) -> float:
 def hold_out(
     slides: Sequence[TrainingSlide], share: float, seed: int
 ) -> tuple[list[TrainingSlide], list[TrainingSlide]]:
-    """Training slides and held-out slides; no case is in both. At least `share` of the slides are held out.
+    """Split into training and held-out slides by case. At least `share` of the slides are held out.
 
-    A share of 0 holds out none. Raises UsageError when there are too few cases to hold one out.
+    A share of 0 holds out none. Raises UsageError when there are too few cases.
     """
     if not 0 <= share < 1:
         raise UsageError(f"--holdout: expected a share from 0 to below 1, found {share:g}")
@@ -276,10 +276,10 @@ class Draw:
 def draw_candidates(
     slide: TrainingSlide, count: int, rng: np.random.Generator, crop: float = 1.0, turn: bool = False
 ) -> Draw:
-    """Another clustered sample of the slide with each `rng`, from the patches around one of them.
+    """Draw a clustered random sample of the slide, from the patches around a random one.
 
-    `crop` is the share of the patches to draw from: those nearest to a random one, by the larger of their
-    distances in x and y. `turn` turns and mirrors the coords by one of the eight ways that keep a grid a grid.
+    `crop` is the fraction of patches to draw from: those nearest to a random one, by the larger distance in x or y.
+    `turn` applies one of the eight rotations and reflections of a grid to the coords.
     """
     inside = np.arange(len(slide.coords))
     if crop < 1:
@@ -295,6 +295,6 @@ def draw_candidates(
 
 
 def turned(coords: np.ndarray, way: int) -> np.ndarray:
-    """One of the eight turns and reflections of the square, 0 as it is."""
+    """Apply one of the eight rotations and reflections of the square; 0 is the identity."""
     signs = np.array([1 - 2 * (way & 1), 1 - (way & 2)], np.float32)
     return coords[:, ::-1] * signs if way & 4 else coords * signs

@@ -1,4 +1,4 @@
-"""A lab's own model made a torch module: an architecture of timm or any function, and weights that hold no code."""
+"""Make a torch module of a lab's own model: an architecture from timm or a function, and weights without code."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 from wsisum_cli.errors import ModelError
 
-#: Text in the arguments that stands for something of Python's: "timm.layers:SwiGLUPacked".
+#: Text in the arguments that refers to a Python object: "timm.layers:SwiGLUPacked".
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-#: Where checkpoints keep the parameters, when not at the top.
+#: Keys under which checkpoints may nest the parameters.
 _WITHIN = ("state_dict", "model")
-_LISTED = 4  # parameter names that an error gives
+_LISTED = 4  # parameter names listed in an error
 
 
 def make_module(source: str, arguments: Mapping[str, Any], weights: Path | None = None) -> nn.Module:
-    """The module that `source` names, called with `arguments`, with `weights` loaded into it.
+    """Make the module that `source` names with `arguments`, and load `weights` into it.
 
     `source` is "timm:NAME" (made without a classifier), or "package.module:function" or "FILE.py:function", which
-    give a torch module, alone or first in a tuple. Text among the arguments that reads "package.module:name" is
-    replaced by what it names.
+    return a torch module, alone or first in a tuple. Arguments of the form "package.module:name" are replaced by the
+    object they name.
 
-    Raises ModelError when the module cannot be made, and when the weights are no tensors or not the module's.
+    Raises ModelError when the module cannot be made, or the weights are not tensors or do not fit the module.
     """
     given = {key: _meant(value) for key, value in arguments.items()}
     place, _, name = source.partition(":")
@@ -45,7 +45,7 @@ def make_module(source: str, arguments: Mapping[str, Any], weights: Path | None 
     except Exception as error:
         raise ModelError(f"{source}: cannot be made ({_brief(error)}); correct the card's [arguments]") from error
     if isinstance(module, tuple) and module:
-        module = module[0]  # with the transform that goes before it
+        module = module[0]  # the second is its transform
     if not isinstance(module, nn.Module):
         raise ModelError(f"{source}: expected a torch module, found a {type(module).__name__}; return the module alone")
     if weights is not None:
@@ -60,7 +60,7 @@ def _meant(value: Any) -> Any:
 
 
 def _named(place: str, name: str) -> Any:
-    """What is called `name` in a module, or in a file of Python."""
+    """The object `name` in a module or Python file."""
     try:
         found: Any = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         for part in name.split("."):
@@ -87,7 +87,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _fill(module: nn.Module, path: Path) -> None:
-    """Load all parameters of the module, and no others."""
+    """Load the parameters, which must match the module exactly."""
     found = read_weights(path)
     expected = set(module.state_dict())
     for what, names in (("lacks", expected - set(found)), ("has beyond the module", set(found) - expected)):
@@ -104,9 +104,9 @@ def _fill(module: nn.Module, path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, of a torch checkpoint or a safetensors file; nothing in it is run.
+    """Read tensors by name from a torch checkpoint or safetensors file, without running code in it.
 
-    Raises ModelError for another file, and for one that holds anything but tensors.
+    Raises ModelError for other files, and for files that hold anything but tensors.
     """
     if not path.is_file():
         raise ModelError(f"{path.name}: no such file; check the path")
@@ -143,8 +143,8 @@ def _safetensors(path: Path) -> Any:
 def _checkpoint(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # over files of old torches
-            # what a training keeps beside the parameters stays on the disk
+            warnings.simplefilter("ignore")  # about files of old torch versions
+            # mmap: other training state stays on disk
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         if code := re.search(r"GLOBAL ([\w.]+)", str(error)):

@@ -1,4 +1,4 @@
-"""The figures of a summary measured again from what it holds -> findings, and the verdict that they come to."""
+"""Measure the figures of a summary again from its content, and judge them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
-QUALITY_TOLERANCE = 2e-3  # similarities are kept as float16, other processors add up in other orders
-EMBEDDING_TOLERANCE = 1e-3  # of the cosine of embeddings, which float16 features and other processors change a little
+QUALITY_TOLERANCE = 2e-3  # similarities are stored as float16, and other processors sum in another order
+EMBEDDING_TOLERANCE = 1e-3  # cosine of embeddings; float16 features and other processors change them slightly
 WEIGHT_TOLERANCE = 1e-9
-ROUNDING = 1e-5  # of figures that follow from what is stored
+ROUNDING = 1e-5  # of figures that follow from stored data
 
 #: Gives the model that a card in a summary describes, None when it is not at hand.
 FindEncoder = Callable[[Card | NamedEncoder], Encoder | None]
@@ -36,7 +36,7 @@ Measured = dict[str, float]
 
 @dataclass(frozen=True)
 class ModelFinders:
-    """Finds the models that made a summary. By default none is at hand."""
+    """Functions that find the models of a summary. By default none is available."""
 
     encoder: FindEncoder = lambda card: None
     summarizer: FindSummarizer = lambda card: None
@@ -46,9 +46,9 @@ class ModelFinders:
 def check_figures(
     summary: Summary, models: ModelFinders, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
-    """Measure again what the file and the models at hand allow; figures go into `measured`.
+    """Measure again all figures that the file and the available models allow, into `measured`.
 
-    `thresholds` None: those recorded. Gives back the verdict of the figures measured, None before format 1.2.
+    `thresholds` None: the recorded ones. Returns the verdict on the measured figures, None before format 1.2.
     """
     found = list(check_weights(summary))
     if not found:
@@ -62,23 +62,23 @@ def check_figures(
 
 
 def check_weights(summary: Summary) -> Iterator[Finding]:
-    """Shares add up; counts, before format 1.2 the shares too, are those of the tissue map."""
-    stand_in = summary.tissue.representative
-    counts = np.bincount(stand_in, minlength=len(summary.weights))
+    """Check that weights sum to 1, and that counts, and weights before format 1.2, match the tissue map."""
+    representative = summary.tissue.representative
+    counts = np.bincount(representative, minlength=len(summary.weights))
     if abs(float(summary.weights.sum()) - 1) > WEIGHT_TOLERANCE:
-        yield Finding("weights", "weights do not add up", "patches/weights", "1", f"{summary.weights.sum():.6f}")
+        yield Finding("weights", "weights do not sum to 1", "patches/weights", "1", f"{summary.weights.sum():.6f}")
     name, expected, found = "patches/counts", counts.astype(np.float64), summary.counts.astype(np.float64)
     if summary.record.minor_version < 2:
         name, expected, found = "patches/weights", counts / len(stand_in), summary.weights
     off = np.abs(expected - found)
     if off.max() > WEIGHT_TOLERANCE:
         row = int(off.argmax())
-        message = f"{name} is not what the tissue map assigns; the worst is patch {row}"
+        message = f"{name} does not match the tissue map; patch {row} differs most"
         yield Finding("weights", message, name, f"{expected[row]:.6g}", f"{found[row]:.6g}")
 
 
 def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
-    """Coverage from the tissue map, the weighted mean from features and reference, composition from clusters."""
+    """Check coverage from the tissue map, weighted cosine from features and mean, and composition from clusters."""
     kept = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure(kept, summary.tissue.similarity, summary.embedding, summary.tissue.cluster))
     measured |= now
@@ -93,13 +93,13 @@ def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
 def compare_quality(
     recorded: Quality, now: Mapping[str, float | None], by: str, tolerance: float = QUALITY_TOLERANCE
 ) -> Iterator[Finding]:
-    """None is what cannot be measured, and equals None alone."""
+    """Compare figures with the recorded ones. None means not measurable, and equals only None."""
     for name, value in now.items():
         stated = getattr(recorded, name)
         same = stated is None if value is None else stated is not None and abs(float(stated) - value) <= tolerance
         if not same:
             found = "null" if value is None else f"{value:.4f}"
-            yield Finding("quality-differs", f"{name} by {by} is not as recorded", ROOT, str(stated), found)
+            yield Finding("quality-differs", f"{name} of {by} differs from the record", ROOT, str(stated), found)
 
 
 def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured) -> Iterator[Finding]:
@@ -118,13 +118,13 @@ def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured)
     yield from compare_quality(summary.record.quality, stated, "the kept patches", EMBEDDING_TOLERANCE)
 
 
-def embedding_figures(at_hand: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
-    """How near the kept patches alone bring the embeddings of the slide, by the models at hand. Raises ModelError."""
+def embedding_figures(available: SlideModels, kept: Tokens, reference: Reference) -> dict[str, float]:
+    """Cosines between embeddings of the kept patches alone and of the slide, by available models. Raises ModelError."""
     now = {}
-    if at_hand.summarizer is not None and reference.embedding is not None:
-        now["embedding_cosine"] = cosine(embed(at_hand.summarizer, kept), reference.embedding)
-    if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
-        of_kept = encode_slide(at_hand.slide_encoder, kept).embedding
+    if available.summarizer is not None and reference.embedding is not None:
+        now["embedding_cosine"] = cosine(embed(available.summarizer, kept), reference.embedding)
+    if available.slide_encoder is not None and reference.slide_embedding is not None:
+        of_kept = encode_slide(available.slide_encoder, kept).embedding
         now["slide_cosine"] = cosine(of_kept, reference.slide_embedding)
     return now
 
@@ -179,7 +179,7 @@ def check_verdict(
     if stated != (again.verdict, again.percentiles, list(again.reasons)):
         yield Finding(
             "verdict-differs",
-            "the verdict is not what figures and draws give",
+            "the verdict does not match figures and draws",
             ROOT,
             again.verdict,
             recorded.verdict,

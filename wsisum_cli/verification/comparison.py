@@ -1,4 +1,4 @@
-"""A summary and the slide that it was made from -> findings: the same file, pixels, and quality."""
+"""Compare a summary with its source slide: file, pixels and quality."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wsisum_cli.verification.appraisal import (
 from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
 
-MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1, of one JPEG generation at quality 90 with a margin
+MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1: one JPEG generation at quality 90, with a margin
 
 
 def compare_with_source(
@@ -71,12 +71,12 @@ def compare_geometry(content: ContentCheck, slide: Slide) -> Generator[Finding, 
     if level is None or not reads_alike(reading, level):
         wrong.append("patch.reading")
     for name in wrong:
-        yield Finding("attributes", f"{name} is not that of the slide", ROOT)
+        yield Finding("attributes", f"{name} does not match the slide", ROOT)
     return bool(wrong)
 
 
 def reads_alike(reading: Reading, level: Level) -> bool:
-    """Whether `reading` is made for `level`."""
+    """Whether `reading` fits `level`."""
     sizes = (level.tile_width, level.tile_height, level.width, level.height)
     shrunk = tuple(size // reading.shrink for size in sizes)
     same = shrunk == (reading.tile_width, reading.tile_height, reading.width, reading.height)
@@ -84,7 +84,7 @@ def reads_alike(reading: Reading, level: Level) -> bool:
 
 
 def compare_pixels(content: ContentCheck, slide: Slide, measured: dict[str, float]) -> Iterator[Finding]:
-    """Tiles byte for byte where they were copied; PSNR and SSIM where pixels were encoded once more."""
+    """Compare copied tiles byte for byte, and re-encoded pixels by PSNR and SSIM."""
     summary, reading = content.summary, content.reading
     if isinstance(summary.patches, SourcePatches):
         yield from compare_tiles(summary, summary.patches, slide, reading.level)
@@ -107,11 +107,11 @@ def compare_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: 
         original = encoded_tile(slide, level, column, row)
         if original is None or (original.stream, original.spliced) != (stored.shard.stream(index), spliced[index]):
             where = f"tile at column {column}, row {row} of level {level}"
-            yield Finding("pixels-differ", f"the stored {where} is not the slide's", TILES)
+            yield Finding("pixels-differ", f"the stored {where} differs from the slide's", TILES)
 
 
 def encoded_tile(slide: Slide, level: int, column: int, row: int) -> EncodedTile | None:
-    """None where the slide has no such tile in JPEG."""
+    """The slide's tile; None if it has no such JPEG tile."""
     grid = slide.levels[level]
     inside = 0 <= column < grid.columns and 0 <= row < grid.rows
     return slide.pyramid.encoded_tile(level, column, row) if inside and slide.pyramid.copies_jpeg(level) else None
@@ -131,7 +131,7 @@ def compare_measures(
     features, rows = encode_patches(slide.pyramid, coords, content.reading, encoder, Damage(), threads)
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
     kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
-    features[kept] = summary.features  # as stored: encoding pixels once more changes them a little
+    features[kept] = summary.features  # as stored: re-encoded pixels change features slightly
     stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
     if content.attributes.minor_version < 2:
@@ -146,19 +146,19 @@ def compare_measures(
 def compare_embeddings(
     content: ContentCheck, tissue: Tokens, kept: np.ndarray, models: ModelFinders, measured: dict[str, float]
 ) -> Iterator[Finding]:
-    """What the summarizer and the slide encoder make of the tissue, where they are at hand."""
+    """Compare the outputs of the summarizer and slide encoder for all tissue, if available."""
     reference = content.summary.reference
     try:
-        at_hand = slide_models(content.attributes, models)
-        if at_hand.summarizer is not None and reference.candidates is not None and reference.embedding is not None:
-            reconstructed = reconstruct_slide(at_hand.summarizer, tissue, reference.candidates, kept)
+        available = slide_models(content.attributes, models)
+        if available.summarizer is not None and reference.candidates is not None and reference.embedding is not None:
+            reconstructed = reconstruct_slide(available.summarizer, tissue, reference.candidates, kept)
             now = reconstructed.figures()
             measured |= {f"source_{name}": value for name, value in now.items() if value is not None}
             stated = comparable(content.attributes, now)
             yield from compare_quality(content.attributes.quality, stated, "the slide's tissue")
             yield from compare_embedding("embedding", reconstructed.embedding, reference.embedding)
-        if at_hand.slide_encoder is not None and reference.slide_embedding is not None:
-            embedding = encode_slide(at_hand.slide_encoder, tissue).embedding
+        if available.slide_encoder is not None and reference.slide_embedding is not None:
+            embedding = encode_slide(available.slide_encoder, tissue).embedding
             yield from compare_embedding("slide_embedding", embedding, reference.slide_embedding)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
@@ -167,5 +167,5 @@ def compare_embeddings(
 def compare_embedding(name: str, now: np.ndarray, stored: np.ndarray) -> Iterator[Finding]:
     found = cosine(now, stored)
     if found < 1 - EMBEDDING_TOLERANCE:
-        message = f"reference/{name} is not that of the slide's tissue"
+        message = f"reference/{name} does not match the slide's tissue"
         yield Finding("embedding-differs", message, f"reference/{name}", "cosine 1", f"{found:.4f}")

@@ -1,4 +1,4 @@
-"""What a summary holds -> findings: whether its arrays, figures, features and pixels agree with each other."""
+"""Check whether the arrays, figures, features and pixels of a summary agree with each other."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, ModelFinders, check_figures
 from wsisum_cli.verification.finding import Finding
 
-HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
-GIVEN_COSINE = 0.98  # existing features were computed with another program's decoding and resampling
+HALF_STEP = 2.0**-10  # relative spacing of float16 numbers
+GIVEN_COSINE = 0.98  # existing features come from another program's decoding and resampling
 BATCH = 64  # patches decoded before they are encoded
 
 
 class ContentCheck:
-    """The arrays of a summary and what they must agree on. Needs attributes that are in order.
+    """Checks the arrays of a summary against each other. The attributes must be valid.
 
-    Of a damaged file no more is said than which patches are lost.
+    For a damaged file it only reports which patches are lost.
     """
 
     def __init__(self, summary: Summary, damaged: set[str]) -> None:
@@ -43,9 +43,9 @@ class ContentCheck:
     def check(
         self, models: ModelFinders, measured: Measured, thresholds: Thresholds | None = None
     ) -> Generator[Finding, None, bool]:
-        """Gives back whether the arrays are sound enough to be held against the source.
+        """Run all checks; returns whether the arrays are valid enough to compare with the source.
 
-        `thresholds` are those of the verdict, None those recorded.
+        `thresholds` are for the verdict; None: the recorded ones.
         """
         if self.damaged:
             yield from self.lost_patches()
@@ -58,7 +58,7 @@ class ContentCheck:
         return (yield from self.pixels(models.encoder, measured))
 
     def lost_patches(self) -> Iterator[Finding]:
-        """Which patches cannot be read, where their pixels are damaged."""
+        """Report the patches that cannot be read because their pixels are damaged."""
         if not any(name.startswith((f"{TILES}/", f"{PIXELS}/")) for name in self.damaged):
             return
         try:
@@ -76,7 +76,7 @@ class ContentCheck:
             yield Finding("patch-damaged", f"patch {row}: {error}", patches.shard.member)
 
     def hierarchy(self) -> Generator[Finding, None, bool]:
-        """Whether every zarr.json is one, so that other readers find their way."""
+        """Check every zarr.json, so that other readers can open the file."""
         sound = True
         for name in self.summary.members:
             if not name.endswith("/zarr.json"):
@@ -84,10 +84,10 @@ class ContentCheck:
             try:
                 metadata = parse_json(self.summary.read(name))
                 if metadata["zarr_format"] != 3 or metadata["node_type"] not in ("array", "group"):
-                    raise ValueError("neither array nor group of Zarr v3")
+                    raise ValueError("neither a Zarr v3 array nor group")
             except (ValueError, KeyError, TypeError) as error:
                 sound = False
-                yield Finding("array-damaged", f"{name} is no Zarr metadata ({error})", name)
+                yield Finding("array-damaged", f"{name} is not Zarr metadata ({error})", name)
         return sound
 
     def expected(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -121,7 +121,7 @@ class ContentCheck:
         return arrays | self.expected_embeddings() | self.expected_since_1_2()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-        """The same of what a summarizer and a slide encoder made, where such were used."""
+        """The same for the outputs of a summarizer and slide encoder, if used."""
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {}
         summarizer, slide_encoder = self.attributes.summarizer, self.attributes.slide_encoder
         if summarizer is not None:
@@ -151,7 +151,7 @@ class ContentCheck:
         return arrays
 
     def shapes(self) -> Generator[Finding, None, bool]:
-        """Decode each array; gives back whether all are of the type and shape that the attributes call for."""
+        """Decode each array; returns whether all have the expected dtype and shape."""
         sound = True
         shapes: dict[str, tuple[int, ...]] = {}
         for name, (types, shape) in self.expected().items():
@@ -168,10 +168,10 @@ class ContentCheck:
             if not fits or array.dtype.name not in types.split():
                 sound = False
                 found = f"{array.dtype.name} {array.shape}"
-                yield Finding("array-damaged", f"{name} has another shape or type", name, f"{types} {shape}", found)
+                yield Finding("array-damaged", f"{name} has a wrong shape or type", name, f"{types} {shape}", found)
         if sound and not same_dims(shapes):
             sound = False
-            yield Finding("array-damaged", "reference and features are not of the same length", "reference/mean")
+            yield Finding("array-damaged", "reference and features have different lengths", "reference/mean")
         return sound
 
     def values(self) -> Generator[Finding, None, bool]:
@@ -192,7 +192,7 @@ class ContentCheck:
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
-            yield Finding("values", f"{int((~good).sum())} values of {name} cannot be", name, None, f"{value:g}")
+            yield Finding("values", f"{int((~good).sum())} values of {name} are impossible", name, None, f"{value:g}")
         return bool(wrong)
 
     def checks_since_1_2(self) -> dict[str, np.ndarray]:
@@ -211,11 +211,11 @@ class ContentCheck:
             checks["tissue/earlier_representative"] = (picks >= 0) & (picks < kept)
             checks["tissue/earlier_similarity"] = np.abs(cosines_to.astype(np.float32)) <= 1.001
             if all(good.all() for good in checks.values()):
-                checks["tissue/earlier_representative"] = self.rising(picks)
+                checks["tissue/earlier_representative"] = self.are_ascending(picks)
         return checks
 
-    def rising(self, picks: np.ndarray) -> np.ndarray:
-        """Whether, in the list of each patch, the first pick is the first of all, and picks and cosines rise."""
+    def are_ascending(self, picks: np.ndarray) -> np.ndarray:
+        """Whether each patch's list starts with the first pick, and its picks and cosines ascend; (R,) bool."""
         found = self.summary.prefixes
         assert found is not None
         begins = np.diff(found.patch, prepend=-1) != 0
@@ -224,7 +224,7 @@ class ContentCheck:
         return np.full(len(picks), bool(sound.all()))
 
     def embedding_checks(self) -> dict[str, np.ndarray]:
-        """The same of what a summarizer and a slide encoder made."""
+        """The same for the outputs of a summarizer and slide encoder."""
         checks: dict[str, np.ndarray] = {}
         expected, summary = self.expected_embeddings(), self.summary
         for name in ("reference/embedding", "reference/slide_embedding", "reference/prototypes"):
@@ -263,11 +263,11 @@ class ContentCheck:
                 x, y = coords[outside][0]
                 message = f"{int(outside.sum())} patches reach beyond the slide"
                 yield Finding("coords-outside", message, name, f"within {extent[0]} x {extent[1]}", f"({x}, {y})")
-        strangers = set(map(tuple, kept.tolist())) - set(map(tuple, tissue.tolist()))
-        if strangers and not wrong:
+        unknown = set(map(tuple, kept.tolist())) - set(map(tuple, tissue.tolist()))
+        if unknown and not wrong:
             wrong = True
-            message = f"{len(strangers)} kept patches are not among the tissue patches"
-            yield Finding("values", message, "patches/coords", None, str(min(strangers)))
+            message = f"{len(unknown)} kept patches are not among the tissue patches"
+            yield Finding("values", message, "patches/coords", None, str(min(unknown)))
         among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
         wanted = len(artefacts) if self.summary.artefacts.ignored else 0
         if among != wanted and not wrong:
@@ -277,9 +277,9 @@ class ContentCheck:
         return wrong
 
     def pixels(self, find_encoder: FindEncoder, measured: dict[str, float]) -> Generator[Finding, None, bool]:
-        """Decode every patch and the overview; compute the features again where the encoder is at hand.
+        """Decode every patch and the overview, and recompute the features if the encoder is available.
 
-        Gives back whether all pixels can be read.
+        Returns whether all pixels can be read.
         """
         try:
             patches = self.summary.patches
@@ -292,7 +292,7 @@ class ContentCheck:
         wanted = (count, pixels.tiles if isinstance(pixels, SourcePixels) else count)
         found = (len(patches), len(patches.shard))
         if found != wanted:
-            yield Finding("patch-damaged", "not as many patches or tiles as stated", None, str(wanted), str(found))
+            yield Finding("patch-damaged", "wrong number of patches or tiles", None, str(wanted), str(found))
             return False
         encoder = yield from self.find(find_encoder)
         return (yield from self.encode(patches, encoder, measured))
@@ -332,7 +332,7 @@ class ContentCheck:
         return whole
 
     def features(self, now: np.ndarray, measured: dict[str, float]) -> Iterator[Finding]:
-        """Hold (K, D) features computed from the stored pixels against those stored."""
+        """Compare features (K, D) computed from the stored pixels with the stored ones."""
         stored = self.summary.features
         cosine = cosines(stored, now)
         measured["feature_cosine_min"] = float(cosine.min())
@@ -343,18 +343,18 @@ class ContentCheck:
             differs = np.asarray(~close.all(axis=1))
         if differs.any():
             rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
-            message = f"features of patches {rows} are not those of their pixels"
+            message = f"features of patches {rows} do not match their pixels"
             yield Finding("features-differ", message, "patches/features", "cosine 1", f"{float(cosine.min()):.4f}")
 
 
 def same_dims(shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether features, their mean and their principal directions have the same length, and those their variances."""
+    """Whether features, mean and components have the same length, and there is a variance per component."""
     dims = {shapes["patches/features"][1], shapes["reference/mean"][0], shapes["reference/components"][1]}
     return len(dims) == 1 and shapes["reference/components"][0] == shapes["reference/variances"][0]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N,) cosines of the rows of two (N, D) arrays; 0 where one of them is zero."""
+    """Cosines (N,) of the rows of two (N, D) arrays; 0 if either row is zero."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, np.inf))

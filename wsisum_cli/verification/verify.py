@@ -1,7 +1,7 @@
-"""A summary, and its source where it is at hand -> findings. Never raises for bad data.
+"""Verify a summary, and compare it with its source if that is available. Never raises for bad data.
 
-Three tiers, cheap first. `quick` reads the structure; `full` also every byte, every patch, and computes the
-features again; `source` also holds the summary against the slide that it was made from.
+Three tiers, cheapest first: `quick` checks the structure; `full` also checks every byte and patch and recomputes the
+features; `source` also compares the summary with the slide it was made from.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ def verify_summary(
     find_slide_encoder: FindSlideEncoder = lambda card: None,
     thresholds: Thresholds | None = None,
 ) -> Verification:
-    """`tier` is quick, full or source; `source` is the slide's path, None where it is not to be found.
+    """Verify a summary. `tier` is quick, full or source; `source` is the slide's path, None if it was not found.
 
-    The verdict is by `thresholds`, None: those recorded. What finds a model gets its card as the summary records it,
-    and gives None where it is not at hand.
+    The verdict uses `thresholds`, or the recorded ones if None. Model finders get the card that the summary records,
+    and return None if the model is not available.
     """
     result = Verification(name_of(path), tier)
     models = ModelFinders(find_encoder, find_summarizer, find_slide_encoder)
     try:
         for finding in collect_findings(path, models, tier, source, threads, result, thresholds):
             result.findings.append(finding)
-    # Whatever damage makes of the data, the caller gets findings and the other files get their turn.
+    # Whatever the damage, the caller gets findings and can go on with other files.
     except Exception as error:  # noqa: BLE001
         result.findings.append(Finding("internal", f"{type(error).__name__}: {error}"))
     return result
 
 
 def is_whole(path: Path) -> bool:
-    """Whether structure and checksums of a summary are in order; reads every byte, decodes nothing.
+    """Whether the structure and checksums of a summary are valid; reads every byte, decodes nothing.
 
-    Raises SummaryError when the file is no summary slide.
+    Raises SummaryError when the file is not a summary slide.
     """
     with open_summary(path) as summary:
         return not [*check_structure(summary), *check_attributes(summary), *check_checksums(summary)]
@@ -75,18 +75,18 @@ def collect_findings(
                 return
             damaged |= yield from check_checksums(summary)
             if wrong:
-                return  # the arrays cannot be held against them
+                return  # the arrays cannot be checked against the attributes
             content = ContentCheck(summary, damaged)
             agrees = yield from content.check(models, result.measured, thresholds)
             result.verdict = content.verdict
             if tier == "source" and agrees:
                 yield from compare_with_source(content, source, models, threads, result.measured)
-    except OSError as error:  # SummaryError among them
+    except OSError as error:  # includes SummaryError
         yield Finding("unreadable", str(error))
 
 
 def check_structure(summary: Summary) -> Generator[Finding, None, set[str]]:
-    """Layout and member list; gives back the names of members that are not as they were written."""
+    """Check layout and member list; returns the names of changed members."""
     damaged: set[str] = set()
     difference = layout_differs(summary.file, summary.listed)
     if difference:
@@ -99,23 +99,23 @@ def check_structure(summary: Summary) -> Generator[Finding, None, set[str]]:
             yield Finding("missing-member", f"{name} is not in the file", name)
         elif member.size != size:
             damaged.add(name)
-            yield Finding("member-size", f"{name} has another size than listed", name, str(size), str(member.size))
+            yield Finding("member-size", f"{name} has not the listed size", name, str(size), str(member.size))
     for name in sorted(summary.members.keys() - listed.keys() - {ROOT}) if listed else ():
-        yield Finding("unlisted-member", f"{name} was not written with the summary", name)
+        yield Finding("unlisted-member", f"{name} does not belong to the summary", name)
     if not summary.attributes_are_whole:
         yield Finding("checksum", f"{ROOT} fails its CRC-32", ROOT)
     return damaged
 
 
 def check_members(summary: Summary) -> dict[str, dict[str, Any]]:
-    """What the attributes list; entries that are none are empty, and reported by `attributes`."""
+    """The members listed in the attributes. Invalid entries are empty here, and reported as `attributes`."""
     listed = summary.attributes.get("members")
     entries = listed.items() if isinstance(listed, dict) else ()
     return {name: entry if isinstance(entry, dict) else {} for name, entry in entries}
 
 
 def check_attributes(summary: Summary) -> Generator[Finding, None, bool]:
-    """Names, kinds and agreement of the attributes; gives back whether something is wrong."""
+    """Check names, types and consistency of the attributes; returns whether any are wrong."""
     wrong = list(wrong_attributes(summary.attributes))
     for message in wrong:
         yield Finding("attributes", message, ROOT)
@@ -123,7 +123,7 @@ def check_attributes(summary: Summary) -> Generator[Finding, None, bool]:
 
 
 def check_checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
-    """Every byte of every listed member; gives back the names of those that differ."""
+    """Check every byte of every listed member; returns the names of those that differ."""
     damaged: set[str] = set()
     for name, entry in check_members(summary).items():
         if name not in summary.members:
@@ -134,5 +134,5 @@ def check_checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
             digest = str(error)
         if digest != entry.get("sha256"):
             damaged.add(name)
-            yield Finding("checksum", f"{name} is not as it was written", name, str(entry.get("sha256")), digest)
+            yield Finding("checksum", f"{name} was changed or damaged", name, str(entry.get("sha256")), digest)
     return damaged

@@ -351,8 +351,8 @@ def fewer_coords(path: Path, features: np.ndarray, coords: np.ndarray) -> None:
     ("write", "error", "said"),
     [
         (empty, FeaturesError, "E-1.h5: not a readable h5 file"),
-        (no_rows, FeaturesError, "no patches; encode the slide again, or take the file out"),
-        (no_arrays, FeaturesError, "E-1.h5: expected numbers as features or feats, found nothing"),
+        (no_rows, FeaturesError, "no patches; encode the slide again, or remove the file"),
+        (no_arrays, FeaturesError, "E-1.h5: expected a numeric array features or feats, found nothing"),
         (not_finite, FeaturesError, "E-1.h5: some features or coords are not finite"),
         (fewer_coords, FeaturesError, "E-1.h5: 60 features but 59 coords"),
         (too_short, FeaturesError, "E-1.h5: expected features of"),
