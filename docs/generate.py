@@ -9,9 +9,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import typer.main
+from typer.core import TyperGroup
 
 from wsisum_cli.commands.main import app
 from wsisum_cli.summary.schema import attributes_schema, key_table
@@ -48,18 +49,18 @@ def command_reference() -> str:
 
 def help_pages() -> Iterator[tuple[str, str]]:
     """Name and help of every command, groups before their commands."""
-    yield from pages_of(typer.main.get_command(app), click.Context(typer.main.get_command(app), info_name="wsisum"))
+    yield from pages_of(typer.main.get_command(app), typer.Context(typer.main.get_command(app), info_name="wsisum"))
 
 
-def pages_of(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+def pages_of(command: Any, context: typer.Context) -> Iterator[tuple[str, str]]:
     context.terminal_width, context.max_content_width = WIDTH, WIDTH
     context.help_option_names = ["-h", "--help"]
     yield context.command_path, command.get_help(context)
-    if isinstance(command, click.Group):
+    if isinstance(command, TyperGroup):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             if inner is not None:
-                yield from pages_of(inner, click.Context(inner, info_name=name, parent=context))
+                yield from pages_of(inner, typer.Context(inner, info_name=name, parent=context))
 
 
 def main() -> None:

@@ -839,7 +839,7 @@ def tampered(drawn: dict[str, Path], path: Path, mode: str, change: Change) -> P
     return sign_again(path, members)
 
 
-def test_tiles_that_are_not_the_slides_are_found(drawn: dict[str, Path], tmp_path: Path):
+def test_foreign_tiles_are_found(drawn: dict[str, Path], tmp_path: Path):
     def shift(members: Members, attributes: Raw) -> None:
         array("patches/tile_spliced", lambda s: s + 1)(members, attributes)
 
@@ -855,7 +855,7 @@ def test_tiles_beyond_the_slide_are_found(drawn: dict[str, Path], tmp_path: Path
     assert "internal" not in codes(result)
 
 
-def test_pixels_that_one_jpeg_generation_does_not_explain_are_found(drawn: dict[str, Path], tmp_path: Path):
+def test_pixels_worse_than_one_jpeg_generation_are_found(drawn: dict[str, Path], tmp_path: Path):
     def blur(members: Members, _attributes: Raw) -> None:
         with open_summary(drawn["jpeg"]) as summary:
             found = [jpeg.encode(patch, 3 if row == 1 else 90) for row, patch in enumerate(summary.patches)]

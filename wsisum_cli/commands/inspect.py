@@ -91,9 +91,11 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
             with open_summary(path) as summary:
                 if not summary.attributes_are_whole:
                     failed = True
-                    warn(f"{summary.name}: what is said of it was changed or damaged since; run wsisum verify on it")
+                    warn(
+                        f"{summary.name}: its attributes were changed or damaged after it was written; run wsisum verify on it"
+                    )
                 inspection = inspect_summary(summary)
-                found.append(inspection.as_json())
+                described.append(inspection.as_json())
                 draw_one(summary, path, image, paint)
                 if not as_json:
                     print_summary(output(), inspection)

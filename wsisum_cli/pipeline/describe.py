@@ -65,7 +65,7 @@ def assemble_contents(
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
     return SummaryContents(
-        attributes=Attributes.model_validate({**made, "pixels": stored, "quality": measured}),
+        attributes=Attributes.model_validate({**attributes, "pixels": stored, "quality": measured}),
         overview=scene.overview,
         overview_mpp=scene.overview_mpp,
         kept=patch_arrays(tissue, candidates, selected.selection),

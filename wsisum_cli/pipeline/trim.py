@@ -163,7 +163,7 @@ def describe_cut(
         tissue.cluster,
     )
     size, mpp = record.patch.patch_size_level0, record.source.mpp
-    at_hand = slide_models(record, models)
+    available = slide_models(record, models)
     unknown = {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
     embedded = embedding_figures(available, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})

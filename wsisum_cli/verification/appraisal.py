@@ -57,7 +57,7 @@ def check_figures(
             found += check_guarantee(summary)
     yield from found
     if summary.record.minor_version < 2 or any(finding.severity == "error" for finding in found):
-        return None  # what the figures come to is not told by other figures
+        return None  # other figures do not support a verdict
     return (yield from check_verdict(summary, measured, thresholds))
 
 
@@ -69,7 +69,7 @@ def check_weights(summary: Summary) -> Iterator[Finding]:
         yield Finding("weights", "weights do not sum to 1", "patches/weights", "1", f"{summary.weights.sum():.6f}")
     name, expected, found = "patches/counts", counts.astype(np.float64), summary.counts.astype(np.float64)
     if summary.record.minor_version < 2:
-        name, expected, found = "patches/weights", counts / len(stand_in), summary.weights
+        name, expected, found = "patches/weights", counts / len(representative), summary.weights
     off = np.abs(expected - found)
     if off.max() > WEIGHT_TOLERANCE:
         row = int(off.argmax())
