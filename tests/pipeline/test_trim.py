@@ -231,7 +231,7 @@ def test_command_mirrors_folders_and_names_failures(made, tmp_path, monkeypatch)
     shutil.rmtree(tmp_path / "trimmed" / "in")
     again = wsisum("trim", "in/deep/a.ozx", "--keep", 4, "-o", "trimmed/deep")
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     single = wsisum("trim", "in/deep/a.ozx", "--keep", 4, "-o", "one.ozx")
     assert (single.returncode, "4 patches of 20" in single.stdout) == (0, True)
     assert (tmp_path / "one.ozx").read_bytes() == (tmp_path / "trimmed" / "deep" / "a.ozx").read_bytes()

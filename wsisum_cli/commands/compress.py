@@ -53,25 +53,33 @@ def compress(
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
     summarizer: Annotated[
-        str, typer.Option(help="Name or ONNX file; auto: one trained on the encoder, where there is one; none.")
+        str, typer.Option(help="Summarizer: name, ONNX file, none, or auto (one trained on the encoder, if any).")
     ] = "auto",
-    slide_encoder: Annotated[str, typer.Option(help="Likewise.")] = "auto",
+    slide_encoder: Annotated[
+        str, typer.Option(help="Slide encoder: name, ONNX file, none, or auto (one trained on the encoder, if any).")
+    ] = "auto",
     features: Annotated[
         Path | None,
         typer.Option(help="Folder of existing h5 features (TRIDENT, CLAM, STAMP).", exists=True, file_okay=False),
     ] = None,
     patch_size_level0: Annotated[
-        int | None, typer.Option(min=1, help="Patch side in level-0 px, for features that do not say.")
+        int | None, typer.Option(min=1, help="Patch side in level-0 px, for features whose file lacks it.")
     ] = None,
-    keep: Annotated[str, typer.Option(help="Patches to keep; auto: one in eight, 8 to 64.", metavar="K|auto")] = "auto",
+    keep: Annotated[
+        str, typer.Option(help="Patches to keep; auto keeps one in eight, 8 to 64.", metavar="K|auto")
+    ] = "auto",
     max_bytes: Annotated[
-        str | None, typer.Option(help="Size of a summary at most: 5MB, 800kB, 4MiB.", metavar="SIZE")
+        str | None, typer.Option(help="Largest size of a summary, such as 5MB, 800kB or 4MiB.", metavar="SIZE")
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Coverage to reach, 0 to 1, with as few patches as do.", metavar="COVERAGE")
+        float | None,
+        typer.Option(help="Keep the fewest patches that reach this coverage (0 to 1).", metavar="COVERAGE"),
     ] = None,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Measure 8 to 256 patches on each slide: a table and a figure, no summary.")
+        bool,
+        typer.Option(
+            "--sweep", help="Write a table and a plot of 8 to 256 patches for each slide instead of summaries."
+        ),
     ] = False,
     selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
     rare: Annotated[
@@ -79,30 +87,29 @@ def compress(
         typer.Option(
             min=0,
             max=0.5,
-            help="Share of the kept patches for tissue that the others serve worst; 1/32 to 1/8 by default, more where "
-            "a kept one stands for more.",
+            help="Fraction of patches reserved for rare tissue. Default: 3 to 12 %, depending on slide size.",
             metavar="SHARE",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")] = 0,
-    draws: Annotated[int, typer.Option(min=100, help="Random draws that the figures are held against.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
+    draws: Annotated[int, typer.Option(min=100, help="Random draws to compare the summary with.")] = 1_000,
     threshold: ThresholdOption = None,
     pixels: Annotated[
-        Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
+        Pixels, typer.Option(help="source copies the slide's JPEG tiles; jpeg encodes patches anew; auto chooses.")
     ] = Pixels.auto,
     artefacts: Annotated[
-        Artefacts, typer.Option(help="Leave out pen, blur, folds, bubbles and the like, or keep them.")
+        Artefacts, typer.Option(help="guard leaves out pen, blur, folds, bubbles and the like; keep does not.")
     ] = Artefacts.guard,
-    device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
-    force: Annotated[bool, typer.Option("--force", help="Make summaries again that are up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
 ) -> None:
-    """Summarize every slide of an archive; summaries that are up to date are skipped.
+    """Write a summary of every slide of an archive.
 
-    Exit code 1 when a slide failed. The folder of summaries mirrors the archive, and holds report.csv and
-    report.json.
+    Summaries that are up to date are skipped. The output folder mirrors the archive and holds report.csv and
+    report.json. The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.workers import Setup, cores

@@ -1,4 +1,4 @@
-"""`wsisum evaluate`: options of the evaluation."""
+"""`wsisum evaluate`: classify slides from all patches and from summaries."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ class Classifier(StrEnum):
 def evaluate(
     labels: Annotated[
         Path,
-        typer.Option(help="CSV with the columns slide, label and, by choice, patient.", exists=True, dir_okay=False),
+        typer.Option(help="CSV with the columns slide, label and optionally patient.", exists=True, dir_okay=False),
     ],
     features: FeaturesOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("evaluation"),
     summaries: Annotated[
-        Path | None, typer.Option(help="Folder of summary slides of these slides.", exists=True, file_okay=False)
+        Path | None, typer.Option(help="Folder with summaries of these slides.", exists=True, file_okay=False)
     ] = None,
-    label: Annotated[str, typer.Option(help="The column to tell.")] = "label",
+    label: Annotated[str, typer.Option(help="The column to predict.")] = "label",
     selector: Annotated[
-        list[str] | None, typer.Option(help="How patches are picked; may be given again. [wsisum, facility, random]")
+        list[str] | None, typer.Option(help="How patches are picked; repeatable. [default: wsisum, facility, random]")
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Patches to keep: 64, 5% or auto; may be given again. [16, 64]")
+        list[str] | None, typer.Option(help="Patches to keep: 64, 5% or auto; repeatable. [default: 16, 64]")
     ] = None,
-    classifier: Annotated[
-        list[Classifier] | None, typer.Option(help="How slides are told apart; may be given again. [both]")
-    ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the patients, each judged by the others.")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="Times that patients are dealt out anew.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the attention network.")] = 30,
-    pool: Annotated[int, typer.Option(min=8, help="Patches of a slide that the attention network sees.")] = 4096,
+    classifier: Annotated[list[Classifier] | None, typer.Option(help="Classifier; repeatable. [default: both]")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation, by patient.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of cross-validation.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the attention network.")] = 30,
+    pool: Annotated[
+        int, typer.Option(min=8, help="Maximum number of patches of a slide for the attention network.")
+    ] = 4096,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say whether summaries still do the work: classify slides from all patches, and from those that are kept.
+    """Classify slides from all patches and from the kept ones.
 
-    Patches are picked from the features on the spot; --summaries adds those of summary slides that there are.
-    Writes report.md, report.json, predictions.csv and plots.
+    Patches are picked from the features; --summaries adds the patches of existing summaries. Writes report.md,
+    report.json, predictions.csv and plots.
     """
     need_torch("evaluating")
     from wsisum_cli.evaluation.abmil import Settings

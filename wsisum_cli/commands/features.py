@@ -39,23 +39,23 @@ def features(
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
     layout: Annotated[
-        Layout, typer.Option(help="Names and units as TRIDENT and CLAM read them, or as STAMP does.")
+        Layout, typer.Option(help="Names and units for TRIDENT and CLAM, or for STAMP.")
     ] = Layout.trident,
     precision: Annotated[
-        Precision, typer.Option(help="Of the stored features; float16 takes half the bytes.")
+        Precision, typer.Option(help="Precision of the stored features; float16 halves the size.")
     ] = Precision.float32,
-    device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
     force: Annotated[
-        bool, typer.Option("--force", help="Make features again that are up to date; replace other programs' files.")
+        bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
 ) -> None:
-    """Compute the features of every tissue patch of an archive, one h5 a slide; those up to date are skipped.
+    """Write the features of all tissue patches, one h5 file a slide.
 
-    Exit code 1 when a slide failed. The folder of features mirrors the archive, and holds report.csv and
-    report.json.
+    Files that are up to date are skipped. The output folder mirrors the archive and holds report.csv and report.json.
+    The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.workers import Setup, cores

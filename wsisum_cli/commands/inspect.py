@@ -48,7 +48,7 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
-    """Show the contents of a summary slide: source, size, quality, patches."""
+    """Show what a summary slide contains."""
     check_options(summaries, image, paint, compare, features)
     if compare:
         failed = compare_all(summaries, image, features, as_json)
@@ -91,9 +91,7 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
             with open_summary(path) as summary:
                 if not summary.attributes_are_whole:
                     failed = True
-                    warn(
-                        f"{summary.name}: its attributes were changed or damaged after it was written; run wsisum verify on it"
-                    )
+                    warn(f"{summary.name}: its attributes changed after it was written; run wsisum verify on it")
                 inspection = inspect_summary(summary)
                 described.append(inspection.as_json())
                 draw_one(summary, path, image, paint)

@@ -1,4 +1,4 @@
-"""`wsisum models`: the models at hand, and a lab's own among them."""
+"""`wsisum models`: bundled models and your own."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Pool(StrEnum):
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
-Where = Annotated[Device, typer.Option(help="Where the model runs.")]
+Where = Annotated[Device, typer.Option(help="Device on which the model runs.")]
 
 
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List the models that ship and those that were added."""
+    """List the bundled and the added models."""
     from wsisum_cli.models.registry import describe, models_at_hand
 
     folder = user_folder()
@@ -60,7 +60,7 @@ def show_model(
     model: Annotated[str, typer.Argument(help="Name of a model, or an ONNX file.", metavar="NAME|FILE")],
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's card, its files, its inputs and outputs."""
+    """Show a model's card, files, inputs and outputs."""
     from wsisum_cli.models.places import find_model
     from wsisum_cli.models.registry import show_model_file
 
@@ -81,14 +81,14 @@ def show_model(
 def add_model(
     file: Annotated[Path, typer.Argument(help="An ONNX file.", metavar="FILE")],
     card: Annotated[
-        Path | None, typer.Option(help="The card as TOML; by default the one in the file's metadata.")
+        Path | None, typer.Option(help="The card as a TOML file (default: the one in the model's metadata).")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it; by default as its card does.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take the place of a model of this name.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the model (default: the one in its card).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an added model with this name.")] = False,
     device: Where = Device.auto,
     as_json: AsJson = False,
 ) -> None:
-    """Take a model into your folder, after it has run once as its card says."""
+    """Add a model to your folder, after a trial run."""
     from wsisum_cli.models.registry import add_model_file
 
     added = add_model_file(file, user_folder(), card, name, force, device.value)
@@ -100,20 +100,22 @@ def add_model(
 
 @models_app.command("verify")
 def verify_models(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; by default all.", metavar="[NAME...]")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of models (default: all).", metavar="[NAME...]")
+    ] = None,
     device: Where = Device.auto,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether models are the files that were recorded, and run as their cards say.
+    """Check that models are intact and run as their cards say.
 
-    Exit code 1 when one does not.
+    The exit code is 1 if a model fails.
     """
     from wsisum_cli.models.registry import models_at_hand, verify_model
 
     at_hand = models_at_hand((user_folder(),))
     unknown = sorted(set(names or ()) - {model.name for model in at_hand})
     if unknown:
-        raise UsageError(f"{', '.join(unknown)}: no model of this name (wsisum models list shows those there are)")
+        raise UsageError(f"{', '.join(unknown)}: no model with this name (wsisum models list shows those there are)")
     results: list[dict[str, Any]] = []
     for model in at_hand:
         if not names or model.name in names:
@@ -137,20 +139,24 @@ def export_model(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
-    card: Annotated[Path, typer.Option(help="The card as TOML; its table [arguments] goes to the function.")],
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint or safetensors file with its parameters.")] = None,
-    pool: Annotated[Pool, typer.Option(help="Which tokens make the features; none: the module pools.")] = Pool.none,
+    card: Annotated[
+        Path, typer.Option(help="The card as a TOML file; its table [arguments] is passed to the function.")
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint or safetensors file with the weights.")] = None,
+    pool: Annotated[
+        Pool, typer.Option(help="Tokens that make the features; none if the module pools by itself.")
+    ] = Pool.none,
     prefix_tokens: Annotated[
-        int | None, typer.Option(min=0, help="Tokens that are no patches; by default what the module says.")
+        int | None, typer.Option(min=0, help="Number of tokens that are not patches (default: the module's own).")
     ] = None,
     uint8: Annotated[
-        bool, typer.Option("--uint8/--float", help="Whether the graph takes pixels and normalises them itself.")
+        bool, typer.Option("--uint8/--float", help="Whether the graph takes uint8 pixels and normalises them.")
     ] = True,
-    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference from torch that is borne.")] = 1e-4,
+    tolerance: Annotated[float, typer.Option(min=0, help="Maximum allowed difference from PyTorch.")] = 1e-4,
 ) -> None:
-    """Export a patch encoder from a lab's own weights to ONNX; nothing is written unless it computes the same.
+    """Export a patch encoder from your own weights to ONNX.
 
-    Needs torch: pip install 'wsisum[train]'.
+    Nothing is written unless ONNX Runtime and PyTorch agree. Needs torch: pip install 'wsisum[train]'.
     """
     from wsisum_cli.models.registry import TABLES, read_card_file
 
@@ -173,14 +179,14 @@ def export_model(
 
 @models_app.command("import-wsisum")
 def import_authors_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="The .pth file that the training saved.", metavar="CHECKPOINT")],
+    checkpoint: Annotated[Path, typer.Argument(help="The .pth checkpoint.", metavar="CHECKPOINT")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
-    dims: Annotated[int, typer.Option(min=1, help="Length of the patch features that it was trained on.")] = 768,
-    name: Annotated[str, typer.Option(help="What to call it.")] = "wsisum",
-    licence: Annotated[str, typer.Option(help="On what terms you have the weights.")] = "none stated by the authors",
-    encoder: Annotated[str, typer.Option(help="Name of the encoder that made those features; any by default.")] = "",
+    dims: Annotated[int, typer.Option(min=1, help="Length of the patch features it was trained on.")] = 768,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "wsisum",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "none stated by the authors",
+    encoder: Annotated[str, typer.Option(help="Name of the encoder that made the features (default: any).")] = "",
 ) -> None:
-    """Make a summarizer of the weights of WSISum's authors; nothing is written unless ONNX Runtime and torch agree.
+    """Convert a checkpoint of WSISum's authors to a summarizer.
 
     No code in the checkpoint is run. Needs torch: pip install 'wsisum[train]'.
     """

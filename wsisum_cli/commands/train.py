@@ -1,4 +1,4 @@
-"""`wsisum train`: options of the trainings."""
+"""`wsisum train`: train an encoder, a summarizer or a slide encoder."""
 
 from __future__ import annotations
 
@@ -41,24 +41,28 @@ class Precision(StrEnum):
 
 # What several trainings take.
 FeaturesOption = Annotated[
-    list[Path], typer.Option(help="Folder of h5 features; may be given again.", exists=True, file_okay=False)
+    list[Path], typer.Option(help="Folder of h5 features; repeatable.", exists=True, file_okay=False)
 ]
 RunOption = Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run resumes there.")]
-HoldoutOption = Annotated[float, typer.Option(min=0, max=0.9, help="Share of the slides held out, whole cases.")]
+HoldoutOption = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Fraction of the slides to hold out, by whole cases.")
+]
 CaseRegexOption = Annotated[
-    str | None, typer.Option(help="What of a slide's name is its case: the first group, or the match.")
+    str | None, typer.Option(help="Regular expression for the case in a slide's name: its first group, or the match.")
 ]
 CasesOption = Annotated[
     Path | None, typer.Option(help="CSV with the columns slide, case.", exists=True, dir_okay=False)
 ]
-RateOption = Annotated[float, typer.Option(min=1e-7, max=1, help="Peak of the learning rate.")]
-DecayOption = Annotated[float, typer.Option(min=0, max=10, help="Of the matrices.")]
-DepthOption = Annotated[int, typer.Option(min=1, max=48, help="Blocks of the encoder.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="bf16 is faster on GPUs, and CPUs, that have it.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to train.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all that is drawn.")]
-CardOption = Annotated[str, typer.Option(help="Of the model, for its card.")]
-LicenceOption = Annotated[str, typer.Option(help="Of the model, best as its SPDX name.")]
+RateOption = Annotated[float, typer.Option(min=1e-7, max=1, help="Peak learning rate.")]
+DecayOption = Annotated[float, typer.Option(min=0, max=10, help="Weight decay of the matrices.")]
+DepthOption = Annotated[int, typer.Option(min=1, max=48, help="Number of encoder blocks.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Numeric precision; bf16 is faster where the hardware has it.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Device to train on.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
+CardOption = Annotated[str, typer.Option(help="Entry in the model's card.")]
+LicenceOption = Annotated[str, typer.Option(help="Licence of the model, preferably its SPDX name.")]
 
 
 def need_torch(what: str = "training") -> None:
@@ -103,29 +107,35 @@ def summarizer(
     features: FeaturesOption,
     output: RunOption,
     teacher: Annotated[
-        list[str] | None, typer.Option(help="NAME=DIR: slide embeddings of a teacher; may be given again.")
+        list[str] | None, typer.Option(help="NAME=DIR with slide embeddings of a teacher; repeatable.")
     ] = None,
     slide_encoder: Annotated[
-        str | None, typer.Option(help="Name or ONNX file; the target where there are no teachers.")
+        str | None,
+        typer.Option(help="Name or ONNX file of the slide encoder to use as target if there are no teachers."),
     ] = None,
     embedding_dims: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Length of the fused target; by default as teachers allow.")
+        int | None,
+        typer.Option(min=1, max=8192, help="Length of the fused target (default: as long as the teachers allow)."),
     ] = None,
-    candidates: Annotated[int, typer.Option(min=8, max=4096, help="The most candidates drawn from a slide.")] = 500,
-    mask_ratio: Annotated[float, typer.Option(min=0.5, max=0.97, help="Share of the candidates masked.")] = 0.875,
+    candidates: Annotated[
+        int, typer.Option(min=8, max=4096, help="Maximum number of candidates drawn from a slide.")
+    ] = 500,
+    mask_ratio: Annotated[float, typer.Option(min=0.5, max=0.97, help="Fraction of the candidates to mask.")] = 0.875,
     holdout: HoldoutOption = 0.2,
     case_regex: CaseRegexOption = None,
     cases: CasesOption = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs, unless it stops early.")] = 20,
-    patience: Annotated[int, typer.Option(min=0, help="Epochs without gain on held-out slides; 0 never stops.")] = 8,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of each slide in an epoch.")] = 8,
-    batch_size: Annotated[int, typer.Option(min=1, help="Draws in a batch, on each process.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs.")] = 20,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
+    ] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="Draws from each slide in an epoch.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Draws in a batch, per process.")] = 8,
     learning_rate: RateOption = 5e-4,
     weight_decay: DecayOption = 0.05,
-    width: Annotated[int, typer.Option(min=8, max=2048, help="Of the encoder's tokens.")] = 96,
+    width: Annotated[int, typer.Option(min=8, max=2048, help="Width of the encoder's tokens.")] = 96,
     depth: DepthOption = 2,
-    components: Annotated[int, typer.Option(min=1, max=1024, help="Principal components in a token.")] = 64,
-    pool: Annotated[int, typer.Option(min=8, help="Patches of a slide kept in memory, drawn by cluster.")] = 4096,
+    components: Annotated[int, typer.Option(min=1, max=1024, help="Principal components of a token.")] = 64,
+    pool: Annotated[int, typer.Option(min=8, help="Patches of a slide to keep in memory, drawn by cluster.")] = 4096,
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
@@ -134,10 +144,11 @@ def summarizer(
     licence: LicenceOption = "not for distribution",
     description: CardOption = "",
 ) -> None:
-    """Train a summarizer: masked reconstruction of patch features and of a slide embedding.
+    """Train a summarizer (WSISum) on features of slides.
 
-    Writes OUTPUT/summarizer.onnx when training has ended; curves, metrics and checkpoint lie beside it. With torchrun
-    several GPUs share the work.
+    It learns to reconstruct masked patch features and a slide embedding.
+
+    Writes OUTPUT/summarizer.onnx, with curves, metrics and a checkpoint beside it. Use torchrun for several GPUs.
     """
     need_torch()
     from wsisum_cli.training.data import read_cases
@@ -255,7 +266,7 @@ class Method(StrEnum):
 def encoder(
     tiles: Annotated[
         list[Path],
-        typer.Option(help="ZIP file of JPEG tiles, summary slide, or folder of these; again for more.", exists=True),
+        typer.Option(help="ZIP file of JPEG tiles, summary slide, or folder of these; repeatable.", exists=True),
     ],
     output: RunOption,
     method: Annotated[
@@ -267,9 +278,9 @@ def encoder(
     start: Annotated[
         Path | None, typer.Option(help="Run folder of an encoder to start a pupil from.", exists=True, file_okay=False)
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of 100 batches each.")] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs (100 batches each).")] = 24,
     slides: Annotated[int, typer.Option(min=1, help="Slides in a batch.")] = 8,
-    tiles_each: Annotated[int, typer.Option(min=2, help="Tiles of each of them.")] = 32,
+    tiles_each: Annotated[int, typer.Option(min=2, help="Tiles from each slide of a batch.")] = 32,
     learning_rate: RateOption = 1e-3,
     dims: Annotated[int, typer.Option(min=2, max=430, help="Length of the features.")] = 384,
     precision: PrecisionOption = Precision.auto,
@@ -280,9 +291,11 @@ def encoder(
     licence: LicenceOption = "not for distribution",
     description: CardOption = "",
 ) -> None:
-    """Train a patch encoder without labels, on tiles of 256 px at 0.5 µm per px.
+    """Train a patch encoder without labels on tiles of slides.
 
-    Writes OUTPUT/encoder.onnx when training has ended; curves, metrics and checkpoint lie beside it.
+    Tiles are 256 px wide, at 0.5 µm per px.
+
+    Writes OUTPUT/encoder.onnx, with curves, metrics and a checkpoint beside it.
     """
     if method == Method.pupil and teacher is None:
         raise UsageError(
@@ -321,19 +334,19 @@ def encoder(
 def slide_encoder(
     features: FeaturesOption,
     output: RunOption,
-    prototypes: Annotated[int, typer.Option(min=1, max=64, help="Of a slide.")] = 4,
-    neighbours: Annotated[int, typer.Option(min=0, max=64, help="Similar slides that a region is learned from.")] = 1,
+    prototypes: Annotated[int, typer.Option(min=1, max=64, help="Prototypes of a slide.")] = 4,
+    neighbours: Annotated[int, typer.Option(min=0, max=64, help="Similar slides that each region learns from.")] = 1,
     holdout: HoldoutOption = 0.2,
     case_regex: CaseRegexOption = None,
     cases: CasesOption = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs; the last weights are kept.")] = 20,
-    regions: Annotated[int, typer.Option(min=1, help="Regions of each slide in an epoch.")] = 8,
-    batch_size: Annotated[int, typer.Option(min=1, help="Regions in a batch, on each process.")] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs; the last weights are kept.")] = 20,
+    regions: Annotated[int, typer.Option(min=1, help="Regions from each slide in an epoch.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Regions in a batch, per process.")] = 24,
     learning_rate: RateOption = 5e-4,
     weight_decay: DecayOption = 0.05,
-    width: Annotated[int, typer.Option(min=8, max=2048, help="Of a region's embedding.")] = 128,
+    width: Annotated[int, typer.Option(min=8, max=2048, help="Width of a region's embedding.")] = 128,
     depth: DepthOption = 2,
-    components: Annotated[int, typer.Option(min=1, max=4096, help="Of the patch features that are looked at.")] = 96,
+    components: Annotated[int, typer.Option(min=1, max=4096, help="Principal components of the patch features.")] = 96,
     precision: PrecisionOption = Precision.auto,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
@@ -342,10 +355,11 @@ def slide_encoder(
     licence: LicenceOption = "not for distribution",
     description: CardOption = "",
 ) -> None:
-    """Train a slide encoder by SLPD: regions of a slide, its prototypes, and those of similar slides.
+    """Train a slide encoder (SLPD) on features of slides.
 
-    Writes OUTPUT/slide_encoder.onnx when training has ended; curves, metrics and checkpoint lie beside it. With
-    torchrun several GPUs share the work, as of `train summarizer`.
+    It learns from regions of a slide, its prototypes, and those of similar slides.
+
+    Writes OUTPUT/slide_encoder.onnx, with curves, metrics and a checkpoint beside it. Use torchrun for several GPUs.
     """
     need_torch()
     from wsisum_cli.training.data import read_cases

@@ -10,31 +10,34 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.archive.lookup import all_summaries, model_finders
-from wsisum_cli.commands.options import FOUND, Device
+from wsisum_cli.commands.options import (
+    FOUND,
+    Device,
+    ModelsDeviceOption,
+    SlideEncoderFileOption,
+    SummariesArgument,
+    SummarizerFileOption,
+)
 from wsisum_cli.errors import UsageError, WsisumError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
 
 def trim(
-    summaries: Annotated[
-        list[str], typer.Argument(help="Summary slides, or folders of them.", metavar="SUMMARY|FOLDER...")
-    ],
-    keep: Annotated[int, typer.Option(min=1, help="Patches to keep: those that were picked first.")],
+    summaries: SummariesArgument,
+    keep: Annotated[int, typer.Option(min=1, help="Patches to keep.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for what is made; of one summary also its file (.ozx).")
+        Path, typer.Option("--output", "-o", help="Output folder, or an .ozx file for a single summary.")
     ] = Path("trimmed"),
-    summarizer: Annotated[
-        str | None, typer.Option(help="The ONNX file of the summarizer, where none that ships or that you added is it.")
-    ] = None,
-    slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
-    device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: a list.")] = False,
+    summarizer: SummarizerFileOption = None,
+    slide_encoder: SlideEncoderFileOption = None,
+    device: ModelsDeviceOption = Device.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Cut summary slides down to the patches that were picked first, without the slides.
+    """Reduce summaries to the patches that were picked first.
 
-    One that has no more patches is copied. Exit code 1 when one could not be cut.
+    The slides are not needed. A summary with no more patches is copied. The exit code is 1 if any could not be trimmed.
     """
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_trimmed, warn
@@ -44,7 +47,7 @@ def trim(
     places = outputs_of(name_outputs(summaries, output), output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
-        raise UsageError(f"{there[0]}: is there already; choose another --output, or --force replaces it")
+        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
     done = []
     for path, place in places.items():

@@ -9,32 +9,35 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.archive.lookup import all_summaries, model_finders
-from wsisum_cli.commands.options import FOUND, Device, ThresholdOption
+from wsisum_cli.commands.options import (
+    FOUND,
+    Device,
+    ModelsDeviceOption,
+    SlideEncoderFileOption,
+    SummariesArgument,
+    SummarizerFileOption,
+    ThresholdOption,
+)
 from wsisum_cli.errors import UsageError
 
 
 def verify(
-    summaries: Annotated[
-        list[str], typer.Argument(help="Summary slides, or folders of them.", metavar="SUMMARY|FOLDER...")
-    ],
-    source: Annotated[
-        Path | None, typer.Option(help="The slide, or the archive, to compare with.", exists=True)
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Look at structure and sizes only.")] = False,
+    summaries: SummariesArgument,
+    source: Annotated[Path | None, typer.Option(help="The original slide, or its archive.", exists=True)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Check structure and sizes only.")] = False,
     encoder: Annotated[
-        str | None,
-        typer.Option(help="The ONNX file that made the features, where none that ships or that you added is it."),
+        str | None, typer.Option(help="Encoder file, if it is not one of the bundled or added models.")
     ] = None,
-    summarizer: Annotated[str | None, typer.Option(help="Likewise, of the summarizer.")] = None,
-    slide_encoder: Annotated[str | None, typer.Option(help="Likewise, of the slide encoder.")] = None,
+    summarizer: SummarizerFileOption = None,
+    slide_encoder: SlideEncoderFileOption = None,
     threshold: ThresholdOption = None,
-    device: Annotated[Device, typer.Option(help="Where the models run.")] = Device.auto,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON: one object, or a list of several.")] = False,
+    device: ModelsDeviceOption = Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
-    """Say whether a summary slide is whole, agrees with itself, with its source where that is at hand, and how well it
-    stands for the slide: PASS, REVIEW or FAIL.
+    """Check a summary, and compare it with the original slide.
 
-    Exit code 1 when there is a finding of severity error or warning.
+    The comparison with the slide needs --source. The verdict is PASS, REVIEW or FAIL. The exit code is 1 if there is a
+    finding of severity error or warning.
     """
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.archive.workers import cores
@@ -43,7 +46,7 @@ def verify(
     from wsisum_cli.verification.verify import verify_summary
 
     if quick and (source is not None or threshold):
-        raise UsageError("--quick looks at neither source nor figures; leave it out, or --source and --threshold")
+        raise UsageError("--quick cannot be combined with --source or --threshold")
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
     index = SourceIndex(source) if source is not None else None
