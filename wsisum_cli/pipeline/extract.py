@@ -20,7 +20,7 @@ from wsisum_cli.pipeline.patch_selector import Tissue
 from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, find_tissue_mask
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide, open_slide, read_overview
-from wsisum_cli.slides.source import sha256_of
+from wsisum_cli.slides.source import as_text, sha256_of
 from wsisum_cli.summary.attributes import BrokenTiles, ComputedFeatures, EncoderCard, Reading, Source
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.provenance import describe_source, installed_version
@@ -167,7 +167,7 @@ def lay_out(
         raise FeaturesError(f"{slide.name}: features overflow {options.precision}; use --precision float32")
     if options.layout == STAMP:
         return as_stamp(slide, tissue, features, card, provenance)
-    name = job.output.name.removesuffix(SUFFIX).encode(errors="backslashreplace").decode()  # may not be UTF-8
+    name = as_text(job.output.name.removesuffix(SUFFIX))  # may not be UTF-8
     about = {"name": name, "encoder": card.name}
     coords = tissue.grid.coords.astype(np.int64)
     return FeatureFileContents(

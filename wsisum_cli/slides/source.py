@@ -102,5 +102,10 @@ def output_stem(relative: AnyPath) -> AnyPath:
     return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
 
 
+def as_text(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8 become U+FFFD, because JSON cannot hold them."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def sha256_of(path: Path) -> str:
     return Source(path, (path,)).sha256

@@ -68,7 +68,7 @@ class Section(BaseModel):
 class Source(Section):
     """The slide that a summary was made from."""
 
-    name: str = Field(pattern=r"^[^/\\]*$", description="file name, or what the manifest calls the slide; never a path")
+    name: str = Field(pattern="^[^/]*$", description="file name, or what the manifest calls the slide; never a path")
     bytes: Count = Field(description="size of all files of the slide")
     files: Size = Field(description="number of files")
     sha256: Sha256 = Field(description="of all files, one after the other")
@@ -365,7 +365,9 @@ def minor_version(format_version: Any) -> int:
 
 def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
     """The attributes as read from JSON. Raises pydantic's ValidationError."""
-    return Attributes.model_validate_json(json.dumps(without_later(raw)), strict=True)
+    # A lone surrogate is no valid JSON; summaries of files whose names are not UTF-8 once held such.
+    text = json.dumps(without_later(raw), ensure_ascii=False).encode(errors="replace")
+    return Attributes.model_validate_json(text, strict=True)
 
 
 def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.verdict import Thresholds, judge
 from wsisum_cli.slides.slide import Slide
-from wsisum_cli.slides.source import Source
+from wsisum_cli.slides.source import Source, as_text
 
 #: Libraries whose version can change the bytes of a summary.
 VERSIONED = (
@@ -34,7 +34,7 @@ VERSIONED = (
 def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
     width, height = slide.size
     return {
-        "name": slide.name,
+        "name": as_text(slide.name),
         "bytes": source.bytes,
         "files": len(source.files),
         "sha256": source.sha256,

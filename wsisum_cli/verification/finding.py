@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from wsisum_cli.quality.verdict import Verdict
 
