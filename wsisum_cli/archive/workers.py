@@ -228,8 +228,8 @@ def make_product(
     """One slide; whatever goes wrong becomes its outcome."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
+        modified = job.source.modified  # before: a later change makes the next run look again
         figures = setup.product.make(job, setup.options, tools)
-        modified = job.source.modified
     except Exception as error:  # noqa: BLE001 - one bad slide never ends a run
         return outcome_of(error, source)
     return Outcome(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +64,11 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
     children, ModelError when the encoder fails, OSError when the file system fails.
     """
     clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with (
+        job.source.unchanged(job.name) as check_unchanged,
+        ThreadPoolExecutor(1) as hashing,
+        open_slide(job.source.path, job.mpp, job.name) as slide,
+    ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)
@@ -74,10 +78,11 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
             tissue = encode_tissue(slide, grid, tools, damage)
         with clock("hash"):
             digest.result()
+            check_unchanged()
         made = describe(slide, job, options, tissue, damage, encoder)
         contents = lay_out(slide, job, options, tissue, encoder.card, made)
     with clock("write"):
-        write_verified(job.output, contents)
+        write_verified(job.output, contents, check_unchanged)
     return ExtractResult(
         bytes_in=job.source.bytes,
         bytes_out=job.output.stat().st_size,
@@ -171,10 +176,14 @@ def as_stamp(
     return FeatureFileContents({"feats": (features, {}), "coords": (coords, {})}, about, provenance)
 
 
-def write_verified(path: Path, contents: FeatureFileContents) -> None:
-    """Write aside, read back, compare, rename. Raises FeaturesError when the disk gives back something else."""
+def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: Callable[[], None]) -> None:
+    """Write aside, read back, compare, rename.
+
+    Raises FeaturesError when the disk gives back something else, ChangedSlideError when the slide has changed by then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_feature_file(aside, contents)
         if not is_whole(aside):
             raise FeaturesError(f"{path.name}: what was written reads back otherwise; look at the disk")
+        check_unchanged()

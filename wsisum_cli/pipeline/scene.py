@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -45,13 +45,18 @@ class Scene:
     patch_selector: PatchSelector
     limit: Limit  # by number alone
     hashed: Any  # a future of the source's hash
+    check_unchanged: Callable[[], None]  # raises ChangedSlideError when a file of the source has changed
 
 
 @contextmanager
 def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
     """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
     damage, encoder = Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with (
+        job.source.unchanged(job.name) as check_unchanged,
+        ThreadPoolExecutor(1) as hashing,
+        open_slide(job.source.path, job.mpp, job.name) as slide,
+    ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)
@@ -83,6 +88,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             patch_selector=patch_selector,
             limit=limit,
             hashed=hashed,
+            check_unchanged=check_unchanged,
         )
 
 
