@@ -110,6 +110,8 @@ def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured)
     try:
         at_hand = slide_models(summary.attributes, models)
         yield from missing_models(summary.attributes, at_hand)
+        for name in REQUIRED_OF_MODELS:
+            yield from check_card(name.replace("_", " "), model_used(summary.attributes, name), getattr(at_hand, name))
         now = embedding_figures(at_hand, tokens, summary.reference)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
@@ -142,6 +144,17 @@ def slide_models(attributes: Mapping[str, Any], models: ModelFinders) -> SlideMo
         models.summarizer(summarizer) if summarizer is not None else None,
         models.slide_encoder(slide_encoder) if slide_encoder is not None else None,
     )
+
+
+def check_card(what: str, stated: Mapping[str, Any] | None, model: Any) -> Iterator[Finding]:
+    """What the summary records of a model is what the model of that SHA-256 says of itself, where it is at hand."""
+    if stated is None or model is None or stated.get("sha256") != model.card.sha256:
+        return
+    for name, value in asdict(model.card).items():
+        value = list(value) if isinstance(value, tuple) else value
+        if name in stated and stated[name] != value:
+            message = f"the card of the {what} is not that of the model; {name} differs"
+            yield Finding("card-differs", message, ROOT, f"{value!s:.60}", f"{stated[name]!s:.60}")
 
 
 def missing_models(attributes: Mapping[str, Any], at_hand: SlideModels) -> Iterator[Finding]:
