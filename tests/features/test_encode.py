@@ -210,6 +210,32 @@ def test_real_coords_of_clam(shared: Path, tmp_path: Path):
         read_features(path, stub_slide(width // 2, height // 2))
 
 
+def replaced(row: int, values: Any) -> np.ndarray:
+    features = FEATURES.copy()
+    features[row] = values
+    return features
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"features": replaced(2, 0)}, "1 of 4 rows of features hold one number throughout, the first is row 2"),
+        ({"features": replaced(1, 0.5)}, "the first is row 1"),
+        ({"features": FEATURES * 0}, "4 of 4 rows"),
+        ({"features": np.repeat(FEATURES[:1], 4, axis=0)}, "all 4 rows of features are the same"),
+        ({"coords": COORDS[[0, 1, 2, 1]]}, r"1 rows are of patches that have a row already, the first at \(512, 0\)"),
+    ],
+)
+def test_rows_that_say_nothing_or_come_twice_are_refused(tmp_path: Path, changes: dict[str, Any], complaint: str):
+    with pytest.raises(FeaturesError, match=complaint):
+        read_features(plain(tmp_path / "a.h5", **changes), stub_slide())
+
+
+def test_augmentations_of_a_patch_are_no_second_row(tmp_path: Path):
+    path = plain(tmp_path / "a.h5", coords=COORDS[[0, 1, 2, 2]], augmented=np.array([False, False, False, True]))
+    assert len(read_features(path, stub_slide()).features) == 3
+
+
 def test_coords_alone_are_no_features(shared: Path):
     path = shared / "features" / "clam-coords" / "TCGA-2V-A95S-01Z-00-DX1.h5"
     with pytest.raises(FeaturesError, match="expected numbers as features or feats, found coords"):

@@ -132,6 +132,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         raise file.error("the file does not state the size of its patches; pass --patch-size-level0")
     coords = file.coords_level0(slide.mpp)
     kept = lie_inside(file, coords, size, slide) & file.original
+    check_rows(file, coords, kept)
     if not kept.any():
         raise file.error("no patch lies wholly inside the slide; is it another slide's file?")
     return GivenFeatures(
@@ -155,6 +156,29 @@ def check_extent(file: StoredFeatures, slide: Slide) -> None:
                 f"made from a slide of {stated[0]:g} x {stated[1]:g} px, {slide.name} has {found[0]} x {found[1]}; "
                 "is it another slide's file?"
             )
+
+
+def check_rows(file: StoredFeatures, coords: np.ndarray, kept: np.ndarray) -> None:
+    """Raise FeaturesError when rows among those (N,) `kept` say nothing of their patch, or two are of one patch.
+
+    Zeros and other constants are what padding, and an encoder that failed, leave behind.
+    """
+    rows = np.flatnonzero(kept)
+    features = file.features[rows]
+    if len(rows) and features.shape[1] > 1 and (constant := features.min(axis=1) == features.max(axis=1)).any():
+        raise file.error(
+            f"{int(constant.sum())} of {len(rows)} rows of features hold one number throughout, the first is row "
+            f"{rows[constant][0]}, expected those of an encoder; encode the slide again"
+        )
+    if len(rows) > 1 and (features == features[0]).all():
+        raise file.error(f"all {len(rows)} rows of features are the same; encode the slide again")
+    _, first, counts = np.unique(coords[rows], axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        x, y = coords[rows][first[counts > 1][0]]
+        raise file.error(
+            f"{int((counts - 1).sum())} rows are of patches that have a row already, the first at ({x:g}, {y:g}), "
+            "expected one row a patch; leave the others out"
+        )
 
 
 def lie_inside(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide) -> np.ndarray:
