@@ -23,6 +23,7 @@ NOT_PIXELS = re.compile(rb"\xff[\xe0-\xef\xfe]")
 #: What libjpeg says of bytes between the last px and the end marker. Some encoders leave them; nothing is lost.
 PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
+MAX_SCANS = 100  # of a progressive image; encoders make about ten
 
 
 def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -119,6 +120,8 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     height, width, *_ = simplejpeg.decode_jpeg_header(stream)
     if height * width > MAX_TILE_PIXELS:
         raise ValueError(f"{width} x {height} px are no tile")
+    if stream.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"it has more than {MAX_SCANS} scans, each of which takes as long as a whole image")
     if shrink > 1:
         # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
         limits = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
