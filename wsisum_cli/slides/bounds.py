@@ -38,7 +38,7 @@ def check_pages(path: Path) -> None:
                     raise SlideError(f"{path.name}: expected a slide of at most {MAX_PAGES} pages, found more")
                 seen.add(offset)
                 offset = next_page(file, offset, *walk)
-        except struct.error:  # no TIFF, or one cut short: what opens it will say so
+        except (struct.error, ValueError):  # no TIFF, or one cut short: what opens it will say so
             return
 
 
@@ -85,14 +85,14 @@ def check_tile(data: bytes, compression: int, most: int) -> None:
         return
     try:
         width, height = image_size(data)
-    except (struct.error, IndexError, LookupError) as error:
+    except (struct.error, LookupError, ValueError) as error:
         raise ValueError("its header does not say how large it is") from error
     if width * height > most:
         raise ValueError(f"it is an image of {width} x {height} px, expected at most {most} px")
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the header of a stream of one of `SIZED`. Raises struct.error, LookupError."""
+    """Width and height in the header of a stream of one of `SIZED`. Raises struct.error, LookupError, ValueError."""
     if data[:8] == PNG:
         return struct.unpack_from(">II", data, 16)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
