@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import NotASlideError, NoTissueError
-from wsisum_cli.features.encode import encode_patches, find_features, read_features
+from wsisum_cli.features.encode import check_places, encode_patches, find_features, read_features
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -67,6 +67,9 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
                 tissue = read_given_tissue(slide, job, options, encoder)
+                if job.mask is None:  # which may mark some of the tissue alone
+                    assert tissue.given is not None
+                    check_places(tissue.given, mask, overview.downsample, slide.levels, slide.name)
         models = models_for(tissue, tools)
         with clock("selection"):
             if tissue.given is not None:

@@ -68,9 +68,8 @@ def open_summary(path: str | Path) -> Summary:
     # Each of fsspec's file systems has exceptions of its own.
     except Exception as error:  # noqa: BLE001
         number = error.errno if isinstance(error, OSError) else None
-        why = (
-            os.strerror(number) if isinstance(number, int) else type(error).__name__
-        )  # its text may hold a path, or a URL's key
+        # The text of an error may hold a path, or a URL's key.
+        why = os.strerror(number) if isinstance(number, int) else type(error).__name__
         remedy = "; check the address, and who may read there" if "://" in str(path) else ""
         # Tracebacks do not hold the address either.
         raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from (None if remedy else error)

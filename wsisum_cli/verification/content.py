@@ -13,6 +13,7 @@ from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
+from wsisum_cli.slides.slide import MAX_EXTENT_UM
 from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
 from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
 from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, TILES
@@ -30,7 +31,6 @@ from wsisum_cli.verification.overview import check_overview
 
 HALF_STEP = 2.0**-10  # relative distance of neighbouring float16 numbers
 GIVEN_COSINE = 0.98  # existing features were computed with another program's decoding and resampling
-MAX_EXTENT_UM = 500_000.0  # of a side of a slide; the largest glass is 200 mm long
 ROUNDED_SIDE = 1.5  # px by which rounding may change the side of an overview
 BATCH = 64  # patches decoded before they are encoded
 
