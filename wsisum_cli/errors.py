@@ -6,6 +6,7 @@ WsisumError
 │   ├── MppError            no pixel size, or an implausible one
 │   ├── TileError           one tile cannot be read or decoded
 │   ├── BrokenSlideError    too many tiles cannot be read
+│   ├── ChangedSlideError   a file of the slide changed while it was read
 │   ├── FeaturesError       existing features do not belong to the slide
 │   ├── MaskError           a given mask cannot be used
 │   ├── TooFewBytesError    not even one patch fits into so few bytes
@@ -59,6 +60,12 @@ class BrokenSlideError(SlideError, OSError):
     """More tiles are broken than a summary may leave out."""
 
     reason = "broken tiles"
+
+
+class ChangedSlideError(SlideError, OSError):
+    """A file of the slide was written to or replaced while the slide was read."""
+
+    reason = "changed while it was read"
 
 
 class FeaturesError(SlideError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -20,6 +21,7 @@ from draw import draw_tissue, write_svs
 from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.workers import Event, Setup, run_jobs
+from wsisum_cli.commands.options import DEFAULT_SLIDE_TIMEOUT
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.slides.source import find_source
@@ -80,6 +82,8 @@ class Scripted:
         self.source = source
         self.theirs.send(("done", Outcome(source, "written")))
 
+    deadline = math.inf
+
     def receive(self) -> tuple[str, Any]:
         kind, value = self.pipe.recv()
         return kind, value
@@ -117,6 +121,63 @@ def test_dead_process_costs_one_slide(archive: Path, tmp_path: Path):
     assert (dead.status, dead.reason) == ("failed", "process died")
     assert "SIGKILL" in dead.message
     assert {o.status for o in outcomes.values()} == {"written"}
+
+
+@posix
+@pytest.mark.parametrize(
+    ("minutes", "said"), [(0.4, "stood still for 0.05 minutes"), (0.05, "took longer than 0.05 minutes")]
+)
+def test_a_slide_that_hangs_costs_that_slide_alone(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, said: str
+):
+    """Its process is stopped, as one is whose decoder does not come back."""
+    if minutes == 0.05:
+        monkeypatch.setattr(workers, "SILENT_SHARE", 2)
+    hung: list[str] = []
+
+    def hang_once(event: Event) -> None:
+        if not hung:
+            hung.append(event.source)
+            child = next(c for c in workers.multiprocessing.active_children())
+            os.kill(child.pid or 0, signal.SIGSTOP)
+
+    monkeypatch.setattr(workers, "STOPPING", 0.5)
+    limited = setup(tmp_path, slide_timeout=minutes)
+    work = jobs(archive, tmp_path)
+    outcomes = {outcome.source: outcome for outcome in run_jobs(work[:1], limited, 1, hang_once)}
+    (outcome,) = outcomes.values()
+    assert (outcome.status, outcome.reason) == ("failed", "took too long")
+    assert said in outcome.message
+    assert not workers.multiprocessing.active_children()
+    monkeypatch.undo()
+    assert [done.status for done in run_jobs(work[1:2], setup(tmp_path), 1)] == ["written"]
+
+
+def test_the_command_line_has_the_same_default():
+    assert DEFAULT_SLIDE_TIMEOUT == workers.SLIDE_TIMEOUT
+
+
+class Silent(Scripted):
+    """At its first slide it says nothing; the next process does its work."""
+
+    silent = True
+
+    def assign(self, source: str, job: Job) -> None:
+        if Silent.silent:
+            self.source, Silent.silent = source, False
+            self.deadline = time.monotonic() + 0.1
+        else:
+            super().assign(source, job)
+
+    def timeout_outcome(self) -> Outcome:
+        return Outcome(self.source or "", "failed", "took too long")
+
+
+def test_a_run_goes_on_after_a_slide_that_hangs(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "Worker", Silent)
+    Scripted.first_words = [("ready", "")] * 2
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))
+    assert [outcome.status for outcome in outcomes] == ["failed", "written", "written"]
 
 
 @posix

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsisum_cli.errors import BrokenSlideError, FeaturesError, ModelError, TileError
-from wsisum_cli.features.encode import encode_patches, find_features, in_batches, read_features
+from wsisum_cli.features.encode import (
+    GivenFeatures,
+    check_places,
+    encode_patches,
+    find_features,
+    in_batches,
+    read_features,
+)
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.pyramid import Level, Pyramid
@@ -208,6 +215,67 @@ def test_real_coords_of_clam(shared: Path, tmp_path: Path):
     assert len(found.coords) + found.left_out == 1481
     with pytest.raises(FeaturesError, match="outside the slide"):
         read_features(path, stub_slide(width // 2, height // 2))
+
+
+def replaced(row: int, values: Any) -> np.ndarray:
+    features = FEATURES.copy()
+    features[row] = values
+    return features
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"features": replaced(2, 0)}, "1 of 4 rows of features hold one number throughout, the first is row 2"),
+        ({"features": replaced(1, 0.5)}, "the first is row 1"),
+        ({"features": FEATURES * 0}, "4 of 4 rows"),
+        ({"features": np.repeat(FEATURES[:1], 4, axis=0)}, "all 4 rows of features are the same"),
+        ({"coords": COORDS[[0, 1, 2, 1]]}, r"1 rows are of patches that have a row already, the first at \(512, 0\)"),
+    ],
+)
+def test_rows_that_say_nothing_or_come_twice_are_refused(tmp_path: Path, changes: dict[str, Any], complaint: str):
+    with pytest.raises(FeaturesError, match=complaint):
+        read_features(plain(tmp_path / "a.h5", **changes), stub_slide())
+
+
+def test_augmentations_of_a_patch_are_no_second_row(tmp_path: Path):
+    path = plain(tmp_path / "a.h5", coords=COORDS[[0, 1, 2, 2]], augmented=np.array([False, False, False, True]))
+    assert len(read_features(path, stub_slide()).features) == 3
+
+
+LEVELS = tuple(Level(16384 // factor, 12288 // factor, 256, 256, float(factor)) for factor in (1, 4, 16))
+
+
+def on_tissue(coords: np.ndarray) -> GivenFeatures:
+    return GivenFeatures(np.zeros((len(coords), 1), np.float32), coords, 512, "unknown", "", 0, None)
+
+
+def tissue_and_patches(left: int, upper: int, right: int, lower: int) -> tuple[np.ndarray, np.ndarray]:
+    """A mask of 32 level-0 px a px with an ellipse of tissue, and patches of 512 level-0 px over it."""
+    y, x = np.mgrid[: 12288 // 32, : 16384 // 32] * 32
+    middle, radius = ((left + right) / 2, (upper + lower) / 2), ((right - left) / 2, (lower - upper) / 2)
+    mask = ((x - middle[0]) / radius[0]) ** 2 + ((y - middle[1]) / radius[1]) ** 2 < 1
+    share = mask.reshape(12288 // 512, 16, 16384 // 512, 16).mean(axis=(1, 3))
+    return mask, np.argwhere(share >= 0.25)[:, ::-1] * 512
+
+
+@pytest.mark.parametrize("box", [(2000, 2000, 9000, 7000), (0, 0, 16384, 12288), (9000, 6000, 15000, 11000)])
+def test_coords_that_are_no_corners_of_level_0_are_seen_by_the_tissue(box: tuple[int, int, int, int]):
+    mask, coords = tissue_and_patches(*box)
+    check_places(on_tissue(coords), mask, 32.0, LEVELS, "a.svs")
+    check_places(on_tissue(coords[::3]), mask, 32.0, LEVELS, "a.svs")
+    check_places(on_tissue(np.concatenate([coords, coords + np.array([256, 0])])), mask, 32.0, LEVELS, "a.svs")
+    with pytest.raises(FeaturesError, match=r"a\.svs: expected the upper left corners of patches as coords"):
+        check_places(on_tissue(coords + 256), mask, 32.0, LEVELS, "a.svs")
+    for factor in (4, 16):
+        with pytest.raises(FeaturesError, match=f"seem to be those of a level {factor} times smaller"):
+            check_places(on_tissue(coords // factor), mask, 32.0, LEVELS, "a.svs")
+
+
+def test_where_all_is_tissue_nothing_tells():
+    mask, coords = tissue_and_patches(-40000, -40000, 60000, 50000)
+    assert mask.all()
+    check_places(on_tissue(coords), mask, 32.0, LEVELS, "a.svs")
 
 
 def test_coords_without_features_are_refused(shared: Path):

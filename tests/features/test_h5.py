@@ -34,6 +34,86 @@ def write_h5(path: Path, datasets: dict[str, Any], **attributes: dict[str, Any])
     return path
 
 
+# -- arrays that are not in the file ---------------------------------------------------------------------------
+
+
+def secret(folder: Path) -> Path:
+    path = folder / "secret.bin"
+    path.write_bytes(FEATURES.tobytes())
+    return path
+
+
+def external_storage(file: h5py.File, folder: Path) -> None:
+    outside = [(str(secret(folder)), 0, FEATURES.nbytes)]
+    file.create_dataset("features", FEATURES.shape, "f4", external=outside)
+
+
+def external_link(file: h5py.File, folder: Path) -> None:
+    write_h5(folder / "other.h5", {"features": FEATURES})
+    file["features"] = h5py.ExternalLink(str(folder / "other.h5"), "/features")
+
+
+def soft_link(file: h5py.File, _folder: Path) -> None:
+    file["deeper/features"] = FEATURES
+    file["features"] = h5py.SoftLink("/deeper/features")
+
+
+def virtual(file: h5py.File, folder: Path) -> None:
+    write_h5(folder / "other.h5", {"features": FEATURES})
+    layout = h5py.VirtualLayout(FEATURES.shape, "f4")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "features", FEATURES.shape)
+    file.create_virtual_dataset("features", layout)
+
+
+def unallocated(file: h5py.File, _folder: Path) -> None:
+    file.create_dataset("features", (2**22, 2**10), "f4", chunks=(64, 64))
+
+
+def inflated(file: h5py.File, _folder: Path) -> None:
+    features = file.create_dataset("features", (2**22, 2**10), "f4", chunks=(64, 64), compression="gzip")
+    features[:64, :64] = 1
+
+
+def contiguous_and_unwritten(file: h5py.File, _folder: Path) -> None:
+    file.create_dataset("features", (2**22, 2**10), "f4")
+
+
+@pytest.mark.parametrize("read", [read_feature_file, read_embedding_file, is_whole])
+@pytest.mark.parametrize(
+    ("put", "complaint"),
+    [
+        (external_storage, "features is stored in other files"),
+        (external_link, "features is a link"),
+        (soft_link, "features is a link"),
+        (virtual, "features is stored in other files"),
+        (unallocated, "of which 0 are stored"),
+        (inflated, "17179869184 bytes, of which"),
+        (contiguous_and_unwritten, "of which 0 are stored"),
+    ],
+)
+def test_what_is_not_stored_in_the_file_is_refused(
+    tmp_path: Path, read: Callable[[Path], Any], put: Callable[[h5py.File, Path], None], complaint: str
+):
+    """Before it is looked at, and before there is room for it."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        put(file, tmp_path)
+        file["coords"] = COORDS
+    with pytest.raises(FeaturesError, match=complaint) as caught:
+        read(path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_compressed_features_are_read(tmp_path: Path):
+    """Also where they are easy to compress."""
+    values = np.zeros((5, 4096), np.float32)
+    values[:, 0] = 1
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("features", data=values, chunks=(5, 4096), compression="gzip", shuffle=True)
+        file["coords"] = COORDS
+    np.testing.assert_array_equal(read_feature_file(tmp_path / "a.h5").features, values)
+
+
 # -- patch features ------------------------------------------------------------------------------------------
 
 

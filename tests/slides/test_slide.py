@@ -342,6 +342,19 @@ def test_stated_pixel_size_is_believed(slides: dict[str, Path]) -> None:
         assert (slide.mpp, slide.mpp_source) == (MPP, "Aperio MPP")
 
 
+def test_a_slide_longer_than_any_glass(monkeypatch: pytest.MonkeyPatch, small: Image, tmp_path: Path) -> None:
+    """As damaged headers tell of; its tiles would never come to an end."""
+    write_tiled(tmp_path / "a.tif", small)
+    with open_slide(tmp_path / "a.tif", 0.5):
+        pass
+    monkeypatch.setattr("wsisum_cli.slides.slide.MAX_EXTENT_UM", 100.0)
+    with (
+        pytest.raises(SlideError, match=r"a\.tif: damaged header, \d+ px"),
+        open_slide(tmp_path / "a.tif", 0.5),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("mpp", [0.0, -1.0, 0.01, 11.0, float("nan"), float("inf")])
 def test_given_pixel_size_is_plausible_too(mpp: float) -> None:
     with pytest.raises(MppError, match="given"):

@@ -79,14 +79,21 @@ def test_what_cannot_be_read_stands_alone(tmp_path: Path):
         assert find_source(tmp_path / name).files == (tmp_path / name,)
 
 
-def test_the_hash_covers_every_byte_and_is_computed_once(tmp_path: Path):
+def test_the_hash_covers_every_byte_and_is_that_of_the_file_as_it_is(tmp_path: Path):
     data = bytearray(os.urandom(1024) * (BLOCK // 1024) + b"tail")
     slide = put(tmp_path / "a.svs", bytes(data))
     source = find_source(slide)
     assert source.sha256 == hashlib.sha256(data).hexdigest()
     data[-1] ^= 1
     slide.write_bytes(data)
-    assert source.sha256 != find_source(slide).sha256 == hashlib.sha256(data).hexdigest()
+    assert source.sha256 == find_source(slide).sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_files_that_stay_as_they_are_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = find_source(put(tmp_path / "a.svs", b"abc"))
+    first = source.sha256
+    monkeypatch.setattr("wsisum_cli.slides.source.hash_files", lambda paths: pytest.fail("hashed twice"))
+    assert source.sha256 == first
 
 
 def test_a_file_that_is_gone_is_an_os_error(tmp_path: Path):

@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from wsisum_cli.errors import SummaryError
 from wsisum_cli.features.vectors import as_half
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
+from wsisum_cli.summary import reader
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import write_container
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -410,7 +412,9 @@ def test_patches_match_the_features(mode: str, drawn: Path):
 
 
 @pytest.fixture
-def in_memory(tiny: Path) -> Iterator[str]:
+def in_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Stands for a server, which is no other to what opens it."""
+    monkeypatch.setattr(reader, "SCHEMES", (*reader.SCHEMES, "memory"))
     url = "memory://archive/B12.ozx"
     with fsspec.open(url, "wb") as file:
         file.write(tiny.read_bytes())
@@ -428,10 +432,68 @@ def test_urls_open_like_paths(tiny: Path, in_memory: str):
             assert there.name == "B12.ozx"
 
 
-@pytest.mark.parametrize("place", ["nowhere.ozx", "file:///nowhere/x.ozx", "memory://nowhere", "nothing://x"])
+@pytest.mark.parametrize("place", ["nowhere.ozx", "file:///nowhere/x.ozx", "http://127.0.0.1:9/x.ozx"])
 def test_unopenable_file_is_a_summary_error(place: str):
     with pytest.raises(SummaryError, match=f"{place.rsplit('/', 1)[-1]}: cannot be opened"):
         open_summary(place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "reference://x.ozx",
+        "simplecache::file://x.ozx",
+        "zip://x.ozx::file:///tmp/a.zip",
+        "memory://x.ozx",
+        "ftp://user:secret@host/x.ozx",
+        "github://owner:repo@main/x.ozx",
+        "nothing://x.ozx",
+    ],
+)
+def test_other_addresses_are_not_opened(place: str, monkeypatch: pytest.MonkeyPatch):
+    """Some schemes of fsspec run code, or read whatever a file names."""
+    monkeypatch.setattr(fsspec, "open", lambda *_: pytest.fail("was opened"))
+    with pytest.raises(
+        SummaryError, match="expected a path, or one address that begins with file://, http://"
+    ) as caught:
+        open_summary(place)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:SECRET@127.0.0.1:9/x.ozx",
+        "https://127.0.0.1:9/x.ozx?X-Amz-Signature=SECRET",
+        "https://127.0.0.1:9/x.ozx#SECRET",
+        "https://user:SECRET@127.0.0.1:9",
+        "http://[SECRET/x.ozx",
+    ],
+)
+def test_keys_in_an_address_are_in_no_message(address: str):
+    with pytest.raises(SummaryError) as caught:
+        open_summary(address)
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value)).replace(address, "")
+    result = verify_summary(address)
+    assert [finding.code for finding in result.findings] == ["unreadable"]
+    assert "SECRET" not in json.dumps(result.as_dict())
+
+
+def test_keys_are_in_no_message_when_reading_ends_early(in_memory: str, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("GET https://host/x?sig=SECRET")
+
+    opened = open_summary(in_memory)
+    monkeypatch.setattr(opened.file, "_file", Failing(fail))
+    with pytest.raises(SummaryError, match=r"B12\.ozx: cannot be read any further") as caught:
+        _ = opened.features
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+class Failing(io.BytesIO):
+    def __init__(self, read: Callable[..., bytes]) -> None:
+        super().__init__(bytes(10**6))
+        self.read = read  # type: ignore[method-assign]
 
 
 def write_root(tiny: Path, path: Path, root: bytes) -> Path:

@@ -109,8 +109,10 @@ def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideMode
     else:
         pixels = [jpeg.encode(patches[row]) for row in rows]
         features[rows] = STUB(np.stack([jpeg.decode(stream) for stream in pixels]))
+    overview = np.asarray(cv2.resize(slide, (overview_side, overview_side), interpolation=cv2.INTER_AREA))
+    overview[overview_side * TISSUE // GRID**2 :] = 255  # the rows below the tissue are glass
     return SummaryContents(
-        overview=np.asarray(cv2.resize(slide, (overview_side, overview_side), interpolation=cv2.INTER_AREA)),
+        overview=overview,
         overview_mpp=0.25 * slide.shape[1] / overview_side,
         pixels=pixels,
         icc_profile=b"a colour profile",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -23,9 +24,13 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.job import Job, Tools
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 
+TOOK_TOO_LONG = "took too long"  # reason of an outcome
 HEARTBEAT = 0.2  # s, minimum interval between progress messages
 MAX_STILLBORN = 3  # consecutive workers that may die before their first slide; memory may be short briefly
 STOPPING = 5.0  # s that a process gets to end
+#: Minutes that a slide may take: reading 20 GB at 2 MB/s takes 170, and encoding 200,000 patches on one slow core 170.
+SLIDE_TIMEOUT = 480.0
+SILENT_SHARE = 1 / 8  # of these, during which a process may say nothing: reading a slide without low levels takes 60
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Setup:
     output: Path  # output paths are relative to this folder
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
+    slide_timeout: float = SLIDE_TIMEOUT  # minutes
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,33 @@ class Worker:
             self.process.start()
         theirs.close()
         self.source: str | None = None  # the slide it is on
+        self._limit = 60 * setup.slide_timeout  # s
+        self._assigned = self._heard = 0.0
 
     def assign(self, source: str, job: Job) -> None:
         self.source = source
+        self._assigned = self._heard = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # the worker died; the next read of its pipe reports it
             self.pipe.send((source, job))
 
+    @property
+    def deadline(self) -> float:
+        """By the monotonic clock, when its slide is given up unless it says something."""
+        if self.source is None:
+            return math.inf
+        return min(self._assigned + self._limit, self._heard + SILENT_SHARE * self._limit)
+
+    def timeout_outcome(self) -> Outcome:
+        """The outcome of a slide past the deadline."""
+        whole = time.monotonic() >= self._assigned + self._limit
+        minutes = self._limit / 60 * (1 if whole else SILENT_SHARE)
+        found = f"took longer than {minutes:.3g} minutes" if whole else f"stood still for {minutes:.3g} minutes"
+        message = f"reading it {found}, so it was given up; look at the file and its disk, or raise --slide-timeout"
+        return Outcome(self.source or "", FAILED, TOOK_TOO_LONG, message)
+
     def receive(self) -> tuple[str, Any]:
         """The next message, or `died` when the process is gone."""
+        self._heard = time.monotonic()
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -134,7 +159,7 @@ def run_jobs(
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
         while team:
-            for pipe in wait(list(team)):
+            for pipe in wait(list(team), seconds_left(team.values())):
                 worker = team[pipe]  # type: ignore[index]  # wait() is typed for any waitable
                 kind, value = worker.receive()
                 if kind == "event":
@@ -165,12 +190,25 @@ def run_jobs(
                     else:
                         del team[worker.pipe]
                         worker.stop()
+            for worker in [worker for worker in team.values() if worker.deadline <= time.monotonic()]:
+                del team[worker.pipe]
+                yield worker.timeout_outcome()
+                worker.stop()
+                if waiting:
+                    successor = Worker(setup)
+                    team[successor.pipe] = successor
     finally:
         busy = [worker for worker in team.values() if worker.source is not None]
         for worker in busy:
             worker.process.terminate()  # all at once, since each may take a moment to clean up
         for worker in team.values():
             worker.stop()
+
+
+def seconds_left(team: Iterable[Worker]) -> float | None:
+    """Until the first deadline; None where there is none."""
+    first = min((worker.deadline for worker in team), default=math.inf)
+    return None if math.isinf(first) else max(0.0, first - time.monotonic())
 
 
 def serve_jobs(pipe: Connection, setup: Setup) -> None:
@@ -228,8 +266,8 @@ def make_product(
     """Process one slide. Any error becomes its outcome."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
+        modified = job.source.modified  # before: a later change makes the next run look again
         figures = setup.product.make(job, setup.options, tools)
-        modified = job.source.modified
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         return outcome_of(error, source)
     return Outcome(

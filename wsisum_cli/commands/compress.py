@@ -10,6 +10,7 @@ import typer
 
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
+    DEFAULT_SLIDE_TIMEOUT,
     Device,
     DryRunOption,
     EncoderOption,
@@ -17,6 +18,7 @@ from wsisum_cli.commands.options import (
     MppOption,
     ReportOption,
     SlidesArgument,
+    SlideTimeoutOption,
     ThresholdOption,
     WorkersOption,
 )
@@ -102,6 +104,7 @@ def compress(
     ] = Artefacts.guard,
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
+    slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
     force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
@@ -144,7 +147,8 @@ def compress(
         raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
     request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
-    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, product, choices)
+    threads = max(1, cores() // workers)
+    setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)
 
 

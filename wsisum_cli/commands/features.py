@@ -10,6 +10,7 @@ import typer
 
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
+    DEFAULT_SLIDE_TIMEOUT,
     Device,
     DryRunOption,
     EncoderOption,
@@ -17,6 +18,7 @@ from wsisum_cli.commands.options import (
     MppOption,
     ReportOption,
     SlidesArgument,
+    SlideTimeoutOption,
     WorkersOption,
 )
 from wsisum_cli.commands.runs import run_or_preview
@@ -46,6 +48,7 @@ def features(
     ] = Precision.float32,
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
+    slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
     force: Annotated[
         bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
@@ -67,5 +70,6 @@ def features(
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
     request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
-    setup = Setup(options, str(model), device.value, max(1, cores() // workers), output, FEATURES)
+    threads = max(1, cores() // workers)
+    setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)

@@ -11,6 +11,7 @@ import typer
 #: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
 DEFAULT_ENCODER = "encoder"
+DEFAULT_SLIDE_TIMEOUT = 480.0  # minutes
 
 
 class Device(StrEnum):
@@ -41,6 +42,15 @@ ManifestOption = Annotated[
 ]
 EncoderOption = Annotated[str, typer.Option(help="Name of a bundled or added encoder, or an ONNX file.")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Slides to process at a time, each in its own process.")]
+SlideTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        min=0.001,
+        help="Minutes that one slide may take, an eighth of them without a sign of progress; past that it fails and "
+        "the run goes on. The default is enough for 20 GB from a disk of 2 MB/s.",
+        metavar="MINUTES",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
 ThresholdOption = Annotated[
     list[str] | None,

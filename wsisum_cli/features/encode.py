@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,13 @@ from wsisum_cli.features.h5 import StoredFeatures, load_h5
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, map_ahead, read_patches
-from wsisum_cli.slides.pyramid import Pyramid
+from wsisum_cli.slides.pyramid import Level, Pyramid
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.slides.source import sha256_of
+
+MIN_DOWNSAMPLE = 1.5  # of a level whose px cannot be taken for those of level 0
+MIN_ON_TISSUE = 0.4  # share of the patches' area; other programs find tissue otherwise
+CENTRED, MIN_GAIN = 0.65, 0.02  # halves of a patch side; share of the area
 
 Progress = Callable[[int, int], None]  # patches done, all patches
 Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; called from several threads
@@ -132,6 +136,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         raise file.error("the file does not state the size of its patches; pass --patch-size-level0")
     coords = file.coords_level0(slide.mpp)
     kept = lie_inside(file, coords, size, slide) & file.original
+    check_rows(file, coords, kept)
     if not kept.any():
         raise file.error("no patch lies inside the slide; is it another slide's file?")
     return GivenFeatures(
@@ -155,6 +160,91 @@ def check_extent(file: StoredFeatures, slide: Slide) -> None:
                 f"made from a slide of {stated[0]:g} x {stated[1]:g} px, but {slide.name} has {found[0]} x {found[1]}; "
                 "is it another slide's file?"
             )
+
+
+@dataclass(frozen=True)
+class TissueBelow:
+    """How much of the area of patches is tissue."""
+
+    sums: np.ndarray  # (H + 1, W + 1) of the mask, from its upper left corner
+    downsample: float  # level-0 px a px of the mask
+    side: float  # of a patch, level-0 px
+
+    def share(self, corners: np.ndarray) -> float:
+        """Of patches at (N, 2) `corners`; what lies beyond the slide is none."""
+        edges = np.array(self.sums.shape[::-1]) - 1
+        left, upper = np.clip(np.rint(corners / self.downsample), 0, edges).astype(int).T
+        right, lower = np.clip(np.rint((corners + self.side) / self.downsample), 0, edges).astype(int).T
+        marked = self.sums[lower, right] - self.sums[upper, right] - self.sums[lower, left] + self.sums[upper, left]
+        return float(marked.mean() / max(1.0, (self.side / self.downsample) ** 2))
+
+
+def check_places(given: GivenFeatures, mask: np.ndarray, downsample: float, levels: Sequence[Level], name: str) -> None:
+    """Raise FeaturesError when the patches lie on the tissue only if their coords are centres, or px of another level.
+
+    `mask` (H, W) bool is the tissue, one px for `downsample` level-0 px a side; `name` is how messages call the file.
+    Where tissue reaches all around, nothing tells, and nothing is said.
+    """
+    sums = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    tissue = TissueBelow(sums, downsample, given.patch_size_level0)
+    check_level(given, mask, tissue, levels, name)
+    coords, half = given.coords.astype(np.float64), given.patch_size_level0 / 2
+    before, as_given, after = (tissue.share(coords + shift) for shift in (-half, 0.0, half))
+    bend = before - 2 * as_given + after
+    # The vertex of a parabola through the three: where the patches lie best on the tissue, in halves of their side.
+    best = (before - after) / (2 * bend) if bend < 0 else 0.0
+    if best < -CENTRED and before - after > MIN_GAIN:
+        raise FeaturesError(
+            f"{name}: expected the upper left corners of patches as coords, found what seem to be centres: as such "
+            f"{before:.1%} of their area is tissue, else {as_given:.1%}; subtract half the patch size"
+        )
+
+
+def check_level(
+    given: GivenFeatures, mask: np.ndarray, tissue: TissueBelow, levels: Sequence[Level], name: str
+) -> None:
+    """Raise FeaturesError when the coords fit the tissue far better as px of a lower level."""
+    extent = np.array([levels[0].width, levels[0].height])
+    on_tissue, of_tissue = tissue.share(given.coords), given.tissue_share(mask, tissue.downsample)
+    better: list[tuple[float, float]] = []  # share of the tissue covered, and the level's downsample
+    for downsample in {level.downsample for level in levels if level.downsample > MIN_DOWNSAMPLE}:
+        scaled = given.coords * downsample
+        if (scaled >= extent).any():
+            continue
+        # Patches that lie over one another as given, as those of another level do, come to cover far more tissue.
+        spread, found = replace(given, coords=scaled).tissue_share(mask, tissue.downsample), tissue.share(scaled)
+        apart = spread > max(MIN_ON_TISSUE, 2 * of_tissue) and found > on_tissue - MIN_GAIN
+        if found > MIN_ON_TISSUE and (apart or found > 2 * on_tissue):
+            better.append((spread, downsample))
+    if better:
+        spread, downsample = max(better)
+        raise FeaturesError(
+            f"{name}: expected coords in px of level 0, found what seem to be those of a level {downsample:g} times "
+            f"smaller: as such the patches cover {spread:.0%} of the tissue, else {of_tissue:.0%}; multiply them"
+        )
+
+
+def check_rows(file: StoredFeatures, coords: np.ndarray, kept: np.ndarray) -> None:
+    """Raise FeaturesError when rows among those (N,) `kept` say nothing of their patch, or two are of one patch.
+
+    Zeros and other constants are what padding, and an encoder that failed, leave behind.
+    """
+    rows = np.flatnonzero(kept)
+    features = file.features[rows]
+    if len(rows) and features.shape[1] > 1 and (constant := features.min(axis=1) == features.max(axis=1)).any():
+        raise file.error(
+            f"{int(constant.sum())} of {len(rows)} rows of features hold one number throughout, the first is row "
+            f"{rows[constant][0]}, expected those of an encoder; encode the slide again"
+        )
+    if len(rows) > 1 and (features == features[0]).all():
+        raise file.error(f"all {len(rows)} rows of features are the same; encode the slide again")
+    _, first, counts = np.unique(coords[rows], axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        x, y = coords[rows][first[counts > 1][0]]
+        raise file.error(
+            f"{int((counts - 1).sum())} rows are of patches that have a row already, the first at ({x:g}, {y:g}), "
+            "expected one row a patch; leave the others out"
+        )
 
 
 def lie_inside(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide) -> np.ndarray:

@@ -22,6 +22,8 @@ STAMP1_TILE_UM, STAMP1_TILE_PX = 256.0, 224
 
 #: Attributes are free text and may hold anything; a summary copies only a plain name.
 ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
+#: Bytes that one stored byte can stand for, by whatever filter; deflate reaches 1,032 of zeros.
+MAX_INFLATION = 1100
 #: Attributes of our own files: provenance, and the checksum of the whole content.
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -173,7 +175,8 @@ def load_h5(path: Path) -> StoredFeatures:
         places = read_dataset(file, path, "coords")
         features = rows_of(values, path, np.float32)
         coords = rows_of(places, path, np.float64, columns=2)
-        augmented = np.ravel(file["augmented"][()]) if "augmented" in file else np.zeros(len(coords), bool)
+        marks = own_dataset(file, path, "augmented")
+        augmented = np.zeros(len(coords), bool) if marks is None else np.ravel(marks[()])
         attributes = {**places.attrs, **values.attrs, **file.attrs}
     counts = {len(features), len(coords), len(augmented)}
     if len(counts) > 1:
@@ -200,14 +203,44 @@ def open_h5(path: Path) -> Iterator[Any]:
 
 
 def read_dataset(file: Any, path: Path, *names: str) -> Any:
-    """The first of these datasets that holds numbers. Raises FeaturesError."""
+    """The first of these that is an array of numbers, stored whole in this file. Raises FeaturesError."""
     for name in names:
-        kind = getattr(file.get(name), "dtype", np.dtype(object)).kind
-        if kind in "iuf":
-            return file[name]
+        found = own_dataset(file, path, name)
+        if getattr(found, "dtype", np.dtype(object)).kind in "iuf":
+            return found
     raise FeaturesError(
         f"{path.name}: expected a numeric array {' or '.join(names)}, found {', '.join(file) or 'nothing'}"
     )
+
+
+def own_dataset(file: Any, path: Path, name: str) -> Any:
+    """What the file holds under this name, None where there is nothing.
+
+    Raises FeaturesError for what leads out of the file, through which any file of this machine could be read, and for
+    arrays of more numbers than the bytes stored for them can hold.
+    """
+    import h5py
+
+    link = file.get(name, getlink=True)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        raise FeaturesError(f"{path.name}: {name} is a link to another place, expected an array; copy it into the file")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        return found
+    if found.external or found.is_virtual:
+        raise FeaturesError(f"{path.name}: {name} is stored in other files, expected an array in this one; copy it in")
+    if found.dtype.kind not in "iufb":
+        return found
+    stored, claimed = found.id.get_storage_size(), int(found.size or 0) * found.dtype.itemsize
+    inflation = MAX_INFLATION if found.id.get_create_plist().get_nfilters() else 1
+    if stored > path.stat().st_size or claimed > inflation * stored:
+        raise FeaturesError(
+            f"{path.name}: {name} of shape {found.shape} takes {claimed} bytes, of which {stored} are stored; "
+            "it is damaged, make it again"
+        )
+    return found
 
 
 def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) -> np.ndarray:
@@ -280,7 +313,8 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
 def is_whole(path: Path) -> bool:
     """Whether one of our own files is unchanged; reads every byte. Raises FeaturesError when it is unreadable."""
     with open_h5(path) as file:
-        datasets = {name: (file[name][()], dict(file[name].attrs)) for name in file}
+        members = {name: own_dataset(file, path, name) for name in file}
+        datasets = {name: (member[()], dict(member.attrs)) for name, member in members.items()}
         attributes = dict(file.attrs)
         stated = attributes.pop(CHECKSUM, None)
         return bool(stated == checksum(datasets, attributes))

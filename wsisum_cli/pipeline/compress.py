@@ -7,7 +7,6 @@ from pathlib import Path
 from wsisum_cli.errors import SummaryError, TooFewBytesError
 from wsisum_cli.features.embedding import SlideEmbeddings, embed_tissue
 from wsisum_cli.models.card import Card
-from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.describe import CompressResult, assemble_contents, compress_result
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -44,7 +43,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
             else fit_into_bytes(scene, limit, options.max_bytes)
         )
     with clock("write"):
-        write_verified(job.output, contents, tools.encoder, scene.models)
+        write_verified(job.output, contents, tools.encoder, scene)
     return compress_result(job, contents, clock.seconds)
 
 
@@ -60,6 +59,7 @@ def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
         draws = draw(selected.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
     with clock("hash"):
         scene.hashed.result()
+        scene.check_unchanged()
     return assemble_contents(scene, selected, embedded, draws, limit)
 
 
@@ -106,8 +106,12 @@ def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
         return embed_tissue(models, selected.tissue.tokens, scene.patch_selector.candidate_rows(len(rows)), rows)
 
 
-def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, models: SlideModels) -> None:
-    """Write to a temporary file, verify it, then rename it. Raises SummaryError when it does not verify."""
+def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, scene: Scene) -> None:
+    """Write to a temporary file, verify it, then rename it.
+
+    Raises SummaryError when the file does not verify, ChangedSlideError when the slide has changed since it was opened.
+    """
+    models = scene.models
 
     def find_encoder(card: Card | NamedEncoder) -> Encoder | None:
         return encoder if getattr(card, "sha256", None) == encoder.card.sha256 else None  # given features are another's
@@ -124,3 +128,4 @@ def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, mode
         bad = [finding for finding in result.findings if finding.severity == "error"]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
+        scene.check_unchanged()

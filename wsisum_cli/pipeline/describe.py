@@ -16,6 +16,7 @@ from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.selection.budget import Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
+from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.source import sha256_of
 from wsisum_cli.summary.attributes import Attributes, warn_of_little_tissue
 from wsisum_cli.summary.pixels import describe_pixels
@@ -72,7 +73,7 @@ def assemble_contents(
         pixels=selected.pixels,
         tissue=tissue_map(tissue, candidates, selected.selection),
         reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
-        icc_profile=slide.pyramid.icc_profile,
+        icc_profile=colour_tables(slide.pyramid.icc_profile),
         artefacts=tissue.artefacts,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,7 +109,11 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
     the encoder fails, OSError when the file system fails.
     """
     clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with (
+        job.source.unchanged(job.name) as check_unchanged,
+        ThreadPoolExecutor(1) as hashing,
+        open_slide(job.source.path, job.mpp, job.name) as slide,
+    ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)
@@ -119,10 +123,11 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
             tissue = encode_tissue(slide, grid, tools, damage)
         with clock("hash"):
             digest.result()
+            check_unchanged()
         provenance = describe(slide, job, options, tissue, damage, encoder)
         contents = lay_out(slide, job, options, tissue, encoder.card, provenance)
     with clock("write"):
-        write_verified(job.output, contents)
+        write_verified(job.output, contents, check_unchanged)
     return ExtractResult(
         bytes_in=job.source.bytes,
         bytes_out=job.output.stat().st_size,
@@ -216,10 +221,14 @@ def as_stamp(
     return FeatureFileContents({"feats": (features, {}), "coords": (coords, {})}, about, provenance)
 
 
-def write_verified(path: Path, contents: FeatureFileContents) -> None:
-    """Write to a temporary file, read it back, compare, rename. Raises FeaturesError when the file differs."""
+def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: Callable[[], None]) -> None:
+    """Write to a temporary file, read it back, compare, rename.
+
+    Raises FeaturesError when the file differs, ChangedSlideError when the slide has changed since it was opened.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_feature_file(aside, contents)
         if not is_whole(aside):
             raise FeaturesError(f"{path.name}: the file differs from what was written; check the disk")
+        check_unchanged()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import NotASlideError, NoTissueError
-from wsisum_cli.features.encode import encode_patches, find_features, read_features
+from wsisum_cli.features.encode import check_places, encode_patches, find_features, read_features
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -45,13 +45,18 @@ class Scene:
     patch_selector: PatchSelector
     limit: Limit  # on the number of patches alone
     hashed: Any  # future of the source's sha256
+    check_unchanged: Callable[[], None]  # raises ChangedSlideError when a file of the source has changed
 
 
 @contextmanager
 def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
     """Open the slide, find and encode its tissue, and prepare the selection. Raises as `compress_slide`."""
     damage, encoder = Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with (
+        job.source.unchanged(job.name) as check_unchanged,
+        ThreadPoolExecutor(1) as hashing,
+        open_slide(job.source.path, job.mpp, job.name) as slide,
+    ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)
@@ -62,6 +67,9 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
                 tissue = read_given_tissue(slide, job, options, encoder)
+                if job.mask is None:  # which may mark some of the tissue alone
+                    assert tissue.given is not None
+                    check_places(tissue.given, mask, overview.downsample, slide.levels, slide.name)
         models = models_for(tissue, tools)
         with clock("selection"):
             if tissue.given is not None:
@@ -83,6 +91,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             patch_selector=patch_selector,
             limit=limit,
             hashed=hashed,
+            check_unchanged=check_unchanged,
         )
 
 

@@ -51,6 +51,7 @@ def sweep_slide(job: Job, options: Options, tools: Tools) -> SweepResult:
         rows = [measure_row(scene, keep) for keep in patch_counts(count)]
         result = SweepResult(job.source.bytes, count, clock.seconds)
     with clock("write"):
+        scene.check_unchanged()
         job.output.parent.mkdir(parents=True, exist_ok=True)
         with writing_aside(job.output) as aside:
             aside.write_text(as_csv(rows), encoding="utf-8")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 import numpy as np
 
@@ -19,10 +20,12 @@ FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size
 SCAN = 0xDA
 #: Baseline, extended and progressive frames, scans, tables, restart interval, JFIF's and Adobe's colour marks.
 PIXEL_MARKERS = {0xC0, 0xC1, 0xC2, SCAN, 0xDB, 0xC4, 0xDD, 0xE0, 0xEE}
-NOT_PIXELS = re.compile(rb"\xff[\xe0-\xef\xfe]")
+#: In entropy-coded data 0xFF stands before 0, or is a restart marker's; any other begins the next segment.
+NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 #: What libjpeg says of bytes between the last px and the end marker. Some encoders leave them; nothing is lost.
 PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
+MAX_SCANS = 100  # of a progressive image; encoders make about ten
 
 
 def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -52,17 +55,96 @@ def frame_size(stream: bytes) -> tuple[int, ...]:
 
 
 def holds_only_pixels(stream: bytes) -> bool:
-    """Whether there is no comment, no application data but colour marks, and nothing behind the end.
+    """Whether every byte serves the pixels: no comment, no data of other programs, no table that nothing uses, nothing
+    between the last px and the end, or behind it.
 
-    Such segments can name a patient, and would be copied with a tile.
+    What does not can name a patient, and would be copied with a tile.
     """
-    segments = list(header_segments(stream))
-    if not segments or segments[-1][0] != SCAN:
+    segments = list(all_segments(stream))
+    if not segments or segments[-1] != (EOI[1], b""):
         return False
-    if any(code not in PIXEL_MARKERS or (code in (0xE0, 0xEE) and len(data) > 14) for code, data, _ in segments):
+    if not all(is_plain(code, data) for code, data in segments) or not are_used_once(segments):
         return False
-    scans = stream[segments[-1][2] :]  # in entropy-coded data, 0xFF before any other byte than 0 is a marker
-    return NOT_PIXELS.search(scans) is None and not scans.partition(EOI)[2].strip(b"\0")
+    return is_filled(stream)
+
+
+def all_segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker code and payload of every segment to the end marker; of the last one the bytes behind the image."""
+    at = 2
+    while at + 2 <= len(stream) and stream[at] == 0xFF:
+        code = stream[at + 1]
+        if code == EOI[1]:
+            yield code, stream[at + 2 :].strip(b"\0")
+            return
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        yield code, stream[at + 4 : end]
+        marker = NEXT_MARKER.search(stream, end) if code == SCAN else None
+        at = marker.start() if marker else end
+
+
+def is_plain(code: int, data: bytes) -> bool:
+    """Whether a segment is as long as what it is there for."""
+    if code == 0xE0:
+        return len(data) == 14 and data.startswith(b"JFIF\0") and data.endswith(b"\0\0")  # without a thumbnail
+    if code == 0xEE:
+        return len(data) == 12 and data.startswith(b"Adobe")
+    if code == 0xDD:
+        return len(data) == 2
+    if code in (0xDB, 0xC4):
+        return split_tables(code, data) is not None
+    return code in PIXEL_MARKERS or (code, data) == (EOI[1], b"")
+
+
+def split_tables(code: int, data: bytes) -> list[bytes] | None:
+    """Each table of a DQT or DHT segment, its name first; None where bytes are left over or missing."""
+    tables, at = [], 0
+    while at < len(data):
+        size = 17 + sum(data[at + 1 : at + 17]) if code == 0xC4 else 129 if data[at] >> 4 else 65
+        tables.append(data[at : at + size])
+        at += size
+    return tables if at == len(data) else None
+
+
+def are_used_once(segments: list[tuple[int, bytes]]) -> bool:
+    """Whether each table is there once, and serves a component; one that does not could hold any text.
+
+    The standard's own Huffman tables may stand by: libtiff writes them, and then better ones in each tile.
+    """
+    frames = [data for code, data in segments if code in FRAMES]
+    scans = [data for code, data in segments if code == SCAN]
+    if len(frames) != 1 or len(frames[0]) < 6 or len(frames[0]) != 6 + 3 * frames[0][5]:
+        return False
+    if any(len(scan) < 4 or len(scan) != 4 + 2 * scan[0] for scan in scans):
+        return False
+    chosen = [choice for scan in scans for choice in scan[2:-3:2]]
+    huffman = {choice >> 4 for choice in chosen} | {0x10 | choice & 15 for choice in chosen}
+    quantization = [table[0] & 15 for table in all_tables(segments, 0xDB)]
+    own = [table[0] for table in all_tables(segments, 0xC4) if table not in standard_tables()]
+    return sorted(quantization) == sorted(set(frames[0][8::3])) and len(own) == len(set(own)) and huffman >= set(own)
+
+
+def all_tables(segments: Iterable[tuple[int, bytes]], code: int) -> list[bytes]:
+    return [table for found, data in segments if found == code for table in split_tables(code, data) or ()]
+
+
+@cache
+def standard_tables() -> frozenset[bytes]:
+    """The Huffman tables of ITU-T T.81, Annex K, which encoders use where they do not make their own."""
+    import simplejpeg
+
+    stream = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    return frozenset(all_tables(all_segments(stream), 0xC4))
+
+
+def is_filled(stream: bytes) -> bool:
+    """Whether px end where the scans do; a decoder skips what stands behind them."""
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(stream)
+    except ValueError:
+        return False
+    return True
 
 
 def is_rgb(stream: bytes) -> bool:
@@ -119,6 +201,8 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     height, width, *_ = simplejpeg.decode_jpeg_header(stream)
     if height * width > MAX_TILE_PIXELS:
         raise ValueError(f"{width} x {height} px are no tile")
+    if stream.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"it has more than {MAX_SCANS} scans, each of which takes as long as a whole image")
     if shrink > 1:
         # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
         limits = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}

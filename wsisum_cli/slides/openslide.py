@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openslide import OpenSlide
 
 TILE = 512  # px a side; OpenSlide has no tiles of its own to offer, so levels are cut evenly
+MAX_STRIPE_PIXELS = 1 << 26
 CACHE_BYTES = 64 << 20  # of decoded tiles, for all handles together
 SIDES = ("width", "height")
 MODEL_PROPERTIES = ("dicom.ManufacturerModelName", "hamamatsu.Product", "leica.device-model")
@@ -122,7 +123,8 @@ def refuse_huge_tiles(slide: OpenSlide, path: Path) -> None:
     """OpenSlide ends the whole process when it cannot allocate the tile that a damaged header tells of."""
     for index in range(slide.level_count):
         width, height = (int(slide.properties.get(f"openslide.level[{index}].tile-{side}", 0)) for side in SIDES)
-        if width * height > MAX_TILE_PIXELS:
+        stripes = slide.properties.get("openslide.vendor") == "hamamatsu"  # of JPEGs without restart markers
+        if width * height > (MAX_STRIPE_PIXELS if stripes else MAX_TILE_PIXELS):
             raise SlideError(f"{path.name}: damaged header, it tells of tiles of {width} x {height} px")
 
 

@@ -13,8 +13,9 @@ import numpy as np
 #: Factors by which a tile can be decoded smaller; the discrete cosine transform of JPEG offers just these.
 SHRINKS = (8, 4, 2, 1)
 
-#: px that one tile may have. Damaged headers tell of tiles of any size, and decoders allocate what they are told.
-MAX_TILE_PIXELS = 1 << 26
+#: px that one tile may have, 4096 a side. Damaged headers tell of tiles of any size, and decoders allocate what they
+#: are told, several at a time.
+MAX_TILE_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES
 #: µm: below the diffraction limit of any objective, and coarser than any slide scan.
 PLAUSIBLE_MPP = (0.05, 10.0)
 IMPLAUSIBLE = "implausible pixel size"
+MAX_EXTENT_UM = 500_000.0  # of a side of a slide; the largest glass is 200 mm long
 MAX_ANISOTROPY = 0.1  # relative difference of pixel width and height that a square patch bears
 OVERVIEW_MPP = 8.0
 OVERVIEW_SIDE = 4096  # px at most, so that memory does not grow with the slide
@@ -67,6 +68,7 @@ def open_slide(path: Path, mpp: float | None = None, name: str | None = None) ->
     pyramid = open_pyramid(path)
     try:
         size, source = settle_mpp(pyramid, mpp)
+        check_extent(pyramid, size)
         yield Slide(name or path.name, pyramid, size, source)
     finally:
         pyramid.close()
@@ -110,6 +112,16 @@ def settle_mpp(pyramid: Pyramid, given: float | None) -> tuple[float, str]:
         raise MppError(f"{name}: no pixel size in the file; {hint}")
     size = f"{stated[0]:g} x {stated[1]:g} µm ({pyramid.mpp_source})"
     raise MppError(f"{name}: a pixel size of {size} is outside {low:g} to {high:g}; {hint}", IMPLAUSIBLE)
+
+
+def check_extent(pyramid: Pyramid, mpp: float) -> None:
+    """Raise SlideError when no slide is that large: whoever walks over its tiles would not come to an end."""
+    longest = max(pyramid.levels[0].width, pyramid.levels[0].height)
+    if longest * mpp > MAX_EXTENT_UM:
+        raise SlideError(
+            f"{pyramid.path.name}: damaged header, {longest} px of {mpp:g} µm are {longest * mpp / 1e6:.3g} m, "
+            f"expected at most {MAX_EXTENT_UM / 1e6:g} m; fetch the file again, or give its pixel size in --manifest"
+        )
 
 
 def is_plausible(mpp: float) -> bool:

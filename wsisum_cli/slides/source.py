@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from wsisum_cli.errors import ChangedSlideError
 from wsisum_cli.slides.dicom import read_header
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 BLOCK = 4 << 20
 MAX_LIST = 1 << 16  # characters of a VMS that are read for the names of its images
+
+FileState = tuple[int, int, int]  # bytes, time of the last change in ns since 1970, inode
+GONE: FileState = (-1, -1, -1)  # of a file that is not there, or not to be looked at
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,73 @@ class Source:
         """Time of the last change, ns since 1970."""
         return max(file.stat().st_mtime_ns for file in self.files)
 
-    @cached_property
+    @property
+    def states(self) -> tuple[FileState, ...]:
+        """What tells whether a file was written to, or another one put in its place."""
+        return tuple(map(state_of, self.files))
+
+    @property
     def sha256(self) -> str:
-        """Of the file; of all files one after the other where there are several."""
-        digest = hashlib.sha256()
-        for path in self.files:
-            with open(path, "rb", buffering=0) as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
-        return digest.hexdigest()
+        """Of the file; of all files one after the other where there are several.
+
+        Files that have not changed since they were hashed are not read again.
+        """
+        states = self.states
+        if states not in self._digests:
+            self._digests[states] = hash_files(self.files)
+        return self._digests[states]
+
+    @cached_property
+    def _digests(self) -> dict[tuple[FileState, ...], str]:
+        return {}
+
+    @contextmanager
+    def unchanged(self, name: str) -> Iterator[Callable[[], None]]:
+        """Raise ChangedSlideError at the end of the block, or in place of an error in it, when a file has changed.
+
+        What is handed out does the same in between. `name` is how messages call the slide.
+        """
+        before = self.states
+
+        def check() -> None:
+            for path, old, new in zip(self.files, before, self.states, strict=True):
+                if old != new:
+                    raise ChangedSlideError(
+                        f"{name}: expected a slide that stays as it is while it is read, but {path.name} "
+                        f"{what_changed(old, new)}; run again once nothing writes to it"
+                    )
+
+        try:
+            yield check
+        except Exception:
+            check()
+            raise
+        check()
+
+
+def state_of(path: Path) -> FileState:
+    try:
+        found = path.stat()
+    except OSError:
+        return GONE
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def what_changed(old: FileState, new: FileState) -> str:
+    if new == GONE:
+        return "is gone"
+    if old[0] != new[0]:
+        return f"had {old[0]} bytes and now has {new[0]}"
+    return "was replaced" if old[2] != new[2] else "was written to"
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def find_source(path: Path) -> Source:

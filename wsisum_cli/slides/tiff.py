@@ -14,6 +14,7 @@ import numpy as np
 
 from wsisum_cli.errors import NotASlideError, SlideError, TileError
 from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.pixels import from_ycbcr, shrunk
 from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, describe_error, downsample
@@ -26,6 +27,7 @@ APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream i
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 2, 6
 NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of focus points (-2)
+MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
 SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 NOT_THE_SLIDE = {"label", "macro", "thumbnail", "map"}
@@ -50,6 +52,7 @@ class TiffPyramid(Pyramid):
                 self._file = opened.enter_context(open(path, "rb", buffering=0))
                 self._lock = threading.Lock()
                 self._size = os.fstat(self._file.fileno()).st_size
+                check_pages(path)
                 self._tif: TiffFile = opened.enter_context(tifffile.TiffFile(path))
                 self._open()
             except (SlideError, NeedsOpenSlideError):
@@ -163,6 +166,7 @@ class TiffPyramid(Pyramid):
 
 def level_pages(tif: TiffFile, path: Path) -> list[TiffPage]:
     """The pages of the slide's levels, largest first; labels, macros and thumbnails are not among them."""
+    check_planes(tif.ome_metadata or "", path.name)
     if tif.is_bif and has_overlaps(tif):
         raise NeedsOpenSlideError("BIF tiles overlap")
     try:
@@ -218,7 +222,7 @@ def why_not_by_tile(page: TiffPage) -> str | None:
         return "not tiled"
     if page.tilewidth * page.tilelength > MAX_TILE_PIXELS:
         return f"tiles of {page.tilewidth} x {page.tilelength} px"
-    if coded not in tifffile.TIFF.DECOMPRESSORS:
+    if coded not in tifffile.TIFF.DECOMPRESSORS or coded not in JPEG_COMPRESSIONS | SIZED | BOUNDED:
         return f"TIFF compression {coded} is unknown"
     if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
         return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
@@ -250,7 +254,8 @@ def has_overlaps(tif: TiffFile) -> bool:
 
 
 def decode_other(page: TiffPage, data: bytes) -> np.ndarray:
-    """A tile of any compression but JPEG as (H, W, 3) uint8 RGB."""
+    """A tile of any compression but JPEG as (H, W, 3) uint8 RGB. Raises ValueError, and what decoders raise."""
+    check_tile(data, page.compression, MAX_OVERSIZE * page.tilewidth * page.tilelength)
     decoded, _, _ = page.decode(data, 0, jpegtables=page.jpegtables)
     if decoded is None:
         raise ValueError("no pixels in it")

@@ -11,14 +11,17 @@ For use by other programs:
 
 from __future__ import annotations
 
+import io
 import json
 import operator
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -47,11 +50,13 @@ from wsisum_cli.summary.writer import (
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
+#: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
+SCHEMES = ("file", "http", "https", "s3", "gs", "az")
 MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
 
 
 def open_summary(path: str | Path) -> Summary:
-    """Open a summary slide from a path or any URL that fsspec supports (`s3://bucket/B12.ozx`, `https://...`).
+    """Open a summary slide from a path, or a URL of one of `SCHEMES` (`s3://bucket/B12.ozx`, `https://...`).
 
     Only the member list and attributes are read; the rest is read on demand. Raises SummaryError when the file is
     missing or not a summary slide.
@@ -59,11 +64,16 @@ def open_summary(path: str | Path) -> Summary:
     name = name_of(path)
     try:
         file = open_anywhere(path)
+    except SummaryError:
+        raise
     # Each of fsspec's file systems has its own exceptions.
-    except Exception as error:
-        why = getattr(error, "strerror", None) or type(error).__name__  # its text may contain a path or key
+    except Exception as error:  # noqa: BLE001
+        number = error.errno if isinstance(error, OSError) else None
+        # The text of an error may contain a path, or a URL's key.
+        why = os.strerror(number) if isinstance(number, int) else type(error).__name__
         remedy = "; check the address and your access to it" if "://" in str(path) else ""
-        raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from error
+        # A traceback must not contain the address either.
+        raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from (None if remedy else error)
     try:
         return Summary(file, name)
     except BaseException:
@@ -72,17 +82,58 @@ def open_summary(path: str | Path) -> Summary:
 
 
 def name_of(path: str | Path) -> str:
-    """The name of a path or URL in messages: its last part, without the query, which may contain a key."""
-    return str(path).replace("\\", "/").partition("?")[0].rsplit("/", 1)[-1]
+    """The name of a path or URL in messages: its last part, without keys, tokens and passwords."""
+    address = str(path).replace("\\", "/")
+    if "://" not in address:
+        return address.rsplit("/", 1)[-1]
+    try:
+        parts = urlsplit(address.rpartition("::")[2])
+        return parts.path.rstrip("/").rsplit("/", 1)[-1] or parts.hostname or "the address"
+    except ValueError:
+        return "the address"
 
 
 def open_anywhere(path: str | Path) -> IO[bytes]:
-    if "://" not in str(path):
+    """Raises SummaryError for a URL of another scheme than `SCHEMES`, and for one chained to another."""
+    address = str(path)
+    if "://" not in address:
         return open(path, "rb")
+    if "::" in address or address.partition("://")[0].lower() not in SCHEMES:
+        wanted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise SummaryError(f"{name_of(path)}: expected a path, or one address that begins with {wanted}")
     import fsspec
 
-    opened: IO[bytes] = fsspec.open(str(path), "rb").open()
-    return opened
+    return cast(IO[bytes], RemoteFile(fsspec.open(address, "rb").open(), name_of(path)))
+
+
+class RemoteFile(io.RawIOBase):
+    """A file of fsspec whose errors do not hold its address: that may hold a key."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        # Each of fsspec's file systems has exceptions of its own.
+        except Exception as error:  # noqa: BLE001
+            raise SummaryError(f"{self._name}: cannot be read any further ({type(error).__name__})") from None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def parse_json(data: bytes) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from wsisum_cli.errors import ModelError
 from wsisum_cli.features.embedding import Tokens, cosine, embed, encode_slide
-from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard
+from wsisum_cli.models.card import Card, ModelCard, SlideEncoderCard, SummarizerCard
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SlideEncoder
@@ -110,6 +111,8 @@ def check_embeddings(summary: Summary, models: ModelFinders, measured: Measured)
     try:
         at_hand = slide_models(summary.record, models)
         yield from missing_models(summary.record, at_hand)
+        for name, card in summary.record.used_models.items():
+            yield from check_card(name.replace("_", " "), card, getattr(at_hand, name))
         now = embedding_figures(at_hand, tokens, summary.reference)
     except ModelError as error:
         yield Finding("embedding-not-recomputed", str(error))
@@ -142,6 +145,17 @@ def slide_models(attributes: Attributes, models: ModelFinders) -> SlideModels:
         models.summarizer(summarizer) if summarizer is not None else None,
         models.slide_encoder(slide_encoder) if slide_encoder is not None else None,
     )
+
+
+def check_card(what: str, stated: ModelCard | NamedEncoder, model: Any) -> Iterator[Finding]:
+    """Check that the summary's record of a model equals the card of the model with that SHA-256, if it is at hand."""
+    if model is None or getattr(stated, "sha256", None) != model.card.sha256:
+        return
+    recorded = stated.model_dump(mode="json")
+    for name, value in model.card.as_dict().items():
+        if name in recorded and recorded[name] != value:
+            message = f"the card of the {what} is not that of the model; {name} differs"
+            yield Finding("card-differs", message, ROOT, f"{value!s:.60}", f"{recorded[name]!s:.60}")
 
 
 def missing_models(attributes: Attributes, at_hand: SlideModels) -> Iterator[Finding]:

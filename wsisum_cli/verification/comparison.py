@@ -13,14 +13,15 @@ from wsisum_cli.features.embedding import Tokens, cosine, encode_slide, reconstr
 from wsisum_cli.features.encode import encode_patches
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.measures import WeightedPatches, measure_kept
+from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pixels import MAX_PSNR, likeness
 from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
-from wsisum_cli.slides.slide import Slide, open_slide
+from wsisum_cli.slides.slide import Slide, open_slide, read_overview
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import SourcePatches, Summary
-from wsisum_cli.summary.writer import PIXELS, ROOT, TILES
+from wsisum_cli.summary.writer import ICC_PROFILE, PIXELS, ROOT, TILES
 from wsisum_cli.verification.appraisal import (
     EMBEDDING_TOLERANCE,
     ModelFinders,
@@ -30,6 +31,7 @@ from wsisum_cli.verification.appraisal import (
 )
 from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
+from wsisum_cli.verification.overview import compare_with_slide
 
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1: one JPEG generation at quality 90, with a margin
 
@@ -54,6 +56,7 @@ def compare_with_source(
             if wrong:
                 return
             yield from compare_pixels(content, slide, measured)
+            yield from compare_looks(content, slide, threads)
             encoder = models.encoder(content.attributes.encoder)
             if encoder is not None and not content.attributes.features_are_given:
                 yield from compare_measures(content, slide, encoder, models, threads, measured)
@@ -99,6 +102,16 @@ def compare_pixels(content: ContentCheck, slide: Slide, measured: dict[str, floa
                 wanted, found = f"{MIN_PSNR:g} dB, SSIM {MIN_SSIM:g}", f"{psnr:.1f} dB, SSIM {ssim:.3f}"
                 yield Finding("pixels-lossy", f"patch {row} differs from the slide", PIXELS, wanted, found)
     measured["psnr_min"], measured["ssim_min"] = float(worst_psnr), float(worst_ssim)
+
+
+def compare_looks(content: ContentCheck, slide: Slide, threads: int) -> Iterator[Finding]:
+    """The overview, the tissue and the colour profile."""
+    damage = Damage()
+    overview = read_overview(slide, damage, threads)
+    yield from compare_with_slide(content.summary, overview.pixels, damage.count > 0)
+    stored, original = content.summary.icc_profile, slide.pyramid.icc_profile
+    if stored != original and stored != colour_tables(original):
+        yield Finding("icc-differs", "the colour profile is not that of the slide", ICC_PROFILE)
 
 
 def compare_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: int) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 
 import numpy as np
@@ -12,15 +13,25 @@ from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
+from wsisum_cli.slides.slide import MAX_EXTENT_UM
 from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
-from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, TILES
+from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
-from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, ModelFinders, check_figures
+from wsisum_cli.verification.appraisal import (
+    WEIGHT_TOLERANCE,
+    FindEncoder,
+    Measured,
+    ModelFinders,
+    check_card,
+    check_figures,
+)
 from wsisum_cli.verification.finding import Finding
+from wsisum_cli.verification.overview import check_overview
 
 HALF_STEP = 2.0**-10  # relative spacing of float16 numbers
 GIVEN_COSINE = 0.98  # existing features come from another program's decoding and resampling
+ROUNDED_SIDE = 1.5  # px by which rounding may change the side of an overview
 BATCH = 64  # patches decoded before they are encoded
 
 
@@ -50,12 +61,15 @@ class ContentCheck:
         if self.damaged:
             yield from self.lost_patches()
             return False
-        if not (yield from self.hierarchy()) or not (yield from self.shapes()):
+        if not (yield from self.hierarchy()) or not (yield from self.extent()) or not (yield from self.shapes()):
             return False
         if (yield from self.values()) or (yield from self.places()):
             return False
         self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
-        return (yield from self.pixels(models.encoder, measured))
+        if not (yield from self.pixels(models.encoder, measured)):
+            return False
+        yield from check_overview(self.summary)
+        return True
 
     def lost_patches(self) -> Iterator[Finding]:
         """Report the patches that cannot be read because their pixels are damaged."""
@@ -89,6 +103,47 @@ class ContentCheck:
                 sound = False
                 yield Finding("array-damaged", f"{name} is not Zarr metadata ({error})", name)
         return sound
+
+    def extent(self) -> Generator[Finding, None, bool]:
+        """Whether the slide has a size that slides have, has room for the tissue, and the shape of its overview.
+
+        Looked at before any array is read: a small file can claim a slide of a kilometre.
+        """
+        source, size = self.attributes.source, self.attributes.patch.patch_size_level0
+        sides = (source.width, source.height)
+        wrong = []
+        if max(sides) * source.mpp > MAX_EXTENT_UM:
+            metres = max(sides) * source.mpp / 1e6
+            wrong.append(
+                Finding("attributes", f"a slide cannot be {metres:.3g} m wide", ROOT, f"{MAX_EXTENT_UM / 1e6:g} m")
+            )
+        claimed, room = self.attributes.tissue_patches, (sides[0] // size) * (sides[1] // size)
+        if not self.attributes.features_are_given and claimed > room:
+            message = f"{claimed} tissue patches are more than the slide has room for"
+            wrong.append(Finding("attributes", message, ROOT, f"at most {room}", str(claimed)))
+        overviews = self.overview_sizes()
+        pixels = max((width * height for width, height in overviews.values()), default=claimed)
+        if claimed > pixels:
+            message = f"{claimed} tissue patches are more than the overview has px"
+            wrong.append(Finding("attributes", message, ROOT, f"at most {pixels}", str(claimed)))
+        for name, (width, height) in overviews.items():
+            scale = max(width / sides[0], height / sides[1])
+            if max(abs(sides[0] * scale - width), abs(sides[1] * scale - height)) > ROUNDED_SIDE:
+                found = f"{width} x {height}"
+                wrong.append(Finding("attributes", f"{name} has not the shape of the slide", name, None, found))
+        yield from wrong
+        return not wrong
+
+    def overview_sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each overview by its name; those that cannot be told come out in later checks."""
+        from wsisum_cli.summary.arrays import read_layout
+
+        found = {}
+        for name in (PORTABLE, OVERVIEW):
+            with contextlib.suppress(SummaryError, ValueError):
+                _, height, width, *_ = read_layout(self.summary.read(f"{name}/zarr.json")).shape
+                found[name] = (width, height)
+        return found
 
     def expected(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """Array -> its types, and its shape; None where the attributes do not say."""
@@ -263,12 +318,12 @@ class ContentCheck:
                 x, y = coords[outside][0]
                 message = f"{int(outside.sum())} patches reach beyond the slide"
                 yield Finding("coords-outside", message, name, f"within {extent[0]} x {extent[1]}", f"({x}, {y})")
-        unknown = set(map(tuple, kept.tolist())) - set(map(tuple, tissue.tolist()))
-        if unknown and not wrong:
+        strangers = kept[~np.isin(as_keys(kept), as_keys(tissue))]
+        if len(strangers) and not wrong:
             wrong = True
-            message = f"{len(unknown)} kept patches are not among the tissue patches"
-            yield Finding("values", message, "patches/coords", None, str(min(unknown)))
-        among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
+            message = f"{len(strangers)} kept patches are not among the tissue patches"
+            yield Finding("values", message, "patches/coords", None, str(tuple(strangers[0].tolist())))
+        among = len(np.intersect1d(as_keys(artefacts), as_keys(tissue)))
         wanted = len(artefacts) if self.summary.artefacts.ignored else 0
         if among != wanted and not wrong:
             wrong = True
@@ -302,6 +357,7 @@ class ContentCheck:
         card = self.attributes.encoder
         encoder = find_encoder(card)
         wanted = (self.attributes.patch.patch_size, self.summary.features.shape[1])
+        yield from check_card("encoder", card, encoder)
         if encoder is not None and (encoder.card.patch_size, encoder.card.dims) == wanted:
             return encoder
         given = self.attributes.features_are_given
@@ -345,6 +401,11 @@ class ContentCheck:
             rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
             message = f"features of patches {rows} do not match their pixels"
             yield Finding("features-differ", message, "patches/features", "cosine 1", f"{float(cosine.min()):.4f}")
+
+
+def as_keys(coords: np.ndarray) -> np.ndarray:
+    """(N,) int64, one number for each place of (N, 2) int64 coords."""
+    return np.asarray((coords[:, 0] << 32) + coords[:, 1])
 
 
 def same_dims(shapes: dict[str, tuple[int, ...]]) -> bool:

@@ -1,0 +1,136 @@
+"""Slides that change while they are read: no output says that it was made from what it was not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from draw import draw_tissue, write_svs
+
+from wsisum_cli.archive.workers import Setup, make_product
+from wsisum_cli.errors import ChangedSlideError
+from wsisum_cli.models.choice import NO_MODELS
+from wsisum_cli.models.encoder import Encoder, load_encoder
+from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
+from wsisum_cli.pipeline.job import Job, Options, Tools
+from wsisum_cli.pipeline.sweep import sweep_slide
+from wsisum_cli.slides.source import Source, find_source
+
+STAGES = ("tissue", "features", "selection", "pixels", "hash", "write")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("texture", "cpu")
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two slides of the same size, which are not the same."""
+    folder = tmp_path_factory.mktemp("originals")
+    for seed in (1, 2):
+        write_svs(folder / f"{seed}.svs", draw_tissue(2048, 1536, seed), tile=256)
+    return folder / "1.svs", folder / "2.svs"
+
+
+@pytest.fixture
+def slide(originals: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copy(originals[0], tmp_path / "a.svs"))
+
+
+def append(slide: Path, _other: Path) -> None:
+    with open(slide, "ab") as file:
+        file.write(b"more")
+
+
+def replace(slide: Path, other: Path) -> None:
+    """By a file of another program, with the time of the old one."""
+    before = slide.stat()
+    aside = Path(shutil.copy(other, slide.with_suffix(".new")))
+    os.truncate(aside, before.st_size)
+    os.utime(aside, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(aside, slide)
+
+
+def rewrite(slide: Path, other: Path) -> None:
+    size = slide.stat().st_size
+    with open(slide, "rb+") as file:
+        file.write(other.read_bytes()[:size])
+    os.truncate(slide, size)
+
+
+def at(stage: str, act: Callable[[], None]) -> Callable[[str], None]:
+    """Acts once, when that stage begins."""
+    waiting = [act]
+
+    def hear(name: str) -> None:
+        if name == stage and waiting:
+            waiting.pop()()
+
+    return hear
+
+
+@pytest.mark.parametrize("change", [append, replace, rewrite])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_slide_that_changes_during_a_stage_fails(
+    slide: Path, originals: tuple[Path, Path], encoder: Encoder, stage: str, change: Callable[[Path, Path], None]
+):
+    output = slide.with_suffix(".ozx")
+    tools = Tools(encoder, stage=at(stage, lambda: change(slide, originals[1])))
+    with pytest.raises(ChangedSlideError, match=r"a\.svs (had|was)") as caught:
+        compress_slide(Job(find_source(slide), output, slide.name), Options(keep=8, draws=100), tools)
+    assert caught.value.reason == "changed while it was read"
+    assert str(slide.parent) not in str(caught.value)
+    assert not output.exists()
+
+
+def test_a_slide_that_is_cut_short_meanwhile_is_not_called_broken(slide: Path, encoder: Encoder):
+    tools = Tools(encoder, stage=at("features", lambda: os.truncate(slide, 20_000)))
+    with pytest.raises(ChangedSlideError, match="now has 20000"):
+        compress_slide(Job(find_source(slide), slide.with_suffix(".ozx"), slide.name), Options(keep=8), tools)
+
+
+def test_a_slide_that_is_deleted_meanwhile_fails(slide: Path, encoder: Encoder):
+    tools = Tools(encoder, stage=at("write", slide.unlink))
+    with pytest.raises(ChangedSlideError, match=r"a\.svs is gone"):
+        compress_slide(Job(find_source(slide), slide.with_suffix(".ozx"), slide.name), Options(keep=8), tools)
+
+
+def test_every_file_of_a_slide_is_watched(slide: Path, encoder: Encoder):
+    beside = slide.with_name("b.dat")
+    beside.write_bytes(b"one")
+    tools = Tools(encoder, stage=at("hash", lambda: append(beside, beside)))
+    job = Job(Source(slide, (slide, beside)), slide.with_suffix(".ozx"), slide.name)
+    with pytest.raises(ChangedSlideError, match=r"b\.dat had 3 bytes and now has 7"):
+        compress_slide(job, Options(keep=8), tools)
+
+
+def test_features_and_sweeps_of_a_slide_that_changes_fail_too(slide: Path, encoder: Encoder):
+    for make, options, suffix in ((extract_slide, FeatureOptions(), ".h5"), (sweep_slide, Options(draws=100), ".csv")):
+        output = slide.with_suffix(suffix)
+        tools = Tools(encoder, stage=at("write", lambda: append(slide, slide)))
+        with pytest.raises(ChangedSlideError, match="now has"):
+            make(Job(find_source(slide), output, slide.name), options, tools)  # type: ignore[operator]
+        assert not output.exists()
+
+
+class Mute:
+    def stage(self, _name: str) -> None: ...
+
+    def progress(self, _done: int, _total: int) -> None: ...
+
+
+def test_a_slide_that_changed_since_it_was_planned_is_hashed_again(slide: Path, encoder: Encoder, tmp_path: Path):
+    """Planning hashes slides that already have a summary; the process that makes it gets that source."""
+    source = find_source(slide)
+    planned = source.sha256
+    append(slide, slide)
+    setup = Setup(Options(keep=8, draws=100), "texture", "cpu", 1, tmp_path)
+    job = Job(source, tmp_path / "a.ozx", slide.name)
+    outcome = make_product("a.svs", job, setup, encoder, NO_MODELS, Mute())  # type: ignore[arg-type]
+    assert outcome.status == "written", outcome.message
+    assert outcome.sha256 == find_source(slide).sha256 != planned

@@ -1,0 +1,198 @@
+"""The overview of a summary -> findings: held against its own patches and tissue, and against the slide's overview.
+
+The overview is the one picture of the whole slide. Where it shows tissue that the tissue map leaves out, or nothing
+where the kept patches show tissue, one of them is not the slide's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisum_cli.slides.pixels import resize
+from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.overview import GLASS, MIN_GLASS
+from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.writer import OVERVIEW, PORTABLE
+from wsisum_cli.tissue.artefacts import BLACK, BLANK
+from wsisum_cli.tissue.grid import MIN_TISSUE
+from wsisum_cli.tissue.mask import find_tissue
+from wsisum_cli.verification.finding import Finding
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+BLOCK = 8  # px of the overview a side, whose mean colour is compared: JPEG and rounding change single px
+MAX_BLOCK = 32  # grey levels between block means, which JPEG and rounding bring to a few
+MAX_PATCH = 40  # the same of mean colours of a kept patch, whose level may be focused or stitched otherwise
+ROUNDED_GLASS = 12  # grey levels by which JPEG takes white and the palest tissue apart
+NIGHT = 60  # grey levels: what is called black is darker on average
+#: A square of tissue of so many patches a side holds a whole patch, wherever the grid begins.
+HIDDEN_SIDE = 2
+FULL = 0.98  # share of such a square; the edges of patches are rounded to px of the overview
+MAX_HIDDEN = 0.4  # share of the tissue that may lie in patches with too little of it
+MAX_CLAIMED = 0.05  # share of the tissue patches that may lie where the overview is white
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where patches lie on an overview."""
+
+    downsample: float  # level-0 px per px
+    side: float  # of a patch, px of the overview
+    shape: tuple[int, int]  # height, width
+
+    def corners(self, coords: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(N, 4) left, upper, right, lower of the whole px inside the patches at (N, 2) `coords`; at least one px."""
+        first = coords / self.downsample
+        low = np.ceil(first - 0.25).astype(np.int64)
+        high = np.maximum(np.floor(first + self.side + 0.25).astype(np.int64), low + 1)
+        extent = np.array(self.shape[::-1])
+        return np.hstack([np.minimum(low, extent - 1), np.minimum(high, extent)])
+
+    def painted(self, coords: NDArray[np.integer]) -> Mask:
+        """(H, W) bool: px that lie in one of the patches."""
+        left, upper, right, lower = self.corners(coords).T
+        steps = np.zeros((self.shape[0] + 1, self.shape[1] + 1), np.int32)
+        for row, column, step in ((upper, left, 1), (upper, right, -1), (lower, left, -1), (lower, right, 1)):
+            np.add.at(steps, (row, column), step)
+        return np.asarray(steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
+
+    def shares(self, mask: Mask, coords: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(N,) share of each patch that is marked in `mask` (H, W)."""
+        sums = np.zeros((self.shape[0] + 1, self.shape[1] + 1), np.int64)
+        sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+        left, upper, right, lower = self.corners(coords).T
+        inside = sums[lower, right] - sums[upper, right] - sums[lower, left] + sums[upper, left]
+        return np.asarray(inside / ((right - left) * (lower - upper)))
+
+
+def frame_of(summary: Summary, shape: tuple[int, ...]) -> Frame:
+    source, patch = summary.record.source, summary.record.patch
+    downsample = float(max(source.width / shape[1], source.height / shape[0]))
+    return Frame(downsample, patch.patch_size_level0 / downsample, (shape[0], shape[1]))
+
+
+def check_overview(summary: Summary) -> Iterator[Finding]:
+    """Without the slide: both overviews, the kept patches and the tissue map show the same. Needs whole arrays."""
+    overview = summary.overview
+    yield from compare_portable(summary, overview)
+    yield from compare_patches(summary, overview)
+    yield from check_tissue(summary, overview, "the overview")
+
+
+def compare_with_slide(summary: Summary, overview: Image, broken: bool) -> Iterator[Finding]:
+    """`overview` is the slide's, read again; `broken` says that tiles of it cannot be read."""
+    stored = summary.overview
+    expected = resize(overview, *stored.shape[:2])
+    apart = differences(stored, expected, blanked(stored, expected, anywhere=broken))
+    yield from differ(apart, "the overview is not that of the slide", overview_member(summary))
+    yield from check_tissue(summary, expected, "the slide")
+
+
+def compare_portable(summary: Summary, overview: Image) -> Iterator[Finding]:
+    portable = np.moveaxis(summary.array(PORTABLE), 0, 2)
+    expected = resize(overview, *portable.shape[:2])
+    yield from differ(differences(portable, expected), "the two overviews do not show the same", PORTABLE)
+
+
+def compare_patches(summary: Summary, overview: Image) -> Iterator[Finding]:
+    """Each kept patch shows what the overview shows at its place."""
+    frame, broken = frame_of(summary, overview.shape), summary.record.broken_tiles.count > 0
+    worst, where = 0.0, 0
+    for row, (left, upper, right, lower) in enumerate(frame.corners(summary.coords).tolist()):
+        shown = overview[upper:lower, left:right]
+        patch = resize(summary.patches[row], *shown.shape[:2])
+        apart = shown.astype(np.float32) - patch
+        apart[blanked(shown, patch, anywhere=broken)] = 0
+        distance = float(np.abs(apart.mean(axis=(0, 1))).max())
+        if distance > worst:
+            worst, where = distance, row
+    if worst > MAX_PATCH:
+        message = f"the overview does not show what patch {where} does"
+        yield Finding("overview-differs", message, overview_member(summary), f"{MAX_PATCH} grey levels", f"{worst:.0f}")
+
+
+def check_tissue(summary: Summary, overview: Image, of: str) -> Iterator[Finding]:
+    """The tissue that `overview` surely shows lies in the patches of the tissue map, and those lie on what it shows."""
+    if not is_laid_over_tissue(summary.record):
+        return
+    frame = frame_of(summary, overview.shape)
+    visible = overview.min(axis=2) < MIN_GLASS
+    tissue = np.asarray(find_tissue(overview, summary.record.source.mpp * frame.downsample) & visible)
+    hidden = tissue & ~covered(summary, overview, frame, visible) & on_grid(summary, frame)
+    share = float(hidden.sum() / max(1, int(tissue.sum())))
+    whole = holds_square(hidden, max(1, int(HIDDEN_SIDE * frame.side)))
+    if whole or share > MAX_HIDDEN:
+        message = f"the tissue map leaves out tissue that {of} shows"
+        expected = "no area of whole patches" if whole else f"at most {MAX_HIDDEN:.0%}"
+        yield Finding("tissue-differs", message, "tissue/coords", expected, f"{share:.1%} of the tissue")
+    white = frame.shares(is_white(overview), summary.tissue.coords) == 1
+    if white.mean() > MAX_CLAIMED:
+        message = f"tissue patches lie where {of} shows none"
+        yield Finding("tissue-differs", message, "tissue/coords", f"at most {MAX_CLAIMED:.0%}", f"{white.mean():.1%}")
+
+
+def is_laid_over_tissue(attributes: Attributes) -> bool:
+    """Whether tissue was found by this program: not marked in a mask, nor given with features, nor partly unread."""
+    by_us = not attributes.features_are_given and attributes.options.mask_sha256 is None
+    return by_us and attributes.broken_tiles.count == 0
+
+
+def covered(summary: Summary, overview: Image, frame: Frame, visible: Mask) -> Mask:
+    """(H, W) bool: what the tissue map holds, and artefacts that look as they are called."""
+    artefacts = summary.artefacts
+    light = frame.shares(visible, artefacts.coords) < 0.5
+    dark = frame.shares(np.asarray(overview.mean(axis=2) < NIGHT), artefacts.coords) > MIN_TISSUE / 2
+    as_called = np.where(artefacts.kind == BLANK, light, np.where(artefacts.kind == BLACK, dark, True))
+    return frame.painted(np.concatenate([summary.tissue.coords, artefacts.coords[as_called]]))
+
+
+def on_grid(summary: Summary, frame: Frame) -> Mask:
+    """(H, W) bool: px where a whole patch can lie; past the last one the slide is too narrow for another."""
+    side, source = summary.record.patch.patch_size_level0, summary.record.source
+    width, height = (int(length // side * side / frame.downsample) for length in (source.width, source.height))
+    inside = np.zeros(frame.shape, bool)
+    inside[:height, :width] = True
+    return inside
+
+
+def holds_square(mask: Mask, side: int) -> bool:
+    """Whether a square of `side` px is marked nearly throughout."""
+    if side > min(mask.shape):
+        return False
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+    marked = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return bool(marked.max() >= FULL * side * side)
+
+
+def blanked(shown: Image, original: Image, anywhere: bool) -> Mask:
+    """(H, W) bool: px that the summary shows white, as it may where the original is bright, or cannot be read."""
+    white = is_white(shown)
+    return white if anywhere else white & (original.min(axis=2) >= MIN_GLASS - ROUNDED_GLASS)
+
+
+def is_white(image: Image) -> Mask:
+    """(H, W) bool: px that were white before they went through JPEG."""
+    return np.asarray(image.min(axis=2) >= GLASS - ROUNDED_GLASS)
+
+
+def differences(a: Image, b: Image, ignored: Mask | None = None) -> Image:
+    """Mean absolute differences of blocks, per channel: (H / 8, W / 8, 3)."""
+    apart = np.maximum(a, b) - np.minimum(a, b)
+    if ignored is not None:
+        apart[ignored] = 0
+    return resize(apart, *(max(1, side // BLOCK) for side in apart.shape[:2]))
+
+
+def differ(apart: Image, message: str, member: str) -> Iterator[Finding]:
+    if (worst := int(apart.max())) > MAX_BLOCK:
+        yield Finding("overview-differs", message, member, f"at most {MAX_BLOCK} grey levels", str(worst))
+
+
+def overview_member(summary: Summary) -> str:
+    return OVERVIEW if f"{OVERVIEW}/zarr.json" in summary.members else PORTABLE
