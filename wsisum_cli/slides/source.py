@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from wsisum_cli.slides.dicom import read_header
+from wsisum_cli.slides.dicom.series import find_series, is_dicom
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -48,35 +47,18 @@ class Source:
 def find_source(path: Path) -> Source:
     """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, the other levels of a DICOM slide.
 
+    A label of a DICOM slide stands for the slide too, and is no file of it.
     Of a file that cannot be read, the file itself: opening it will say why.
     """
     try:
-        if path.suffix.lower() == ".dcm":
-            beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p.is_file())
-            series = next((found for found in group_series(beside) if path in found), [path])
+        if is_dicom(path):
+            series = find_series(path)
             return Source(series[0], tuple(series))
         folder = companion(path)
         inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
         return Source(path, (path, *inside, *named_images(path)))
     except OSError:
         return Source(path, (path,))
-
-
-def group_series(paths: Iterable[Path]) -> list[list[Path]]:
-    """DICOM files of one folder, those of one slide together; labels, overviews and thumbnails stand alone."""
-    series: dict[str, list[Path]] = {}
-    for path in paths:
-        series.setdefault(series_of(path) or str(path), []).append(path)
-    return list(series.values())
-
-
-def series_of(path: Path) -> str | None:
-    """None for what stands alone."""
-    try:
-        header = read_header(path)
-    except OSError:
-        return None
-    return header.series if header.associated is None else None
 
 
 def companion(path: Path) -> Path | None:

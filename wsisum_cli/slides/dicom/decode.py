@@ -1,0 +1,88 @@
+"""The pixels of a DICOM frame."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.dicom.elements import JPEG, JPEG2000, RAW
+from wsisum_cli.slides.dicom.instance import Instance
+from wsisum_cli.slides.pixels import from_ycbcr, shrunk
+from wsisum_cli.slides.pyramid import EncodedTile
+
+
+def decode_frame(instance: Instance, data: bytes, shrink: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, each side divided by `shrink`. Raises whatever the decoder does."""
+    if instance.codec == JPEG:
+        check_stream(instance, jpeg.frame_size(data))
+        if is_declared(data, instance.photometric):
+            return jpeg.decode(declare_colour(data, instance.photometric).stream, shrink)
+        return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.photometric)), shrink)
+    shape = (instance.tile_height, instance.tile_width, 3)
+    pixels = decode_other(instance, data, shape)
+    if instance.photometric.startswith("YBR_FULL"):
+        pixels = from_ycbcr(pixels)
+    return shrunk(pixels, shrink)
+
+
+def decode_other(instance: Instance, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    import imagecodecs
+
+    if instance.codec == RAW:
+        planar = instance.planar
+        pixels = np.frombuffer(data, np.uint8).reshape((3, *shape[:2]) if planar else shape)
+        return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if planar else pixels
+    if instance.codec == "dicomrle":  # which stores colour planes one after the other
+        planes = np.frombuffer(imagecodecs.dicomrle_decode(data, "<u1"), np.uint8).reshape(3, *shape[:2])
+        return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
+    check_stream(instance, jpeg2000_size(data) if instance.codec == JPEG2000 else jpegls_size(data))
+    decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
+    pixels = np.asarray(decode(data))
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ValueError(f"expected {shape[1]} x {shape[0]} px of 8 bit RGB")
+    return pixels
+
+
+def check_stream(instance: Instance, size: tuple[int, ...]) -> None:
+    """Decoders allocate what a stream tells them to. Raises ValueError."""
+    expected = (instance.tile_height, instance.tile_width)
+    if size != expected:
+        raise ValueError(f"expected {expected[1]} x {expected[0]} px, found {size[::-1]}")
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, ...]:
+    """Height and width of a codestream, which may lie in a JP2 file; empty where it has no header."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(data) < at + 40:
+        return ()
+    width, height, left, upper = struct.unpack_from(">4I", data, at + 8)
+    return height - upper, width - left
+
+
+def jpegls_size(data: bytes) -> tuple[int, ...]:
+    frame = jpeg.header_markers(data).get(0xF7, b"")
+    return struct.unpack(">HH", frame[1:5]) if len(frame) >= 5 else ()
+
+
+def is_declared(stream: bytes, photometric: str) -> bool:
+    """Whether any decoder sees the colours meant, given the stream alone or with Adobe's marker for RGB in front."""
+    rgb = holds_rgb(stream, photometric)
+    return jpeg.is_rgb(jpeg.complete_stream(stream, None, rgb).stream) == rgb
+
+
+def declare_colour(stream: bytes, photometric: str) -> EncodedTile:
+    """The stream, marked for decoders to see the colours meant. Raises ValueError where another mark denies them."""
+    if not is_declared(stream, photometric):
+        raise ValueError("its stream and its header contradict each other on colour")
+    return jpeg.complete_stream(stream, None, holds_rgb(stream, photometric))
+
+
+def holds_rgb(stream: bytes, photometric: str) -> bool:
+    """Whether three components are RGB, as the header says: no JFIF or Adobe marker denies it, none is subsampled."""
+    markers = jpeg.header_markers(stream)
+    adobe = markers.get(0xEE, b"")
+    denied = markers.get(0xE0, b"").startswith(b"JFIF\0") or (adobe.startswith(b"Adobe") and adobe[11:12] > b"\0")
+    frame = next((markers[code] for code in jpeg.FRAMES if code in markers), b"")
+    return photometric == "RGB" and not denied and len(set(frame[7::3])) == 1

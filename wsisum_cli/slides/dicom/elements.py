@@ -1,0 +1,129 @@
+"""Elements of a DICOM file, parsed by pydicom. Those asked for are read and no others: a header names a patient too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from wsisum_cli.errors import SlideError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+PREAMBLE, MAGIC = 128, b"DICM"
+MAX_HEADER = 1 << 25  # bytes that are parsed; the pixels do not count
+
+
+class DamageError(ValueError):
+    """The file contradicts itself or the standard. Its message is ours and quotes no value."""
+
+
+#: Transfer syntax -> codec of imagecodecs; all but the first two compress each frame by itself.
+RAW, JPEG, JPEG2000 = "raw", "jpeg", "jpeg2k"
+SYNTAXES = {
+    "1.2.840.10008.1.2": RAW,  # implicit VR
+    "1.2.840.10008.1.2.1": RAW,
+    "1.2.840.10008.1.2.4.50": JPEG,
+    "1.2.840.10008.1.2.4.51": JPEG,
+    "1.2.840.10008.1.2.4.80": "jpegls",
+    "1.2.840.10008.1.2.4.81": "jpegls",
+    "1.2.840.10008.1.2.4.90": JPEG2000,
+    "1.2.840.10008.1.2.4.91": JPEG2000,
+    "1.2.840.10008.1.2.4.201": JPEG2000,  # with the fast entropy coder of JPEG 2000 part 15
+    "1.2.840.10008.1.2.4.202": JPEG2000,
+    "1.2.840.10008.1.2.4.203": JPEG2000,
+    "1.2.840.10008.1.2.5": "dicomrle",
+}
+IMPLICIT = "1.2.840.10008.1.2"
+
+
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Whatever a damaged file ends in becomes a SlideError; what pydicom says may quote a patient and is dropped."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except SlideError:
+            raise
+        except OSError as error:
+            raise SlideError(f"{path.name}: cannot be read ({error.strerror or type(error).__name__})") from None
+        # pydicom meets damaged files with any exception there is; all of them mean one thing.
+        except Exception as error:  # noqa: BLE001 - raised again as one kind
+            what = str(error) if isinstance(error, DamageError) else type(error).__name__
+            raise SlideError(f"{path.name}: damaged DICOM header ({what}); fetch the file again") from None
+
+
+class HeaderFile:
+    """A file of which a header is parsed: reads end with the file, and altogether after `MAX_HEADER` bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+        self._size, self._left = os.fstat(file.fileno()).st_size, MAX_HEADER
+
+    def read(self, count: int = -1) -> bytes:
+        rest = max(0, self._size - self.tell())
+        data = self._file.read(rest if count < 0 else min(count, rest))
+        self._left -= len(data)
+        if self._left < 0:
+            raise DamageError(f"more than {MAX_HEADER} bytes of header")
+        return data
+
+
+def read_meta(file: BinaryIO) -> tuple[Dataset, HeaderFile]:
+    """The file meta information, and the file at the first element behind it."""
+    from pydicom.filereader import read_dataset
+
+    file.seek(PREAMBLE + len(MAGIC))
+    head = HeaderFile(file)
+    meta = read_dataset(head, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)  # type: ignore[arg-type]
+    return meta, head
+
+
+def check_syntax(path: Path, meta: Dataset) -> str:
+    """The transfer syntax. Raises SlideError for one that is not read, such as one that compresses the header too."""
+    from pydicom.uid import UID
+
+    syntax = UID(str(meta.get("TransferSyntaxUID", "")))
+    if syntax not in SYNTAXES:
+        name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
+        raise SlideError(f"{path.name}: transfer syntax {name} is not read; convert it to JPEG or JPEG 2000")
+    return str(syntax)
+
+
+def read_elements(head: HeaderFile, meta: Dataset, keywords: Sequence[str], last: int) -> Dataset:
+    """Top-level elements up to the tag `last`; the file stands before the next one afterwards."""
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset
+
+    tags: list[Any] = [tag_for_keyword(keyword) for keyword in keywords]
+    implicit = str(meta.TransferSyntaxUID) == IMPLICIT
+    return read_dataset(head, implicit, True, stop_when=lambda tag, *_: tag > last, specific_tags=tags)  # type: ignore[arg-type]
+
+
+def values_of(value: Any) -> list[Any]:
+    """Of an element that may be missing, hold one value, or several."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) else list(value)
+
+
+def first_item(dataset: Dataset | None, *keywords: str) -> Dataset | None:
+    """The first item of a sequence within the first item of a sequence, and so on; None where one is missing."""
+    for keyword in keywords:
+        items = dataset.get(keyword) if dataset is not None else None
+        dataset = items[0] if items else None
+    return dataset
+
+
+def numbers(dataset: Dataset | None, *keywords: str) -> tuple[float, ...] | None:
+    """The values of all these elements one after the other, None where one is missing or empty."""
+    found = [values_of(dataset.get(keyword)) if dataset is not None else [] for keyword in keywords]
+    return tuple(float(value) for values in found for value in values) if all(found) else None
