@@ -7,49 +7,59 @@ import struct
 import numpy as np
 
 from wsisum_cli.slides import jpeg
-from wsisum_cli.slides.dicom.elements import JPEG, JPEG2000, RAW
+from wsisum_cli.slides.dicom.elements import JPEG, JPEG2000, RAW, RLE
 from wsisum_cli.slides.dicom.instance import Instance
 from wsisum_cli.slides.pixels import from_ycbcr, shrunk
 from wsisum_cli.slides.pyramid import EncodedTile
 
+PLAIN = {RAW, RLE}
 
-def decode_frame(instance: Instance, data: bytes, shrink: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, each side divided by `shrink`. Raises whatever the decoder does."""
+
+def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, each side divided by `shrink`. Raises whatever the decoder does.
+
+    `least` is the height and width on the level: at its right and lower edge a frame may be cut to them.
+    """
     if instance.codec == JPEG:
-        check_stream(instance, jpeg.frame_size(data))
+        check_stream(instance, least, jpeg.frame_size(data))
         if is_declared(data, instance.photometric):
             return jpeg.decode(declare_colour(data, instance.photometric).stream, shrink)
         return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.photometric)), shrink)
-    shape = (instance.tile_height, instance.tile_width, 3)
-    pixels = decode_other(instance, data, shape)
+    pixels = decode_plain(instance, data) if instance.codec in PLAIN else decode_stream(instance, data, least)
     if instance.photometric.startswith("YBR_FULL"):
         pixels = from_ycbcr(pixels)
     return shrunk(pixels, shrink)
 
 
-def decode_other(instance: Instance, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_plain(instance: Instance, data: bytes) -> np.ndarray:
+    """Of codings that know no size."""
+    shape = (instance.tile_height, instance.tile_width)
+    planar = instance.planar
+    if instance.codec == RLE:  # which always stores colour planes one after the other
+        import imagecodecs
+
+        data, planar = imagecodecs.dicomrle_decode(data, "<u1"), True
+    pixels = np.frombuffer(data, np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels.reshape(3, *shape), 0, 2)) if planar else pixels.reshape(*shape, 3)
+
+
+def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np.ndarray:
     import imagecodecs
 
-    if instance.codec == RAW:
-        planar = instance.planar
-        pixels = np.frombuffer(data, np.uint8).reshape((3, *shape[:2]) if planar else shape)
-        return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if planar else pixels
-    if instance.codec == "dicomrle":  # which stores colour planes one after the other
-        planes = np.frombuffer(imagecodecs.dicomrle_decode(data, "<u1"), np.uint8).reshape(3, *shape[:2])
-        return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
-    check_stream(instance, jpeg2000_size(data) if instance.codec == JPEG2000 else jpegls_size(data))
+    size = jpeg2000_size(data) if instance.codec == JPEG2000 else jpegls_size(data)
+    check_stream(instance, least, size)
     decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
     pixels = np.asarray(decode(data))
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"expected {shape[1]} x {shape[0]} px of 8 bit RGB")
+    if pixels.shape != (*size, 3) or pixels.dtype != np.uint8:
+        raise ValueError(f"expected RGB of 8 bits, found shape {pixels.shape}, {pixels.dtype}")
     return pixels
 
 
-def check_stream(instance: Instance, size: tuple[int, ...]) -> None:
+def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ...]) -> None:
     """Decoders allocate what a stream tells them to. Raises ValueError."""
-    expected = (instance.tile_height, instance.tile_width)
-    if size != expected:
-        raise ValueError(f"expected {expected[1]} x {expected[0]} px, found {size[::-1]}")
+    most = (instance.tile_height, instance.tile_width)
+    if not size or any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
+        raise ValueError(f"expected {most[1]} x {most[0]} px, found {size[::-1]}")
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, ...]:

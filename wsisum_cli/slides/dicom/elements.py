@@ -23,21 +23,21 @@ class DamageError(ValueError):
     """The file contradicts itself or the standard. Its message is ours and quotes no value."""
 
 
-#: Transfer syntax -> codec of imagecodecs; all but the first two compress each frame by itself.
-RAW, JPEG, JPEG2000 = "raw", "jpeg", "jpeg2k"
+#: Transfer syntax -> how frames are coded.
+RAW, JPEG, JPEG2000, JPEG_LS, RLE = "raw", "jpeg", "jpeg 2000", "jpeg-ls", "rle"
 SYNTAXES = {
     "1.2.840.10008.1.2": RAW,  # implicit VR
     "1.2.840.10008.1.2.1": RAW,
     "1.2.840.10008.1.2.4.50": JPEG,
     "1.2.840.10008.1.2.4.51": JPEG,
-    "1.2.840.10008.1.2.4.80": "jpegls",
-    "1.2.840.10008.1.2.4.81": "jpegls",
+    "1.2.840.10008.1.2.4.80": JPEG_LS,
+    "1.2.840.10008.1.2.4.81": JPEG_LS,
     "1.2.840.10008.1.2.4.90": JPEG2000,
     "1.2.840.10008.1.2.4.91": JPEG2000,
     "1.2.840.10008.1.2.4.201": JPEG2000,  # with the fast entropy coder of JPEG 2000 part 15
     "1.2.840.10008.1.2.4.202": JPEG2000,
     "1.2.840.10008.1.2.4.203": JPEG2000,
-    "1.2.840.10008.1.2.5": "dicomrle",
+    "1.2.840.10008.1.2.5": RLE,
 }
 IMPLICIT = "1.2.840.10008.1.2"
 

@@ -58,8 +58,13 @@ class DicomPyramid(Pyramid):
         if found is None:
             return None
         instance, number = found
+        at = self.levels[level]
+        least = (
+            min(at.tile_height, at.height - row * at.tile_height),
+            min(at.tile_width, at.width - column * at.tile_width),
+        )
         try:
-            return decode_frame(instance, instance.frame(number), shrink)
+            return decode_frame(instance, instance.frame(number), least, shrink)
         # Decoders meet damaged streams with exceptions of their own; each means that this tile is broken.
         except Exception as error:
             raise TileError(self._where(level, column, row, f"cannot be decoded ({error})")) from error
