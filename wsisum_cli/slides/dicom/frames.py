@@ -104,10 +104,10 @@ def walk_frames(file: FrameFile, first: int, frames: int) -> np.ndarray:
 def fragments(file: FrameFile, start: int, end: int, limit: int) -> Iterator[bytes]:
     """The items of one frame. Raises DamageError."""
     at = start
-    while at < end:
+    while at < end or at == start:
         head = file.read(at, 8)
         length = int.from_bytes(head[4:], "little")
-        if head[:4] == DELIMITER and at > start:
+        if at > start and head[:4] == DELIMITER:
             return
         if head[:4] != ITEM or at + length - start > limit:
             raise DamageError("no frame is where the file says")

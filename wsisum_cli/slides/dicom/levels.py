@@ -159,12 +159,14 @@ def is_close(one: tuple[float, ...] | None, other: tuple[float, ...] | None, mar
 def covers_same(first: Instance, other: Instance) -> bool:
     """Whether both show an area of one size; the lower level may be filled up to whole tiles."""
     steps = steps_between(first, other)
-    padding = (other.tile_width, other.tile_height) if first.spacing and other.spacing else (0, 0)
-    sides = zip((first.width, first.height), (other.width, other.height), steps, padding, strict=True)
-    return all(
-        full / step * (1 - TOLERANCE) - 2 <= side <= full / step * (1 + TOLERANCE) + 2 + more
-        for full, side, step, more in sides
+    return is_reduced(first.width / steps[0], other.width, other.tile_width) and is_reduced(
+        first.height / steps[1], other.height, other.tile_height
     )
+
+
+def is_reduced(expected: float, side: int, tile: int) -> bool:
+    off = side - expected
+    return abs(off) <= TOLERANCE * expected + 2 or (0 < off < tile and side % tile == 0)
 
 
 def steps_between(first: Instance, other: Instance) -> Pair:
