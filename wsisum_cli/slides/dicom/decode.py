@@ -22,23 +22,23 @@ def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink
     """
     if instance.codec == JPEG:
         check_stream(instance, least, jpeg.frame_size(data))
-        if is_declared(data, instance.photometric):
-            return jpeg.decode(declare_colour(data, instance.photometric).stream, shrink)
-        return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.photometric)), shrink)
+        if is_declared(data, instance.colour.photometric):
+            return jpeg.decode(declare_colour(data, instance.colour.photometric).stream, shrink)
+        return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.colour.photometric)), shrink)
     pixels = decode_plain(instance, data) if instance.codec in PLAIN else decode_stream(instance, data, least)
-    if instance.photometric.startswith("YBR_FULL"):
+    if instance.colour.photometric.startswith("YBR_FULL"):
         pixels = from_ycbcr(pixels)
     return shrunk(pixels, shrink)
 
 
 def decode_plain(instance: Instance, data: bytes) -> np.ndarray:
     """Of codings that know no size."""
-    shape = (instance.tile_height, instance.tile_width)
-    planar = instance.planar
+    shape = (instance.matrix.tile_height, instance.matrix.tile_width)
+    planar = instance.colour.planar
     if instance.codec == RLE:  # which always stores colour planes one after the other
         import imagecodecs
 
-        data, planar = imagecodecs.dicomrle_decode(data, "<u1"), True
+        data, planar = bytes(imagecodecs.dicomrle_decode(data, "<u1")), True
     pixels = np.frombuffer(data, np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(3, *shape), 0, 2)) if planar else pixels.reshape(*shape, 3)
 
@@ -57,7 +57,7 @@ def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np
 
 def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ...]) -> None:
     """Decoders allocate what a stream tells them to. Raises ValueError."""
-    most = (instance.tile_height, instance.tile_width)
+    most = (instance.matrix.tile_height, instance.matrix.tile_width)
     if not size or any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
         raise ValueError(f"expected {most[1]} x {most[0]} px, found {size[::-1]}")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from wsisum_cli.errors import SlideError
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 PREAMBLE, MAGIC = 128, b"DICM"
-MAX_HEADER = 1 << 25  # bytes that are parsed; the pixels do not count
+#: Bytes and reads of a header that are parsed, without its pixels and what it says of each frame.
+MAX_BYTES, MAX_READS = 1 << 25, 100_000
+#: The same of each frame, of which headers say some 200 bytes in 40 reads.
+FRAME_BYTES, FRAME_READS = 4096, 512
 
 
 class DamageError(ValueError):
@@ -40,6 +44,7 @@ SYNTAXES = {
     "1.2.840.10008.1.2.5": RLE,
 }
 IMPLICIT = "1.2.840.10008.1.2"
+UNDEFINED = 0xFFFFFFFF  # length of what ends with a delimiter
 
 
 @contextmanager
@@ -61,19 +66,24 @@ def parsing(path: Path) -> Iterator[None]:
 
 
 class HeaderFile:
-    """A file of which a header is parsed: reads end with the file, and altogether after `MAX_HEADER` bytes."""
+    """A file of which a header is parsed: no read goes beyond its end, and their number is limited."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
-        self._size, self._left = os.fstat(file.fileno()).st_size, MAX_HEADER
+        self._size = os.fstat(file.fileno()).st_size
+        self._bytes, self._reads = MAX_BYTES, MAX_READS
+
+    def allow(self, frames: int) -> None:
+        """Let as much more be read as a header may say of so many frames."""
+        self._bytes, self._reads = self._bytes + FRAME_BYTES * frames, self._reads + FRAME_READS * frames
 
     def read(self, count: int = -1) -> bytes:
         rest = max(0, self._size - self.tell())
         data = self._file.read(rest if count < 0 else min(count, rest))
-        self._left -= len(data)
-        if self._left < 0:
-            raise DamageError(f"more than {MAX_HEADER} bytes of header")
+        self._bytes, self._reads = self._bytes - len(data), self._reads - 1
+        if self._bytes < 0 or self._reads < 0:
+            raise DamageError("larger than any header")
         return data
 
 
@@ -83,7 +93,7 @@ def read_meta(file: BinaryIO) -> tuple[Dataset, HeaderFile]:
 
     file.seek(PREAMBLE + len(MAGIC))
     head = HeaderFile(file)
-    meta = read_dataset(head, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)  # type: ignore[arg-type]
+    meta = read_dataset(cast("BinaryIO", head), False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     return meta, head
 
 
@@ -104,8 +114,45 @@ def read_elements(head: HeaderFile, meta: Dataset, keywords: Sequence[str], last
     from pydicom.filereader import read_dataset
 
     tags: list[Any] = [tag_for_keyword(keyword) for keyword in keywords]
-    implicit = str(meta.TransferSyntaxUID) == IMPLICIT
-    return read_dataset(head, implicit, True, stop_when=lambda tag, *_: tag > last, specific_tags=tags)  # type: ignore[arg-type]
+    return read_dataset(
+        cast("BinaryIO", head), is_implicit(meta), True, stop_when=lambda tag, *_: tag > last, specific_tags=tags
+    )
+
+
+def is_implicit(meta: Dataset) -> bool:
+    return str(meta.TransferSyntaxUID) == IMPLICIT
+
+
+def read_element_header(head: HeaderFile, meta: Dataset) -> tuple[int, int]:
+    """Tag and length of the next element, one of those whose length takes four bytes."""
+    data = head.read(8 if is_implicit(meta) else 12)
+    if len(data) < 8:
+        return 0, 0
+    group, element = struct.unpack_from("<HH", data)
+    return group << 16 | element, int.from_bytes(data[-4:], "little")
+
+
+def skip_or_read_items(head: HeaderFile, meta: Dataset, tag: int, wanted: bool) -> Iterator[Dataset]:
+    """The items of the sequence `tag` one at a time, if it comes next; it is behind the file's position afterwards.
+
+    Of a sequence that is not `wanted` items are given only where they must be parsed to find its end.
+    """
+    from pydicom.filereader import read_sequence_item
+
+    start = head.tell()
+    found, length = read_element_header(head, meta)
+    if found != tag:
+        head.seek(start)
+        return
+    end = None if length == UNDEFINED else head.tell() + length
+    if end is not None and not wanted:
+        head.seek(end)
+        return
+    while end is None or head.tell() < end:
+        item = read_sequence_item(cast("BinaryIO", head), is_implicit(meta), True, "iso8859")
+        if item is None:
+            return
+        yield item
 
 
 def values_of(value: Any) -> list[Any]:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from wsisum_cli.slides import jpeg
-from wsisum_cli.slides.dicom.elements import IMPLICIT, RAW, SYNTAXES, DamageError
+from wsisum_cli.slides.dicom.elements import RAW, SYNTAXES, UNDEFINED, DamageError, HeaderFile, read_element_header
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 PIXEL_DATA = 0x7FE00010
-UNDEFINED = 0xFFFFFFFF
 
 
 class FrameFile:
@@ -38,16 +37,15 @@ class FrameFile:
             return self._file.read(count)
 
 
-def find_frames(file: FrameFile, dataset: Dataset, at: int, meta: Dataset, frames: int) -> np.ndarray:
-    """(frames, 2) where each begins, and where it ends at the latest. `at` is where the element of the pixels begins.
+def find_frames(file: FrameFile, dataset: Dataset, head: HeaderFile, meta: Dataset, frames: int) -> np.ndarray:
+    """(frames, 2) where each begins, and where it ends at the latest. `head` stands before the element of the pixels.
 
-    Frames beyond the end of a file that is cut short are placed behind it.
+    Frames beyond the end of a file that is cut short are placed behind it. Raises DamageError.
     """
-    implicit = str(meta.TransferSyntaxUID) == IMPLICIT
-    head = file.read(at, 8 if implicit else 12)
-    if int.from_bytes(head[:2], "little") << 16 | int.from_bytes(head[2:4], "little") != PIXEL_DATA:
+    tag, length = read_element_header(head, meta)
+    at = head.tell()
+    if tag != PIXEL_DATA:
         raise DamageError("it stores no pixels")
-    at, length = at + len(head), int.from_bytes(head[-4:], "little")
     if SYNTAXES[str(meta.TransferSyntaxUID)] == RAW:
         each = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
         starts = at + each * np.arange(frames, dtype=np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def place_frames(shares: list[Instance]) -> LevelImage:
     counts = [len(share.spans) for share in shares]
     firsts = [share.concatenation[1] for share in shares]
     complete = firsts == list(accumulate(counts, initial=0))[:-1] and head.concatenation[2] in (0, len(shares))
-    alike = len({(s.width, s.height, s.tile_width, s.tile_height, s.positions is None) for s in shares}) == 1
+    alike = len({(replace(s.matrix, frames=0), s.positions is None) for s in shares}) == 1
     if not (complete and alike):
         raise SlideError(f"{head.name}: other files of its concatenation are missing; put all of them into one folder")
     if head.positions is None:
@@ -71,7 +71,7 @@ def place_frames(shares: list[Instance]) -> LevelImage:
 
 def place_in_order(shares: tuple[Instance, ...], count: int) -> LevelImage:
     """Frames row by row, one focal plane after the other."""
-    columns, rows = shares[0].grid
+    columns, rows = shares[0].matrix.grid
     planes, rest = divmod(count, columns * rows)
     if rest or not planes:
         expected = f"{columns} x {rows} frames"
@@ -83,9 +83,9 @@ def place_in_order(shares: tuple[Instance, ...], count: int) -> LevelImage:
 def place_by_position(shares: tuple[Instance, ...], positions: np.ndarray) -> LevelImage:
     """Frames where the header says; of several at one place the middle one in z."""
     head = shares[0]
-    columns, rows = head.grid
+    columns, rows = head.matrix.grid
     corners = positions[:, :2].astype(np.int64)
-    cells, off = np.divmod(corners, (head.tile_width, head.tile_height))
+    cells, off = np.divmod(corners, (head.matrix.tile_width, head.matrix.tile_height))
     if len(positions) != sum(len(share.spans) for share in shares):
         raise SlideError(f"{head.name}: damaged DICOM header, not every frame has a position; fetch the file again")
     if off.any() or (cells < 0).any() or (cells >= (columns, rows)).any():
@@ -105,7 +105,7 @@ def stack_levels(path: Path, images: list[LevelImage]) -> list[LevelImage]:
 
     A lesser level whose pixels are of another kind is left out.
     """
-    images = sorted(images, key=lambda image: image.head.width * image.head.height, reverse=True)
+    images = sorted(images, key=lambda image: image.head.matrix.width * image.head.matrix.height, reverse=True)
     first = images[0].head
     obstacle = why_not_rgb(first)
     if obstacle:
@@ -125,11 +125,12 @@ def stack_levels(path: Path, images: list[LevelImage]) -> list[LevelImage]:
 
 
 def why_not_rgb(instance: Instance) -> str | None:
-    if instance.optical_paths > 1:
-        return f"{instance.optical_paths} optical paths"
-    if instance.colour != (3, 8, 8):
-        return "{} samples of {} bits".format(*instance.colour[:2])
-    if instance.photometric not in (*COLOURS, *MORE_COLOURS.get(instance.codec, ())):
+    colour = instance.colour
+    if colour.optical_paths > 1:
+        return f"{colour.optical_paths} optical paths"
+    if (colour.samples, colour.bits) != (3, (8, 8)):
+        return f"{colour.samples} samples of {colour.bits[0]} bits"
+    if colour.photometric not in (*COLOURS, *MORE_COLOURS.get(instance.codec, ())):
         return "another photometric interpretation"
     return None
 
@@ -137,14 +138,14 @@ def why_not_rgb(instance: Instance) -> str | None:
 def why_not_level(instance: Instance, levels: Sequence[LevelImage]) -> str | None:
     """What keeps a file from being a lower level of the slide above it, None when nothing does."""
     first, last = levels[0].head, levels[-1].head
-    if (instance.width, instance.height) == (last.width, last.height):
+    if (instance.matrix.width, instance.matrix.height) == (last.matrix.width, last.matrix.height):
         return "both of the same size" if last is first else "two levels are of the same size"
-    if not is_close(first.orientation, instance.orientation, 0.01):
+    if not is_close(first.area.orientation, instance.area.orientation, 0.01):
         return "they lie in different directions"
     if not covers_same(first, instance):
         return "they show areas of different size"
     extent = max(physical_size(first) or (0.0, 0.0))
-    if extent and not is_close(first.origin, instance.origin, SHIFT * extent):
+    if extent and not is_close(first.area.origin, instance.area.origin, SHIFT * extent):
         return "they show different areas"
     return None
 
@@ -159,8 +160,8 @@ def is_close(one: tuple[float, ...] | None, other: tuple[float, ...] | None, mar
 def covers_same(first: Instance, other: Instance) -> bool:
     """Whether both show an area of one size; the lower level may be filled up to whole tiles."""
     steps = steps_between(first, other)
-    return is_reduced(first.width / steps[0], other.width, other.tile_width) and is_reduced(
-        first.height / steps[1], other.height, other.tile_height
+    return is_reduced(first.matrix.width / steps[0], other.matrix.width, other.matrix.tile_width) and is_reduced(
+        first.matrix.height / steps[1], other.matrix.height, other.matrix.tile_height
     )
 
 
@@ -171,32 +172,37 @@ def is_reduced(expected: float, side: int, tile: int) -> bool:
 
 def steps_between(first: Instance, other: Instance) -> Pair:
     """Level-0 px per px in x and y: by the pixel sizes, by the larger ratio of the sides where these are missing."""
-    if first.spacing and other.spacing:
-        return other.spacing[0] / first.spacing[0], other.spacing[1] / first.spacing[1]
-    step = max(first.width / other.width, first.height / other.height)
+    if first.area.spacing and other.area.spacing:
+        return other.area.spacing[0] / first.area.spacing[0], other.area.spacing[1] / first.area.spacing[1]
+    step = max(first.matrix.width / other.matrix.width, first.matrix.height / other.matrix.height)
     return step, step
 
 
 def level_downsample(first: Instance, other: Instance) -> float:
     """By the sides, by the pixel sizes where the level is filled up to whole tiles."""
     step = sum(steps_between(first, other)) / 2
-    padded = other.width > first.width / step + 2 or other.height > first.height / step + 2
-    return step if padded else downsample(first.width, first.height, other.width, other.height)
+    padded = other.matrix.width > first.matrix.width / step + 2 or other.matrix.height > first.matrix.height / step + 2
+    return (
+        step if padded else downsample(first.matrix.width, first.matrix.height, other.matrix.width, other.matrix.height)
+    )
 
 
 def physical_size(instance: Instance) -> Pair | None:
     """Mm in x and y."""
-    if instance.spacing is None:
+    if instance.area.spacing is None:
         return None
-    return instance.width * instance.spacing[0], instance.height * instance.spacing[1]
+    return instance.matrix.width * instance.area.spacing[0], instance.matrix.height * instance.area.spacing[1]
 
 
 def pixel_size(instance: Instance) -> tuple[Pair | None, str]:
     """µm per px in x and y, and which element says so."""
-    if instance.spacing:
-        return (instance.spacing[0] * 1e3, instance.spacing[1] * 1e3), "DICOM PixelSpacing"
-    if instance.extent:
-        x, y = instance.extent[0] / instance.width * 1e3, instance.extent[1] / instance.height * 1e3
+    if instance.area.spacing:
+        return (instance.area.spacing[0] * 1e3, instance.area.spacing[1] * 1e3), "DICOM PixelSpacing"
+    if instance.area.extent:
+        x, y = (
+            instance.area.extent[0] / instance.matrix.width * 1e3,
+            instance.area.extent[1] / instance.matrix.height * 1e3,
+        )
         if abs(x / y - 1) <= TOLERANCE:
             return (x, y), "DICOM ImagedVolumeWidth"
     return None, ""

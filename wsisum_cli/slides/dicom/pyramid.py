@@ -46,10 +46,11 @@ class DicomPyramid(Pyramid):
         first = self._images[0].head
         self.scanner = first.model
         self.mpp, self.mpp_source = pixel_size(first)
-        self.icc_profile = first.icc_profile
+        self.icc_profile = first.colour.icc_profile
         self.levels = tuple(
-            Level(head.width, head.height, head.tile_width, head.tile_height, level_downsample(first, head))
-            for head in (image.head for image in self._images)
+            Level(m.width, m.height, m.tile_width, m.tile_height, level_downsample(first, image.head))
+            for image in self._images
+            for m in (image.head.matrix,)
         )
         self._copies = [declares_colour(image) for image in self._images]
 
@@ -75,7 +76,7 @@ class DicomPyramid(Pyramid):
             return None
         instance, number = found
         try:
-            return declare_colour(instance.frame(number), instance.photometric)
+            return declare_colour(instance.frame(number), instance.colour.photometric)
         except (ValueError, OSError) as error:
             raise TileError(self._where(level, column, row, f"cannot be read ({error})")) from error
 
@@ -98,6 +99,6 @@ def declares_colour(image: LevelImage) -> bool:
     column, row = np.argwhere(image.frames != NO_FRAME)[0][::-1].tolist()
     try:
         instance, number = image.frame(column, row) or (image.head, 0)
-        return is_declared(instance.frame(number), instance.photometric)
+        return is_declared(instance.frame(number), instance.colour.photometric)
     except (ValueError, OSError):
         return False  # damage, which reading the tile will tell of
