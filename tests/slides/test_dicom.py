@@ -491,6 +491,27 @@ def test_a_header_of_many_bytes_is_refused(image: np.ndarray, tmp_path: Path, mo
         open_pyramid(write_level(tmp_path / "a.dcm", image))
 
 
+def test_a_missing_element_is_named(image: np.ndarray, tmp_path: Path):
+    with pytest.raises(SlideError, match="damaged DICOM header \\(no Rows\\)"):
+        open_pyramid(write_level(tmp_path / "a.dcm", image, Rows=None))
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 8 * 200_000])
+def test_a_header_of_countless_items_costs_no_time(length: int, image: np.ndarray, tmp_path: Path):
+    path = write_level(tmp_path / "a.dcm", image, codec="raw", DimensionOrganizationType="TILED_SPARSE")
+    content = path.read_bytes()
+    items = bytes.fromhex("feff00e000000000") * 200_000 + bytes.fromhex("feffdde000000000")
+    per_frame = b"\0\x52\x30\x92SQ\0\0" + struct.pack("<I", length) + items
+    at = content.rindex(b"\xe0\x7f\x10\0OB")
+    path.write_bytes(content[:at] + per_frame + content[at:])
+    with pytest.raises(SlideError, match="it places more than its 20 frames"):
+        open_pyramid(path)
+    at = content.index(b"\x08\0\x16\0UI")
+    path.write_bytes(content[:at] + b"\x08\0\x15\0SQ\0\0\xff\xff\xff\xff" + items + content[at:])
+    with pytest.raises(SlideError, match="larger than any header"):
+        open_pyramid(path)
+
+
 def test_a_lesser_level_of_another_kind_is_left_out(image: np.ndarray, tmp_path: Path):
     write_level(tmp_path / "full.dcm", image)
     grey = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}

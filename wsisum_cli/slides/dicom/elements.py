@@ -57,12 +57,21 @@ def parsing(path: Path) -> Iterator[None]:
             yield
         except SlideError:
             raise
-        except OSError as error:
-            raise SlideError(f"{path.name}: cannot be read ({error.strerror or type(error).__name__})") from None
         # pydicom meets damaged files with any exception there is; all of them mean one thing.
         except Exception as error:  # noqa: BLE001 - raised again as one kind
-            what = str(error) if isinstance(error, DamageError) else type(error).__name__
-            raise SlideError(f"{path.name}: damaged DICOM header ({what}); fetch the file again") from None
+            if isinstance(error, OSError) and error.strerror:
+                raise SlideError(f"{path.name}: cannot be read ({error.strerror})") from None
+            found = describe_damage(error)
+            raise SlideError(f"{path.name}: damaged DICOM header ({found}); fetch the file again") from None
+
+
+def describe_damage(error: Exception) -> str:
+    """In our words: pydicom's may quote a value."""
+    if isinstance(error, DamageError):
+        return str(error)
+    if isinstance(error, AttributeError):
+        return f"no {error.name}"
+    return type(error).__name__
 
 
 class HeaderFile:

@@ -77,7 +77,7 @@ def name_of_class(uid: str) -> str:
     from pydicom.uid import UID
 
     name = UID(uid).name  # the UID itself where the standard has no name for it
-    return "of an unknown kind" if name == uid else name.removesuffix(" Storage")
+    return "an unknown kind of object" if name == uid else name.removesuffix(" Storage")
 
 
 def digest(values: Sequence[str]) -> str:
