@@ -413,6 +413,7 @@ def test_of_focal_planes_in_order_the_middle_one_is_read(image: np.ndarray, tmp_
     dataset.TotalPixelMatrixFocalPlanes = 3
     with open_slide(dicoms.save(tmp_path / "a.dcm", dataset, frames, dicoms.CODECS["raw"][0])) as slide:
         np.testing.assert_array_equal(whole(slide), image)
+        assert slide.pyramid.focal_plane == (2, 3)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -525,6 +526,18 @@ def test_a_lesser_level_never_stands_for_one_that_is_not_read(image: np.ndarray,
     write_level(tmp_path / "half.dcm", image[::2, ::2], spacing=2 * MM)
     for name in ("full.dcm", "half.dcm"):
         with pytest.raises(NotASlideError, match="8 bits"):
+            open_pyramid(tmp_path / name)
+
+
+def test_a_level_of_unread_coding_is_the_outcome_of_its_slide(image: np.ndarray, tmp_path: Path):
+    """Lossless JPEG; the lower level alone would be a slide of a coarser scan."""
+    write_level(tmp_path / "full.dcm", image)
+    write_level(tmp_path / "half.dcm", image[::2, ::2], spacing=2 * MM)
+    content = (tmp_path / "full.dcm").read_bytes()
+    (tmp_path / "full.dcm").write_bytes(content.replace(b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.70", 1))
+    assert sources_of(tmp_path)[0] == [["full.dcm", "half.dcm"]]
+    for name in ("full.dcm", "half.dcm"):
+        with pytest.raises(SlideError, match=r"full.dcm: transfer syntax JPEG Lossless.* is not read"):
             open_pyramid(tmp_path / name)
 
 

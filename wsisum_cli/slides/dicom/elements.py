@@ -44,6 +44,8 @@ SYNTAXES = {
     "1.2.840.10008.1.2.5": RLE,
 }
 IMPLICIT = "1.2.840.10008.1.2"
+#: Those whose headers are compressed, or have their bytes in the other order.
+UNPARSABLE = {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 UNDEFINED = 0xFFFFFFFF  # length of what ends with a delimiter
 
 
@@ -106,12 +108,12 @@ def read_meta(file: BinaryIO) -> tuple[Dataset, HeaderFile]:
     return meta, head
 
 
-def check_syntax(path: Path, meta: Dataset) -> str:
-    """The transfer syntax. Raises SlideError for one that is not read, such as one that compresses the header too."""
+def check_syntax(path: Path, meta: Dataset, parsed_only: bool = False) -> str:
+    """The transfer syntax. Raises SlideError for one that is not read, or with `parsed_only` whose header is not."""
     from pydicom.uid import UID
 
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
-    if syntax not in SYNTAXES:
+    if syntax in UNPARSABLE if parsed_only else syntax not in SYNTAXES:
         name = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown"
         raise SlideError(f"{path.name}: transfer syntax {name} is not read; convert it to JPEG or JPEG 2000")
     return str(syntax)

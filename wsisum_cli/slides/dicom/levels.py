@@ -77,7 +77,7 @@ def place_in_order(shares: tuple[Instance, ...], count: int) -> LevelImage:
         expected = f"{columns} x {rows} frames"
         raise SlideError(f"{shares[0].name}: expected {expected}, found {count}; fetch all files of the slide again")
     frames = np.arange(columns * rows, dtype=np.int64).reshape(rows, columns)
-    return LevelImage(shares, frames + planes // 2 * columns * rows, planes)
+    return LevelImage(shares, frames + (planes - 1) // 2 * columns * rows, planes)
 
 
 def place_by_position(shares: tuple[Instance, ...], positions: np.ndarray) -> LevelImage:
@@ -96,7 +96,7 @@ def place_by_position(shares: tuple[Instance, ...], positions: np.ndarray) -> Le
     flat = cells[:, 1] * columns + cells[:, 0]
     order = np.lexsort((positions[:, 2], flat))
     places, first, planes = np.unique(flat[order], return_index=True, return_counts=True)
-    frames[places] = order[first + planes // 2]
+    frames[places] = order[first + (planes - 1) // 2]
     return LevelImage(shares, frames.reshape(rows, columns), int(planes.max(initial=1)))
 
 
@@ -115,10 +115,9 @@ def stack_levels(path: Path, images: list[LevelImage]) -> list[LevelImage]:
     for image in images[1:]:
         conflict = why_not_level(image.head, levels)
         if conflict:
-            both = f"{first.name} and {image.head.name}"
-            raise SlideError(
-                f"{path.name}: {both} are of one series and no levels of one slide ({conflict}); part them"
-            )
+            names = f"one series holds {first.name} and {image.head.name}"
+            found = f"which are not levels of one slide ({conflict})"
+            raise SlideError(f"{path.name}: {names}, {found}; put each slide into a folder of its own")
         if why_not_rgb(image.head) is None:
             levels.append(image)
     return levels

@@ -22,11 +22,11 @@ from wsisum_cli.slides.dicom.levels import (
 )
 from wsisum_cli.slides.pyramid import EncodedTile, Level, Pyramid
 
-MAX_FILES = 1024  # of one slide; each stays open
+MAX_FILES = 512  # of one slide; each stays open
 
 
 class DicomPyramid(Pyramid):
-    """The files of one slide, all of them levels or parts of one. Raises NotASlideError or SlideError."""
+    """The files of one slide, all of them levels or shares of one. Raises NotASlideError or SlideError."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         import pydicom
@@ -46,6 +46,9 @@ class DicomPyramid(Pyramid):
         first = self._images[0].head
         self.scanner = first.model
         self.mpp, self.mpp_source = pixel_size(first)
+        planes = self._images[0].planes
+        #: Number of the one read, from 1, and how many there are.
+        self.focal_plane: tuple[int, int] | None = ((planes + 1) // 2, planes) if planes > 1 else None
         self.icc_profile = first.colour.icc_profile
         self.levels = tuple(
             Level(m.width, m.height, m.tile_width, m.tile_height, level_downsample(first, image.head))

@@ -51,7 +51,7 @@ def read_header(path: Path) -> Header:
         stored = str(meta.get("MediaStorageSOPClassUID", WHOLE_SLIDE))
         if stored != WHOLE_SLIDE:
             return Header(path, name_of_class(stored), "", "")
-        check_syntax(path, meta)
+        check_syntax(path, meta, parsed_only=True)
         dataset = read_elements(head, meta, (*KIND, *IDENTITY, *SLIDE_IDENTITY), LAST_OF_HEADER)
         series = [str(dataset.get(keyword, "")) for keyword in IDENTITY]
         slide = [*series, *(str(dataset.get(keyword, "")) for keyword in SLIDE_IDENTITY)]
