@@ -13,11 +13,13 @@ from typing import Any
 
 import dicoms
 import draw
+import imagecodecs
 import numpy as np
 import openslide
 import pydicom
 import pytest
 import tifffile
+import wsidicom
 from dicoms import MM, Slide, write_level, write_series
 from running import wsisum
 
@@ -57,7 +59,6 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def by_wsidicom(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    wsidicom = pytest.importorskip("wsidicom")
     with wsidicom.WsiDicom.open(path) as slide:
         return np.asarray(slide.read_region((0, 0), 0, (shape[1], shape[0])))
 
@@ -275,13 +276,18 @@ def test_dicom_needs_no_suffix(image: np.ndarray, tmp_path: Path):
 
 def test_a_suffix_makes_no_dicom(tmp_path: Path):
     (tmp_path / "a.dcm").write_bytes(b"II*\0" + bytes(200))
+    assert not is_dicom(tmp_path / "a.dcm")
     with pytest.raises(SlideError, match="expected DICM at byte 128, found none"):
         open_pyramid(tmp_path / "a.dcm")
 
 
 def test_an_image_that_may_show_the_label_is_no_slide(image: np.ndarray, tmp_path: Path):
-    for changes in ({"SpecimenLabelInImage": "YES"}, {"ImageType": None, "SpecimenLabelInImage": None}):
-        with pytest.raises(NotASlideError):
+    for kind, changes in {
+        "image with its label": {"SpecimenLabelInImage": "YES"},
+        "label image": {"SpecimenLabelInImage": "YES", "ImageType": None},
+        "image of unstated type": {"SpecimenLabelInImage": None, "ImageType": None},
+    }.items():
+        with pytest.raises(NotASlideError, match=kind):
             open_pyramid(write_level(tmp_path / "a.dcm", image, **changes))
     with open_slide(write_level(tmp_path / "a.dcm", image, ImageType=None)) as slide:
         assert slide.size == (300, 200)
@@ -581,7 +587,31 @@ def test_a_stream_of_another_size_is_not_decoded(codec: str, image: np.ndarray, 
     large = np.zeros((512, 512, 3), np.uint8)
     frames = [encode(large if index == 1 else tile) for index, tile in enumerate(dicoms.cut_tiles(image, 64))]
     path = dicoms.save(tmp_path / "a.dcm", dicoms.image_of(Slide(), (300, 200), 64, photometric), frames, syntax)
-    with opened(path) as slide, pytest.raises(TileError, match=r"expected 64 x 64 px, found \(512, 512\)"):
+    with opened(path) as slide, pytest.raises(TileError, match=r"expected 64 x 64 px of RGB, found 512 x 512 px"):
+        slide.pyramid.tile(0, 1, 0)
+
+
+def in_small_tiles(stream: bytes) -> bytes:
+    """A JPEG 2000 stream that says it is cut into tiles of one px."""
+    at = stream.index(decode.JPEG2000_START) + 24
+    return stream[:at] + struct.pack(">2I", 1, 1) + stream[at + 8 :]
+
+
+GREY = np.zeros((64, 64), np.uint8)
+OTHER_STREAMS = {
+    "jpeg": imagecodecs.jpeg8_encode(GREY),
+    "jpegls": imagecodecs.jpegls_encode(GREY),
+    "jpeg2000": imagecodecs.jpeg2k_encode(GREY, level=0),
+    "jpeg2000-plain": in_small_tiles(imagecodecs.jpeg2k_encode(np.zeros((64, 64, 3), np.uint8), level=0)),
+}
+
+
+@pytest.mark.parametrize("codec", OTHER_STREAMS)
+def test_streams_of_other_components_or_countless_tiles_are_not_decoded(codec: str, image: np.ndarray, tmp_path: Path):
+    syntax, photometric, encode = dicoms.CODECS[codec]
+    frames = [OTHER_STREAMS[codec] if n == 1 else encode(tile) for n, tile in enumerate(dicoms.cut_tiles(image, 64))]
+    path = dicoms.save(tmp_path / "a.dcm", dicoms.image_of(Slide(), (300, 200), 64, photometric), frames, syntax)
+    with opened(path) as slide, pytest.raises(TileError, match="found no such stream"):
         slide.pyramid.tile(0, 1, 0)
 
 

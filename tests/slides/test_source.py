@@ -11,7 +11,7 @@ import pytest
 from dicoms import Slide, write_level
 from files import put
 
-from wsisum_cli.slides.source import BLOCK, Source, companion, find_source, sha256_of
+from wsisum_cli.slides.source import BLOCK, Source, companion, find_source, output_stem, sha256_of
 
 
 def test_most_slides_are_one_file(tmp_path: Path):
@@ -74,6 +74,14 @@ def test_the_levels_of_a_dicom_slide_are_one_source_from_whichever_file(tmp_path
         assert source.path == first
         assert source.sha256 == hashlib.sha256(first.read_bytes() + second.read_bytes()).hexdigest()
     assert find_source(other).files == (other,)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.svs", "a"), ("a.ome.tiff", "a"), ("1.2.840.99", "1.2.840.99"), ("1.2.840.99.dcm", "1.2.840.99"), ("I1", "I1")],
+)
+def test_what_outputs_are_called(name: str, stem: str):
+    assert output_stem(Path("folder", name)) == Path("folder", stem)
 
 
 def test_what_cannot_be_read_stands_alone(tmp_path: Path):

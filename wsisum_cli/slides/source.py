@@ -79,7 +79,12 @@ def named_images(path: Path) -> list[Path]:
 
 
 def output_stem(relative: AnyPath) -> AnyPath:
-    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both."""
+    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both.
+
+    Where DICOM files are called by their UID, its last number is no suffix.
+    """
+    if relative.suffix[1:].isdigit():
+        return relative
     stem = relative.with_suffix("")
     return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
 

@@ -13,6 +13,8 @@ from wsisum_cli.slides.pixels import from_ycbcr, shrunk
 from wsisum_cli.slides.pyramid import EncodedTile
 
 PLAIN = {RAW, RLE}
+JPEG2000_START = b"\xff\x4f\xff\x51"  # the first two markers, ITU-T T.800
+MAX_PARTS = 1024  # tiles that a JPEG 2000 stream may be cut into
 
 
 def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink: int) -> np.ndarray:
@@ -21,7 +23,7 @@ def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink
     `least` is the height and width on the level: at its right and lower edge a frame may be cut to them.
     """
     if instance.codec == JPEG:
-        check_stream(instance, least, jpeg.frame_size(data))
+        check_stream(instance, least, jpeg_size(data))
         if is_declared(data, instance.colour.photometric):
             return jpeg.decode(declare_colour(data, instance.colour.photometric).stream, shrink)
         return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.colour.photometric)), shrink)
@@ -59,21 +61,42 @@ def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ..
     """Decoders allocate what a stream tells them to. Raises ValueError."""
     most = (instance.matrix.tile_height, instance.matrix.tile_width)
     if not size or any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
-        raise ValueError(f"expected {most[1]} x {most[0]} px, found {size[::-1]}")
+        found = f"{size[1]} x {size[0]} px" if size else "no such stream"
+        raise ValueError(f"expected {most[1]} x {most[0]} px of RGB, found {found}")
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, ...]:
-    """Height and width of a codestream, which may lie in a JP2 file; empty where it has no header."""
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0 or len(data) < at + 40:
+    """Height and width of a codestream of three components, which may lie in a JP2 file; empty for any other.
+
+    Also empty where the image is cut into so many tiles that decoders allocate far more than its px.
+    """
+    at = data.find(JPEG2000_START)
+    if at < 0 or len(data) < at + 42:
         return ()
-    width, height, left, upper = struct.unpack_from(">4I", data, at + 8)
-    return height - upper, width - left
+    width, height, left, upper, across, down, from_left, from_upper, components = struct.unpack_from(
+        ">8IH", data, at + 8
+    )
+    if components != 3 or not across or not down:
+        return ()
+    tiles = -(-(width - from_left) // across) * -(-(height - from_upper) // down)
+    return (height - upper, width - left) if tiles <= MAX_PARTS else ()
 
 
 def jpegls_size(data: bytes) -> tuple[int, ...]:
-    frame = jpeg.header_markers(data).get(0xF7, b"")
-    return struct.unpack(">HH", frame[1:5]) if len(frame) >= 5 else ()
+    """Height and width of a stream of three components, empty for any other."""
+    return three_components(jpeg.header_markers(data).get(0xF7, b""))
+
+
+def jpeg_size(data: bytes) -> tuple[int, ...]:
+    """Height and width of a stream of three components, empty for any other."""
+    markers = jpeg.header_markers(data)
+    return jpeg.frame_size(data) and three_components(next(markers[code] for code in jpeg.FRAMES if code in markers))
+
+
+def three_components(frame: bytes) -> tuple[int, ...]:
+    """Height and width in a frame header; empty unless it has three components of 8 bits."""
+    fits = len(frame) >= 6 and (frame[0], frame[5]) == (8, 3)
+    return struct.unpack(">HH", frame[1:5]) if fits else ()
 
 
 def is_declared(stream: bytes, photometric: str) -> bool:

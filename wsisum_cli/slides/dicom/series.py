@@ -67,9 +67,10 @@ def kind_of(dataset: Dataset) -> str | None:
     associated = next((name for name in ASSOCIATED if name in flavours), None)
     if associated:
         return f"{associated.lower()} image"
-    if str(dataset.get("SpecimenLabelInImage", "NO" if "VOLUME" in flavours else "")).upper() == "NO":
-        return None
-    return "image of unstated type"
+    label = str(dataset.get("SpecimenLabelInImage", "NO" if "VOLUME" in flavours else "")).upper()
+    if label == "YES":
+        return "label image" if "VOLUME" not in flavours else "image with its label"
+    return None if label == "NO" else "image of unstated type"
 
 
 def name_of_class(uid: str) -> str:
