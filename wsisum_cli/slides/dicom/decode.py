@@ -48,7 +48,11 @@ def decode_plain(instance: Instance, data: bytes) -> np.ndarray:
 def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np.ndarray:
     import imagecodecs
 
-    size = jpeg2000_size(data) if instance.codec == JPEG2000 else jpegls_size(data)
+    if instance.codec == JPEG2000:
+        data = data[max(0, data.find(JPEG2000_START)) :]  # without the boxes of a JP2 file around it
+        size = jpeg2000_size(data)
+    else:
+        size = jpegls_size(data)
     check_stream(instance, least, size)
     decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
     pixels = np.asarray(decode(data))
@@ -66,16 +70,13 @@ def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ..
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, ...]:
-    """Height and width of a codestream of three components, which may lie in a JP2 file; empty for any other.
+    """Height and width of a codestream of three components, empty for any other.
 
     Also empty where the image is cut into so many tiles that decoders allocate far more than its px.
     """
-    at = data.find(JPEG2000_START)
-    if at < 0 or len(data) < at + 42:
+    if not data.startswith(JPEG2000_START) or len(data) < 42:
         return ()
-    width, height, left, upper, across, down, from_left, from_upper, components = struct.unpack_from(
-        ">8IH", data, at + 8
-    )
+    width, height, left, upper, across, down, from_left, from_upper, components = struct.unpack_from(">8IH", data, 8)
     if components != 3 or not across or not down:
         return ()
     tiles = -(-(width - from_left) // across) * -(-(height - from_upper) // down)

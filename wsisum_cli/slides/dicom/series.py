@@ -29,7 +29,7 @@ class Header:
 
     path: Path
     kind: str | None  # what it shows instead of a slide, in words; None for a slide's own pixels
-    series: str  # digest: equal for all images of one series
+    series: str  # digest: equal for all images of one series; empty for what belongs to none
     slide: str  # digest: equal for the levels of one slide
 
 
@@ -55,7 +55,9 @@ def read_header(path: Path) -> Header:
         dataset = read_elements(head, meta, (*KIND, *IDENTITY, *SLIDE_IDENTITY), LAST_OF_HEADER)
         series = [str(dataset.get(keyword, "")) for keyword in IDENTITY]
         slide = [*series, *(str(dataset.get(keyword, "")) for keyword in SLIDE_IDENTITY)]
-        return Header(path, kind_of(dataset), digest(series), digest(slide) if series[-1] else str(path))
+        if not series[-1]:
+            return Header(path, kind_of(dataset), "", str(path))
+        return Header(path, kind_of(dataset), digest(series), digest(slide))
 
 
 def kind_of(dataset: Dataset) -> str | None:
