@@ -28,12 +28,19 @@ HOMES = {
     "fsspec": {"summary.reader"},
     "google_crc32c": {"summary.arrays"},
     "h5py": {"features.h5"},
-    "imagecodecs": {"slides.jpeg"},
+    "imagecodecs": {"slides.dicom.decode", "slides.jpeg"},
     "matplotlib": {"figures.plot"},
     "numcodecs": {"summary.arrays"},
     "onnx": {"training.export"},
     "onnxruntime": {"models.session"},
     "openslide": {"slides.openslide"},
+    "pydicom": {
+        "slides.dicom.elements",
+        "slides.dicom.frames",
+        "slides.dicom.instance",
+        "slides.dicom.pyramid",
+        "slides.dicom.series",
+    },
     "rich": {"commands.console"},
     "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
     "simplejpeg": {"slides.jpeg"},
@@ -44,7 +51,19 @@ HOMES = {
 }
 
 #: What --help must not wait for.
-HEAVY = {"numpy", "rich.progress", "zarr", "cv2", "onnxruntime", "tifffile", "sklearn", "openslide", "h5py", "torch"}
+HEAVY = {
+    "numpy",
+    "rich.progress",
+    "zarr",
+    "cv2",
+    "onnxruntime",
+    "tifffile",
+    "sklearn",
+    "openslide",
+    "h5py",
+    "torch",
+    "pydicom",
+}
 
 
 def imports(path: Path) -> set[str]:

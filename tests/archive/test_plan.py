@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from files import dicom
+from dicoms import Slide, write_level
 
 from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.plan import Request, make_jobs, plan_archive
@@ -83,9 +84,10 @@ def test_source_without_slides_is_refused(tmp_path: Path):
 
 
 def test_a_dicom_series_is_one_slide(tmp_path: Path):
-    for name, content in {"1.dcm": dicom("1.2"), "2.dcm": dicom("1.2"), "3.dcm": dicom("1.3")}.items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "label.dcm").write_bytes(dicom("1.2", "LABEL"))
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for name, slide in {"1.dcm": Slide("a"), "2.dcm": Slide("a"), "3.dcm": Slide("b")}.items():
+        write_level(tmp_path / name, pixels, slide)
+    write_level(tmp_path / "label.dcm", pixels, Slide("a"), flavour="LABEL")
     sources, outcomes, _ = find_slides(tmp_path, tmp_path / "out")
     assert [[file.name for file in source.files] for source in sources] == [
         ["1.dcm", "2.dcm"],

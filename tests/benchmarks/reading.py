@@ -38,6 +38,7 @@ from wsisum_cli.slides.slide import Slide, open_slide, read_level, read_overview
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import find_tissue
 
+sys.path[:0] = [str(Path(__file__).parents[1] / "support")]
 SHARED = Path(__file__).parents[2].parent / "shared"
 SLIDE = SHARED / "slides" / "pancreas" / "pdac-tru-cut-3.tiff"
 AGREEMENT = 45.0  # dB at least
@@ -291,6 +292,29 @@ def encode_rgb(tile: np.ndarray, quality: int) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(tile, quality, colorspace="rgb", outcolorspace="rgb"))
 
 
+# --- the slide in DICOM
+
+
+def write_dicom_copy(source: Slide, folder: Path) -> Path:
+    """The same JPEG tiles as the frames of two DICOM files, level 0 and the lowest. The first of them."""
+    import dicoms
+
+    last = len(source.levels) - 1
+    paths = []
+    for index in (0, last):
+        level = source.levels[index]
+        frames = []
+        for row, column in itertools.product(range(level.rows), range(level.columns)):
+            encoded = source.pyramid.encoded_tile(index, column, row)
+            if encoded is None:
+                sys.exit("the slide stores no tile at some places, where DICOM needs one")
+            frames.append(encoded.stream)
+        size, spacing = (level.width, level.height), source.mpp * level.downsample / 1e3
+        dataset = dicoms.image_of(dicoms.Slide(), size, level.tile_width, "YBR_FULL_422", spacing=spacing)
+        paths.append(dicoms.save(folder / f"{index}.dcm", dataset, frames, dicoms.CODECS["jpeg"][0]))
+    return paths[0]
+
+
 # --- the script
 
 
@@ -304,8 +328,10 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.exit(f"{ycbcr.name}: expected {SMALLEST_SIDE} px a side, found {slide.size}")
             if not options.rgb_slide:
                 write_rgb_copy(slide, rgb)
+            dicom = write_dicom_copy(slide, Path(folder))
         cases = (
             Case("256 px YCbCr 4:2:0 tiles", ycbcr, options.mpp, align=False, target=5.0),
+            Case("256 px YCbCr 4:2:0 tiles in DICOM", dicom, options.mpp, align=False, target=1.0),
             Case("240 px RGB 4:4:4 tiles", rgb, options.mpp, align=False, target=4.0),
             Case("240 px RGB 4:4:4 tiles, patches on the tiles", rgb, options.mpp, align=True, target=None),
         )

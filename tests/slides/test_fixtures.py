@@ -23,7 +23,7 @@ OUTCOMES = {
     "dicom-label-image.dcm": ("skipped", "label image"),
     "fluorescence-dapi.ndpi": ("skipped", "not brightfield RGB"),
     "small.svs": ("skipped", "too small"),
-    "small_dicom.dcm": ("failed", "unreadable"),
+    "small_dicom.dcm": ("failed", "no pixel size"),
     "tcga-cr-7395-01a-01-ts1.svs": ("failed", "no pixel size"),
     "unopenable.tiff": ("failed", "unreadable"),
     "unreadable.svs": ("failed", "broken tiles"),

@@ -16,6 +16,7 @@ import draw
 import imagecodecs
 import numpy as np
 import openslide
+import pydicom
 import pytest
 import simplejpeg
 import tifffile
@@ -45,6 +46,7 @@ from wsisum_cli.slides.tiff import TiffPyramid, is_subsampled
 
 WIDTH, HEIGHT, MPP = 1600, 1088, 0.25
 BY_TILE = f"tifffile {tifffile.__version__}"
+BY_FRAME = f"pydicom {pydicom.__version__}"
 BY_REGION = f"openslide {openslide.__library_version__}"
 
 Writer = Callable[[Path, Image], None]
@@ -189,7 +191,7 @@ def test_layouts_give_the_pixels_of_openslide(name: str, slides: dict[str, Path]
 def test_real_slides_give_the_pixels_of_openslide(name: str, shared: Path) -> None:
     path = shared / name
     with open_slide(path, MPP) as slide, openslide.OpenSlide(path) as other:
-        assert slide.pyramid.reader == (BY_REGION if path.suffix == ".dcm" else BY_TILE)
+        assert slide.pyramid.reader == (BY_FRAME if path.suffix == ".dcm" else BY_TILE)
         assert_same_levels(slide, other)
 
 
@@ -760,6 +762,7 @@ def test_fixtures_are_read_or_refused(shared: Path, capfd: pytest.CaptureFixture
         "camelyon-jpeg2000.dcm",
         "fluorescence-dapi.ndpi",  # found dark later on
         "small.svs",  # found too small later on
+        "small_dicom.dcm",
         "tcga-cr-7395-01a-01-ts1.svs",
     }
 

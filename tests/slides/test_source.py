@@ -6,10 +6,12 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from files import dicom, put
+from dicoms import Slide, write_level
+from files import put
 
-from wsisum_cli.slides.source import BLOCK, Source, companion, find_source, sha256_of
+from wsisum_cli.slides.source import BLOCK, Source, companion, find_source, output_stem, sha256_of
 
 
 def test_most_slides_are_one_file(tmp_path: Path):
@@ -62,15 +64,24 @@ def test_a_vms_of_any_bytes_is_no_obstacle(tmp_path: Path):
 
 
 def test_the_levels_of_a_dicom_slide_are_one_source_from_whichever_file(tmp_path: Path):
-    first, second = (put(tmp_path / name, dicom("1.2") + name.encode()) for name in ("1.dcm", "2.dcm"))
-    put(tmp_path / "other.dcm", dicom("1.3"))
-    label = put(tmp_path / "label.dcm", dicom("1.2", "LABEL"))
-    for path in (first, second):
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    first, second = (write_level(tmp_path / name, pixels[: 64 // n]) for n, name in ((2, "1.dcm"), (1, "2.dcm")))
+    other = write_level(tmp_path / "other.dcm", pixels, Slide("other"))
+    label = write_level(tmp_path / "label.dcm", pixels, flavour="LABEL")
+    for path in (first, second, label):
         source = find_source(path)
         assert source.files == (first, second)
         assert source.path == first
         assert source.sha256 == hashlib.sha256(first.read_bytes() + second.read_bytes()).hexdigest()
-    assert find_source(label).files == (label,)
+    assert find_source(other).files == (other,)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.svs", "a"), ("a.ome.tiff", "a"), ("1.2.840.99", "1.2.840.99"), ("1.2.840.99.dcm", "1.2.840.99"), ("I1", "I1")],
+)
+def test_what_outputs_are_called(name: str, stem: str):
+    assert output_stem(Path("folder", name)) == Path("folder", stem)
 
 
 def test_what_cannot_be_read_stands_alone(tmp_path: Path):

@@ -100,7 +100,7 @@ def make_folder(folder: Path) -> None:
 def preview_outcome(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
     """What a run would do with a slide, judging by its header."""
     try:
-        with open_slide(job.source.path, job.mpp, job.name):
+        with open_slide(job.source.path, job.mpp, job.name, files=job.source.files):
             return Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))
     except Exception as error:  # noqa: BLE001 - any error of a reader is this slide's outcome
         return outcome_of(error, source)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES
-from wsisum_cli.slides.source import Source, companion, find_source, group_series
+from wsisum_cli.slides.source import Source, companion, find_source
 from wsisum_cli.summary.reader import open_summary
 
 
@@ -24,17 +25,23 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     outcomes: list[Outcome] = []
     other_files = 0
     for folder, names in walk(source, output, outcomes):
-        named = [folder / name for name in names if Path(name).suffix.lower() in SLIDE_SUFFIXES]
+        named = [folder / name for name in names if looks_like_slide(folder / name)]
         other_files += len(names) - len(named)
         slides = [path for path in named if path.is_file() or not path.exists()]
         for path in set(named) - set(slides):  # reading one would block forever
             name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
             outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
-        series = group_series(path for path in slides if path.suffix.lower() == ".dcm")
+        dicom = {path for path in slides if is_dicom(path)}
+        series = group_series(sorted(dicom))
         sources += [Source(first, (first, *others)) for first, *others in series]
-        sources += [find_source(path) for path in slides if path.suffix.lower() != ".dcm"]
+        sources += [find_source(path) for path in slides if path not in dicom]
         outcomes += part_outcomes(series, source)
     return sorted(sources, key=lambda found: found.path), outcomes, other_files
+
+
+def looks_like_slide(path: Path) -> bool:
+    """By its suffix; DICOM by its content, as its files need no suffix at all."""
+    return path.suffix.lower() in SLIDE_SUFFIXES or (path.is_file() and is_dicom(path))
 
 
 def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:

@@ -1,4 +1,4 @@
-"""Slides in vendors' own formats, decoded by OpenSlide: MRXS, VMS, DICOM, and TIFFs not readable by tile."""
+"""Slides in vendors' own formats, decoded by OpenSlide: MRXS, VMS, and TIFFs not readable by tile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsisum_cli.errors import NotASlideError, SlideError, TileError
-from wsisum_cli.slides.dicom import read_header
+from wsisum_cli.errors import SlideError, TileError
 from wsisum_cli.slides.header import clean_model, positive
 from wsisum_cli.slides.pixels import shrunk
 from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, Level, Pyramid, describe_error, downsample
@@ -20,7 +19,7 @@ TILE = 512  # px a side; OpenSlide has no tiles of its own to offer, so levels a
 MAX_STRIPE_PIXELS = 1 << 26
 CACHE_BYTES = 64 << 20  # of decoded tiles, for all handles together
 SIDES = ("width", "height")
-MODEL_PROPERTIES = ("dicom.ManufacturerModelName", "hamamatsu.Product", "leica.device-model")
+MODEL_PROPERTIES = ("hamamatsu.Product", "leica.device-model")
 
 
 class VendorPyramid(Pyramid):
@@ -31,8 +30,6 @@ class VendorPyramid(Pyramid):
 
         self.path = path
         self.reader = f"openslide {openslide.__library_version__}"
-        if path.suffix.lower() == ".dcm":
-            refuse_associated_image(path)
         self._cache = openslide.OpenSlideCache(CACHE_BYTES)
         try:
             slide = self._another()
@@ -107,16 +104,6 @@ class VendorPyramid(Pyramid):
         slide = openslide.OpenSlide(self.path)
         slide.set_cache(self._cache)
         return slide
-
-
-def refuse_associated_image(path: Path) -> None:
-    """Raise NotASlideError for a DICOM label, overview or thumbnail."""
-    try:
-        kind = read_header(path).associated
-    except OSError as error:
-        raise SlideError(f"{path.name}: cannot be read ({describe_error(error, path)})") from error
-    if kind:
-        raise NotASlideError(f"{path.name}: a DICOM {kind} image, not the slide itself", f"{kind} image")
 
 
 def refuse_huge_tiles(slide: OpenSlide, path: Path) -> None:

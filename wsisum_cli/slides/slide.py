@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +12,17 @@ import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
 from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.dicom.pyramid import DicomPyramid
+from wsisum_cli.slides.dicom.series import find_series, is_dicom, refuse_other_images
 from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
 from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
 
 TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8"}
-VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".dcm", ".svslide", ".czi"}
-SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES
+VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".svslide", ".czi"}
+DICOM_SUFFIX = ".dcm"
+SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES | {DICOM_SUFFIX}
 
 #: µm: below the diffraction limit of any objective, and coarser than any slide scan.
 PLAUSIBLE_MPP = (0.05, 10.0)
@@ -60,12 +63,16 @@ class Overview:
 
 
 @contextmanager
-def open_slide(path: Path, mpp: float | None = None, name: str | None = None) -> Iterator[Slide]:
+def open_slide(
+    path: Path, mpp: float | None = None, name: str | None = None, files: Sequence[Path] = ()
+) -> Iterator[Slide]:
     """Open `path`; `mpp` serves where the file states no pixel size.
+
+    `files` are all files of the slide where they are known, `path` among them; else they are looked for.
 
     Raises SlideError or one of its children, MppError when no plausible pixel size is known.
     """
-    pyramid = open_pyramid(path)
+    pyramid = open_pyramid(path, files)
     try:
         size, source = settle_mpp(pyramid, mpp)
         check_extent(pyramid, size)
@@ -74,10 +81,13 @@ def open_slide(path: Path, mpp: float | None = None, name: str | None = None) ->
         pyramid.close()
 
 
-def open_pyramid(path: Path) -> Pyramid:
-    """Tifffile where it can read tile by tile, OpenSlide for the rest."""
+def open_pyramid(path: Path, files: Sequence[Path] = ()) -> Pyramid:
+    """Pydicom for DICOM, tifffile where it can read tile by tile, OpenSlide for the rest."""
     if path.is_dir():
         raise NotASlideError(f"{path.name}: a folder, not a file", "not a file")
+    if path.suffix.lower() == DICOM_SUFFIX or is_dicom(path):
+        refuse_other_images(path)
+        return DicomPyramid(path, files or find_series(path))
     if path.suffix.lower() in VENDOR_SUFFIXES:
         return VendorPyramid(path)
     try:

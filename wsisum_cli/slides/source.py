@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from wsisum_cli.errors import ChangedSlideError
-from wsisum_cli.slides.dicom import read_header
+from wsisum_cli.slides.dicom.series import find_series, is_dicom
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
@@ -111,35 +111,18 @@ def hash_files(paths: Iterable[Path]) -> str:
 def find_source(path: Path) -> Source:
     """`path` with what belongs to it: the folder of an MRXS, the images of a VMS, the other levels of a DICOM slide.
 
+    A label of a DICOM slide stands for the slide too, and is no file of it.
     Of a file that cannot be read, the file itself: opening it will say why.
     """
     try:
-        if path.suffix.lower() == ".dcm":
-            beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() == ".dcm" and p.is_file())
-            series = next((found for found in group_series(beside) if path in found), [path])
+        if is_dicom(path):
+            series = find_series(path)
             return Source(series[0], tuple(series))
         folder = companion(path)
         inside = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
         return Source(path, (path, *inside, *named_images(path)))
     except OSError:
         return Source(path, (path,))
-
-
-def group_series(paths: Iterable[Path]) -> list[list[Path]]:
-    """DICOM files of one folder, those of one slide together; labels, overviews and thumbnails stand alone."""
-    series: dict[str, list[Path]] = {}
-    for path in paths:
-        series.setdefault(series_of(path) or str(path), []).append(path)
-    return list(series.values())
-
-
-def series_of(path: Path) -> str | None:
-    """None for what stands alone."""
-    try:
-        header = read_header(path)
-    except OSError:
-        return None
-    return header.series if header.associated is None else None
 
 
 def companion(path: Path) -> Path | None:
@@ -160,7 +143,12 @@ def named_images(path: Path) -> list[Path]:
 
 
 def output_stem(relative: AnyPath) -> AnyPath:
-    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both."""
+    """What a slide's outputs are called: it without its suffix, of OME-TIFF without both.
+
+    Where DICOM files are called by their UID, its last number is no suffix.
+    """
+    if relative.suffix[1:].isdigit():
+        return relative
     stem = relative.with_suffix("")
     return stem.with_suffix("") if stem.suffix.lower() == ".ome" else stem
 

@@ -46,12 +46,12 @@ def compare_with_source(
         yield Finding("source-missing", missing, None, source.sha256)
         return
     try:
-        digest = find_source(path).sha256
-        if digest != source.sha256:
-            yield Finding("source-differs", f"{path.name} is another file", None, source.sha256, digest)
+        found = find_source(path)
+        if found.sha256 != source.sha256:
+            yield Finding("source-differs", f"{path.name} is another file", None, source.sha256, found.sha256)
             return
         given = source.mpp if source.mpp_source == "given" else None
-        with open_slide(path, given) as slide:
+        with open_slide(found.path, given, files=found.files) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return

@@ -1,0 +1,122 @@
+"""The pixels of a DICOM frame."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.dicom.elements import JPEG, JPEG2000, RAW, RLE
+from wsisum_cli.slides.dicom.instance import Instance
+from wsisum_cli.slides.pixels import from_ycbcr, shrunk
+from wsisum_cli.slides.pyramid import EncodedTile
+
+PLAIN = {RAW, RLE}
+JPEG2000_START = b"\xff\x4f\xff\x51"  # the first two markers, ITU-T T.800
+MAX_PARTS = 1024  # tiles that a JPEG 2000 stream may be cut into
+
+
+def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, each side divided by `shrink`. Raises whatever the decoder does.
+
+    `least` is the height and width on the level: at its right and lower edge a frame may be cut to them.
+    """
+    if instance.codec == JPEG:
+        check_stream(instance, least, jpeg_size(data))
+        if is_declared(data, instance.colour.photometric):
+            return jpeg.decode(declare_colour(data, instance.colour.photometric).stream, shrink)
+        return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.colour.photometric)), shrink)
+    pixels = decode_plain(instance, data) if instance.codec in PLAIN else decode_stream(instance, data, least)
+    if instance.colour.photometric.startswith("YBR_FULL"):
+        pixels = from_ycbcr(pixels)
+    return shrunk(pixels, shrink)
+
+
+def decode_plain(instance: Instance, data: bytes) -> np.ndarray:
+    """Of codings that know no size."""
+    shape = (instance.matrix.tile_height, instance.matrix.tile_width)
+    planar = instance.colour.planar
+    if instance.codec == RLE:  # which always stores colour planes one after the other
+        import imagecodecs
+
+        data, planar = bytes(imagecodecs.dicomrle_decode(data, "<u1")), True
+    pixels = np.frombuffer(data, np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels.reshape(3, *shape), 0, 2)) if planar else pixels.reshape(*shape, 3)
+
+
+def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np.ndarray:
+    import imagecodecs
+
+    if instance.codec == JPEG2000:
+        data = data[max(0, data.find(JPEG2000_START)) :]  # without the boxes of a JP2 file around it
+        size = jpeg2000_size(data)
+    else:
+        size = jpegls_size(data)
+    check_stream(instance, least, size)
+    decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
+    pixels = np.asarray(decode(data))
+    if pixels.shape != (*size, 3) or pixels.dtype != np.uint8:
+        raise ValueError(f"expected RGB of 8 bits, found shape {pixels.shape}, {pixels.dtype}")
+    return pixels
+
+
+def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ...]) -> None:
+    """Decoders allocate what a stream tells them to. Raises ValueError."""
+    most = (instance.matrix.tile_height, instance.matrix.tile_width)
+    if not size or any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
+        found = f"{size[1]} x {size[0]} px" if size else "no such stream"
+        raise ValueError(f"expected {most[1]} x {most[0]} px of RGB, found {found}")
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, ...]:
+    """Height and width of a codestream of three components, empty for any other.
+
+    Also empty where the image is cut into so many tiles that decoders allocate far more than its px.
+    """
+    if not data.startswith(JPEG2000_START) or len(data) < 42:
+        return ()
+    width, height, left, upper, across, down, from_left, from_upper, components = struct.unpack_from(">8IH", data, 8)
+    if components != 3 or not across or not down:
+        return ()
+    tiles = -(-(width - from_left) // across) * -(-(height - from_upper) // down)
+    return (height - upper, width - left) if tiles <= MAX_PARTS else ()
+
+
+def jpegls_size(data: bytes) -> tuple[int, ...]:
+    """Height and width of a stream of three components, empty for any other."""
+    return three_components(jpeg.header_markers(data).get(0xF7, b""))
+
+
+def jpeg_size(data: bytes) -> tuple[int, ...]:
+    """Height and width of a stream of three components, empty for any other."""
+    markers = jpeg.header_markers(data)
+    return jpeg.frame_size(data) and three_components(next(markers[code] for code in jpeg.FRAMES if code in markers))
+
+
+def three_components(frame: bytes) -> tuple[int, ...]:
+    """Height and width in a frame header; empty unless it has three components of 8 bits."""
+    fits = len(frame) >= 6 and (frame[0], frame[5]) == (8, 3)
+    return struct.unpack(">HH", frame[1:5]) if fits else ()
+
+
+def is_declared(stream: bytes, photometric: str) -> bool:
+    """Whether any decoder sees the colours meant, given the stream alone or with Adobe's marker for RGB in front."""
+    rgb = holds_rgb(stream, photometric)
+    return jpeg.is_rgb(jpeg.complete_stream(stream, None, rgb).stream) == rgb
+
+
+def declare_colour(stream: bytes, photometric: str) -> EncodedTile:
+    """The stream, marked for decoders to see the colours meant. Raises ValueError where another mark denies them."""
+    if not is_declared(stream, photometric):
+        raise ValueError("its stream and its header contradict each other on colour")
+    return jpeg.complete_stream(stream, None, holds_rgb(stream, photometric))
+
+
+def holds_rgb(stream: bytes, photometric: str) -> bool:
+    """Whether three components are RGB, as the header says: no JFIF or Adobe marker denies it, none is subsampled."""
+    markers = jpeg.header_markers(stream)
+    adobe = markers.get(0xEE, b"")
+    denied = markers.get(0xE0, b"").startswith(b"JFIF\0") or (adobe.startswith(b"Adobe") and adobe[11:12] > b"\0")
+    frame = next((markers[code] for code in jpeg.FRAMES if code in markers), b"")
+    return photometric == "RGB" and not denied and len(set(frame[7::3])) == 1
