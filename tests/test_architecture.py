@@ -39,7 +39,7 @@ HOMES = {
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
     "threadpoolctl": {"features.vectors", "summary.writer"},
-    "tifffile": {"slides.tiff", "slides.header"},
+    "tifffile": {"slides.tiff", "slides.header", "slides.layout"},
     "zarr": {"summary.arrays"},
 }
 
