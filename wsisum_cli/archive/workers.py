@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.job import Job, Tools
@@ -41,6 +41,11 @@ class Setup:
     choices: ModelChoices = NO_MODEL_CHOICES
 
 
+Named = tuple[str, Job]  # with the path of its slide within the archive
+#: A job whose file holds several slides, and how many -> a job for each, and outcomes of those that need no work.
+Split = Callable[[str, Job, int], tuple[list[Named], list[Outcome]]]
+
+
 @dataclass(frozen=True)
 class Event:
     """Something a worker has to say of the slide it is at."""
@@ -62,9 +67,10 @@ class Worker:
             self.process.start()
         theirs.close()
         self.source: str | None = None  # the slide it is at
+        self.job: Job | None = None
 
     def assign(self, source: str, job: Job) -> None:
-        self.source = source
+        self.source, self.job = source, job
         with contextlib.suppress(BrokenPipeError):  # it died; the next look at its pipe says so
             self.pipe.send((source, job))
 
@@ -123,13 +129,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def refuse_several(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
+    """One outcome for the file: none of its slides is summarized."""
+    return [], [outcome_of(SeveralSlidesError(job.source.path.name, count), source)]
+
+
 def run_jobs(
-    jobs: Sequence[tuple[str, Job]],
+    jobs: Sequence[Named],
     setup: Setup,
     workers: int,
     listen: Callable[[Event], None] = lambda event: None,
+    split: Split = refuse_several,
 ) -> Iterator[Outcome]:
-    """Outcomes in the order in which slides are done. Raises UsageError when the models cannot be loaded."""
+    """Outcomes in the order in which slides are done; `split` hears of files that turn out to hold several slides.
+
+    Raises UsageError when the models cannot be loaded.
+    """
     waiting, stillborn, started = deque(jobs), 0, False
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
@@ -157,6 +172,13 @@ def run_jobs(
                         successor = Worker(setup)
                         team[successor.pipe] = successor
                 else:
+                    if kind == "several":
+                        source, job = worker.source, worker.job
+                        assert source is not None
+                        assert job is not None
+                        more, known = split(source, job, value)
+                        waiting.extendleft(reversed(more))
+                        yield from known
                     worker.source, stillborn, started = None, 0, True
                     if kind == "done":
                         yield value
@@ -188,7 +210,12 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
         pipe.send(("ready", encoder.provider))
         while True:
             source, job = pipe.recv()
-            pipe.send(("done", make_product(source, job, setup, encoder, models, Reporter(pipe, source))))
+            try:
+                outcome = make_product(source, job, setup, encoder, models, Reporter(pipe, source))
+            except SeveralSlidesError as error:
+                pipe.send(("several", error.count))
+            else:
+                pipe.send(("done", outcome))
 
 
 def exit_on_signal(signum: int, _frame: object) -> None:
@@ -225,11 +252,13 @@ class Reporter:
 def make_product(
     source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter
 ) -> Outcome:
-    """One slide; whatever goes wrong becomes its outcome."""
+    """One slide; whatever goes wrong becomes its outcome. Raises SeveralSlidesError where the file holds several."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
         figures = setup.product.make(job, setup.options, tools)
         modified = job.source.modified
+    except SeveralSlidesError:
+        raise
     except Exception as error:  # noqa: BLE001 - one bad slide never ends a run
         return outcome_of(error, source)
     return Outcome(

@@ -50,6 +50,7 @@ class Job:
     mpp: float | None = None  # where the file does not state it
     mask: Path | None = None
     features: Path | None = None  # folder of existing features
+    image: int | None = None  # which of several slides in the file, from 1; None where it holds one
 
 
 Stage = Callable[[str], None]

@@ -209,6 +209,8 @@ def level_planes(tif: TiffFile, path: Path, number: int | None) -> list[Planes]:
         error = NeedsOpenSlideError(obstacle)
         error.size = (slide.image.width, slide.image.height)
         raise error
+    if not any(count for page in first.pages for count in page.databytecounts):
+        raise SlideError(f"{path.name}: the file stores no tile of the slide at all; fetch the file again", "no pixels")
     lower = [select_planes(level, slide.ome) for level in slide.levels[1:]]
     return [first, *(found for found in lower if found is not None and is_read_like(found, first))]
 

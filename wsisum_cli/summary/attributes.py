@@ -218,7 +218,7 @@ def wrong_attributes(attributes: Any) -> Iterator[str]:
         return
     wrong = list(of_wrong_kind(attributes, required(attributes)))
     wrong = wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
-    yield from wrong or wrong_artefacts(attributes)
+    yield from wrong or [*wrong_artefacts(attributes), *wrong_optional(attributes)]
 
 
 def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
@@ -345,6 +345,31 @@ def wrong_artefacts(attributes: Mapping[str, Any]) -> Iterator[str]:
 def artefacts_found(attributes: Mapping[str, Any]) -> int:
     """How many arrays `artefact/*` list; 0 before there were such. Needs attributes that are in order."""
     return int(attributes["artefacts"]["count"]) if "artefacts" in attributes else 0
+
+
+#: What `source` says only of a file with several slides, or with several focal planes.
+OPTIONAL: dict[str, Kind] = {"source.image": SIZE, "source.focal_plane": SIZE, "source.focal_planes": SIZE}
+
+
+def wrong_optional(attributes: Mapping[str, Any]) -> Iterator[str]:
+    present = {path: kind for path, kind in OPTIONAL.items() if found(attributes, path) is not MISSING}
+    yield from of_wrong_kind(attributes, present)
+    plane, planes = (attributes["source"].get(name) for name in ("focal_plane", "focal_planes"))
+    if (plane is None) != (planes is None):
+        yield "source.focal_plane and source.focal_planes are not there together"
+
+
+def focal_plane(attributes: Mapping[str, Any]) -> str:
+    """Which focal plane was read, in words; empty where there is one."""
+    source = attributes["source"]
+    return (
+        f"focal plane {source['focal_plane']} of {source['focal_planes']} was read" if "focal_plane" in source else ""
+    )
+
+
+def remarks(attributes: Mapping[str, Any]) -> str:
+    """What a reader of the report should look at; empty where there is nothing. Needs attributes that are in order."""
+    return "; ".join(filter(None, (little_tissue(attributes), focal_plane(attributes))))
 
 
 def little_tissue(attributes: Mapping[str, Any]) -> str:

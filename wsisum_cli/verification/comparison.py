@@ -50,7 +50,7 @@ def compare_with_source(
             yield Finding("source-differs", f"{path.name} is another file", None, source["sha256"], digest)
             return
         given = source["mpp"] if source["mpp_source"] == "given" else None
-        with open_slide(path, given) as slide:
+        with open_slide(path, given, image=source.get("image")) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return
