@@ -34,6 +34,7 @@ HOMES = {
     "onnx": {"training.export"},
     "onnxruntime": {"models.session"},
     "openslide": {"slides.openslide"},
+    "pylibCZIrw": {"slides.czi"},
     "rich": {"commands.console"},
     "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
     "simplejpeg": {"slides.jpeg"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
+from wsisum_cli.slides.czi import CziPyramid
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.images import have_same_shape
 from wsisum_cli.slides.openslide import VendorPyramid
@@ -83,6 +84,8 @@ def open_pyramid(path: Path, image: int | None = None) -> Pyramid:
     """Tifffile where it can read tile by tile, OpenSlide for the rest. `image` is which of several slides, from 1."""
     if path.is_dir():
         raise NotASlideError(f"{path.name}: a folder, not a file", "not a file")
+    if path.suffix.lower() == ".czi":
+        return CziPyramid(path, image)
     if path.suffix.lower() in VENDOR_SUFFIXES:
         return VendorPyramid(path)
     try:
