@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of focus points (-2)
 PAGE_NAME = 285
 REDUCED, MASK = 1, 4  # bits of NewSubfileType (TIFF 6.0)
+UNNAMED_KINDS = ("generic", "uniform")  # of images that tifffile puts together by their size alone
+MAX_STACK = 64  # pages of one size that are looked at one by one
 MAX_NAME = 200  # characters; longer descriptions are headers
 #: Names that tifffile gives to the images of layouts that it knows.
 KNOWN_NAMES: dict[str, dict[str, Role]] = {
@@ -57,7 +59,10 @@ def list_tiff_images(tif: TiffFile) -> list[TiffImage]:
     """All images in the order in which tifffile finds them, then those that it leaves out. Raises as tifffile does."""
     described = ome_images(tif)
     found: list[TiffImage] = []
-    for series in tif.series:
+    listed = [image for stack in tif.series for image in unstack(stack)]
+    if listed and listed[0].kind in UNNAMED_KINDS:
+        listed.sort(key=lambda series: series.keyframe.index)  # a stack may have held the first and the last page
+    for series in listed:
         ome = take_matching(described, series)
         levels, apart = split_levels(series)
         found.append(tiff_image(tif, len(found), levels, ome))
@@ -65,6 +70,19 @@ def list_tiff_images(tif: TiffFile) -> list[TiffImage]:
             found.append(tiff_image(tif, len(found), (level,), None))
     found += [left_out(len(found) + n, ome) for n, ome in enumerate(described)]
     return [*found, *unlisted_images(tif, found)]
+
+
+def unstack(series: TiffPageSeries) -> list[TiffPageSeries]:
+    """Pages of one size that tifffile stacks though they are called differently, each as an image of its own."""
+    from tifffile import TiffPageSeries
+
+    count = len(series.pages)
+    if series.kind not in UNNAMED_KINDS or series.axes[:1] != "I" or count > MAX_STACK or series.levels[1:]:
+        return [series]
+    pages = [page.aspage() for page in series.pages if page is not None]
+    if len({page_name(page) for page in pages}) == 1:
+        return [series]
+    return [TiffPageSeries([page], page.shape, page.dtype, page.axes, kind=series.kind) for page in pages]
 
 
 def tiff_image(tif: TiffFile, index: int, levels: tuple[TiffPageSeries, ...], ome: OmeImage | None) -> TiffImage:
