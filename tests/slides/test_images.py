@@ -112,6 +112,13 @@ def test_labels_alone_are_no_slide() -> None:
         )
 
 
+def test_words_of_studies_do_not_hide_a_slide() -> None:
+    images = [replace(MAIN, name="MAP kinase 2.svs"), replace(MAIN, index=1, name="label image", width=900, height=700)]
+    assert [image.index for image in choose_slides(images, "a.tif")] == [0]
+    beside = [MAIN, replace(MAIN, index=1, name="Tumour mask")]
+    assert [image.role for image in decide_roles(beside, "a.tif")] == [Role.SLIDE, Role.OTHER]
+
+
 def test_shapes_are_compared_up_to_rounding() -> None:
     assert have_same_shape((2048, 1536), (512, 384))
     assert have_same_shape((31, 37), (250, 301))

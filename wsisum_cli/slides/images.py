@@ -103,8 +103,10 @@ def decide_roles(images: Sequence[ContainerImage], file_name: str) -> list[Conta
     """Every image with its role, none of which is unknown. Raises SlideError where one cannot be told."""
     named = [replace(image, role=role_of_name(image.name)) if image.role is Role.UNKNOWN else image for image in images]
     for image in named:
-        if image.role not in (Role.SLIDE, Role.UNKNOWN) and min(image.width, image.height) > MAX_ASSOCIATED:
+        if image.role in (Role.LABEL, Role.MACRO, Role.THUMBNAIL) and min(image.width, image.height) > MAX_ASSOCIATED:
             raise undecided(image, named, file_name, f"is called a {image.role} and is too large for one")
+    if not any(image.role in (Role.SLIDE, Role.UNKNOWN) for image in named):
+        named = [replace(image, role=Role.UNKNOWN) if is_other_by_name(image) else image for image in named]
     unknown = [image for image in named if image.role is Role.UNKNOWN]
     slides = [image for image in named if image.role is Role.SLIDE]
     if unknown and not slides:
@@ -122,6 +124,11 @@ def decide_roles(images: Sequence[ContainerImage], file_name: str) -> list[Conta
             raise undecided(image, named, file_name, "may be another slide or a label, and is not named")
         decided.append(replace(image, role=role))
     return decided
+
+
+def is_other_by_name(image: ContainerImage) -> bool:
+    """Whether words such as `mask` or `map` alone keep an image from being a slide: names of studies hold them too."""
+    return image.role is Role.OTHER and role_of_name(image.name) is Role.OTHER
 
 
 def role_beside(image: ContainerImage, main: ContainerImage) -> Role:
