@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from containers import CHANNELS, DEEP, LABEL, MACRO, NAMES, RGB, SLIDE, THUMBNAIL, Part, write_container
+from containers import CHANNELS, DEEP, LABEL, MACRO, NAMES, RGB, SLIDE, THUMBNAIL, Part, ome_xml, write_container
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,6 +240,56 @@ def test_a_slide_that_is_not_there(number: int, tmp_path: Path) -> None:
     write_container(tmp_path / "a.ome.tif", [Part(SLIDE, "Scene 1", 640, 512), Part(SLIDE, "Scene 2", 512, 512)], True)
     with pytest.raises(SlideError, match=f"expected slide {number} of the file, found 2"):
         open_pyramid(tmp_path / "a.ome.tif", number)
+
+
+def test_a_link_to_a_slide_is_read(tmp_path: Path) -> None:
+    write_container(tmp_path / "a.ome.tif", [Part(SLIDE, "", 640, 512)], ome=True)
+    (tmp_path / "link.ome.tif").symlink_to(tmp_path / "a.ome.tif")
+    ((pixels,),) = opened_levels(tmp_path / "link.ome.tif")
+    assert pixels.shape == (512, 640, 3)
+
+
+@pytest.mark.parametrize(("there", "reason"), [(True, "several files"), (False, "pages missing")])
+def test_a_slide_whose_pages_lie_in_another_file_is_refused(there: bool, reason: str, tmp_path: Path) -> None:
+    """The label in this file does not take its place, nor are its bytes read as the slide's."""
+    main, label = Part(SLIDE, "HE", 640, 512), Part(LABEL, "label", 300, 272, seed=1)
+    if there:
+        write_container(tmp_path / "b.ome.tif", [main], ome=True)
+    xml = ome_xml([main, label]).decode()
+    for page, uuid, name in ((0, "urn:uuid:b", "b.ome.tif"), (1, "urn:uuid:a", "a.ome.tif")):
+        named = f'<UUID FileName="{name}">{uuid}</UUID>'
+        xml = xml.replace(f'IFD="{page}" PlaneCount="1"/>', f'IFD="0" PlaneCount="1">{named}</TiffData>')
+    xml = xml.replace("<OME ", '<OME UUID="urn:uuid:a" ')
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tiff:
+        tiff.write(label.pixels(), tile=(256, 256), photometric="rgb", description=xml.encode(), metadata=None)
+    with pytest.raises(SlideError, match=r"^a\.ome\.tif: the p.* of its image of 640 x 512 px") as caught:
+        open_pyramid(tmp_path / "a.ome.tif")
+    assert caught.value.reason == reason
+
+
+def test_a_label_that_stands_first_in_an_svs_hides_no_slide(tmp_path: Path) -> None:
+    head = "Aperio Image Library v11.2.1\r\n"
+    slide, label = Part(SLIDE, "", 640, 512), Part(LABEL, "", 300, 272, seed=1)
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        options = {"photometric": "rgb", "metadata": None, "tile": (256, 256)}
+        tiff.write(label.pixels(), description=f"{head}label 300x272", **options)
+        tiff.write(slide.pixels()[::8, ::8], description=head, photometric="rgb", rowsperstrip=16, metadata=None)
+        tiff.write(slide.pixels(), description=f"{head}640x512 (256x256)|MPP = 0.25", **options)
+    ((pixels,),) = opened_levels(tmp_path / "a.svs")
+    np.testing.assert_array_equal(pixels, slide.pixels())
+
+
+def test_an_svs_of_16_bits_is_not_replaced_by_its_label(tmp_path: Path) -> None:
+    head = "Aperio Image Library v11.2.1\r\n"
+    with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:
+        options = {"photometric": "rgb", "metadata": None}
+        deep, label = Part(SLIDE, "", 640, 512, DEEP).pixels(), Part(LABEL, "", 400, 304, seed=1).pixels()
+        tiff.write(deep, description=f"{head}640x512 (256x256)|MPP = 0.25", tile=(256, 256), **options)
+        tiff.write(label[::4, ::4], description=head, rowsperstrip=16, **options)
+        for tiled in ({"tile": (256, 256)}, {"rowsperstrip": 16, "subfiletype": 1}):
+            tiff.write(label, description=f"{head}label 400x304", **options, **tiled)
+    with pytest.raises(NotASlideError, match=r"found axes YXS, shape \(512, 640, 3\), uint16"):
+        open_pyramid(tmp_path / "a.svs")
 
 
 # colour planes, alpha and focal planes

@@ -186,7 +186,7 @@ def page_name(page: TiffPage) -> str:
 def split_levels(series: TiffPageSeries) -> tuple[tuple[TiffPageSeries, ...], list[TiffPageSeries]]:
     """The levels of an image, and images that tifffile takes for its levels and that call themselves otherwise.
 
-    A level of another shape than level 0 is neither: it is left out.
+    A smaller level of another shape than level 0 is neither: it is left out.
     """
     first = series.levels[0].keyframe
     levels, apart = [series.levels[0]], []
@@ -197,6 +197,8 @@ def split_levels(series: TiffPageSeries) -> tuple[tuple[TiffPageSeries, ...], li
             apart.append(level)
         elif have_same_shape((first.imagewidth, first.imagelength), (page.imagewidth, page.imagelength)):
             levels.append(level)
+        elif page.imagewidth * page.imagelength > first.imagewidth * first.imagelength:
+            apart.append(level)  # the slide, behind a label that stands first
     return tuple(levels), apart
 
 

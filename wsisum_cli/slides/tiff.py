@@ -202,7 +202,7 @@ def level_planes(tif: TiffFile, path: Path, number: int | None) -> list[Planes]:
     if number is not None and not 1 <= number <= len(slides):
         raise SlideError(f"{path.name}: expected slide {number} of the file, found {len(slides)}")
     slide, first = slides[(number or 1) - 1], planes[(number or 1) - 1]
-    refuse_other_files(slide, first, path)
+    refuse_other_files(tif, slide, first, path)
     refuse_two_pixel_sizes(slide, slides, path)
     obstacle = why_not_by_tile(first.pages[0])
     if obstacle:
@@ -234,6 +234,12 @@ def brightfield_planes(slide: TiffImage, path: Path) -> Planes:
     """The pages of level 0. Raises NotASlideError unless they hold brightfield RGB of 8 bits."""
     if slide.levels and slide.levels[0].pages[0] is None:
         raise SlideError(f"{path.name}: damaged TIFF structure (no image); fetch the file again")
+    if not slide.levels and slide.image.dtype == "uint8":
+        raise SlideError(
+            f"{path.name}: the pages of its image of {slide.image.width} x {slide.image.height} px are not where the "
+            "header says; fetch the file again, with all files of the slide",
+            "pages missing",
+        )
     planes = select_planes(slide.levels[0], slide.ome) if slide.levels else None
     if planes is None or slide.image.dtype != "uint8" or not is_colour(planes):
         image = slide.image
@@ -254,10 +260,9 @@ def is_colour(planes: Planes) -> bool:
     return page.photometric > 1 and page.samplesperpixel in (3, 4)  # 0 and 1 are grey
 
 
-def refuse_other_files(slide: TiffImage, planes: Planes, path: Path) -> None:
+def refuse_other_files(tif: TiffFile, slide: TiffImage, planes: Planes, path: Path) -> None:
     """Raise SlideError for an OME-TIFF whose pages lie in another file: offsets are looked up in this one."""
-    parents = {page.parent.filehandle.name for page in planes.pages}
-    if len(parents) > 1 or parents != {path.name}:
+    if any(page.parent is not tif for page in planes.pages):
         raise SlideError(
             f"{path.name}: the pixels of its image of {slide.image.width} x {slide.image.height} px lie in another "
             "file; export the slide into one file",
