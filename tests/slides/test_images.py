@@ -292,6 +292,25 @@ def test_an_svs_of_16_bits_is_not_replaced_by_its_label(tmp_path: Path) -> None:
         open_pyramid(tmp_path / "a.svs")
 
 
+@pytest.mark.parametrize("kind", [RGB, DEEP])
+def test_a_qptiff_is_read_where_it_is_brightfield(kind: str, tmp_path: Path) -> None:
+    slide, label = Part(SLIDE, "", 640, 512, kind).pixels(), Part(LABEL, "", 300, 272, seed=1).pixels()
+    with tifffile.TiffWriter(tmp_path / "a.qptiff") as tiff:
+        options = {"photometric": "rgb", "metadata": None, "software": "PerkinElmer-QPI"}
+        tiff.write(slide, tile=(256, 256), **options)
+        tiff.write(slide[::8, ::8], rowsperstrip=16, **options)
+        tiff.write(slide[::2, ::2], tile=(256, 256), **options)
+        for _ in ("macro", "label"):
+            tiff.write(label, rowsperstrip=16, **options)
+    if kind == DEEP:
+        with pytest.raises(NotASlideError, match="uint16"):
+            open_pyramid(tmp_path / "a.qptiff")
+    else:
+        ((level0, level1),) = opened_levels(tmp_path / "a.qptiff")
+        np.testing.assert_array_equal(level0, slide)
+        np.testing.assert_array_equal(level1, slide[::2, ::2])
+
+
 # colour planes, alpha and focal planes
 
 
