@@ -81,7 +81,10 @@ MAIN = ContainerImage(0, "Scene 1", 20_000, 16_000, described=True, pixel_size=(
         ({"name": "", "width": 5000, "height": 4000, "pixel_size": (1.0, "µm")}, Role.THUMBNAIL),
         ({"name": "", "width": 1900, "height": 700, "pixel_size": (20.0, "µm")}, Role.MACRO),
         ({"name": "", "width": 1900, "height": 700, "reduced": True}, Role.MACRO),
-        ({"name": "Scene 2", "width": 18_000, "height": 9000}, Role.SLIDE),
+        ({"name": "Scene 2", "width": 18_000, "height": 9000, "pixel_size": (0.26, "µm")}, Role.SLIDE),
+        ({"name": "Scene 2", "width": 18_000, "height": 9000}, None),
+        ({"name": "Scene 2", "width": 18_000, "height": 9000, "pixel_size": (2.0, "µm")}, None),
+        ({"name": "Slide photo", "width": 1800, "height": 900, "pixel_size": (0.25, "µm")}, Role.MACRO),
         ({"name": "label", "width": 18_000, "height": 9000}, Role.LABEL),
         ({"name": "", "width": 18_000, "height": 9000}, None),
         ({"name": "", "width": 1600, "height": 1000, "pixel_size": (0.25, "µm")}, None),
@@ -101,8 +104,11 @@ def test_roles_beside_a_slide(other: dict[str, object], role: Role | None) -> No
 
 
 def test_names_that_differ_in_numbers_alone_are_of_one_kind() -> None:
-    images = [replace(MAIN, index=n, name=f"S20 block {n}", width=20_000 - n * 3000) for n in range(3)]
+    images = [replace(MAIN, index=n, name=f"S20-1234.svs #{n}", width=20_000 - n * 3000) for n in range(3)]
     assert [image.index for image in choose_slides(images, "a.tif")] == [0, 1, 2]
+    for doubtful in (replace(images[2], pixel_size=None), replace(images[2], width=1000)):
+        with pytest.raises(SlideError, match="may be another slide or a label"):
+            choose_slides([*images[:2], doubtful], "a.tif")
 
 
 def test_labels_alone_are_no_slide() -> None:
@@ -165,9 +171,10 @@ def is_plain(drawn: list[Part]) -> bool:
     """Whether a person would have to read the slides: all can be read, and names tell what every image is."""
     slides = [part for part in drawn if part.role == SLIDE]
     sizes = {(part.width, part.height, part.mpp) for part in slides}
+    alike = len({part.mpp for part in slides}) == 1
     named = all(part.name for part in drawn) or (len(slides) == 1 and all(p.name for p in drawn if p.role != SLIDE))
     readable = bool(slides) and all(part.kind == RGB for part in slides)
-    return readable and named and len({size[:2] for size in sizes}) == len(slides)
+    return readable and named and alike and len({size[:2] for size in sizes}) == len(slides)
 
 
 @settings(max_examples=150, deadline=None)

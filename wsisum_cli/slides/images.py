@@ -49,10 +49,12 @@ class ContainerImage:
 
 #: Parts of words beside which a name of a role keeps its meaning, as in `labelimage` or `Makrobild`.
 BEFORE = "(?:slide|scan|wsi|glass|barcode)?"
-AFTER = "(?:s|e|es|image|images|img|scan|photo|picture|pic|view|bild|aufnahme|foto)?"
+AFTER = "(?:s|e|es|area|image|images|img|scan|photo|picture|pic|view|bild|aufnahme|foto)?"
 WORDS: dict[Role, str] = {
-    Role.LABEL: "label|lbl|barcode|etikett[a-z]*|étiquette|etiquette|etiqueta|etichetta|beschriftung[a-z]*|nalepka",
-    Role.MACRO: "macro|makro|overview|(?:ü|ue)bersicht[a-z]*|localizer|localiser|macrograph|panoramica|panorámica",
+    Role.LABEL: "label|lbl|barcode|qr|qrcode|sticker|etikett[a-zåäö]*|étiquette|etiquette|etiqueta|etichetta"
+    "|etykiet[a-z]*|beschriftung[a-z]*|nalepka|štítek",
+    Role.MACRO: "macro|makro|overview|(?:ü|ue)bersicht[a-z]*|overzicht[a-z]*|[öo]versi[kg]t[a-z]*|ensemble|gross|photo"
+    "|photograph|camera|localizer|localiser|macrograph|panoramica|panorámica",
     Role.THUMBNAIL: "thumbnail|thumb|preview|vorschau[a-z]*|miniature|miniatura|aperçu|apercu|anteprima|icon",
     Role.OTHER: "mask|focusmap|map|heatmap|segmentation|annotation|flatfield|darkfield|shading|calibration",
 }
@@ -122,6 +124,8 @@ def decide_roles(images: Sequence[ContainerImage], file_name: str) -> list[Conta
             role = role_beside(image, main)
         if role is Role.UNKNOWN:
             raise undecided(image, named, file_name, "may be another slide or a label, and is not named")
+        if role is Role.SLIDE and not is_scanned_like(image, main):
+            raise undecided(image, named, file_name, "is named like a slide and has a far coarser pixel size, or none")
         decided.append(replace(image, role=role))
     return decided
 
@@ -140,13 +144,20 @@ def role_beside(image: ContainerImage, main: ContainerImage) -> Role:
         return Role.THUMBNAIL
     if smaller and (image.reduced or coarser >= COARSER):
         return Role.MACRO
-    if share_a_name(image.name, main.name):
+    sized = image.pixel_size is not None and main.pixel_size is not None
+    if share_a_name(image.name, main.name) and sized and image.area > SMALL * main.area:
         return Role.SLIDE
     stated = image.pixel_size is not None
     tiny = image.area <= TINY * main.area and not stated and (main.pixel_size is not None or not image.described)
     if tiny or (not image.tiled and image.area <= SMALL * main.area):
         return Role.OTHER
     return Role.UNKNOWN
+
+
+def is_scanned_like(image: ContainerImage, main: ContainerImage) -> bool:
+    """Whether the pixel sizes of two slides are both stated and of one order, or both not stated."""
+    both = (image.pixel_size is None) == (main.pixel_size is None)
+    return both and 1 / COARSER < times_coarser(image, main) < COARSER
 
 
 def times_coarser(image: ContainerImage, main: ContainerImage) -> float:
@@ -177,5 +188,9 @@ def choose_slides(images: Sequence[ContainerImage], file_name: str) -> list[Cont
     """
     slides = [image for image in decide_roles(images, file_name) if image.role is Role.SLIDE]
     if not slides:
-        raise NotASlideError(f"{file_name}: holds label and macro images only", "label or macro image")
+        raise NotASlideError(
+            f"{file_name}: holds label and macro images only, by their names; if one of them "
+            "is the slide, export it under another name",
+            "label or macro image",
+        )
     return slides
