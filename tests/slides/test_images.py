@@ -78,6 +78,8 @@ MAIN = ContainerImage(0, "Scene 1", 20_000, 16_000, described=True, pixel_size=(
         ({"name": "", "width": 1600, "height": 1000}, Role.OTHER),  # tiny, and without a pixel size
         ({"name": "", "width": 1280, "height": 431, "tiled": False}, Role.OTHER),
         ({"name": "", "width": 5000, "height": 4000, "described": False}, Role.THUMBNAIL),
+        ({"name": "", "width": 15_000, "height": 12_000, "described": False}, None),
+        ({"name": "", "width": 1500, "height": 1200, "described": False, "tiled": False}, Role.THUMBNAIL),
         ({"name": "", "width": 5000, "height": 4000, "pixel_size": (1.0, "µm")}, Role.THUMBNAIL),
         ({"name": "", "width": 1900, "height": 700, "pixel_size": (20.0, "µm")}, Role.MACRO),
         ({"name": "", "width": 1900, "height": 700, "reduced": True}, Role.MACRO),

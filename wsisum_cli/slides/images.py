@@ -140,7 +140,7 @@ def role_beside(image: ContainerImage, main: ContainerImage) -> Role:
     smaller = image.area < main.area
     same_shape = have_same_shape((image.width, image.height), (main.width, main.height))
     coarser = times_coarser(image, main)
-    if smaller and same_shape and (image.reduced or not image.described or coarser > 1.5):
+    if smaller and same_shape and (image.reduced or is_copy(image, main) or coarser > 1.5):
         return Role.THUMBNAIL
     if smaller and (image.reduced or coarser >= COARSER):
         return Role.MACRO
@@ -152,6 +152,16 @@ def role_beside(image: ContainerImage, main: ContainerImage) -> Role:
     if tiny or (not image.tiled and image.area <= SMALL * main.area):
         return Role.OTHER
     return Role.UNKNOWN
+
+
+def is_copy(image: ContainerImage, main: ContainerImage) -> bool:
+    """Whether an image of the shape of `main` is a level or thumbnail of it: nothing describes it as more.
+
+    Levels are smaller by whole numbers; a tiled image that is not may be another slide.
+    """
+    times = main.width / image.width
+    whole = round(times) >= 2 and abs(times - round(times)) <= 0.02 * times
+    return not image.described and (whole or not image.tiled)
 
 
 def is_scanned_like(image: ContainerImage, main: ContainerImage) -> bool:
