@@ -41,12 +41,13 @@ HOMES = {
         "slides.dicom.pyramid",
         "slides.dicom.series",
     },
+    "pylibCZIrw": {"slides.czi"},
     "rich": {"commands.console"},
     "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
     "threadpoolctl": {"features.vectors", "summary.writer"},
-    "tifffile": {"slides.tiff", "slides.header"},
+    "tifffile": {"slides.tiff", "slides.header", "slides.layout"},
     "zarr": {"summary.arrays"},
 }
 

@@ -3,6 +3,7 @@
 WsisumError
 ├── SlideError              one slide cannot be summarized; its outcome is `failed`
 │   ├── NotASlideError      the file is no whole-slide image; its outcome is `skipped`
+│   ├── SeveralSlidesError  the file holds several slides; each has an outcome of its own
 │   ├── MppError            no pixel size, or an implausible one
 │   ├── TileError           one tile cannot be read or decoded
 │   ├── BrokenSlideError    too many tiles cannot be read
@@ -42,6 +43,19 @@ class NotASlideError(SlideError):
     """The file is no brightfield whole-slide image; `reason` says what it is instead."""
 
     reason = "not a slide"
+
+
+class SeveralSlidesError(SlideError):
+    """One file holds several slides, and which of them to open was not said."""
+
+    reason = "several slides"
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(f"{name}: holds {count} slides; expected one, or the number of one of them")
+        self.name, self.count = name, count
+
+    def __reduce__(self) -> tuple[type[SeveralSlidesError], tuple[str, int]]:
+        return type(self), (self.name, self.count)
 
 
 class MppError(SlideError, ValueError):

@@ -448,10 +448,11 @@ def test_jpeg_tiles_larger_than_the_slide(small: Image, tmp_path: Path) -> None:
         assert difference(read_level(slide.pyramid, 0, 1, Damage(), 1), small) < 3
 
 
-def test_planes_stored_apart_are_left_to_openslide(small: Image, tmp_path: Path) -> None:
+def test_planes_stored_apart_are_read(small: Image, tmp_path: Path) -> None:
     write_tiled(tmp_path / "a.tif", small.transpose(2, 0, 1).copy(), planarconfig="separate", compression="lzw")
     with open_slide(tmp_path / "a.tif") as slide:
-        assert slide.pyramid.reader == BY_REGION
+        assert slide.pyramid.reader == BY_TILE
+        assert not slide.pyramid.copies_jpeg(0)
         np.testing.assert_array_equal(read_level(slide.pyramid, 0, 1, Damage(), 1), small)
 
 

@@ -413,11 +413,11 @@ def draw_label(side: int = 400) -> Image:
     return image
 
 
-def draw_macro(image: Image) -> Image:
+def draw_macro(image: Image, label: Image | None = None) -> Image:
     """The whole glass: its label at the left, the slide at the right."""
     slide = reduce(image, max(4, max(image.shape[:2]) // 800))
-    label = cv2.resize(draw_label(), (slide.shape[0], slide.shape[0]), interpolation=cv2.INTER_AREA)
-    return np.hstack([np.asarray(label, np.uint8), slide])
+    small = cv2.resize(draw_label() if label is None else label, (slide.shape[0],) * 2, interpolation=cv2.INTER_AREA)
+    return np.hstack([np.asarray(small, np.uint8), slide])
 
 
 def jpeg_options(quality: int, rgb_jpeg: bool = False) -> dict[str, Any]:

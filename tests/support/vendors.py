@@ -202,6 +202,7 @@ class NdpiPage:
     lens: float
     mpp: float
     offset: int = 0
+    text: str = "LABEL"  # typed in by the user
 
     def fields(self) -> list[Field]:
         height, width = self.image.shape[:2]
@@ -220,8 +221,8 @@ class NdpiPage:
             Field(65420, LONG, 1),
             Field(65421, FLOAT, self.lens),
             *(Field(tag, SLONG, 0) for tag in (65422, 65423, 65424)),
-            Field(65427, ASCII, "LABEL"),
-            Field(65449, ASCII, "Created=2020/01/01\r\nObjective.Lens.Magnificant=40\r\n"),
+            Field(65427, ASCII, self.text),
+            Field(65449, ASCII, f"Created=2020/01/01\r\nReference={self.text}\r\nObjective.Lens.Magnificant=40\r\n"),
         ]
         if len(starts) > 1:
             found.append(Field(65426, LONG, tuple(starts)))
@@ -268,16 +269,16 @@ def _directory(fields: Iterable[Field], stream_at: int, at: int, following: bool
     return b"".join([struct.pack("<H", len(entries)), *low, struct.pack("<Q", end if following else 0), *high, outside])
 
 
-def _ndpi_pages(image: Image, mpp: float) -> list[NdpiPage]:
+def _ndpi_pages(image: Image, mpp: float, label: Image | None, text: str) -> list[NdpiPage]:
     pages = []
     for factor in (1, 2, 4):
         level = image if factor == 1 else reduce(image, factor)
         blocks = level.shape[1] // 16
         interval = max(n for n in range(1, 17) if blocks % n == 0)
         stream = _restarting_jpeg(level, interval)
-        pages.append(NdpiPage(level, stream, 10 / mpp / factor, mpp * factor))
-    macro = draw_macro(image)
-    pages.append(NdpiPage(macro, _restarting_jpeg(macro, None), -1.0, mpp * image.shape[1] / macro.shape[1]))
+        pages.append(NdpiPage(level, stream, 10 / mpp / factor, mpp * factor, text=text))
+    macro = draw_macro(image, label)
+    pages.append(NdpiPage(macro, _restarting_jpeg(macro, None), -1.0, mpp * image.shape[1] / macro.shape[1], text=text))
     return pages
 
 
@@ -298,17 +299,19 @@ def _write_ndpi_pages(file: BinaryIO, pages: list[NdpiPage], begin: int) -> None
         file.write(directory)
 
 
-def write_ndpi(path: Path, image: Image, mpp: float = MPP, begin: int = 12) -> None:
+def write_ndpi(
+    path: Path, image: Image, mpp: float = MPP, begin: int = 12, label: Image | None = None, text: str = "LABEL"
+) -> None:
     """Hamamatsu NDPI of levels 1, 1/2 and 1/4 and a macro; the name should end in ".ndpi".
 
     Each level is one JPEG with restart markers, which divide it into tiles 8 px high. Only whole tiles
     exist on all levels: the image is cut at its right and lower edge to multiples of 64 and 32 px.
-    `begin` is where image data begins in the file.
+    `begin` is where image data begins in the file, `text` what a user typed in.
     """
     height, width = image.shape[:2]
     whole = np.ascontiguousarray(image[: height // 32 * 32, : width // 64 * 64])
     with path.open("wb") as file:
-        _write_ndpi_pages(file, _ndpi_pages(whole, mpp), begin)
+        _write_ndpi_pages(file, _ndpi_pages(whole, mpp, label, text), begin)
 
 
 def write_ndpi_large(path: Path, image: Image, mpp: float = MPP) -> None:
@@ -327,7 +330,9 @@ def _philips_object(kind: str, attributes: Iterable[str]) -> str:
     return f'<DataObject ObjectType="{kind}">{"".join(attributes)}</DataObject>'
 
 
-def _philips_description(shapes: list[tuple[int, ...]], factors: tuple[int, ...], mpp: float) -> str:
+def _philips_description(
+    shapes: list[tuple[int, ...]], factors: tuple[int, ...], mpp: float, text: str = "LABEL"
+) -> str:
     """What the first directory says: one image, and the pixel spacing of each level in mm."""
 
     def spacing(factor: int) -> str:
@@ -358,8 +363,9 @@ def _philips_description(shapes: list[tuple[int, ...]], factors: tuple[int, ...]
             _philips_attribute("PIM_DP_IMAGE_TYPE", "IString", "WSI"),
         ],
     )
-    barcode = base64.b64encode(b"LABEL").decode()
+    barcode = base64.b64encode(text.encode()).decode()
     root = [
+        _philips_attribute("PIM_DP_SOURCE_FILE", "IString", text),
         _philips_attribute("DICOM_MANUFACTURER", "IString", "PHILIPS", "0x0008"),
         _philips_attribute("PIM_DP_SCANNED_IMAGES", "IDataObjectArray", f"<Array>{scanned}</Array>"),
         _philips_attribute("PIM_DP_UFS_BARCODE", "IString", barcode),
@@ -367,7 +373,15 @@ def _philips_description(shapes: list[tuple[int, ...]], factors: tuple[int, ...]
     return '<?xml version="1.0" encoding="UTF-8" ?>\n' + _philips_object("DPUfsImport", root)
 
 
-def write_philips(path: Path, image: Image, mpp: float = MPP, tile: int = 512, sparse: bool = False) -> None:
+def write_philips(
+    path: Path,
+    image: Image,
+    mpp: float = MPP,
+    tile: int = 512,
+    sparse: bool = False,
+    label: Image | None = None,
+    text: str = "LABEL",
+) -> None:
     """Philips TIFF of levels 1, 1/2 and 1/4, a macro and a label.
 
     As in native files the lower levels are filled up to whole tiles. `sparse` leaves tiles without
@@ -376,7 +390,7 @@ def write_philips(path: Path, image: Image, mpp: float = MPP, tile: int = 512, s
     factors = (1, 2, 4)
     levels = [np.pad(each, _to_whole_tiles(each, tile), mode="edge") for each in pyramid(image, factors)]
     levels[0] = image
-    description = _philips_description([each.shape for each in levels], factors, mpp)
+    description = _philips_description([each.shape for each in levels], factors, mpp, text)
     pixels: dict[str, Any] = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for index, level in enumerate(levels):
@@ -392,7 +406,7 @@ def write_philips(path: Path, image: Image, mpp: float = MPP, tile: int = 512, s
                 metadata=None,
                 **pixels,
             )
-        for name, extra in (("Macro", draw_macro(image)), ("Label", draw_label())):
+        for name, extra in (("Macro", draw_macro(image, label)), ("Label", draw_label() if label is None else label)):
             tiff.write(extra, description=name, subfiletype=1, **STRIPS, **PLAIN)
     if sparse:
         _clear_offsets_of_empty_tiles(path)

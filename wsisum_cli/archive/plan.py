@@ -30,6 +30,7 @@ class Plan:
     other_files: int  # files in the archive that do not look like slides
     task: str = SUMMARIES.task  # verb for one job
     models: str = ""  # description of the whole-slide models; empty if none are used
+    taken: frozenset[str] = frozenset()  # folded names of all outputs, within the output folder
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     if not sources and not outcomes:
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
+    taken: set[str] = set()
     root = request.source if request.source.is_dir() else request.source.parent
     for relative, job in make_jobs(request, manifest, root, sources):
+        taken.add(output_name(request, job))
         outcome = None if request.force else up_to_date(request, relative, job, known.get(relative))
         if outcome is None:
             jobs.append((relative, job))
@@ -69,7 +72,11 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             outcomes.append(outcome)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
-    return Plan(jobs, outcomes, other_files, request.product.task, models)
+    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken))
+
+
+def output_name(request: Request, job: Job) -> str:
+    return folded_name(job.output.relative_to(request.output))
 
 
 def describe_models(request: Request) -> str:
@@ -177,6 +184,7 @@ def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outc
         or attributes.trimmed_from is not None  # cut down since it was made
         or source.name != as_text(job.name)
         or source.bytes != job.source.bytes
+        or source.image != job.image
         or (source.mpp_source == "given" and source.mpp != job.mpp)
     ):
         return False

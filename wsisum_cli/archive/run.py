@@ -14,8 +14,9 @@ from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.report import read_outcomes, write_report
-from wsisum_cli.archive.workers import Event, Setup, run_jobs
-from wsisum_cli.errors import UsageError
+from wsisum_cli.archive.several import Splitter
+from wsisum_cli.archive.workers import Event, Named, Setup, Split, refuse_several, run_jobs
+from wsisum_cli.errors import SeveralSlidesError, UsageError
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 from wsisum_cli.slides.slide import open_slide
@@ -26,6 +27,7 @@ class Listener:
     """Callbacks for the progress of a run. By default they do nothing."""
 
     planned: Callable[[Plan], None] = lambda plan: None
+    more: Callable[[int], None] = lambda count: None  # slides than planned: a file held several
     event: Callable[[Event], None] = lambda event: None
     outcome: Callable[[Outcome], None] = lambda outcome: None
 
@@ -45,29 +47,37 @@ class Run:
         Raises UsageError when no job can be started.
         """
         began = datetime.now(UTC)
-        plan = plan_archive(self.request, manifest, read_outcomes(self.request.output))
+        known = read_outcomes(self.request.output)
+        plan = plan_archive(self.request, manifest, known)
+        splitter = Splitter(self.request, manifest, plan, known)
+
+        def split(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
+            listener.more(count - 1)
+            return splitter(source, job, count)
+
         make_folder(self.request.output)
         self.outcomes += plan.outcomes
         try:
             listener.planned(plan)
-            for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event):
+            for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event, split):
                 self.outcomes.append(outcome)
                 listener.outcome(outcome)
         except UsageError:
             if len(self.outcomes) > len(plan.outcomes):
-                self.report(plan, began)
+                self.report(plan, began, splitter)
             raise  # nothing was done, so the last run's report still holds
         except BaseException:
-            self.report(plan, began)
+            self.report(plan, began, splitter)
             raise
-        self.report(plan, began)
+        self.report(plan, began, splitter)
 
-    def report(self, plan: Plan, began: datetime) -> None:
+    def report(self, plan: Plan, began: datetime, splitter: Splitter) -> None:
         """Write the report. Slides that were not reached are listed as not_tried."""
         if not self.request.product.reported:
             return
         done = {outcome.source for outcome in self.outcomes}
-        left = [source for source, _ in plan.jobs if source not in done]
+        wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
+        left = [source for source in wanted if source not in done]
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
 
     def facts(self, began: datetime) -> dict[str, Any]:
@@ -97,10 +107,16 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: the output folder cannot be created or written to ({error.strerror})") from error
 
 
-def preview_outcome(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
-    """What a run would do with a slide, judging by its header."""
+def preview_outcomes(
+    source: str, job: Job, product: Product = SUMMARIES, split: Split = refuse_several
+) -> list[Outcome]:
+    """What a run would do with the slides of a file, judging by its header."""
     try:
-        with open_slide(job.source.path, job.mpp, job.name, files=job.source.files):
-            return Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))
+        with open_slide(job.source.path, job.mpp, job.name, job.image, job.source.files):
+            named = product.named(job.output.name)
+            return [Outcome(source, "would write", bytes_in=job.source.bytes, **named)]
+    except SeveralSlidesError as error:
+        jobs, outcomes = split(source, job, error.count)
+        return [*outcomes, *(found for name, one in jobs for found in preview_outcomes(name, one, product))]
     except Exception as error:  # noqa: BLE001 - any error of a reader is this slide's outcome
-        return outcome_of(error, source)
+        return [outcome_of(error, source)]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsisum_cli.archive.formats import is_left_out, is_zarr, not_read, pixel_folder, zarr_outcome
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
@@ -18,7 +19,8 @@ from wsisum_cli.summary.reader import open_summary
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
     """Slides below `source`, outcomes of what only looks like one, and the number of other files. Raises UsageError."""
     if source.is_file():
-        return [find_source(source)], [], 0
+        known = not_read(source, source.name)
+        return ([], [known], 0) if known else ([find_source(source)], [], 0)
     if not source.is_dir():
         raise UsageError(f"{source}: {'not a file or folder' if source.exists() else 'no such file or folder'}")
     sources: list[Source] = []
@@ -26,10 +28,12 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     other_files = 0
     for folder, names in walk(source, output, outcomes):
         named = [folder / name for name in names if looks_like_slide(folder / name)]
-        other_files += len(names) - len(named)
+        unread = [o for name in names if (o := not_read(folder / name, relative_name(folder / name, source)))]
+        outcomes += unread
+        other_files += len(names) - len(named) - len(unread)
         slides = [path for path in named if path.is_file() or not path.exists()]
         for path in set(named) - set(slides):  # reading one would block forever
-            name, message = path.relative_to(source).as_posix(), f"{path.name}: a pipe, socket or device, not a file"
+            name, message = relative_name(path, source), f"{path.name}: a pipe, socket or device, not a file"
             outcomes.append(Outcome(name, SKIPPED, "not a slide", message))
         dicom = {path for path in slides if is_dicom(path)}
         series = group_series(sorted(dicom))
@@ -44,10 +48,16 @@ def looks_like_slide(path: Path) -> bool:
     return path.suffix.lower() in SLIDE_SUFFIXES or (path.is_file() and is_dicom(path))
 
 
-def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield folders and their file names, sorted. Follows links to a folder once; skips hidden names and `output`.
+def relative_name(path: Path, root: Path) -> str:
+    """What the report calls a file or folder below `root`."""
+    return path.relative_to(root).as_posix() if path != root else root.name
 
-    Folders with the pixels of an MRXS, and folders that cannot be listed, become outcomes.
+
+def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and their file names, sorted; follows links to folders once, leaves out `output` and what is hidden.
+
+    Folders that hold the pixels of a file beside them, OME-Zarr folders, and those that cannot be listed become
+    outcomes.
     """
 
     def note(error: OSError) -> None:
@@ -61,12 +71,16 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
             folders.clear()
             continue
         seen.add(folder.resolve())
-        companions = {c.name: file for file in files if (c := companion(folder / file))}
+        if is_zarr(folder, files):
+            outcomes.append(zarr_outcome(folder, relative_name(folder, root) + "/"))
+            folders.clear()
+            continue
+        companions = {c.name: file for file in files if (c := companion(folder / file) or pixel_folder(folder / file))}
         for inside in sorted(companions.keys() & set(folders)):
             relative = (folder / inside).relative_to(root).as_posix()
             message = f"holds the pixels of {companions[inside]}"
             outcomes.append(Outcome(relative + "/", SKIPPED, "companion folder", message))
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in companions)
+        folders[:] = sorted(f for f in folders if not is_left_out(f) and f not in companions)
         yield folder, sorted(file for file in files if not file.startswith("."))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.job import Job, Tools
@@ -47,6 +47,11 @@ class Setup:
     slide_timeout: float = SLIDE_TIMEOUT  # minutes
 
 
+Named = tuple[str, Job]  # with the path of its slide within the archive
+#: A job whose file holds several slides, and how many -> a job for each, and outcomes of those that need no work.
+Split = Callable[[str, Job, int], tuple[list[Named], list[Outcome]]]
+
+
 @dataclass(frozen=True)
 class Event:
     """Progress of the slide that a worker is on."""
@@ -68,11 +73,12 @@ class Worker:
             self.process.start()
         theirs.close()
         self.source: str | None = None  # the slide it is on
+        self.job: Job | None = None
         self._limit = 60 * setup.slide_timeout  # s
         self._assigned = self._heard = 0.0
 
     def assign(self, source: str, job: Job) -> None:
-        self.source = source
+        self.source, self.job = source, job
         self._assigned = self._heard = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # the worker died; the next read of its pipe reports it
             self.pipe.send((source, job))
@@ -148,13 +154,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def refuse_several(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
+    """One outcome for the file: none of its slides is summarized."""
+    return [], [outcome_of(SeveralSlidesError(job.source.path.name, count), source)]
+
+
 def run_jobs(
-    jobs: Sequence[tuple[str, Job]],
+    jobs: Sequence[Named],
     setup: Setup,
     workers: int,
     listen: Callable[[Event], None] = lambda event: None,
+    split: Split = refuse_several,
 ) -> Iterator[Outcome]:
-    """Yield outcomes as slides finish. Raises UsageError when the models cannot be loaded."""
+    """Yield outcomes as slides finish; `split` hears of files that turn out to hold several slides.
+
+    Raises UsageError when the models cannot be loaded.
+    """
     waiting, stillborn, started = deque(jobs), 0, False
     team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
     try:
@@ -182,6 +197,13 @@ def run_jobs(
                         successor = Worker(setup)
                         team[successor.pipe] = successor
                 else:
+                    if kind == "several":
+                        source, job = worker.source, worker.job
+                        assert source is not None
+                        assert job is not None
+                        more, known = split(source, job, value)
+                        waiting.extendleft(reversed(more))
+                        yield from known
                     worker.source, stillborn, started = None, 0, True
                     if kind == "done":
                         yield value
@@ -226,7 +248,12 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
         pipe.send(("ready", encoder.provider))
         while True:
             source, job = pipe.recv()
-            pipe.send(("done", make_product(source, job, setup, encoder, models, Reporter(pipe, source))))
+            try:
+                outcome = make_product(source, job, setup, encoder, models, Reporter(pipe, source))
+            except SeveralSlidesError as error:
+                pipe.send(("several", error.count))
+            else:
+                pipe.send(("done", outcome))
 
 
 def exit_on_signal(signum: int, _frame: object) -> None:
@@ -263,11 +290,13 @@ class Reporter:
 def make_product(
     source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter
 ) -> Outcome:
-    """Process one slide. Any error becomes its outcome."""
+    """Process one slide. Any error becomes its outcome. Raises SeveralSlidesError where the file holds several."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
         modified = job.source.modified  # before: a later change makes the next run look again
         figures = setup.product.make(job, setup.options, tools)
+    except SeveralSlidesError:
+        raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         return outcome_of(error, source)
     return Outcome(

@@ -83,12 +83,15 @@ class LineProgress:
         self._total = self._done = 0
 
     def listener(self) -> Listener:
-        return Listener(planned=self.planned, outcome=self.outcome)
+        return Listener(planned=self.planned, more=self.more, outcome=self.outcome)
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.jobs)
         for line in plan_lines(plan):
             self._console.print(line, markup=False)
+
+    def more(self, count: int) -> None:
+        self._total += count
 
     def outcome(self, outcome: Outcome) -> None:
         self._done += 1
@@ -104,12 +107,17 @@ class BarProgress:
         self._slides: dict[str, TaskID] = {}
 
     def listener(self) -> Listener:
-        return Listener(self.planned, self.event, self.outcome)
+        return Listener(self.planned, self.more, self.event, self.outcome)
 
     def planned(self, plan: Plan) -> None:
         for line in plan_lines(plan):
             self._progress.console.print(line, markup=False)
         self._archive = self._progress.add_task("slides", total=len(plan.jobs), rate="")
+
+    def more(self, count: int) -> None:
+        if self._archive is not None:
+            total = self._progress.tasks[self._progress.task_ids.index(self._archive)].total or 0
+            self._progress.update(self._archive, total=total + count)
 
     def event(self, event: Event) -> None:
         if event.source not in self._slides:

@@ -26,11 +26,17 @@ def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int
 def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive.plan import plan_archive
     from wsisum_cli.archive.report import read_outcomes
-    from wsisum_cli.archive.run import preview_outcome
+    from wsisum_cli.archive.run import preview_outcomes
+    from wsisum_cli.archive.several import Splitter
     from wsisum_cli.commands.console import output, print_outcomes, warn
 
-    plan = plan_archive(request, manifest, read_outcomes(request.output))
-    outcomes = [*plan.outcomes, *(preview_outcome(source, job, request.product) for source, job in plan.jobs)]
+    known = read_outcomes(request.output)
+    plan = plan_archive(request, manifest, known)
+    split = Splitter(request, manifest, plan, known)
+    outcomes = [
+        *plan.outcomes,
+        *(found for source, job in plan.jobs for found in preview_outcomes(source, job, request.product, split)),
+    ]
     warn_of_unused(manifest)
     for outcome in outcomes:
         if outcome.status == "failed":

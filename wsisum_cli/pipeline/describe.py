@@ -18,7 +18,7 @@ from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.source import sha256_of
-from wsisum_cli.summary.attributes import Attributes, warn_of_little_tissue
+from wsisum_cli.summary.attributes import Attributes, remarks
 from wsisum_cli.summary.pixels import describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
@@ -110,7 +110,7 @@ def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, floa
         target_reached=attributes.target_reached,
         broken_tiles=attributes.broken_tiles.count,
         artefacts=attributes.artefact_count,
-        message=warn_of_little_tissue(attributes.features),
+        message=remarks(attributes),
         seconds=seconds,
     )
 

@@ -50,6 +50,7 @@ class Job:
     mpp: float | None = None  # for slides whose metadata lack it
     mask: Path | None = None
     features: Path | None = None  # folder with existing features
+    image: int | None = None  # which of several slides in the file, from 1; None where it holds one
 
 
 Stage = Callable[[str], None]

@@ -14,7 +14,7 @@ from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, Featur
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.summary import container
-from wsisum_cli.summary.attributes import Attributes, warn_of_little_tissue
+from wsisum_cli.summary.attributes import Attributes, remarks
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
@@ -85,7 +85,7 @@ def summary_figures(attributes: Attributes) -> dict[str, Any]:
         "target_reached": attributes.target_reached,
         "broken_tiles": attributes.broken_tiles.count,
         "artefacts": attributes.artefact_count,
-        "message": warn_of_little_tissue(attributes.features),
+        "message": remarks(attributes),
     }
 
 

@@ -11,6 +11,7 @@ from wsisum_cli.errors import SlideError, TileError
 from wsisum_cli.slides.header import clean_model, positive
 from wsisum_cli.slides.pixels import shrunk
 from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, Level, Pyramid, describe_error, downsample
+from wsisum_cli.slides.source import companion
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -30,6 +31,9 @@ class VendorPyramid(Pyramid):
 
         self.path = path
         self.reader = f"openslide {openslide.__library_version__}"
+        if path.suffix.lower() == ".mrxs" and path.is_file() and companion(path) is None:
+            missing = f"the folder {path.stem} with its pixels is missing beside it"
+            raise SlideError(f"{path.name}: {missing}; copy it there too", "pixels missing")
         self._cache = openslide.OpenSlideCache(CACHE_BYTES)
         try:
             slide = self._another()

@@ -52,6 +52,8 @@ class Pyramid(ABC):
     mpp: tuple[float, float] | None  # µm per level-0 px in x and y, None when the file does not say
     mpp_source: str  # where in the file the pixel size was found
     icc_profile: bytes | None
+    image: int | None = None  # which of the slides in the file this is, from 1; None where there is one
+    focal_plane: tuple[int, int] | None = None  # number from 1 of the plane read, and how many; None where there is one
 
     @abstractmethod
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:

@@ -11,18 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
+from wsisum_cli.slides.czi import CziPyramid
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.dicom.pyramid import DicomPyramid
 from wsisum_cli.slides.dicom.series import find_series, is_dicom, refuse_other_images
+from wsisum_cli.slides.images import have_same_shape
 from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
 from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
 
-TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8"}
-VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".svslide", ".czi"}
-DICOM_SUFFIX = ".dcm"
-SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES | {DICOM_SUFFIX}
+TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8", ".qptiff"}
+VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".svslide"}
+DICOM_SUFFIX, CZI_SUFFIX = ".dcm", ".czi"
+#: Vendors whose level 0 OpenSlide puts together from areas or overlapping tiles.
+JOINED_BY_OPENSLIDE = {"leica", "ventana"}
+SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES | {DICOM_SUFFIX, CZI_SUFFIX}
 
 #: µm: below the diffraction limit of any objective, and coarser than any slide scan.
 PLAUSIBLE_MPP = (0.05, 10.0)
@@ -64,15 +68,21 @@ class Overview:
 
 @contextmanager
 def open_slide(
-    path: Path, mpp: float | None = None, name: str | None = None, files: Sequence[Path] = ()
+    path: Path,
+    mpp: float | None = None,
+    name: str | None = None,
+    image: int | None = None,
+    files: Sequence[Path] = (),
 ) -> Iterator[Slide]:
-    """Open `path`; `mpp` serves where the file states no pixel size.
+    """Open `path`.
 
-    `files` are all files of the slide where they are known, `path` among them; else they are looked for.
+    `mpp` serves where the file states no pixel size, `image` (from 1) where it holds several slides. `files` are all
+    files of the slide, `path` among them; when empty they are looked for.
 
-    Raises SlideError or one of its children, MppError when no plausible pixel size is known.
+    Raises SeveralSlidesError where the file holds several slides and `image` is None, SlideError or one of its
+    children, MppError when no plausible pixel size is known.
     """
-    pyramid = open_pyramid(path, files)
+    pyramid = open_pyramid(path, image, files)
     try:
         size, source = settle_mpp(pyramid, mpp)
         check_extent(pyramid, size)
@@ -81,27 +91,56 @@ def open_slide(
         pyramid.close()
 
 
-def open_pyramid(path: Path, files: Sequence[Path] = ()) -> Pyramid:
-    """Pydicom for DICOM, tifffile where it can read tile by tile, OpenSlide for the rest."""
+def open_pyramid(path: Path, image: int | None = None, files: Sequence[Path] = ()) -> Pyramid:
+    """Pydicom for DICOM, pylibCZIrw for CZI, tifffile where it can read tile by tile, OpenSlide for the rest.
+
+    `image` is which of several slides, from 1.
+    """
     if path.is_dir():
         raise NotASlideError(f"{path.name}: a folder, not a file", "not a file")
     if path.suffix.lower() == DICOM_SUFFIX or is_dicom(path):
         refuse_other_images(path)
         return DicomPyramid(path, files or find_series(path))
+    if path.suffix.lower() == CZI_SUFFIX:
+        return CziPyramid(path, image)
     if path.suffix.lower() in VENDOR_SUFFIXES:
         return VendorPyramid(path)
     try:
-        return TiffPyramid(path)
+        return TiffPyramid(path, image)
     except NeedsOpenSlideError as error:
-        return open_as_vendor(path, str(error))
+        return open_as_vendor(path, error)
 
 
-def open_as_vendor(path: Path, why: str) -> Pyramid:
+def open_as_vendor(path: Path, why: NeedsOpenSlideError) -> Pyramid:
     try:
-        return VendorPyramid(path)
+        pyramid = VendorPyramid(path)
     except SlideError as error:
         also = str(error).removeprefix(f"{path.name}: ")
         raise SlideError(f"{path.name}: not readable by tile ({why}), and {also}") from error
+    try:
+        refuse_another_image(pyramid, why)
+    except SlideError:
+        pyramid.close()
+        raise
+    return pyramid
+
+
+def refuse_another_image(pyramid: Pyramid, why: NeedsOpenSlideError) -> None:
+    """Raise SlideError unless the levels that OpenSlide sees are those of the slide.
+
+    It takes every tiled image of a plain TIFF for a level, a label as well, and leaves out what it cannot decode.
+    """
+    if pyramid.vendor in JOINED_BY_OPENSLIDE:
+        return  # its level 0 is put together from areas or overlapping tiles, and labels are kept apart
+    first = pyramid.levels[0]
+    wanted = why.size or (first.width, first.height)
+    sizes = [(level.width, level.height) for level in pyramid.levels]
+    guessed = pyramid.vendor == "generic-tiff" and why.size is None
+    if guessed or sizes[0] != wanted or not all(have_same_shape(size, wanted) for size in sizes):
+        raise SlideError(
+            f"{pyramid.path.name}: the slide is not readable by tile ({why}), and no other image of the file is read "
+            "in its place; export the slide as a tiled RGB pyramid"
+        )
 
 
 def settle_mpp(pyramid: Pyramid, given: float | None) -> tuple[float, str]:

@@ -8,44 +8,52 @@ import re
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsisum_cli.errors import NotASlideError, SlideError, TileError
+from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
 from wsisum_cli.slides.header import identify
+from wsisum_cli.slides.images import choose_slides
+from wsisum_cli.slides.layout import Planes, TiffImage, list_tiff_images, select_planes
 from wsisum_cli.slides.pixels import from_ycbcr, shrunk
 from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyramid, describe_error, downsample
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
+    from tifffile import TiffFile, TiffPage
 
 JPEG_COMPRESSIONS = {7, 33007, 34892}
 APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream itself does not say
 APERIO_RGB = 33005  # JPEG 2000 of RGB
-PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 2, 6
-NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of focus points (-2)
+PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
 MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
 SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
-NOT_THE_SLIDE = {"label", "macro", "thumbnail", "map"}
+ASSOCIATED_ALPHA = 1  # TIFF 6.0 ExtraSamples: colours are multiplied by the alpha channel
+UNASSOCIATED_ALPHA = 2
 
 
 class NeedsOpenSlideError(Exception):
     """The file is a TIFF, but not one whose tiles make the image by lying side by side."""
 
+    #: Width and height in px of the slide; None where the tiles do not tell.
+    size: tuple[int, int] | None = None
+
 
 class TiffPyramid(Pyramid):
-    """Raises NotASlideError, SlideError, or NeedsOpenSlideError when another reader should try."""
+    """Raises NotASlideError, SlideError, or NeedsOpenSlideError when another reader should try.
 
-    def __init__(self, path: Path) -> None:
+    `image` says which of several slides in the file to open, from 1; SeveralSlidesError where it has to and does not.
+    """
+
+    def __init__(self, path: Path, image: int | None = None) -> None:
         import tifffile
 
         # tifffile logs what it finds odd; what matters of it is raised or checked here.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-        self.path = path
+        self.path, self.image = path, image
         self.reader = f"tifffile {tifffile.__version__}"
         with ExitStack() as opened:
             try:
@@ -68,7 +76,9 @@ class TiffPyramid(Pyramid):
             self._opened = opened.pop_all()
 
     def _open(self) -> None:
-        self._pages = level_pages(self._tif, self.path)
+        self._planes = level_planes(self._tif, self.path, self.image)
+        self._pages = [planes.pages[0] for planes in self._planes]
+        self.focal_plane = self._planes[0].focal
         self._declared = [self._declares_colour(page) for page in self._pages]
         first = self._pages[0]
         if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
@@ -92,7 +102,10 @@ class TiffPyramid(Pyramid):
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
         page = self._pages[level]
         try:
-            if page.compression in JPEG_COMPRESSIONS:
+            if self._planes[level].stored_apart:
+                joined = self._joined_tile(level, column, row)
+                pixels = None if joined is None else shrunk(joined, shrink)
+            elif page.compression in JPEG_COMPRESSIONS:
                 pixels = self._jpeg_tile(level, column, row, shrink)
             else:
                 data = self._segment(level, column, row)
@@ -116,6 +129,8 @@ class TiffPyramid(Pyramid):
     def copies_jpeg(self, level: int) -> bool:
         """Stripes of an NDPI, and streams whose marks contradict the TIFF on colour, are left to be encoded anew."""
         page = self._pages[level]
+        if self._planes[level].stored_apart:
+            return False
         return page.compression in JPEG_COMPRESSIONS and page.jpegheader is None and self._declared[level]
 
     def close(self) -> None:
@@ -132,7 +147,7 @@ class TiffPyramid(Pyramid):
 
     def _declares_colour(self, page: TiffPage) -> bool:
         """Whether a decoder given a tile alone takes its colours for what the TIFF says they are."""
-        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
+        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None or page.samplesperpixel != 3:
             return True
         rgb = page.photometric == PHOTOMETRIC_RGB
         return jpeg.is_rgb(jpeg.complete_stream(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
@@ -142,9 +157,23 @@ class TiffPyramid(Pyramid):
         first = next((index for index, count in enumerate(page.databytecounts) if count), 0)
         return self._read(page.dataoffsets[first], min(page.databytecounts[first], HEAD))
 
-    def _segment(self, level: int, column: int, row: int) -> bytes | None:
-        page = self._pages[level]
-        index = row * self.levels[level].columns + column
+    def _joined_tile(self, level: int, column: int, row: int) -> np.ndarray | None:
+        """A tile whose colours are stored apart, or with an alpha channel, as (H, W, 3); None where there is none."""
+        pages = self._planes[level].pages
+        apart = pages[0].planarconfig == 2
+        places = [(page, plane) for page in pages for plane in range(page.samplesperpixel if apart else 1)]
+        segments = [(page, self._segment(level, column, row, page, plane)) for page, plane in places]
+        if all(data is None for _, data in segments):
+            return None
+        if any(data is None for _, data in segments):
+            raise TileError(self._where(level, column, row, "lacks a colour"))
+        planes = [decode_other(page, data) for page, data in segments if data is not None]
+        return over_glass(np.concatenate(planes, axis=2), pages[0].extrasamples)
+
+    def _segment(self, level: int, column: int, row: int, page: TiffPage | None = None, plane: int = 0) -> bytes | None:
+        """The bytes of a tile; of colour plane `plane` of `page` where these are stored apart."""
+        page, grid = page or self._pages[level], self.levels[level]
+        index = (plane * grid.rows + row) * grid.columns + column
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not offset or not count:
             return None
@@ -164,49 +193,104 @@ class TiffPyramid(Pyramid):
         return f"{self.path.name}: tile at column {column}, row {row} of level {level} {what}"
 
 
-def level_pages(tif: TiffFile, path: Path) -> list[TiffPage]:
-    """The pages of the slide's levels, largest first; labels, macros and thumbnails are not among them."""
+def level_planes(tif: TiffFile, path: Path, number: int | None) -> list[Planes]:
+    """Where the levels of a slide lie, largest first; all slides of the file are checked before one is taken.
+
+    `number` says which of several slides, from 1.
+    """
     check_planes(tif.ome_metadata or "", path.name)
+    slides = list_slides(tif, path)
+    planes = [brightfield_planes(slide, path) for slide in slides]
+    if number is None and len(slides) > 1:
+        raise SeveralSlidesError(path.name, len(slides))
+    if number is not None and not 1 <= number <= len(slides):
+        raise SlideError(f"{path.name}: expected slide {number} of the file, found {len(slides)}")
+    slide, first = slides[(number or 1) - 1], planes[(number or 1) - 1]
+    refuse_other_files(tif, slide, first, path)
+    refuse_two_pixel_sizes(slide, slides, path)
+    obstacle = why_not_by_tile(first.pages[0])
+    if obstacle:
+        error = NeedsOpenSlideError(obstacle)
+        error.size = (slide.image.width, slide.image.height)
+        raise error
+    if not any(count for page in first.pages for count in page.databytecounts):
+        raise SlideError(f"{path.name}: the file stores no tile of the slide at all; fetch the file again", "no pixels")
+    lower = [select_planes(level, slide.ome) for level in slide.levels[1:]]
+    return [first, *(found for found in lower if found is not None and is_read_like(found, first))]
+
+
+def list_slides(tif: TiffFile, path: Path) -> list[TiffImage]:
+    """The images of a TIFF that are slides; labels, macros and thumbnails are not."""
     if tif.is_bif and has_overlaps(tif):
         raise NeedsOpenSlideError("BIF tiles overlap")
     try:
-        series = [s for s in tif.series if not is_associated(s, tif)]
+        images = list_tiff_images(tif)
     # tifffile gives up on odd vendor headers in many ways; OpenSlide may still know the file.
     except Exception as error:
         raise NeedsOpenSlideError(f"no image series found: {error}") from error
-    if not series:
-        raise NotASlideError(f"{path.name}: holds label and macro images only", "label or macro image")
-    if tif.is_scn and sum(bool(s.levels[1:]) for s in series) > 1:
+    slides = choose_slides([item.image for item in images], path.name)
+    if tif.is_scn and len(slides) > 1:
         raise NeedsOpenSlideError("SCN file of several areas")
-    main = max(series, key=lambda s: s.levels[0].shape[0] * s.levels[0].shape[1] if s.ndim == 3 else 0)
-    pages: list[Any] = [level.pages[0] for level in main.levels]
-    if pages[0] is None:
+    return [images[slide.index] for slide in slides]
+
+
+def brightfield_planes(slide: TiffImage, path: Path) -> Planes:
+    """The pages of level 0. Raises NotASlideError unless they hold brightfield RGB of 8 bits."""
+    if slide.levels and slide.levels[0].pages[0] is None:
         raise SlideError(f"{path.name}: damaged TIFF structure (no image); fetch the file again")
-    check_brightfield_rgb(main, pages[0], path)
-    obstacle = why_not_by_tile(pages[0])
-    if obstacle:
-        raise NeedsOpenSlideError(obstacle)
-    return [page for page in pages if page is not None and page.shape[2:] == (3,) and why_not_by_tile(page) is None]
-
-
-def is_associated(series: TiffPageSeries, tif: TiffFile) -> bool:
-    """Whether a series is a label, macro, map or thumbnail."""
-    if tif.is_ndpi:  # whose series tifffile names by what the user typed in
-        page = series.levels[0].pages[0]
-        return page is not None and float(page.aspage().tags.valueof(NDPI_LENS, default=1)) <= 0
-    return series.name.lower() in NOT_THE_SLIDE
-
-
-def check_brightfield_rgb(series: TiffPageSeries, page: TiffPage, path: Path) -> None:
-    colour = series.ndim == 3 and series.dtype == np.uint8 and page.photometric > 1  # 0 and 1 are grey
-    if colour and page.is_tiled and (page.planarconfig == 2 or page.samplesperpixel == 4):
-        return  # OpenSlide decides
-    if series.ndim != 3 or series.shape[2] != 3 or series.dtype != np.uint8:
+    if not slide.levels and slide.image.dtype == "uint8":
+        raise SlideError(
+            f"{path.name}: the pages of its image of {slide.image.width} x {slide.image.height} px are not where the "
+            "header says; fetch the file again, with all files of the slide",
+            "pages missing",
+        )
+    planes = select_planes(slide.levels[0], slide.ome) if slide.levels else None
+    if planes is None or slide.image.dtype != "uint8" or not is_colour(planes):
+        image = slide.image
         raise NotASlideError(
-            f"{path.name}: expected one RGB image of 8 bits, found axes {series.axes}, shape {series.shape}, "
-            f"{series.dtype}; only brightfield slides can be summarized",
+            f"{path.name}: expected one RGB image of 8 bits, found axes {image.axes}, shape {image.shape}, "
+            f"{image.dtype}; only brightfield slides can be summarized",
             "not brightfield RGB",
         )
+    return planes
+
+
+def is_colour(planes: Planes) -> bool:
+    page = planes.pages[0]
+    if len(planes.pages) == 3:
+        return all(plane.photometric == PHOTOMETRIC_GREY and plane.samplesperpixel == 1 for plane in planes.pages)
+    if page.planarconfig == 2 and not page.is_tiled:
+        return False  # as cameras of fluorescence microscopes store their channels
+    return page.photometric > 1 and page.samplesperpixel in (3, 4)  # 0 and 1 are grey
+
+
+def refuse_other_files(tif: TiffFile, slide: TiffImage, planes: Planes, path: Path) -> None:
+    """Raise SlideError for an OME-TIFF whose pages lie in another file: offsets are looked up in this one."""
+    if any(page.parent is not tif for page in planes.pages):
+        raise SlideError(
+            f"{path.name}: the pixels of its image of {slide.image.width} x {slide.image.height} px lie in another "
+            "file; export the slide into one file",
+            "several files",
+        )
+
+
+def refuse_two_pixel_sizes(slide: TiffImage, slides: list[TiffImage], path: Path) -> None:
+    """Raise SlideError where slides of one size in px state several pixel sizes: headers are looked up by that size."""
+    size = (slide.image.width, slide.image.height)
+    alike = [other.image for other in slides if (other.image.width, other.image.height) == size]
+    if len({image.pixel_size for image in alike}) > 1:
+        raise SlideError(
+            f"{path.name}: {len(alike)} of its slides have {size[0]} x {size[1]} px and state several pixel sizes; "
+            "export each into a file of its own",
+            "several pixel sizes",
+        )
+
+
+def is_read_like(planes: Planes, first: Planes) -> bool:
+    """Whether a lower level is stored as level 0 is, and can be read by tile."""
+    same = len(planes.pages) == len(first.pages) and planes.focal == first.focal
+    page = planes.pages[0]
+    return same and page.dtype == np.uint8 and is_colour(planes) and why_not_by_tile(page) is None
 
 
 def why_not_by_tile(page: TiffPage) -> str | None:
@@ -214,9 +298,7 @@ def why_not_by_tile(page: TiffPage) -> str | None:
     import tifffile
 
     coded = int(page.compression)
-    if page.planarconfig == 2:
-        return "colour planes are stored apart"
-    if page.samplesperpixel != 3:
+    if page.samplesperpixel not in (1, 3, 4):
         return f"{page.samplesperpixel} samples per pixel"
     if not page.is_tiled or not page.tilewidth or not page.tilelength:
         return "not tiled"
@@ -227,14 +309,17 @@ def why_not_by_tile(page: TiffPage) -> str | None:
     if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
         return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
     tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
+    tiles *= page.samplesperpixel if page.planarconfig == 2 else 1
     if min(len(page.dataoffsets), len(page.databytecounts)) < tiles:
         return f"{len(page.dataoffsets)} tiles in the table, {tiles} expected"
     return None
 
 
 def is_known_colour(page: TiffPage) -> bool:
+    if page.samplesperpixel == 1:
+        return page.photometric == PHOTOMETRIC_GREY
     if page.photometric == PHOTOMETRIC_YCBCR:
-        return page.compression in JPEG_COMPRESSIONS
+        return page.compression in JPEG_COMPRESSIONS and page.samplesperpixel == 3 and page.planarconfig == 1
     return page.photometric == PHOTOMETRIC_RGB
 
 
@@ -253,8 +338,22 @@ def has_overlaps(tif: TiffFile) -> bool:
     return any(re.search(rb'Overlap[XY]="(?!0+")', info) for info in infos)
 
 
+def over_glass(pixels: np.ndarray, extra: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) of (H, W, 3 or 4): what the alpha channel hides is white. `extra` is the TIFF's ExtraSamples."""
+    colours = np.ascontiguousarray(pixels[..., :3])
+    alpha = pixels[..., 3:]
+    if not alpha.size or not extra or alpha.min() == 255:
+        return colours
+    share = alpha / 255.0
+    if extra[0] == ASSOCIATED_ALPHA:
+        return np.asarray((colours + 255 * (1 - share)).round().clip(0, 255), np.uint8)
+    if extra[0] == UNASSOCIATED_ALPHA:
+        return np.asarray((colours * share + 255 * (1 - share)).round(), np.uint8)
+    return colours
+
+
 def decode_other(page: TiffPage, data: bytes) -> np.ndarray:
-    """A tile of any compression but JPEG as (H, W, 3) uint8 RGB. Raises ValueError, and what decoders raise."""
+    """A tile of any compression but RGB in JPEG as (H, W, samples) uint8."""
     check_tile(data, page.compression, MAX_OVERSIZE * page.tilewidth * page.tilelength)
     decoded, _, _ = page.decode(data, 0, jpegtables=page.jpegtables)
     if decoded is None:

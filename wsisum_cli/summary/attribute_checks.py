@@ -73,6 +73,8 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
     """Attributes that contradict each other."""
     yield from list(wrong_reading(attributes.patch)) or wrong_sizes(attributes)
     yield from wrong_draws(attributes)
+    if (attributes.source.focal_plane is None) != (attributes.source.focal_planes is None):
+        yield "source.focal_plane and source.focal_planes are not there together"
     if attributes.minor_version >= 1:
         yield from wrong_models(attributes)
     if attributes.minor_version >= 2:

@@ -79,6 +79,9 @@ class Source(Section):
     height: Size = Field(description="level-0 px")
     mpp: Positive = Field(description="µm per level-0 px")
     mpp_source: str = Field(description="where the pixel size was found; `given` by the user")
+    image: Size | None = Field(None, description="which of several slides in the file, from 1")
+    focal_plane: Size | None = Field(None, description="which of several focal planes was read, from 1")
+    focal_planes: Size | None = Field(None, description="number of focal planes")
 
 
 class Reading(Section):
@@ -381,6 +384,16 @@ def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict):
             section.pop(name, None)
     return copied
+
+
+def remarks(attributes: Attributes) -> str:
+    """What a reader of the report should look at; empty where there is nothing."""
+    return "; ".join(filter(None, (warn_of_little_tissue(attributes.features), focal_plane(attributes.source))))
+
+
+def focal_plane(source: Source) -> str:
+    """Which focal plane was read, in words; empty where there is one."""
+    return "" if source.focal_plane is None else f"focal plane {source.focal_plane} of {source.focal_planes} was read"
 
 
 def warn_of_little_tissue(features: ComputedFeatures | GivenFeatures) -> str:

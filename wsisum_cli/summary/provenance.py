@@ -45,7 +45,18 @@ def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
         "height": height,
         "mpp": slide.mpp,
         "mpp_source": slide.mpp_source,
+        **describe_image(slide),
     }
+
+
+def describe_image(slide: Slide) -> dict[str, int]:
+    """Which image of the file was read, and which focal plane of it; empty where there is one of each.
+
+    Numbers alone: images are often called after the patient.
+    """
+    image, focal = slide.pyramid.image, slide.pyramid.focal_plane
+    chosen = {} if image is None else {"image": image}
+    return chosen if focal is None else {**chosen, "focal_plane": focal[0], "focal_planes": focal[1]}
 
 
 def describe_features(given: GivenFeatures | None, encoder: Encoder, tissue_share: float) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def compare_with_source(
             yield Finding("source-differs", f"{path.name} is another file", None, source.sha256, found.sha256)
             return
         given = source.mpp if source.mpp_source == "given" else None
-        with open_slide(found.path, given, files=found.files) as slide:
+        with open_slide(found.path, given, image=source.image, files=found.files) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return

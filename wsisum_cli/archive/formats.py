@@ -1,0 +1,79 @@
+"""Slides in formats that are not read: how to tell them, and how to convert them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsisum_cli.archive.outcome import SKIPPED, Outcome
+
+BIO_FORMATS = "convert it to OME-TIFF with QuPath or bfconvert (Bio-Formats)"
+VENDOR = "export it as SVS, TIFF or DICOM with the scanner vendor's software"
+
+#: Suffix -> whose format it is, and what to do.
+FORMATS: dict[str, tuple[str, str]] = {
+    ".vsi": ("Olympus VSI", BIO_FORMATS),
+    ".ets": ("Olympus ETS, a part of a VSI", BIO_FORMATS),
+    ".isyntax": ("Philips iSyntax", "convert it to TIFF with isyntax-to-tiff (libisyntax) or Philips' own exporter"),
+    ".i2syntax": ("Philips iSyntax 2", "export it as DICOM with Philips' software"),
+    ".kfb": ("KFBio KFB", VENDOR),
+    ".kfbf": ("KFBio KFB", VENDOR),
+    ".sdpc": ("Sqray SDPC", VENDOR),
+    ".dyqx": ("Sqray DYQX", VENDOR),
+    ".mds": ("Motic MDS", VENDOR),
+    ".mdsx": ("Motic MDSX", VENDOR),
+    ".tmap": ("UNIC TMAP", VENDOR),
+    ".tron": ("InteMedic TRON", VENDOR),
+    ".lif": ("Leica LIF", BIO_FORMATS),
+    ".lof": ("Leica LOF", BIO_FORMATS),
+    ".xlef": ("Leica XLEF", BIO_FORMATS),
+    ".zvi": ("Zeiss ZVI", BIO_FORMATS),
+    ".nd2": ("Nikon ND2", BIO_FORMATS),
+    ".ims": ("Imaris IMS", BIO_FORMATS),
+    ".oir": ("Olympus OIR", BIO_FORMATS),
+    ".oib": ("Olympus OIB", BIO_FORMATS),
+    ".afi": ("Aperio AFI (fluorescence)", BIO_FORMATS),
+    ".bkf": ("Hamamatsu BKF", VENDOR),
+    ".szi": ("SmartZoom SZI", "unzip it and convert the DeepZoom pyramid to TIFF with vips tiffsave"),
+    ".dzi": ("DeepZoom", "convert the slide that it was made from"),
+}
+OME_ZARR = ("OME-Zarr", "convert it to OME-TIFF with bfconvert or raw2ometiff")
+#: Files that make a folder a Zarr hierarchy.
+ZARR_FILES = {".zattrs", ".zgroup", "zarr.json"}
+
+#: Folders that systems and storage boxes keep for themselves, in lower case; so are those whose names begin with a dot.
+SYSTEM_FOLDERS = {
+    *("$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle", "#snapshot", "@recycle"),
+    *("@recently-snapshot", "recycler", "__macosx", "found.000", "~snapshot"),
+}
+
+
+def is_left_out(folder: str) -> bool:
+    """Whether a folder of this name is hidden or the system's own."""
+    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
+
+
+def is_zarr(folder: Path, files: Iterable[str]) -> bool:
+    return folder.suffix.lower() == ".zarr" or not ZARR_FILES.isdisjoint(files)
+
+
+def not_read(path: Path, source: str) -> Outcome | None:
+    """The outcome of a file in a format that is not read; None where its suffix tells of none."""
+    found = FORMATS.get(path.suffix.lower())
+    return format_outcome(path, source, *found) if found else None
+
+
+def zarr_outcome(folder: Path, source: str) -> Outcome:
+    return format_outcome(folder, source, *OME_ZARR)
+
+
+def format_outcome(path: Path, source: str, what: str, advice: str) -> Outcome:
+    return Outcome(source, SKIPPED, "format not read", f"{path.name}: {what} is not read; {advice}")
+
+
+def pixel_folder(path: Path) -> Path | None:
+    """The folder beside a slide of a format that is not read that holds its pixels, None where there is none."""
+    names = {".vsi": f"_{path.stem}_", ".dzi": f"{path.stem}_files"}
+    name = names.get(path.suffix.lower())
+    return path.with_name(name) if name and os.path.isdir(path.with_name(name)) else None
