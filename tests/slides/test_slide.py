@@ -506,7 +506,7 @@ YCBCR = {"photometric": "ycbcr", "subsampling": (2, 2)}
     ],
     ids=["rgb", "rgb-adobe", "rgb-jfif", "rgb-wrong", "ycbcr", "ycbcr-jfif", "ycbcr-adobe", "ycbcr-wrong"],
 )
-def test_the_tiff_is_right_about_colour(
+def test_colours_are_those_stored_whatever_the_marks_say(
     encode: Callable[[Image], bytes], options: dict[str, Any], copies: bool, small: Image, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.tif"
@@ -517,6 +517,19 @@ def test_the_tiff_is_right_about_colour(
         theirs = np.array(other.read_region((0, 0), 0, (700, 500)))[..., :3]
     assert difference(found, small) < 3
     assert difference(found, theirs) < 0.01
+
+
+@pytest.mark.parametrize("stain", ["he", "ki67"])
+def test_exported_ome_tiff_has_the_colours_of_tifffile(stain: str, shared: Path) -> None:
+    path = shared / "problems" / f"qupath032-bioformats670-{stain}.ome.tif"
+    with open_slide(path) as slide:
+        found = read_level(slide.pyramid, 0, 1, Damage(), 1)
+        assert difference(found, tifffile.imread(path)) == 0
+        assert slide.pyramid.copies_jpeg(0)
+        encoded = slide.pyramid.encoded_tile(0, 0, 0)
+        assert encoded is not None
+        tile = np.asarray(imagecodecs.jpeg8_decode(encoded.stream))
+        np.testing.assert_array_equal(tile, slide.pyramid.tile(0, 0, 0))
 
 
 @pytest.mark.parametrize("shrink", [1, 2, 4, 8])

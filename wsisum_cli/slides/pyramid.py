@@ -51,6 +51,7 @@ class Pyramid(ABC):
     mpp: tuple[float, float] | None  # µm per level-0 px in x and y, None when the file does not say
     mpp_source: str  # where in the file the pixel size was found
     icc_profile: bytes | None
+    notes: tuple[str, ...] = ()  # what a person should know of how the pixels were read; a clause each
 
     @abstractmethod
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:

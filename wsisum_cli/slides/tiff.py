@@ -26,6 +26,7 @@ APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream i
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 2, 6
 NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of focus points (-2)
+COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
 SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 NOT_THE_SLIDE = {"label", "macro", "thumbnail", "map"}
@@ -66,7 +67,14 @@ class TiffPyramid(Pyramid):
 
     def _open(self) -> None:
         self._pages = level_pages(self._tif, self.path)
-        self._declared = [self._declares_colour(page) for page in self._pages]
+        settled = [self._settle_colour(page) for page in self._pages]
+        self._rgb = [rgb for rgb, _ in settled]
+        self._declared = [self._declares_colour(*pair) for pair in zip(self._pages, self._rgb, strict=True)]
+        self.notes = tuple(
+            f"level {level}: the JPEG tiles contradict the TIFF about their colours; the pixels decided"
+            for level, (_, by_pixels) in enumerate(settled)
+            if by_pixels
+        )
         first = self._pages[0]
         if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
             raise NeedsOpenSlideError("JPEG 2000 with chroma subsampling")
@@ -108,10 +116,10 @@ class TiffPyramid(Pyramid):
             return None
         if page.jpegheader is not None:  # NDPI: one stream a level, cut at its restart markers
             return EncodedTile(page.jpegheader + jpeg.end_stream(data), len(page.jpegheader))
-        return jpeg.complete_stream(data, page.jpegtables, page.photometric == PHOTOMETRIC_RGB)
+        return jpeg.complete_stream(data, page.jpegtables, self._rgb[level])
 
     def copies_jpeg(self, level: int) -> bool:
-        """Stripes of an NDPI, and streams whose marks contradict the TIFF on colour, are left to be encoded anew."""
+        """Stripes of an NDPI, and streams whose marks are wrong about their colours, are encoded anew."""
         page = self._pages[level]
         return page.compression in JPEG_COMPRESSIONS and page.jpegheader is None and self._declared[level]
 
@@ -124,15 +132,31 @@ class TiffPyramid(Pyramid):
             return None
         stream = encoded.stream
         if not self._declared[level]:
-            stream = jpeg.redeclare_colour(stream, self._pages[level].photometric == PHOTOMETRIC_RGB)
+            stream = jpeg.redeclare_colour(stream, self._rgb[level])
         return jpeg.decode(stream, shrink)
 
-    def _declares_colour(self, page: TiffPage) -> bool:
-        """Whether a decoder given a tile alone takes its colours for what the TIFF says they are."""
+    def _settle_colour(self, page: TiffPage) -> tuple[bool, bool]:
+        """Whether the tiles' components are RGB, and whether only their pixels could tell."""
+        says_rgb = page.photometric == PHOTOMETRIC_RGB
+        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
+            return says_rgb, False
+        chosen = self._spread_tiles(page)
+        streams = (self._read(page.dataoffsets[i], page.databytecounts[i]) for i in chosen)
+        complete = (jpeg.complete_stream(stream, page.jpegtables, rgb=False).stream for stream in streams)
+        return jpeg.settle_colour(complete, says_rgb) if chosen else (says_rgb, False)
+
+    def _declares_colour(self, page: TiffPage, rgb: bool) -> bool:
+        """Whether a decoder given a tile alone takes its colours for what they are."""
         if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None:
             return True
-        rgb = page.photometric == PHOTOMETRIC_RGB
         return jpeg.is_rgb(jpeg.complete_stream(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
+
+    def _spread_tiles(self, page: TiffPage) -> list[int]:
+        """Numbers of up to `COLOUR_TILES` tiles that the file holds, spread over the page."""
+        offsets, counts = np.array(page.dataoffsets), np.array(page.databytecounts)
+        stored = np.flatnonzero((offsets > 0) & (counts > 0) & (offsets + counts <= self._size))
+        chosen = np.linspace(0, len(stored) - 1, min(COLOUR_TILES, len(stored))).round().astype(int)
+        return [int(index) for index in stored[chosen]]
 
     def _first_tile(self, page: TiffPage) -> bytes:
         """The first bytes of the first tile that the file stores."""
