@@ -4,6 +4,7 @@ WsisumError
 ├── SlideError              one slide cannot be summarized; its outcome is `failed`
 │   ├── NotASlideError      the file is no whole-slide image; its outcome is `skipped`
 │   ├── MppError            no pixel size, or an implausible one
+│   ├── ColourError         the colours cannot be those of a stained slide
 │   ├── TileError           one tile cannot be read or decoded
 │   ├── BrokenSlideError    too many tiles cannot be read
 │   ├── FeaturesError       existing features do not belong to the slide
@@ -47,6 +48,12 @@ class MppError(SlideError, ValueError):
     """The pixel size is missing, implausible, or not what the encoder needs."""
 
     reason = "no pixel size"
+
+
+class ColourError(SlideError, ValueError):
+    """The colours read cannot be those of a stained slide."""
+
+    reason = "implausible colours"
 
 
 class TileError(SlideError, OSError):

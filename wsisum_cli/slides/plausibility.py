@@ -1,0 +1,318 @@
+"""Whether what is read can be the slide: its colours, and each lower level beside level 0.
+
+Levels are compared at a few spots, those with the most structure among tiles spread over each level. Limits were set on
+slides of five scanners, H&E and immunohistochemistry, and on the same slides coloured anew in 13 other stains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from wsisum_cli.errors import ColourError, TileError
+from wsisum_cli.slides.jpeg import components_look_rgb
+from wsisum_cli.slides.patches import Reading, cut_patch
+from wsisum_cli.slides.pixels import aligned, from_ycbcr, shrunk, to_ycbcr
+from wsisum_cli.slides.pyramid import Level, Pyramid
+
+Spot = tuple[float, float]  # x, y of a centre in level-0 px
+Converter = Callable[[np.ndarray], np.ndarray]
+
+SAMPLED = 32  # tiles of a level that are looked at
+SPOTS = 3  # that each level offers
+COMPARED = 8  # at most, of which two levels are compared
+SIDE = 64  # px of the lower level that a spot spans
+CELL = 8  # px a side that are averaged before colours are compared
+FINE_SIDE = 256  # px of level 0 at a spot, in which nuclei can be told from what is around them
+
+#: Relative difference of a level's scale in x and y, where it is more than rounding to whole px.
+MAX_SKEW, ROUNDING = 0.01, 1.5
+#: Mean grey levels between cells. Below the first, levels agree; past the last, they do not, whatever the cause.
+SAME_COLOUR, OTHER_CONTENT, OTHER_COLOUR = 1.5, 10.0, 40.0
+EXPLAINED = 0.5  # share of a difference that is left where exchanged channels account for it
+ALIKE = 0.5  # correlation of brightness, below which a spot shows something else
+FLAT = 5.0  # grey levels of standard deviation, below which a spot shows too little to compare
+#: YCbCr shown as RGB: nearly all variance is in the first channel, which glass or pale tissue makes light.
+LUMA_SHARE, LIGHT = 0.7, 140.0
+#: RGB shown as YCbCr: light areas are magenta, at the end of the range of red and blue.
+FULL, WEAK_GREEN, MAGENTA_SHARE = 248, 190, 0.02
+#: Optical density, of all channels together, from which a px counts as stained.
+STAINED = 0.3
+MIN_STAINED = 500  # px
+#: In H&E, dark px absorb relatively more red than light px, and green is absorbed most by far.
+GREEN_IN_HE, SWAPPED_SLOPE = 0.43, -0.03
+WEAKEST_GREEN = 0.29
+CHANNELS = "red, green and blue"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found of a pyramid."""
+
+    levels: tuple[int, ...]  # that agree with level 0, which is the first
+    notes: tuple[str, ...]  # what a person should know; a clause each
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two levels show at the same spots."""
+
+    lower: np.ndarray  # (N, 3) mean colours of cells
+    upper: np.ndarray
+    compared: int  # spots that show something
+    mismatched: int  # spots at which they show different things
+
+
+def check_pyramid(pyramid: Pyramid) -> Check:
+    """Raises ColourError where level 0 cannot have the colours of a slide."""
+    samples = [list(sample_tiles(pyramid, index)) for index in range(len(pyramid.levels))]
+    spots = [find_spots(pyramid.levels[index], found) for index, found in enumerate(samples)]
+    fault = transform_fault(as_cells([pixels for _, _, pixels in samples[0]]))
+    if fault:
+        raise colour_error(pyramid, f"level 0 shows {fault}")
+    good, notes = [0], list(pyramid.notes)
+    for index in range(1, len(pyramid.levels)):
+        why = disagreement(pyramid, index, good[-1], choose_spots(spots, index, good[-1]))
+        if why is None:
+            good.append(index)
+        else:
+            notes.append(f"level {index} is not used: {why}")
+    notes += stain_notes(pyramid, choose_spots(spots, good[-1], 0))
+    return Check(tuple(good), tuple(notes))
+
+
+def colour_error(pyramid: Pyramid, why: str) -> ColourError:
+    return ColourError(
+        f"{pyramid.path.name}: expected the colours of a stained slide, found that {why}; "
+        "open the file in a viewer, and export it anew if it looks the same there"
+    )
+
+
+# --- where to look
+
+
+def sample_tiles(pyramid: Pyramid, index: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Up to `SAMPLED` tiles spread over a level: column, row and pixels, decoded as small as can be."""
+    level = pyramid.levels[index]
+    count = level.columns * level.rows
+    shrink = level.shrinks()[0]
+    for number in np.unique(np.linspace(0, count - 1, min(SAMPLED, count)).round().astype(int)):
+        column, row = int(number % level.columns), int(number // level.columns)
+        pixels = tile_or_none(pyramid, index, column, row, shrink)
+        if pixels is not None:
+            width = (level.width - column * level.tile_width) // shrink
+            height = (level.height - row * level.tile_height) // shrink
+            if width > 0 and height > 0:
+                yield column, row, pixels[:height, :width]
+
+
+def tile_or_none(pyramid: Pyramid, index: int, column: int, row: int, shrink: int) -> np.ndarray | None:
+    try:
+        return pyramid.tile(index, column, row, shrink)
+    except TileError:
+        return None  # what cannot be read is counted where it is needed
+
+
+def find_spots(level: Level, samples: list[tuple[int, int, np.ndarray]]) -> list[Spot]:
+    """Centres of the windows with the most structure, at most one a tile."""
+    shrink = level.shrinks()[0]
+    side = max(1, SIDE // shrink)
+    found = []
+    for column, row, pixels in samples:
+        best = most_structure(pixels, side)
+        if best is not None:
+            deviation, x, y = best
+            centre = (column * level.tile_width + x * shrink, row * level.tile_height + y * shrink)
+            found.append((deviation, (centre[0] * level.downsample, centre[1] * level.downsample)))
+    return [spot for _, spot in sorted(found, reverse=True)[:SPOTS]]
+
+
+def most_structure(pixels: np.ndarray, side: int) -> tuple[float, float, float] | None:
+    """Standard deviation of the liveliest square of `side` px, and x, y of its centre."""
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    if not rows or not columns:
+        return None
+    grey = pixels[: rows * side, : columns * side].astype(np.float32).mean(axis=2)
+    deviation = grey.reshape(rows, side, columns, side).std(axis=(1, 3))
+    row, column = np.unravel_index(int(deviation.argmax()), deviation.shape)
+    return float(deviation.max()), (int(column) + 0.5) * side, (int(row) + 0.5) * side
+
+
+def choose_spots(spots: list[list[Spot]], lower: int, upper: int) -> list[Spot]:
+    """Those of both levels first, then of the others."""
+    others = [index for index in range(len(spots)) if index not in (lower, upper)]
+    ordered = [spot for index in dict.fromkeys((lower, upper, *others)) for spot in spots[index]]
+    return ordered[:COMPARED]
+
+
+# --- two levels beside each other
+
+
+def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) -> str | None:
+    """What makes a level unfit to stand for a finer one that is good. Raises ColourError where that one is wrong."""
+    if is_skewed(pyramid.levels[0], pyramid.levels[lower]):
+        return "it is not level 0 reduced alike in x and y"
+    pair = compare(pyramid, lower, upper, spots)
+    difference = mean_difference(pair.lower, pair.upper)
+    cause = exchange(pair, difference)
+    if cause is not None:
+        if not transform_fault(pair.lower) and is_less_natural(pair.upper, pair.lower):
+            raise colour_error(pyramid, f"levels 0 and {lower} differ in the order of {CHANNELS}, and level 0 is wrong")
+        return f"its colours are those of level {upper} with {cause}"
+    if difference > OTHER_COLOUR:
+        return f"its colours differ from those of level {upper} by {difference:.0f} grey levels"
+    if pair.mismatched >= min(2, max(1, pair.compared)):
+        return f"it shows something else than level {upper} at {pair.mismatched} of {pair.compared} spots"
+    return None
+
+
+def is_skewed(first: Level, level: Level) -> bool:
+    x, y = first.width / level.width, first.height / level.height
+    scale = (x + y) / 2
+    by_rounding = max(abs(level.width - first.width / scale), abs(level.height - first.height / scale)) <= ROUNDING
+    return not by_rounding and abs(x / y - 1) > MAX_SKEW
+
+
+def compare(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) -> Pair:
+    """Spots that cannot be read are left out."""
+    pairs = [pair for spot in spots if (pair := windows(pyramid, lower, upper, spot)) is not None]
+    pairs = [aligned(*pair) for pair in pairs]
+    shown = [shows_other(*pair) for pair in pairs]
+    lowers, uppers = as_cells([pair[0] for pair in pairs], CELL), as_cells([pair[1] for pair in pairs], CELL)
+    return Pair(lowers, uppers, sum(other is not None for other in shown), sum(other is True for other in shown))
+
+
+def windows(pyramid: Pyramid, lower: int, upper: int, spot: Spot) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same square of two levels, both as px of the lower."""
+    level = pyramid.levels[lower]
+    side = min(SIDE, level.width, level.height)
+    extent = side * level.downsample
+    try:
+        return window(pyramid, lower, spot, extent, side), window(pyramid, upper, spot, extent, side)
+    except TileError:
+        return None
+
+
+def window(pyramid: Pyramid, index: int, spot: Spot, extent: float, side: int) -> np.ndarray:
+    """(side, side, 3) of the square of `extent` level-0 px around a spot. Raises TileError."""
+    level = pyramid.levels[index]
+    fits = [s for s in level.shrinks() if s * level.downsample * side <= extent * (1 + 1e-6)]
+    shrink = fits[0] if fits else 1
+    scale = level.downsample * shrink
+    tile = (level.tile_width // shrink, level.tile_height // shrink)
+    as_read = max(1, round(extent / scale))
+    reading = Reading(index, shrink, scale, as_read, side, *tile, level.width // shrink, level.height // shrink)
+    x, y = (max(0, round(at - extent / 2)) for at in spot)
+    return cut_patch(reading, x, y, lambda at: pyramid.tile(index, *at, shrink))
+
+
+def shows_other(lower: np.ndarray, upper: np.ndarray) -> bool | None:
+    """Whether two squares show different things; None where neither shows enough to tell."""
+    difference = mean_difference(as_cells([lower], CELL), as_cells([upper], CELL))
+    a, b = (shrunk(pixels, 2).astype(np.float64).mean(axis=2).ravel() for pixels in (lower, upper))
+    if max(a.std(), b.std()) < FLAT:
+        return None if difference < OTHER_CONTENT else True
+    if min(a.std(), b.std()) < 1e-3:
+        return difference > OTHER_CONTENT
+    return difference > OTHER_CONTENT and float(np.corrcoef(a, b)[0, 1]) < ALIKE
+
+
+def exchange(pair: Pair, difference: float) -> str | None:
+    """What was done to the colours of one level and not of the other, in words; None where nothing of the kind was."""
+    if difference < SAME_COLOUR:
+        return None
+    causes = {f"{CHANNELS} in the order {order}": pair.upper[:, list(order)] for order in permutations(range(3))}
+    causes |= {"YCbCr shown as RGB": ycbcr(pair.upper, to_ycbcr), "RGB shown as YCbCr": ycbcr(pair.upper, from_ycbcr)}
+    left = {cause: mean_difference(pair.lower, changed) for cause, changed in causes.items()}
+    best = min(left, key=lambda cause: left[cause])
+    return best if left[best] < EXPLAINED * difference else None
+
+
+def ycbcr(cells: np.ndarray, convert: Converter) -> np.ndarray:
+    return convert(cells.round().astype(np.uint8)[None])[0].astype(np.float32)
+
+
+def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean()) if len(one) else 0.0
+
+
+def as_cells(images: list[np.ndarray], side: int = 1) -> np.ndarray:
+    """(N, 3) float32: the mean colours of squares of `side` px, of all images."""
+    cells = [shrunk(pixels, side).reshape(-1, 3) for pixels in images if pixels.size]
+    return np.concatenate(cells).astype(np.float32) if cells else np.empty((0, 3), np.float32)
+
+
+# --- colours
+
+
+def transform_fault(colours: np.ndarray) -> str | None:
+    """What (N, 3) colours of a level show instead of RGB, in words; None where they can be a slide's."""
+    if not len(colours):
+        return None
+    variance = colours.var(axis=0)
+    luma = variance[0] > LUMA_SHARE * variance.sum()
+    light = float(np.percentile(colours[:, 0], 99)) > LIGHT
+    if luma and light and components_look_rgb(colours) is False:
+        return "YCbCr as if it were RGB"
+    red, green, blue = colours.T
+    magenta = (red >= FULL) & (blue >= FULL) & (green <= WEAK_GREEN)
+    return "RGB as if it were YCbCr" if magenta.mean() > MAGENTA_SHARE else None
+
+
+def stain_notes(pyramid: Pyramid, spots: list[Spot]) -> list[str]:
+    """What is odd about the stain, though some slides have it."""
+    found = [fine for spot in spots if (fine := fine_window(pyramid, spot)) is not None]
+    stain = measure_stain(as_cells(found))
+    if stain is None:
+        return []
+    green, slope = stain
+    if green >= GREEN_IN_HE and slope <= SWAPPED_SLOPE:
+        return ["dark parts are redder than light ones, as in H&E whose red and blue are swapped; look at the overview"]
+    if green < WEAKEST_GREEN:
+        return ["it is mostly green or yellow, as some stains are and swapped channels; look at the overview"]
+    return []
+
+
+def fine_window(pyramid: Pyramid, spot: Spot) -> np.ndarray | None:
+    side = min(FINE_SIDE, pyramid.levels[0].width, pyramid.levels[0].height)
+    try:
+        return window(pyramid, 0, spot, side, side)
+    except TileError:
+        return None
+
+
+def measure_stain(colours: np.ndarray) -> tuple[float, float] | None:
+    """Green's share of the optical density, and how much more red than blue dark px absorb than light ones."""
+    density = np.clip(-np.log10(np.maximum(colours, 2) / 245), 0, None)
+    total = density.sum(axis=1)
+    stained = total > STAINED
+    if stained.sum() < MIN_STAINED:
+        return None
+    share, total = density[stained] / total[stained][:, None], total[stained]
+    excess = share[:, 0] - share[:, 2]
+    low, high = np.percentile(total, (30, 90))
+    return float(share[:, 1].mean()), float(excess[total >= high].mean() - excess[total <= low].mean())
+
+
+def is_less_natural(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether, of the same cells with their channels in another order, `other` looks clearly more like a stain."""
+    (green, red), (other_green, other_red) = absorbed(one), absorbed(other)
+    if abs(green - other_green) > 0.03:
+        return other_green > green
+    return other_green >= GREEN_IN_HE - 0.02 and other_red > red + 0.02
+
+
+def absorbed(cells: np.ndarray) -> tuple[float, float]:
+    """Green's share of the optical density of cells, and the correlation of darkness with red's excess over blue."""
+    density = np.clip(-np.log10(np.maximum(cells, 2) / 245), 1e-4, None)
+    total = density.sum(axis=1)
+    share = density / total[:, None]
+    stained = total > STAINED / 2
+    if stained.sum() < 2:
+        return 1 / 3, 0.0
+    excess = (share[:, 0] - share[:, 2])[stained]
+    dark = total[stained] > np.median(total[stained])
+    return float(share[stained, 1].mean()), float(excess[dark].mean() - excess[~dark].mean()) if dark.any() else 0.0
