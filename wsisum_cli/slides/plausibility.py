@@ -6,8 +6,8 @@ slides of five scanners, H&E and immunohistochemistry, and on the same slides co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -17,6 +17,7 @@ from wsisum_cli.slides.jpeg import components_look_rgb
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.pixels import aligned, from_ycbcr, shrunk, to_ycbcr
 from wsisum_cli.slides.pyramid import Level, Pyramid
+from wsisum_cli.slides.repair import assemble
 
 Spot = tuple[float, float]  # x, y of a centre in level-0 px
 Converter = Callable[[np.ndarray], np.ndarray]
@@ -31,8 +32,10 @@ FINE_SIDE = 256  # px of level 0 at a spot, in which nuclei can be told from wha
 #: Relative difference of a level's scale in x and y, where it is more than rounding to whole px.
 MAX_SKEW, ROUNDING = 0.01, 1.5
 #: Mean grey levels between cells. Below the first, levels agree; past the last, they do not, whatever the cause.
-SAME_COLOUR, OTHER_CONTENT, OTHER_COLOUR = 1.5, 10.0, 40.0
-EXPLAINED = 0.5  # share of a difference that is left where exchanged channels account for it
+SAME_COLOUR, OTHER_CONTENT, OTHER_COLOUR = 3.0, 10.0, 40.0
+SAME_TINT = 1.1  # the same between cells less their brightness; real levels differ by up to 1.03
+EXPLAINED = 0.7  # share of a difference that is left where exchanged channels account for it
+DARKER = 12.0  # grey levels below the lightest cells
 ALIKE = 0.5  # correlation of brightness, below which a spot shows something else
 FLAT = 5.0  # grey levels of standard deviation, below which a spot shows too little to compare
 #: YCbCr shown as RGB: nearly all variance is in the first channel, which glass or pale tissue makes light.
@@ -57,6 +60,16 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A part of a level."""
+
+    left: int  # px of the level
+    top: int
+    shrink: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
 class Pair:
     """What two levels show at the same spots."""
 
@@ -68,9 +81,9 @@ class Pair:
 
 def check_pyramid(pyramid: Pyramid) -> Check:
     """Raises ColourError where level 0 cannot have the colours of a slide."""
-    samples = [list(sample_tiles(pyramid, index)) for index in range(len(pyramid.levels))]
+    samples = [list(sample_level(pyramid, index)) for index in range(len(pyramid.levels))]
     spots = [find_spots(pyramid.levels[index], found) for index, found in enumerate(samples)]
-    fault = transform_fault(as_cells([pixels for _, _, pixels in samples[0]]))
+    fault = transform_fault(as_cells([sample.pixels for sample in samples[0]]))
     if fault:
         raise colour_error(pyramid, f"level 0 shows {fault}")
     good, notes = [0], list(pyramid.notes)
@@ -94,39 +107,31 @@ def colour_error(pyramid: Pyramid, why: str) -> ColourError:
 # --- where to look
 
 
-def sample_tiles(pyramid: Pyramid, index: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Up to `SAMPLED` tiles spread over a level: column, row and pixels, decoded as small as can be."""
+def sample_level(pyramid: Pyramid, index: int) -> Iterator[Sample]:
+    """Up to `SAMPLED` tiles spread over a level, decoded as small as can be; several together where they are low."""
     level = pyramid.levels[index]
-    count = level.columns * level.rows
     shrink = level.shrinks()[0]
-    for number in np.unique(np.linspace(0, count - 1, min(SAMPLED, count)).round().astype(int)):
-        column, row = int(number % level.columns), int(number // level.columns)
-        pixels = tile_or_none(pyramid, index, column, row, shrink)
-        if pixels is not None:
-            width = (level.width - column * level.tile_width) // shrink
-            height = (level.height - row * level.tile_height) // shrink
-            if width > 0 and height > 0:
-                yield column, row, pixels[:height, :width]
+    width, height = (side * -(-2 * SIDE // side) for side in (level.tile_width, level.tile_height))
+    columns, rows = -(-level.width // width), -(-level.height // height)
+    for number in np.unique(np.linspace(0, columns * rows - 1, min(SAMPLED, columns * rows)).round().astype(int)):
+        left, top = int(number % columns) * width, int(number // columns) * height
+        extent = min(width, level.width - left), min(height, level.height - top)
+        if min(extent) >= shrink:
+            shape = extent[1] // shrink, extent[0] // shrink
+            found = assemble(pyramid, index, (left, top, shape[1] * shrink, shape[0] * shrink), shape)
+            if found.stored:  # what cannot be read is counted where it is needed
+                yield Sample(left, top, shrink, found.pixels)
 
 
-def tile_or_none(pyramid: Pyramid, index: int, column: int, row: int, shrink: int) -> np.ndarray | None:
-    try:
-        return pyramid.tile(index, column, row, shrink)
-    except TileError:
-        return None  # what cannot be read is counted where it is needed
-
-
-def find_spots(level: Level, samples: list[tuple[int, int, np.ndarray]]) -> list[Spot]:
-    """Centres of the windows with the most structure, at most one a tile."""
-    shrink = level.shrinks()[0]
-    side = max(1, SIDE // shrink)
+def find_spots(level: Level, samples: list[Sample]) -> list[Spot]:
+    """Centres of the windows with the most structure, at most one a sample."""
     found = []
-    for column, row, pixels in samples:
-        best = most_structure(pixels, side)
+    for sample in samples:
+        best = most_structure(sample.pixels, max(1, SIDE // sample.shrink))
         if best is not None:
             deviation, x, y = best
-            centre = (column * level.tile_width + x * shrink, row * level.tile_height + y * shrink)
-            found.append((deviation, (centre[0] * level.downsample, centre[1] * level.downsample)))
+            spot = (sample.left + x * sample.shrink, sample.top + y * sample.shrink)
+            found.append((deviation, (spot[0] * level.downsample, spot[1] * level.downsample)))
     return [spot for _, spot in sorted(found, reverse=True)[:SPOTS]]
 
 
@@ -157,7 +162,7 @@ def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) ->
         return "it is not level 0 reduced alike in x and y"
     pair = compare(pyramid, lower, upper, spots)
     difference = mean_difference(pair.lower, pair.upper)
-    cause = exchange(pair, difference)
+    cause = exchange(pair)
     if cause is not None:
         if not transform_fault(pair.lower) and is_less_natural(pair.upper, pair.lower):
             raise colour_error(pyramid, f"levels 0 and {lower} differ in the order of {CHANNELS}, and level 0 is wrong")
@@ -220,19 +225,32 @@ def shows_other(lower: np.ndarray, upper: np.ndarray) -> bool | None:
     return difference > OTHER_CONTENT and float(np.corrcoef(a, b)[0, 1]) < ALIKE
 
 
-def exchange(pair: Pair, difference: float) -> str | None:
+def exchange(pair: Pair) -> str | None:
     """What was done to the colours of one level and not of the other, in words; None where nothing of the kind was."""
-    if difference < SAME_COLOUR:
-        return None
-    causes = {f"{CHANNELS} in the order {order}": pair.upper[:, list(order)] for order in permutations(range(3))}
-    causes |= {"YCbCr shown as RGB": ycbcr(pair.upper, to_ycbcr), "RGB shown as YCbCr": ycbcr(pair.upper, from_ycbcr)}
+    tints = tinted(pair)
+    orders = {f"{CHANNELS} in the order {order}": tints.upper[:, list(order)] for order in permutations(range(3))}
+    spaces = {"YCbCr shown as RGB": ycbcr(pair.upper, to_ycbcr), "RGB shown as YCbCr": ycbcr(pair.upper, from_ycbcr)}
+    return explained(pair, spaces, SAME_COLOUR) or explained(tints, orders, SAME_TINT)
+
+
+def explained(pair: Pair, causes: Mapping[str, np.ndarray], same: float) -> str | None:
+    """The cause that turns the colours of the upper level into those of the lower, which are farther than `same`."""
+    difference = mean_difference(pair.lower, pair.upper)
     left = {cause: mean_difference(pair.lower, changed) for cause, changed in causes.items()}
     best = min(left, key=lambda cause: left[cause])
-    return best if left[best] < EXPLAINED * difference else None
+    return best if difference > same and left[best] < EXPLAINED * difference else None
+
+
+def tinted(pair: Pair) -> Pair:
+    """The cells darker than glass, less their brightness, so that colours weigh and not what focus and scale change."""
+    grey = np.minimum(pair.lower.mean(axis=1), pair.upper.mean(axis=1))
+    dark = grey < (np.percentile(grey, 98) - DARKER if len(grey) else 0)
+    lower, upper = (cells[dark] - cells[dark].mean(axis=1, keepdims=True) for cells in (pair.lower, pair.upper))
+    return replace(pair, lower=lower, upper=upper)
 
 
 def ycbcr(cells: np.ndarray, convert: Converter) -> np.ndarray:
-    return convert(cells.round().astype(np.uint8)[None])[0].astype(np.float32)
+    return np.asarray(convert(cells.round().astype(np.uint8)[None])[0], np.float32) if len(cells) else cells
 
 
 def mean_difference(one: np.ndarray, other: np.ndarray) -> float:

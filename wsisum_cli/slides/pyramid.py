@@ -26,6 +26,7 @@ class Level:
     tile_width: int
     tile_height: int
     downsample: float  # level-0 px per px of this level
+    usable: bool = True  # False for a level that disagrees with level 0
 
     @property
     def columns(self) -> int:
@@ -112,7 +113,7 @@ def choose_scale(levels: tuple[Level, ...], read_scale: float, tolerance: float 
         (level.downsample * shrink, index, shrink)
         for index, level in enumerate(levels)
         for shrink in level.shrinks()
-        if level.downsample * shrink <= read_scale * (1 + tolerance) + 1e-9
+        if level.usable and level.downsample * shrink <= read_scale * (1 + tolerance) + 1e-9
     ]
     if not ways:
         return 0, 1, 1.0

@@ -14,7 +14,9 @@ from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
+from wsisum_cli.slides.plausibility import check_pyramid
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
+from wsisum_cli.slides.repair import PartlyReadError, RepairedPyramid
 from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
 
 TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8"}
@@ -38,6 +40,7 @@ class Slide:
     pyramid: Pyramid
     mpp: float  # µm per level-0 px
     mpp_source: str
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read; a clause each
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -67,7 +70,8 @@ def open_slide(path: Path, mpp: float | None = None, name: str | None = None) ->
     pyramid = open_pyramid(path)
     try:
         size, source = settle_mpp(pyramid, mpp)
-        yield Slide(name or path.name, pyramid, size, source)
+        check = check_pyramid(pyramid)
+        yield Slide(name or path.name, RepairedPyramid(pyramid, check.levels), size, source, check.notes)
     finally:
         pyramid.close()
 
@@ -175,9 +179,18 @@ def read_level(pyramid: Pyramid, index: int, shrink: int, damage: Damage, thread
 
 
 def read_tile(pyramid: Pyramid, at: tuple[int, int, int], shrink: int, damage: Damage) -> np.ndarray | None:
-    """The tile at (level, column, row), None where there is none or where it is broken."""
+    """The tile at (level, column, row), None where there is none or where it is broken.
+
+    Of one that is broken at every level in part, the rest; its lost parts are noted as tiles of the finer level.
+    """
     try:
         tile = pyramid.tile(*at, shrink)
+    except PartlyReadError as error:
+        for lost, message in error.lost.items():
+            damage.note(*lost, message)
+        for _ in range(error.read):
+            damage.tried()
+        return error.pixels
     except TileError as error:
         damage.note(*at, str(error))
         return None

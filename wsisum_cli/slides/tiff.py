@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ NDPI_LENS = 65421  # magnification; negative for the macro (-1) and the map of f
 COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
 SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
+SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare glass
+#: Formats in which a tile with neither offset nor bytes was never written (GDAL's SPARSE_OK). A count of zero at an
+#: offset is damage there, as is any tile without bytes in the others.
+SPARSE_FORMATS = {"generic-tiff", "ome-tiff"}
 NOT_THE_SLIDE = {"label", "macro", "thumbnail", "map"}
 
 
@@ -168,11 +173,38 @@ class TiffPyramid(Pyramid):
         index = row * self.levels[level].columns + column
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not offset or not count:
-            return None
+            if self._is_glass(level, column, row):
+                return None
+            raise TileError(self._where(level, column, row, "has no bytes"))
         if offset + count > self._size:
             found = f"ends at byte {offset + count} of a file of {self._size}"
             raise TileError(self._where(level, column, row, f"{found}; the file is cut short"))
         return self._read(offset, count)
+
+    def _is_glass(self, level: int, column: int, row: int) -> bool:
+        """Whether a tile without bytes is one that the writer left out because nothing was scanned there.
+
+        At lower levels, one below which level 0 stores nothing either.
+        """
+        at, first = self.levels[level], self.levels[0]
+        across, down = at.tile_width * at.downsample, at.tile_height * at.downsample
+        columns = slice(int(column * across) // first.tile_width, -(-int((column + 1) * across) // first.tile_width))
+        rows = slice(int(row * down) // first.tile_height, -(-int((row + 1) * down) // first.tile_height))
+        return bool(self._left_out[rows, columns].all())
+
+    @cached_property
+    def _left_out(self) -> np.ndarray:
+        """(rows, columns) bool of level 0: tiles that stand for bare glass, as far as the format has such tiles."""
+        first = self.levels[0]
+        tiles = first.rows * first.columns
+        offsets, counts = (
+            np.array(each[:tiles]) for each in (self._pages[0].dataoffsets, self._pages[0].databytecounts)
+        )
+        if self.vendor in SPARSE_VENDORS:
+            left_out = (offsets == 0) | (counts == 0)
+        else:
+            left_out = (offsets == 0) & (counts == 0) & (self.vendor in SPARSE_FORMATS)
+        return np.asarray(left_out.reshape(first.rows, first.columns), bool)
 
     def _read(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):
