@@ -17,6 +17,7 @@ from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product
+from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
 from wsisum_cli.slides.source import Source, output_stem, sha256_of
 
 
@@ -103,6 +104,7 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
                 entry.mpp or request.mpp,
                 entry.mask,
                 features_for(request, name),
+                mpp_wins=entry.mpp is not None,
             ),
         )
 
@@ -166,6 +168,13 @@ def outcome_as_before(
     )
 
 
+def has_pixel_size(source: Mapping[str, Any], job: Job) -> bool:
+    """Whether a summary has the pixel size that it would have if it were made now."""
+    if job.mpp_wins:
+        return bool(source["mpp"] == job.mpp)
+    return source["mpp_source"] != FROM_MANIFEST and not (source["mpp_source"] == GIVEN and source["mpp"] != job.mpp)
+
+
 def is_unchanged(request: Request, job: Job, attributes: Mapping[str, Any], known: Outcome | None) -> bool:
     """Whether an output was made from this source, with these models and options; cheap comparisons first."""
     source = attributes["source"]
@@ -176,7 +185,7 @@ def is_unchanged(request: Request, job: Job, attributes: Mapping[str, Any], know
         or attributes.get("trimmed_from") is not None  # cut down since it was made
         or source["name"] != job.name
         or source["bytes"] != job.source.bytes
-        or (source["mpp_source"] == "given" and source["mpp"] != job.mpp)
+        or not has_pixel_size(source, job)
     ):
         return False
     given = attributes["features"]["origin"] == "given"

@@ -100,7 +100,7 @@ def make_folder(folder: Path) -> None:
 def preview_outcome(source: str, job: Job, product: Product = SUMMARIES) -> Outcome:
     """What a run would do with a slide, as far as its header tells."""
     try:
-        with open_slide(job.source.path, job.mpp, job.name):
+        with open_slide(job.source.path, job.mpp, job.name, job.mpp_wins):
             return Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))
     except Exception as error:  # noqa: BLE001 - whatever a reader raises is this slide's outcome
         return outcome_of(error, source)

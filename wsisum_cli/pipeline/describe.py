@@ -17,7 +17,7 @@ from wsisum_cli.selection.budget import Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.source import sha256_of
-from wsisum_cli.summary.attributes import little_tissue
+from wsisum_cli.summary.attributes import remarks
 from wsisum_cli.summary.pixels import describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
@@ -109,7 +109,7 @@ def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, floa
         target_reached=attributes["target_reached"],
         broken_tiles=attributes["broken_tiles"]["count"],
         artefacts=attributes["artefacts"]["count"],
-        message=little_tissue(attributes),
+        message=remarks(attributes),
         seconds=seconds,
     )
 

@@ -64,7 +64,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
     children, ModelError when the encoder fails, OSError when the file system fails.
     """
     clock, damage, encoder = Clock(tools.stage), Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name, job.mpp_wins) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)

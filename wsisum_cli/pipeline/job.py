@@ -50,6 +50,7 @@ class Job:
     mpp: float | None = None  # where the file does not state it
     mask: Path | None = None
     features: Path | None = None  # folder of existing features
+    mpp_wins: bool = False  # over what the file states, as a manifest's row does
 
 
 Stage = Callable[[str], None]

@@ -14,7 +14,7 @@ from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, extrac
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.summary import container
-from wsisum_cli.summary.attributes import artefacts_found, little_tissue
+from wsisum_cli.summary.attributes import artefacts_found, remarks
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
@@ -83,7 +83,7 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "target_reached": attributes["target_reached"],
         "broken_tiles": attributes["broken_tiles"]["count"],
         "artefacts": artefacts_found(attributes),
-        "message": little_tissue(attributes),
+        "message": remarks(attributes),
     }
 
 

@@ -51,7 +51,7 @@ class Scene:
 def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterator[Scene]:
     """The slide with its tissue found and encoded, patches ready to be picked. Raises as `compress_slide`."""
     damage, encoder = Damage(), tools.encoder
-    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name) as slide:
+    with ThreadPoolExecutor(1) as hashing, open_slide(job.source.path, job.mpp, job.name, job.mpp_wins) as slide:
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask = find_tissue_mask(slide, overview, job.mask)

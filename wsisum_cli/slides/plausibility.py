@@ -164,8 +164,8 @@ def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) ->
     difference = mean_difference(pair.lower, pair.upper)
     cause = exchange(pair)
     if cause is not None:
-        if not transform_fault(pair.lower) and is_less_natural(pair.upper, pair.lower):
-            raise colour_error(pyramid, f"levels 0 and {lower} differ in the order of {CHANNELS}, and level 0 is wrong")
+        if not transform_fault(pair.lower) and not is_more_natural(pair.upper, pair.lower):
+            raise colour_error(pyramid, f"level {lower} has the colours of level {upper} with {cause}: one is wrong")
         return f"its colours are those of level {upper} with {cause}"
     if difference > OTHER_COLOUR:
         return f"its colours differ from those of level {upper} by {difference:.0f} grey levels"
@@ -315,16 +315,16 @@ def measure_stain(colours: np.ndarray) -> tuple[float, float] | None:
     return float(share[:, 1].mean()), float(excess[total >= high].mean() - excess[total <= low].mean())
 
 
-def is_less_natural(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether, of the same cells with their channels in another order, `other` looks clearly more like a stain."""
-    (green, red), (other_green, other_red) = absorbed(one), absorbed(other)
-    if abs(green - other_green) > 0.03:
-        return other_green > green
-    return other_green >= GREEN_IN_HE - 0.02 and other_red > red + 0.02
+def is_more_natural(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether, of the same cells with their channels in another order, `one` is clearly more like H&E."""
+    (green, slope), (other_green, other_slope) = absorbed(one), absorbed(other)
+    if green < GREEN_IN_HE - 0.02:
+        return False
+    return green > other_green + 0.03 or slope > other_slope + 0.02
 
 
 def absorbed(cells: np.ndarray) -> tuple[float, float]:
-    """Green's share of the optical density of cells, and the correlation of darkness with red's excess over blue."""
+    """Green's share of the optical density of cells, and how much more red than blue dark ones absorb than light."""
     density = np.clip(-np.log10(np.maximum(cells, 2) / 245), 1e-4, None)
     total = density.sum(axis=1)
     share = density / total[:, None]

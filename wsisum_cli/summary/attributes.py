@@ -347,6 +347,17 @@ def artefacts_found(attributes: Mapping[str, Any]) -> int:
     return int(attributes["artefacts"]["count"]) if "artefacts" in attributes else 0
 
 
+def source_notes(attributes: Mapping[str, Any]) -> list[str]:
+    """What a person should know of how the slide was read; summaries of format 1.2 and before have none."""
+    notes = attributes["source"].get("notes", [])
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+
+
+def remarks(attributes: Mapping[str, Any]) -> str:
+    """What should be looked at, in one line; empty where there is nothing."""
+    return "; ".join(filter(None, (little_tissue(attributes), *source_notes(attributes))))
+
+
 def little_tissue(attributes: Mapping[str, Any]) -> str:
     """That given features are of little of the tissue, in words; empty where they are not. Needs what is in order."""
     share = attributes["features"].get("tissue_share")  # since 1.2, and of given ones alone

@@ -17,7 +17,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pixels import MAX_PSNR, likeness
 from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
-from wsisum_cli.slides.slide import Slide, open_slide
+from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN, Slide, open_slide
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.attributes import minor_version
 from wsisum_cli.summary.reader import SourcePatches, Summary
@@ -49,8 +49,8 @@ def compare_with_source(
         if digest != source["sha256"]:
             yield Finding("source-differs", f"{path.name} is another file", None, source["sha256"], digest)
             return
-        given = source["mpp"] if source["mpp_source"] == "given" else None
-        with open_slide(path, given) as slide:
+        given = source["mpp"] if source["mpp_source"] in (GIVEN, FROM_MANIFEST) else None
+        with open_slide(path, given, mpp_wins=source["mpp_source"] == FROM_MANIFEST) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return
