@@ -46,7 +46,7 @@ FULL, WEAK_GREEN, MAGENTA_SHARE = 248, 190, 0.02
 STAINED = 0.3
 MIN_STAINED = 500  # px
 #: In H&E, dark px absorb relatively more red than light px, and green is absorbed most by far.
-GREEN_IN_HE, SWAPPED_SLOPE = 0.43, -0.03
+GREEN_IN_HE, SURE_SLOPE, SWAPPED_SLOPE = 0.43, 0.01, -0.03
 WEAKEST_GREEN = 0.29
 CHANNELS = "red, green and blue"
 
@@ -164,7 +164,7 @@ def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) ->
     difference = mean_difference(pair.lower, pair.upper)
     cause = exchange(pair)
     if cause is not None:
-        if not transform_fault(pair.lower) and not is_more_natural(pair.upper, pair.lower):
+        if not transform_fault(pair.lower) and not is_like_he(measure_fine(pyramid, spots)):
             raise colour_error(pyramid, f"level {lower} has the colours of level {upper} with {cause}: one is wrong")
         return f"its colours are those of level {upper} with {cause}"
     if difference > OTHER_COLOUR:
@@ -282,8 +282,7 @@ def transform_fault(colours: np.ndarray) -> str | None:
 
 def stain_notes(pyramid: Pyramid, spots: list[Spot]) -> list[str]:
     """What is odd about the stain, though some slides have it."""
-    found = [fine for spot in spots if (fine := fine_window(pyramid, spot)) is not None]
-    stain = measure_stain(as_cells(found))
+    stain = measure_fine(pyramid, spots)
     if stain is None:
         return []
     green, slope = stain
@@ -292,6 +291,17 @@ def stain_notes(pyramid: Pyramid, spots: list[Spot]) -> list[str]:
     if green < WEAKEST_GREEN:
         return ["it is mostly green or yellow, as some stains are and swapped channels; look at the overview"]
     return []
+
+
+def is_like_he(stain: tuple[float, float] | None) -> bool:
+    """Whether the channels are surely in their order."""
+    return stain is not None and stain[0] >= GREEN_IN_HE and stain[1] >= SURE_SLOPE
+
+
+def measure_fine(pyramid: Pyramid, spots: list[Spot]) -> tuple[float, float] | None:
+    """`measure_stain` of level 0 at the spots."""
+    found = [fine for spot in spots if (fine := fine_window(pyramid, spot)) is not None]
+    return measure_stain(as_cells(found))
 
 
 def fine_window(pyramid: Pyramid, spot: Spot) -> np.ndarray | None:
@@ -313,24 +323,3 @@ def measure_stain(colours: np.ndarray) -> tuple[float, float] | None:
     excess = share[:, 0] - share[:, 2]
     low, high = np.percentile(total, (30, 90))
     return float(share[:, 1].mean()), float(excess[total >= high].mean() - excess[total <= low].mean())
-
-
-def is_more_natural(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether, of the same cells with their channels in another order, `one` is clearly more like H&E."""
-    (green, slope), (other_green, other_slope) = absorbed(one), absorbed(other)
-    if green < GREEN_IN_HE - 0.02:
-        return False
-    return green > other_green + 0.03 or slope > other_slope + 0.02
-
-
-def absorbed(cells: np.ndarray) -> tuple[float, float]:
-    """Green's share of the optical density of cells, and how much more red than blue dark ones absorb than light."""
-    density = np.clip(-np.log10(np.maximum(cells, 2) / 245), 1e-4, None)
-    total = density.sum(axis=1)
-    share = density / total[:, None]
-    stained = total > STAINED / 2
-    if stained.sum() < 2:
-        return 1 / 3, 0.0
-    excess = (share[:, 0] - share[:, 2])[stained]
-    dark = total[stained] > np.median(total[stained])
-    return float(share[stained, 1].mean()), float(excess[dark].mean() - excess[~dark].mean()) if dark.any() else 0.0
