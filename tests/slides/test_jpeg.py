@@ -14,7 +14,6 @@ from wsisum_cli.slides.jpeg import (
     EOI,
     JFIF,
     SOI,
-    complete_stream,
     decode,
     encode,
     frame_size,
@@ -22,9 +21,9 @@ from wsisum_cli.slides.jpeg import (
     is_rgb,
     is_subsampled,
     looks_rgb,
-    redeclare_colour,
     rule_rgb,
     settle_colour,
+    with_colour,
 )
 
 ADOBE_YCBCR = ADOBE_RGB[:-1] + b"\1"
@@ -113,7 +112,7 @@ def test_contradicting_streams_show_what_was_stored(tissue, mark: bytes, subsamp
     rgb, by_pixels = settle_colour([stream], says_rgb)
     assert rgb == agree
     assert by_pixels == (says_rgb and subsampling == "444" and mark == ADOBE_YCBCR)
-    shown = complete_stream(redeclare_colour(stream, rgb), None, rgb).stream
+    shown = with_colour(stream, rgb)
     assert is_rgb(shown) == rgb
     assert agree or np.abs(decode(shown).astype(int) - tissue).mean() < 6
 

@@ -156,6 +156,11 @@ def redeclare_colour(stream: bytes, rgb: bool) -> bytes:
     return SOI + (ADOBE_RGB if rgb else JFIF) + rest + stream[at:]
 
 
+def with_colour(stream: bytes, rgb: bool) -> bytes:
+    """A complete stream that decoders take for RGB or YCbCr as `rgb` says; left alone where they do so already."""
+    return stream if is_rgb(stream) == rgb else redeclare_colour(stream, rgb)
+
+
 def complete_stream(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
     """An abbreviated stream with its shared tables spliced in, so that any decoder reads it by itself.
 

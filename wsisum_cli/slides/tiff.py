@@ -135,9 +135,7 @@ class TiffPyramid(Pyramid):
         encoded = self.encoded_tile(level, column, row)
         if encoded is None:
             return None
-        stream = encoded.stream
-        if not self._declared[level]:
-            stream = jpeg.redeclare_colour(stream, self._rgb[level])
+        stream = encoded.stream if self._declared[level] else jpeg.with_colour(encoded.stream, self._rgb[level])
         return jpeg.decode(stream, shrink)
 
     def _settle_colour(self, page: TiffPage) -> tuple[bool, bool]:
