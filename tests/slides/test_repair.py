@@ -13,8 +13,11 @@ import vendors
 
 from wsisum_cli.errors import BrokenSlideError, TileError
 from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.repair import PartlyReadError
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_level, read_overview
+from wsisum_cli.summary.pixels import StoredPixels
+from wsisum_cli.tissue.grid import Grid
 
 Image = draw.Image
 SIDE = 256
@@ -181,3 +184,25 @@ def test_a_low_tile_over_bare_glass_is_glass_too(image: Image, tmp_path: Path):
         damage = Damage()
         assert read_level(slide.pyramid, 2, 1, damage, 1)[:200, :200].min() == 255
         assert (damage.count, slide.all_notes) == (0, [])
+
+
+# --- copies
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_repaired_tile_is_encoded_and_not_copied(broken: bool, slide_file: Path, tmp_path: Path):
+    path = copy_of(slide_file, tmp_path)
+    if broken:
+        spoil_tiles(path, 1, {0})
+    with open_slide(path) as slide:
+        coords = np.array([[0, 0], [1024, 1024]], np.int32)
+        grid = Grid(coords, 1024, plan_reading(slide.levels, 1024, SIDE, 0.1), aligned=True)
+        assert (grid.reading.level, slide.pyramid.copies_jpeg(1)) == (1, True)
+
+        def stored(mode: str) -> object:
+            return StoredPixels(slide, grid, mode, 90, Damage(), 1).of(np.arange(2))
+
+        assert isinstance(stored("auto"), list) == broken
+        if broken:
+            with pytest.raises(TileError):
+                stored("source")
