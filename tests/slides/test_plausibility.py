@@ -14,9 +14,9 @@ import pytest
 import spoil
 from array_pyramid import ArrayPyramid, Change, ChangedPyramid, Image
 
-from wsisum_cli.errors import ColourError
+from wsisum_cli.errors import ColourError, TileError
 from wsisum_cli.slides.pixels import from_ycbcr, to_ycbcr
-from wsisum_cli.slides.plausibility import check_pyramid
+from wsisum_cli.slides.plausibility import check_pyramid, transform_fault
 from wsisum_cli.slides.pyramid import Pyramid
 from wsisum_cli.slides.slide import open_pyramid, open_slide
 
@@ -211,3 +211,25 @@ def test_a_level_not_used_is_read_from_finer_ones(tissue: Image, tmp_path: Path)
         assert [level.usable for level in slide.levels] == [True, True]
         changed = ChangedPyramid(slide.pyramid, {1}, to_ycbcr)
         assert check_pyramid(changed).levels == (0,)
+
+
+def test_a_level_is_held_against_one_that_can_be_read(tissue: Image):
+    def lost(_tile: Image) -> Image:
+        raise TileError("lost")
+
+    pyramid = ArrayPyramid(levels_of(tissue))
+    found = check_pyramid(ChangedPyramid(ChangedPyramid(pyramid, {1}, lost), {2}, to_ycbcr))
+    assert found.levels == (0,)
+    assert found.notes[0] == "level 1 is not used: nothing of it can be read where it was to be compared"
+
+
+def test_lower_levels_of_a_series_in_another_colour_space_are_not_used(shared: Path):
+    folder = shared / "problems" / "dicom-series-wsidicomizer"
+    level0 = max(folder.glob("*.dcm"), key=lambda path: path.stat().st_size)
+    with opened(level0) as pyramid:
+        found = check_pyramid(pyramid)
+        assert 0 in found.levels
+        for index in found.levels[1:]:
+            tile = pyramid.tile(index, 0, 0)
+            assert tile is not None
+            assert transform_fault(tile.reshape(-1, 3).astype(np.float32)) is None

@@ -161,6 +161,8 @@ def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) ->
     if is_skewed(pyramid.levels[0], pyramid.levels[lower]):
         return "it is not level 0 reduced alike in x and y"
     pair = compare(pyramid, lower, upper, spots)
+    if spots and not len(pair.lower):
+        return "nothing of it can be read where it was to be compared"
     difference = mean_difference(pair.lower, pair.upper)
     cause = exchange(pair)
     if cause is not None:
