@@ -5,6 +5,7 @@ WsisumError
 │   ├── NotASlideError      the file is no whole-slide image; its outcome is `skipped`
 │   ├── SeveralSlidesError  the file holds several slides; each has an outcome of its own
 │   ├── MppError            no pixel size, or an implausible one
+│   ├── ColourError         the colours cannot be those of a stained slide
 │   ├── TileError           one tile cannot be read or decoded
 │   ├── BrokenSlideError    too many tiles cannot be read
 │   ├── ChangedSlideError   a file of the slide changed while it was read
@@ -62,6 +63,12 @@ class MppError(SlideError, ValueError):
     """The pixel size is missing, implausible, or not what the encoder needs."""
 
     reason = "no pixel size"
+
+
+class ColourError(SlideError, ValueError):
+    """The colours read cannot be those of a stained slide."""
+
+    reason = "implausible colours"
 
 
 class TileError(SlideError, OSError):

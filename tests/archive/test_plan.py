@@ -8,10 +8,11 @@ import pytest
 from dicoms import Slide, write_level
 
 from wsisum_cli.archive.manifest import Manifest, read_manifest
-from wsisum_cli.archive.plan import Request, make_jobs, plan_archive
+from wsisum_cli.archive.plan import Request, has_pixel_size, make_jobs, plan_archive
 from wsisum_cli.archive.walk import SourceIndex, find_slides
 from wsisum_cli.errors import UsageError
-from wsisum_cli.pipeline.job import Options
+from wsisum_cli.pipeline.job import Job, Options
+from wsisum_cli.slides.source import Source
 
 
 def touch(root: Path, *names: str) -> None:
@@ -151,6 +152,7 @@ def test_manifest_matches_slides_by_path_or_file_name(tmp_path: Path):
     assert (first.mpp, first.mask, first.name) == (0.25, tmp_path / "mask.png", "study-7")
     assert first.output == tmp_path / "out/a/study-7.ozx"
     assert (second.mpp, second.mask, second.name) == (0.5, None, "1.svs")
+    assert first.mpp_wins
     assert manifest.unused == {"gone.svs"}
 
 
@@ -161,6 +163,7 @@ def test_manifest_matches_slides_by_path_or_file_name(tmp_path: Path):
         ("slide,mpp,magnification\na.svs,1,20\n", "expected the columns"),
         ("", "found none"),
         ("slide,mpp\na.svs,small\n", "line 2: the mpp 'small' is not a number"),
+        ("slide,mpp\na.svs,0.5 furlong\n", "line 2: the mpp '0.5 furlong' is not a number of µm"),
         ("slide,mpp\na.svs,40\n", "line 2: .* outside 0.05 to 10"),
         ("slide,mask\na.svs,gone.png\n", "line 2: mask gone.png not found"),
         ("slide,name\na.svs,../b\n", "is not a plain file name"),
@@ -182,6 +185,28 @@ def test_manifest_with_a_bom_is_read(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     path.write_bytes("\ufeffslide,mpp\r\nä.svs, 0.25 \r\n".encode())
     assert read_manifest(path).entries["ä.svs"].mpp == 0.25
+
+
+@pytest.mark.parametrize(
+    ("found", "source", "row", "unchanged"),
+    [
+        (0.5, "Aperio MPP", None, True),
+        (0.5, "Aperio MPP", 0.25, False),  # the row is new
+        (0.25, "manifest", 0.25, True),
+        (0.25, "given", 0.25, True),
+        (0.25, "manifest", 0.3, False),
+        (0.25, "manifest", None, False),  # the row is gone
+    ],
+)
+def test_a_summary_is_made_again_when_its_row_changes(found: float, source: str, row: float | None, unchanged: bool):
+    job = Job(Source(Path("a.svs"), ()), Path("a.ozx"), "a.svs", row, mpp_wins=row is not None)
+    assert has_pixel_size({"mpp": found, "mpp_source": source}, job) == unchanged
+
+
+def test_a_size_for_all_that_changes_makes_again_what_needed_it():
+    job = Job(Source(Path("a.svs"), ()), Path("a.ozx"), "a.svs", 0.5)
+    assert not has_pixel_size({"mpp": 0.25, "mpp_source": "given"}, job)
+    assert has_pixel_size({"mpp": 0.25, "mpp_source": "Aperio MPP"}, job)
 
 
 # finding the source of a summary

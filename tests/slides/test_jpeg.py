@@ -1,12 +1,34 @@
 from __future__ import annotations
 
 import io
+import zipfile
+from pathlib import Path
 
+import draw
+import imagecodecs
 import numpy as np
 import pytest
+import vendors
 from PIL import Image
 
-from wsisum_cli.slides.jpeg import ADOBE_RGB, EOI, JFIF, SOI, decode, encode, frame_size, holds_only_pixels
+from wsisum_cli.slides.jpeg import (
+    ADOBE_RGB,
+    EOI,
+    JFIF,
+    SOI,
+    decode,
+    encode,
+    frame_size,
+    holds_only_pixels,
+    is_rgb,
+    is_subsampled,
+    looks_rgb,
+    rule_rgb,
+    settle_colour,
+    with_colour,
+)
+
+ADOBE_YCBCR = ADOBE_RGB[:-1] + b"\1"
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +116,69 @@ def test_what_stands_behind_the_end_is_not(stream: bytes):
 @pytest.mark.parametrize("broken", [b"", SOI, SOI + EOI, b"DOE^JANE"])
 def test_what_is_no_stream_is_not(broken: bytes):
     assert not holds_only_pixels(broken)
+
+
+# --- colour
+
+
+@pytest.fixture(scope="module")
+def tissue() -> np.ndarray:
+    return draw.draw_tissue(256, 256, seed=4, kinds=("stroma", "tumour"))
+
+
+def unmarked(pixels: np.ndarray, rgb: bool, subsampling: str = "444") -> bytes:
+    """A stream that does not say what its components are."""
+    if rgb:
+        return vendors.without_colour_marks(vendors.jpeg(pixels, rgb=True))
+    return vendors.without_colour_marks(bytes(imagecodecs.jpeg8_encode(pixels, 90, subsampling=subsampling)))
+
+
+def marked(stream: bytes, mark: bytes) -> bytes:
+    return SOI + mark + stream[2:]
+
+
+@pytest.mark.parametrize("says_rgb", [True, False])
+@pytest.mark.parametrize("jfif", [True, False])
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440"])
+def test_rgb_needs_container_marker_and_sampling(tissue, says_rgb: bool, jfif: bool, subsampling: str):
+    stream = unmarked(tissue, rgb=False, subsampling=subsampling)
+    stream = marked(stream, JFIF) if jfif else stream
+    assert is_subsampled(stream) == (subsampling != "444")
+    assert rule_rgb(stream, says_rgb) == (says_rgb and not jfif and subsampling == "444")
+
+
+@pytest.mark.parametrize("mark", [b"", JFIF, ADOBE_YCBCR, ADOBE_RGB], ids=["none", "jfif", "adobe", "adobe-rgb"])
+@pytest.mark.parametrize("subsampling", ["444", "420"])
+@pytest.mark.parametrize("says_rgb", [True, False])
+def test_contradicting_streams_show_what_was_stored(tissue, mark: bytes, subsampling: str, says_rgb: bool):
+    stream = marked(unmarked(tissue, rgb=False, subsampling=subsampling), mark)
+    agree = says_rgb and subsampling == "444" and mark in (b"", ADOBE_RGB)  # only the whole slide's colours can tell
+    rgb, by_pixels = settle_colour([stream], says_rgb)
+    assert rgb == agree
+    assert by_pixels == (says_rgb and subsampling == "444" and mark == ADOBE_YCBCR)
+    shown = with_colour(stream, rgb)
+    assert is_rgb(shown) == rgb
+    assert agree or np.abs(decode(shown).astype(int) - tissue).mean() < 6
+
+
+@pytest.mark.parametrize("mark", [JFIF, ADOBE_YCBCR, ADOBE_RGB, b""], ids=["jfif", "adobe", "adobe-rgb", "none"])
+def test_stored_rgb_is_shown_as_rgb_whatever_its_marks(tissue, mark: bytes):
+    stream = marked(unmarked(tissue, rgb=True), mark)
+    assert settle_colour([stream], says_rgb=True) == (True, mark == JFIF)
+    if mark == ADOBE_RGB:
+        assert settle_colour([stream], says_rgb=False) == (True, True)
+
+
+def test_pixels_that_say_nothing_leave_it_to_the_rule():
+    grey = np.full((64, 64, 3), 128, np.uint8)  # the same in both
+    stream = marked(unmarked(grey, rgb=False), ADOBE_YCBCR)
+    assert settle_colour([stream[:-9]], says_rgb=True) == (True, False)  # a stream that cannot be decoded
+
+
+def test_components_of_real_tiles_are_told_apart(shared: Path):
+    with zipfile.ZipFile(shared / "tiles" / "atlas-he-0.5mpp.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::30]
+        tiles = [np.asarray(imagecodecs.jpeg8_decode(archive.read(name))) for name in names]
+    told = [(looks_rgb(unmarked(tile, rgb=True)), looks_rgb(unmarked(tile, rgb=False))) for tile in tiles]
+    assert not any(rgb is False or ycbcr is True for rgb, ycbcr in told)
+    assert sum(pair == (True, False) for pair in told) > 0.95 * len(told)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
 MAX_NAME = 200  # characters; file systems take 255 bytes
@@ -17,7 +18,7 @@ MAX_NAME = 200  # characters; file systems take 255 bytes
 class Entry:
     """One row of a manifest."""
 
-    mpp: float | None = None
+    mpp: float | None = None  # µm; wins over what the file states
     mask: Path | None = None
     name: str | None = None
 
@@ -69,10 +70,9 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
     name = values.get("name") or None
     if name and (set(name) & set("/\\") or name.startswith(".") or not name.isprintable() or len(name) > MAX_NAME):
         raise UsageError(f"{path.name}, line {line}: the name {name!r} is not a plain file name; choose another")
-    try:
-        mpp = float(values["mpp"]) if values.get("mpp") else None
-    except ValueError as error:
-        raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number") from error
+    mpp = micrometres(values["mpp"], "um") if values.get("mpp") else None
+    if values.get("mpp") and mpp is None:
+        raise UsageError(f"{path.name}, line {line}: the mpp {values['mpp']!r} is not a number of µm")
     low, high = PLAUSIBLE_MPP
     if mpp is not None and not low <= mpp <= high:
         raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")

@@ -17,8 +17,10 @@ from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
+from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
 from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
 from wsisum_cli.summary.attributes import ComputedFeatures
+from wsisum_cli.summary.attributes import Source as SourceRecord
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
                 entry.mpp or request.mpp,
                 entry.mask,
                 features_for(request, name),
+                mpp_wins=entry.mpp is not None,
             ),
         )
 
@@ -174,6 +177,13 @@ def outcome_as_before(
     )
 
 
+def has_pixel_size(source: SourceRecord, job: Job) -> bool:
+    """Whether a summary has the pixel size that it would have if it were made now."""
+    if job.mpp_wins:
+        return bool(source.mpp == job.mpp)
+    return source.mpp_source != FROM_MANIFEST and not (source.mpp_source == GIVEN and source.mpp != job.mpp)
+
+
 def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outcome | None) -> bool:
     """Whether an output was made from this source, with these models and options; cheap comparisons first."""
     source = attributes.source
@@ -185,7 +195,7 @@ def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outc
         or source.name != as_text(job.name)
         or source.bytes != job.source.bytes
         or source.image != job.image
-        or (source.mpp_source == "given" and source.mpp != job.mpp)
+        or not has_pixel_size(source, job)
     ):
         return False
     features = attributes.features

@@ -112,7 +112,7 @@ def preview_outcomes(
 ) -> list[Outcome]:
     """What a run would do with the slides of a file, judging by its header."""
     try:
-        with open_slide(job.source.path, job.mpp, job.name, job.image, job.source.files):
+        with open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files):
             named = product.named(job.output.name)
             return [Outcome(source, "would write", bytes_in=job.source.bytes, **named)]
     except SeveralSlidesError as error:

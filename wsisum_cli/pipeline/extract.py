@@ -112,7 +112,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
     with (
         job.source.unchanged(job.name) as check_unchanged,
         ThreadPoolExecutor(1) as hashing,
-        open_slide(job.source.path, job.mpp, job.name, job.image, job.source.files) as slide,
+        open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files) as slide,
     ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)

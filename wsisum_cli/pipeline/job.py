@@ -51,6 +51,7 @@ class Job:
     mask: Path | None = None
     features: Path | None = None  # folder with existing features
     image: int | None = None  # which of several slides in the file, from 1; None where it holds one
+    mpp_wins: bool = False  # over what the file states, as a manifest's row does
 
 
 Stage = Callable[[str], None]

@@ -55,7 +55,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
     with (
         job.source.unchanged(job.name) as check_unchanged,
         ThreadPoolExecutor(1) as hashing,
-        open_slide(job.source.path, job.mpp, job.name, job.image, job.source.files) as slide,
+        open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files) as slide,
     ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)

@@ -15,7 +15,26 @@ from xml.etree import ElementTree
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+#: µm in a unit, by names in small letters; both letters mu, and what broken encodings leave of one, are read as u.
+MICROMETRES = {
+    **dict.fromkeys(("um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), 1.0),
+    "pm": 1e-6,
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "nanometers": 1e-3,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "millimeters": 1e3,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "centimeters": 1e4,
+    "dm": 1e5,
+    "m": 1e6,
+    "meter": 1e6,
+    **dict.fromkeys(("in", "inch", "inches", '"'), 25_400.0),
+}
+MU = re.compile("Âµ|Î¼|\\\\u00b5|\\\\u03bc|[µμ\ufffd\xb5]", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0}  # TIFF 6.0 ResolutionUnit in µm: inch, centimetre
 #: What parsing a damaged header ends in.
 UNPARSABLE = (ElementTree.ParseError, LookupError, ValueError, TypeError, AttributeError, StopIteration, OverflowError)
@@ -33,14 +52,45 @@ class Scanner:
 def identify(tif: TiffFile, page: TiffPage) -> Scanner:
     """`page` is level 0. A header that cannot be parsed counts as one that says nothing."""
     for flag, vendor, read in READERS:
-        if getattr(tif, f"is_{flag}"):
+        if getattr(tif, f"is_{flag}") or (flag == "svs" and description(page).startswith("Aperio ")):
             try:
                 mpp, source, model = read(tif, page)
             except UNPARSABLE:
                 mpp, source, model = None, "", None
+            if positive(mpp) is None and flag not in NO_RESOLUTION_TAGS:
+                mpp, source = resolution_tags(page)
             return Scanner(vendor, clean_model(model), positive(mpp), source)
     mpp, source = resolution_tags(page)
     return Scanner("generic-tiff", None, positive(mpp), source)
+
+
+def number(text: Any) -> float | None:
+    """The number that a field begins with, with a decimal point or comma; None where it begins with none."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    found = NUMBER.match(str(text).strip().strip("\"'").strip())
+    value = float(found[0].replace(",", ".")) if found else math.nan
+    return value if math.isfinite(value) else None
+
+
+def micrometres(text: Any, unit: str | None = None) -> float | None:
+    """A length in µm: the number with the unit behind it, else with `unit`; None where it has neither or no number."""
+    value = number(text)
+    own = NUMBER.sub("", str(text).strip().strip("\"'").strip(), count=1).strip()
+    factor = unit_in_micrometres(own or unit)
+    return None if value is None or factor is None else value * factor
+
+
+def unit_in_micrometres(unit: str | None) -> float | None:
+    """None for what is no unit of length."""
+    name = MU.sub("u", (unit or "").strip()).lower()
+    return MICROMETRES.get(name) or MICROMETRES.get(name.rstrip("."))
+
+
+def description(page: TiffPage) -> str:
+    """Tag 270, of whatever bytes; an empty string where there is none."""
+    value = page.tags.valueof(270, default="")
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def clean_model(model: str | None) -> str | None:
@@ -57,11 +107,9 @@ Found = tuple[tuple[float, float] | None, str, str | None]
 
 
 def read_aperio(_tif: TiffFile, page: TiffPage) -> Found:
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", page.description)
-    if found:
-        side = float(found[1])
-        return (side, side), "Aperio MPP", None
-    return None, "", None
+    found = re.search(r"\|\s*MPP\s*=\s*([^|]+)", description(page))
+    side = micrometres(found[1], "um") if found else None
+    return (None, "", None) if side is None else ((side, side), "Aperio MPP", None)
 
 
 def read_hamamatsu(_tif: TiffFile, page: TiffPage) -> Found:
@@ -70,13 +118,13 @@ def read_hamamatsu(_tif: TiffFile, page: TiffPage) -> Found:
 
 
 def read_philips(_tif: TiffFile, page: TiffPage) -> Found:
-    root = ElementTree.fromstring(page.description)
+    root = ElementTree.fromstring(description(page))
     model = own_attributes(root).get("DICOM_MANUFACTURERS_MODEL_NAME")
     scans = [own_attributes(node) for node in root.iter("DataObject") if node.get("ObjectType") == "DPScannedImage"]
     slide = next(scan for scan in scans if scan.get("PIM_DP_IMAGE_TYPE") == "WSI")
     # DICOM order: the distance between rows, which is y, comes first; in mm.
-    y, x = (float(side) * 1e3 for side in re.findall(r"[0-9.eE+-]+", slide["DICOM_PIXEL_SPACING"]))
-    return (x, y), "Philips DICOM_PIXEL_SPACING", model
+    y, x = (micrometres(side, "mm") for side in re.findall(r"[0-9.,eE+-]+", slide["DICOM_PIXEL_SPACING"]))
+    return both(x, y), "Philips DICOM_PIXEL_SPACING", model
 
 
 def own_attributes(node: ElementTree.Element) -> dict[str, str]:
@@ -96,8 +144,8 @@ def read_ventana(tif: TiffFile, _page: TiffPage) -> Found:
         xmp = page.aspage().tags.valueof(700)
         if xmp and b"iScan" in bytes(xmp):
             scan = next(n for n in ElementTree.fromstring(bytes(xmp).strip(b"\0")).iter() if n.tag == "iScan")
-            side = float(scan.attrib["ScanRes"])
-            return (side, side), "Ventana ScanRes", scan.get("ScannerModel")
+            side = micrometres(scan.attrib["ScanRes"], "um")
+            return both(side, side), "Ventana ScanRes", scan.get("ScannerModel")
     return None, "", None
 
 
@@ -106,27 +154,37 @@ def read_ome(tif: TiffFile, page: TiffPage) -> Found:
     size = (str(page.imagewidth), str(page.imagelength))
     for node in root.iter():
         if node.tag.endswith("}Pixels") and (node.get("SizeX"), node.get("SizeY")) == size:
-            mpp = tuple(
-                float(node.attrib[f"PhysicalSize{axis}"]) * MICROMETRES[node.get(f"PhysicalSize{axis}Unit", "µm")]
-                for axis in "XY"
+            x, y = (
+                micrometres(node.get(f"PhysicalSize{axis}"), node.get(f"PhysicalSize{axis}Unit", "um")) for axis in "XY"
             )
-            return (mpp[0], mpp[1]), "OME PhysicalSize", None
+            return both(x, y), "OME PhysicalSize", None
     return None, "", None
 
 
+def both(x: float | None, y: float | None) -> tuple[float, float] | None:
+    return None if x is None or y is None else (x, y)
+
+
 def resolution_tags(page: TiffPage) -> tuple[tuple[float, float] | None, str]:
-    unit = RESOLUTION_UNITS.get(int(page.tags.valueof(296, default=0)))
-    per_unit = [page.tags.valueof(code) for code in (282, 283)]
-    if unit is None or not all(per_unit):
+    """Without a ResolutionUnit, the unit that ImageJ writes into the description."""
+    try:
+        unit = RESOLUTION_UNITS.get(int(page.tags.valueof(296, default=0)))
+        x, y = (rational(page.tags.valueof(code)) for code in (282, 283))
+    except UNPARSABLE:
         return None, ""
-    x, y = (rational(value) for value in per_unit)
+    if unit is None:
+        stated = re.search(r"^unit=(.+)$", description(page), re.MULTILINE)
+        unit = unit_in_micrometres(stated[1]) if stated else None
+    if unit is None:
+        return None, ""
     if x <= 0 or y <= 0:
         return None, ""
     return (unit / x, unit / y), "TIFF resolution tags"
 
 
 def rational(value: Any) -> float:
-    numerator, denominator = value
+    """0 for a tag that is missing."""
+    numerator, denominator = value if isinstance(value, tuple) else (value or 0, 1)
     return float(numerator) / float(denominator) if denominator else 0.0
 
 
@@ -143,3 +201,5 @@ READERS: tuple[tuple[str, str, Callable[[TiffFile, TiffPage], Found]], ...] = (
     ("bif", "ventana", read_ventana),
     ("ome", "ome-tiff", read_ome),
 )
+#: Formats whose resolution tags are not those of level 0.
+NO_RESOLUTION_TAGS = {"svs"}

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 import numpy as np
 
@@ -26,6 +27,9 @@ NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
 MAX_SCANS = 100  # of a progressive image; encoders make about ten
+#: Grey levels by which RGB taken for YCbCr leaves the range on average, and by which rounding may leave it.
+MUCH_BEYOND, LITTLE_BEYOND = 8.0, 2.0
+WEAK_CHROMA = 32.0  # mean distance of chroma from 128; RGB of anything light is farther
 
 
 def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -149,18 +153,82 @@ def is_filled(stream: bytes) -> bool:
 
 def is_rgb(stream: bytes) -> bool:
     """Whether decoders take three components for RGB: by its JFIF marker, Adobe's, then the components' names."""
+    return not has_jfif(stream) and marked_rgb(stream) is True
+
+
+def has_jfif(stream: bytes) -> bool:
+    return header_markers(stream).get(0xE0, b"").startswith(b"JFIF\0")
+
+
+def marked_rgb(stream: bytes) -> bool | None:
+    """What Adobe's marker says of three components, else their names; None where neither says anything."""
     markers = header_markers(stream)
-    if markers.get(0xE0, b"").startswith(b"JFIF\0"):
-        return False
     adobe = markers.get(0xEE, b"")
     if adobe.startswith(b"Adobe") and len(adobe) >= 12:
         return adobe[11] == 0
-    frame = next((markers[code] for code in FRAMES if code in markers), b"")
-    return frame[6:15:3] == b"RGB"
+    return True if frame_header(stream)[6:15:3] == b"RGB" else None
+
+
+def frame_header(stream: bytes) -> bytes:
+    """Payload of the frame header; empty where there is none."""
+    markers = header_markers(stream)
+    return next((markers[code] for code in FRAMES if code in markers), b"")
+
+
+def is_subsampled(stream: bytes) -> bool:
+    """Whether any component has fewer samples than another."""
+    return len(set(frame_header(stream)[7:16:3])) > 1
+
+
+def rule_rgb(stream: bytes, says_rgb: bool) -> bool:
+    """Whether three components are RGB: the container says so, no JFIF marker stands there, none is subsampled.
+
+    `says_rgb` is what the container, a TIFF or DICOM file, says of the stream.
+    """
+    return says_rgb and not has_jfif(stream) and not is_subsampled(stream)
+
+
+def settle_colour(streams: Iterable[bytes], says_rgb: bool) -> tuple[bool, bool]:
+    """Whether the components are RGB, and whether container and stream contradict each other so that pixels decided.
+
+    `streams` are complete ones of one level, at least one; the others are read only where pixels decide. Pixels that
+    say nothing leave it to `rule_rgb`.
+    """
+    others = iter(streams)
+    first = next(others)
+    ruled, marked = rule_rgb(first, says_rgb), marked_rgb(first)
+    if ruled == says_rgb and (marked is None or marked == says_rgb):
+        return ruled, False
+    seen = [found for stream in chain([first], others) if (found := looks_rgb(stream)) is not None]
+    for_rgb, against = seen.count(True), seen.count(False)
+    decided = ruled if for_rgb == against else for_rgb > against
+    return decided, decided != ruled
+
+
+def looks_rgb(stream: bytes) -> bool | None:
+    """Whether a stream's components look like RGB; None where that is open."""
+    try:
+        return components_look_rgb(decode(redeclare_colour(stream, rgb=True)))
+    except ValueError:
+        return None
+
+
+def components_look_rgb(components: np.ndarray) -> bool | None:
+    """Whether (..., 3) components of a picture taken by transmitted light are RGB, not YCbCr; None where that is open.
+
+    Light glass is near (240, 240, 240) in RGB and (240, 128, 128) in YCbCr. RGB taken for YCbCr leaves the range of
+    8 bits; in YCbCr the second and third component stay near 128.
+    """
+    y, blue, red = np.moveaxis(components.astype(np.float32) - (0, 128, 128), -1, 0)
+    shown = np.stack([y + 1.402 * red, y - 0.344 * blue - 0.714 * red, y + 1.772 * blue])
+    beyond = float(np.maximum(np.maximum(shown - 255, -shown), 0).max(axis=0).mean())
+    if beyond > MUCH_BEYOND:
+        return True
+    return False if beyond < LITTLE_BEYOND and np.abs([blue, red]).mean() < WEAK_CHROMA else None
 
 
 def redeclare_colour(stream: bytes, rgb: bool) -> bytes:
-    """The stream with its colour marks replaced: the TIFF around it is right about colour where they disagree."""
+    """The stream with its colour marks replaced, so that a decoder takes its components for RGB or for YCbCr."""
     rest, at = b"", 2
     while stream[at : at + 1] == b"\xff" and stream[at + 1] in (*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE):
         end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
@@ -170,10 +238,15 @@ def redeclare_colour(stream: bytes, rgb: bool) -> bytes:
     return SOI + (ADOBE_RGB if rgb else JFIF) + rest + stream[at:]
 
 
+def with_colour(stream: bytes, rgb: bool) -> bytes:
+    """A complete stream that decoders take for RGB or YCbCr as `rgb` says; left alone where they do so already."""
+    return stream if is_rgb(stream) == rgb else redeclare_colour(stream, rgb)
+
+
 def complete_stream(stream: bytes, tables: bytes | None, rgb: bool) -> EncodedTile:
     """An abbreviated stream with its shared tables spliced in, so that any decoder reads it by itself.
 
-    `tables` is the TIFF's JPEGTables; `rgb` says that the file calls the components RGB.
+    `tables` is the TIFF's JPEGTables; `rgb` says that the components are RGB.
     """
     insert = b""
     if tables:

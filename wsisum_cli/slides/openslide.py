@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsisum_cli.errors import SlideError, TileError
-from wsisum_cli.slides.header import clean_model, positive
+from wsisum_cli.slides.header import both, clean_model, number, positive
 from wsisum_cli.slides.pixels import shrunk
 from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, Level, Pyramid, describe_error, downsample
 from wsisum_cli.slides.source import companion
@@ -129,10 +129,7 @@ def icc_profile(slide: OpenSlide) -> bytes | None:
 
 
 def pixel_size(x: str | None, y: str | None) -> tuple[float, float] | None:
-    try:
-        return positive((float(x or ""), float(y or "")))
-    except ValueError:
-        return None
+    return positive(both(number(x), number(y)))
 
 
 def background(colour: str | None) -> tuple[int, int, int]:

@@ -33,6 +33,27 @@ def from_ycbcr(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.cvtColor(y_cr_cb, cv2.COLOR_YCrCb2RGB))
 
 
+def to_ycbcr(pixels: np.ndarray) -> np.ndarray:
+    """RGB to Y, Cb, Cr of full range."""
+    import cv2
+
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2YCrCb)[..., (0, 2, 1)])
+
+
+def aligned(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two squares of the same size without an eighth at each side, `other` moved by up to as much to fit `one`."""
+    import cv2
+
+    height, width = one.shape[:2]
+    y, x = height // 8, width // 8
+    inner = one[y : height - y, x : width - x]
+    template, image = (cv2.cvtColor(np.ascontiguousarray(each), cv2.COLOR_RGB2GRAY) for each in (inner, other))
+    if template.std() > 1 and image.std() > 1:
+        found = cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED)
+        _, _, _, (x, y) = cv2.minMaxLoc(found)
+    return inner, other[y : y + inner.shape[0], x : x + inner.shape[1]]
+
+
 def grown(mask: np.ndarray, margin: int) -> np.ndarray:
     """(H, W) bool with every marked px spread to a square that reaches `margin` px further."""
     import cv2

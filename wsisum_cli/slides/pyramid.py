@@ -27,6 +27,7 @@ class Level:
     tile_width: int
     tile_height: int
     downsample: float  # level-0 px per px of this level
+    usable: bool = True  # False for a level that disagrees with level 0
 
     @property
     def columns(self) -> int:
@@ -54,6 +55,7 @@ class Pyramid(ABC):
     icc_profile: bytes | None
     image: int | None = None  # which of the slides in the file this is, from 1; None where there is one
     focal_plane: tuple[int, int] | None = None  # number from 1 of the plane read, and how many; None where there is one
+    notes: tuple[str, ...] = ()  # what a person should know of how the pixels were read; a clause each
 
     @abstractmethod
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
@@ -114,7 +116,7 @@ def choose_scale(levels: tuple[Level, ...], read_scale: float, tolerance: float 
         (level.downsample * shrink, index, shrink)
         for index, level in enumerate(levels)
         for shrink in level.shrinks()
-        if level.downsample * shrink <= read_scale * (1 + tolerance) + 1e-9
+        if level.usable and level.downsample * shrink <= read_scale * (1 + tolerance) + 1e-9
     ]
     if not ways:
         return 0, 1, 1.0

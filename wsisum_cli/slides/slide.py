@@ -18,7 +18,9 @@ from wsisum_cli.slides.dicom.series import find_series, is_dicom, refuse_other_i
 from wsisum_cli.slides.images import have_same_shape
 from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
+from wsisum_cli.slides.plausibility import check_pyramid
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
+from wsisum_cli.slides.repair import MAX_ANISOTROPY, PartlyReadError, RepairedPyramid, SquarePyramid
 from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
 
 TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8", ".qptiff"}
@@ -32,7 +34,10 @@ SLIDE_SUFFIXES = TIFF_SUFFIXES | VENDOR_SUFFIXES | {DICOM_SUFFIX, CZI_SUFFIX}
 PLAUSIBLE_MPP = (0.05, 10.0)
 IMPLAUSIBLE = "implausible pixel size"
 MAX_EXTENT_UM = 500_000.0  # of a side of a slide; the largest glass is 200 mm long
-MAX_ANISOTROPY = 0.1  # relative difference of pixel width and height that a square patch bears
+#: Relative difference of pixel width and height past which one of them is likely wrong.
+LIKELY_ANISOTROPY = 0.1
+NOTED_DIFFERENCE = 0.05  # relative, of the pixel size given and the one that the file states
+GIVEN, FROM_MANIFEST = "given", "manifest"  # sources of a pixel size beside the file's own
 OVERVIEW_MPP = 8.0
 OVERVIEW_SIDE = 4096  # px at most, so that memory does not grow with the slide
 GLASS = 255
@@ -46,6 +51,18 @@ class Slide:
     pyramid: Pyramid
     mpp: float  # µm per level-0 px
     mpp_source: str
+    mpp_stated: float | None = None  # what the file says where a manifest says something else
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read; a clause each
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Those that were known when it was opened, and what was repaired since."""
+        repaired = len(self.pyramid.repaired) if isinstance(self.pyramid, RepairedPyramid) else 0
+        tiles = f"{repaired} {'tile' if repaired == 1 else 'tiles'}"
+        return [
+            *self.notes,
+            *([f"{tiles} of lower levels are missing or damaged; finer levels stood in"] * bool(repaired)),
+        ]
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -71,22 +88,28 @@ def open_slide(
     path: Path,
     mpp: float | None = None,
     name: str | None = None,
+    mpp_wins: bool = False,
     image: int | None = None,
     files: Sequence[Path] = (),
 ) -> Iterator[Slide]:
     """Open `path`.
 
-    `mpp` serves where the file states no pixel size, `image` (from 1) where it holds several slides. `files` are all
-    files of the slide, `path` among them; when empty they are looked for.
+    `mpp` serves where the file states no pixel size, or wins over what it states. `image` (from 1) says which of
+    several slides in the file is meant. `files` are all files of the slide, `path` among them; when empty they are
+    looked for.
 
     Raises SeveralSlidesError where the file holds several slides and `image` is None, SlideError or one of its
-    children, MppError when no plausible pixel size is known.
+    children: MppError when no plausible pixel size is known, ColourError when the colours are not those of a slide.
     """
     pyramid = open_pyramid(path, image, files)
     try:
-        size, source = settle_mpp(pyramid, mpp)
-        check_extent(pyramid, size)
-        yield Slide(name or path.name, pyramid, size, source)
+        square = make_square(pyramid, mpp)
+        size, source = settle_mpp(square, mpp, mpp_wins)
+        check_extent(square, size)
+        stated = side_of(square.mpp) if square.mpp is not None and source == FROM_MANIFEST else None
+        check = check_pyramid(square)
+        notes = (*check.notes, *compare_sizes(square, mpp, mpp_wins))
+        yield Slide(name or path.name, RepairedPyramid(square, check.levels), size, source, stated, notes)
     finally:
         pyramid.close()
 
@@ -143,20 +166,43 @@ def refuse_another_image(pyramid: Pyramid, why: NeedsOpenSlideError) -> None:
         )
 
 
-def settle_mpp(pyramid: Pyramid, given: float | None) -> tuple[float, str]:
-    """The pixel size the file states, else the one given; never a guess. Raises MppError."""
+def make_square(pyramid: Pyramid, given: float | None) -> Pyramid:
+    """The pyramid, resampled where the file states pixels that are not square. Raises MppError.
+
+    Where width and height differ so much that one of them is likely wrong, a size has to be given.
+    """
+    stated = pyramid.mpp
+    if stated is None or not all(is_plausible(side) for side in stated) or difference(*stated) <= MAX_ANISOTROPY:
+        return pyramid
+    if given is None and difference(*stated) > LIKELY_ANISOTROPY:
+        raise MppError(
+            f"{pyramid.path.name}: pixels of {stated[0]:g} x {stated[1]:g} µm are not square; if that is right, pass "
+            "the shorter side as --mpp, or list it in --manifest, and they are resampled",
+            IMPLAUSIBLE,
+        )
+    return SquarePyramid(pyramid, stated)
+
+
+def difference(one: float, other: float) -> float:
+    """Of two sizes, relative to the smaller one."""
+    return abs(one - other) / min(one, other)
+
+
+def side_of(mpp: tuple[float, float]) -> float:
+    return sum(mpp) / 2
+
+
+def settle_mpp(pyramid: Pyramid, given: float | None, wins: bool = False) -> tuple[float, str]:
+    """The pixel size that a manifest gives, else the file states, else is given; never a guess. Raises MppError."""
     name, stated = pyramid.path.name, pyramid.mpp
     hint = "pass --mpp, or list it in --manifest"
-    if stated is not None and all(is_plausible(side) for side in stated):
-        x, y = stated
-        if abs(x - y) > MAX_ANISOTROPY * min(x, y):
-            raise MppError(f"{name}: pixels of {x:g} x {y:g} µm are not square", IMPLAUSIBLE)
-        return (x + y) / 2, pyramid.mpp_source
     low, high = PLAUSIBLE_MPP
+    if stated is not None and all(is_plausible(side) for side in stated) and not (wins and given is not None):
+        return side_of(stated), pyramid.mpp_source
     if given is not None:
         if not is_plausible(given):
             raise MppError(f"{name}: the pixel size given, {given:g} µm, is outside {low:g} to {high:g}", IMPLAUSIBLE)
-        return given, "given"
+        return given, FROM_MANIFEST if wins else GIVEN
     if stated is None:
         raise MppError(f"{name}: no pixel size in the file; {hint}")
     size = f"{stated[0]:g} x {stated[1]:g} µm ({pyramid.mpp_source})"
@@ -171,6 +217,20 @@ def check_extent(pyramid: Pyramid, mpp: float) -> None:
             f"{pyramid.path.name}: damaged header, {longest} px of {mpp:g} µm are {longest * mpp / 1e6:.3g} m, "
             f"expected at most {MAX_EXTENT_UM / 1e6:g} m; fetch the file again, or give its pixel size in --manifest"
         )
+
+
+def compare_sizes(pyramid: Pyramid, given: float | None, wins: bool) -> tuple[str, ...]:
+    """What to say where the file states another pixel size than was given."""
+    if given is None or pyramid.mpp is None or difference(given, side_of(pyramid.mpp)) <= NOTED_DIFFERENCE:
+        return ()
+    stated = f"{side_of(pyramid.mpp):.4g} µm ({pyramid.mpp_source})"
+    if wins:
+        return (f"the manifest's pixel size of {given:g} µm is used, though the file states {stated}",)
+    if all(is_plausible(side) for side in pyramid.mpp):
+        return (
+            f"the file's pixel size of {stated} is used, not the {given:g} µm of --mpp; a manifest's row would win",
+        )
+    return ()
 
 
 def is_plausible(mpp: float) -> bool:
@@ -236,9 +296,18 @@ def read_level(pyramid: Pyramid, index: int, shrink: int, damage: Damage, thread
 
 
 def read_tile(pyramid: Pyramid, at: tuple[int, int, int], shrink: int, damage: Damage) -> np.ndarray | None:
-    """The tile at (level, column, row), None where there is none or where it is broken."""
+    """The tile at (level, column, row), None where there is none or where it is broken.
+
+    Of one that is broken at every level in part, the rest; its lost parts are noted as tiles of the finer level.
+    """
     try:
         tile = pyramid.tile(*at, shrink)
+    except PartlyReadError as error:
+        for lost, message in error.lost.items():
+            damage.note(*lost, message)
+        for _ in range(error.read):
+            damage.tried()
+        return error.pixels
     except TileError as error:
         damage.note(*at, str(error))
         return None

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,15 @@ APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream i
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
 MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
+COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
 SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 ASSOCIATED_ALPHA = 1  # TIFF 6.0 ExtraSamples: colours are multiplied by the alpha channel
 UNASSOCIATED_ALPHA = 2
+SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare glass
+#: Formats in which a tile with neither offset nor bytes was never written (GDAL's SPARSE_OK). A count of zero at an
+#: offset is damage there, as is any tile without bytes in the others.
+SPARSE_FORMATS = {"generic-tiff", "ome-tiff"}
 
 
 class NeedsOpenSlideError(Exception):
@@ -79,7 +85,14 @@ class TiffPyramid(Pyramid):
         self._planes = level_planes(self._tif, self.path, self.image)
         self._pages = [planes.pages[0] for planes in self._planes]
         self.focal_plane = self._planes[0].focal
-        self._declared = [self._declares_colour(page) for page in self._pages]
+        settled = [self._settle_colour(page) for page in self._pages]
+        self._rgb = [rgb for rgb, _ in settled]
+        self._declared = [self._declares_colour(*pair) for pair in zip(self._pages, self._rgb, strict=True)]
+        self.notes = tuple(
+            f"level {level}: the JPEG tiles contradict the TIFF about their colours; the pixels decided"
+            for level, (_, by_pixels) in enumerate(settled)
+            if by_pixels
+        )
         first = self._pages[0]
         if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
             raise NeedsOpenSlideError("JPEG 2000 with chroma subsampling")
@@ -124,10 +137,10 @@ class TiffPyramid(Pyramid):
             return None
         if page.jpegheader is not None:  # NDPI: one stream a level, cut at its restart markers
             return EncodedTile(page.jpegheader + jpeg.end_stream(data), len(page.jpegheader))
-        return jpeg.complete_stream(data, page.jpegtables, page.photometric == PHOTOMETRIC_RGB)
+        return jpeg.complete_stream(data, page.jpegtables, self._rgb[level])
 
     def copies_jpeg(self, level: int) -> bool:
-        """Stripes of an NDPI, and streams whose marks contradict the TIFF on colour, are left to be encoded anew."""
+        """Stripes of an NDPI, and streams whose marks are wrong about their colours, are encoded anew."""
         page = self._pages[level]
         if self._planes[level].stored_apart:
             return False
@@ -140,17 +153,31 @@ class TiffPyramid(Pyramid):
         encoded = self.encoded_tile(level, column, row)
         if encoded is None:
             return None
-        stream = encoded.stream
-        if not self._declared[level]:
-            stream = jpeg.redeclare_colour(stream, self._pages[level].photometric == PHOTOMETRIC_RGB)
+        stream = encoded.stream if self._declared[level] else jpeg.with_colour(encoded.stream, self._rgb[level])
         return jpeg.decode(stream, shrink)
 
-    def _declares_colour(self, page: TiffPage) -> bool:
-        """Whether a decoder given a tile alone takes its colours for what the TIFF says they are."""
+    def _settle_colour(self, page: TiffPage) -> tuple[bool, bool]:
+        """Whether the tiles' components are RGB, and whether only their pixels could tell."""
+        says_rgb = page.photometric == PHOTOMETRIC_RGB
+        if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None or page.samplesperpixel != 3:
+            return says_rgb, False
+        chosen = self._spread_tiles(page)
+        streams = (self._read(page.dataoffsets[i], page.databytecounts[i]) for i in chosen)
+        complete = (jpeg.complete_stream(stream, page.jpegtables, rgb=False).stream for stream in streams)
+        return jpeg.settle_colour(complete, says_rgb) if chosen else (says_rgb, False)
+
+    def _declares_colour(self, page: TiffPage, rgb: bool) -> bool:
+        """Whether a decoder given a tile alone takes its colours for what they are."""
         if page.compression not in JPEG_COMPRESSIONS or page.jpegheader is not None or page.samplesperpixel != 3:
             return True
-        rgb = page.photometric == PHOTOMETRIC_RGB
         return jpeg.is_rgb(jpeg.complete_stream(self._first_tile(page), page.jpegtables, rgb).stream) == rgb
+
+    def _spread_tiles(self, page: TiffPage) -> list[int]:
+        """Numbers of up to `COLOUR_TILES` tiles that the file holds, spread over the page."""
+        offsets, counts = np.array(page.dataoffsets), np.array(page.databytecounts)
+        stored = np.flatnonzero((offsets > 0) & (counts > 0) & (offsets + counts <= self._size))
+        chosen = np.linspace(0, len(stored) - 1, min(COLOUR_TILES, len(stored))).round().astype(int)
+        return [int(index) for index in stored[chosen]]
 
     def _first_tile(self, page: TiffPage) -> bytes:
         """The first bytes of the first tile that the file stores."""
@@ -176,11 +203,38 @@ class TiffPyramid(Pyramid):
         index = (plane * grid.rows + row) * grid.columns + column
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         if not offset or not count:
-            return None
+            if self._is_glass(level, column, row):
+                return None
+            raise TileError(self._where(level, column, row, "has no bytes"))
         if offset + count > self._size:
             found = f"ends at byte {offset + count} of a file of {self._size}"
             raise TileError(self._where(level, column, row, f"{found}; the file is cut short"))
         return self._read(offset, count)
+
+    def _is_glass(self, level: int, column: int, row: int) -> bool:
+        """Whether a tile without bytes is one that the writer left out because nothing was scanned there.
+
+        At lower levels, one below which level 0 stores nothing either.
+        """
+        at, first = self.levels[level], self.levels[0]
+        across, down = at.tile_width * at.downsample, at.tile_height * at.downsample
+        columns = slice(int(column * across) // first.tile_width, -(-int((column + 1) * across) // first.tile_width))
+        rows = slice(int(row * down) // first.tile_height, -(-int((row + 1) * down) // first.tile_height))
+        return bool(self._left_out[rows, columns].all())
+
+    @cached_property
+    def _left_out(self) -> np.ndarray:
+        """(rows, columns) bool of level 0: tiles that stand for bare glass, as far as the format has such tiles."""
+        first = self.levels[0]
+        tiles = first.rows * first.columns
+        offsets, counts = (
+            np.array(each[:tiles]) for each in (self._pages[0].dataoffsets, self._pages[0].databytecounts)
+        )
+        if self.vendor in SPARSE_VENDORS:
+            left_out = (offsets == 0) | (counts == 0)
+        else:
+            left_out = (offsets == 0) & (counts == 0) & (self.vendor in SPARSE_FORMATS)
+        return np.asarray(left_out.reshape(first.rows, first.columns), bool)
 
     def _read(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):

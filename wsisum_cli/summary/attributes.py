@@ -79,6 +79,8 @@ class Source(Section):
     height: Size = Field(description="level-0 px")
     mpp: Positive = Field(description="µm per level-0 px")
     mpp_source: str = Field(description="where the pixel size was found; `given` by the user")
+    mpp_stated: Positive | None = Field(None, description="what the file states, where a manifest's row won over it")
+    notes: list[str] | None = Field(None, description="what a person should know of how the slide was read")
     image: Size | None = Field(None, description="which of several slides in the file, from 1")
     focal_plane: Size | None = Field(None, description="which of several focal planes was read, from 1")
     focal_planes: Size | None = Field(None, description="number of focal planes")
@@ -388,7 +390,10 @@ def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def remarks(attributes: Attributes) -> str:
     """What a reader of the report should look at; empty where there is nothing."""
-    return "; ".join(filter(None, (warn_of_little_tissue(attributes.features), focal_plane(attributes.source))))
+    source = attributes.source
+    return "; ".join(
+        filter(None, (warn_of_little_tissue(attributes.features), focal_plane(source), *(source.notes or ())))
+    )
 
 
 def focal_plane(source: Source) -> str:

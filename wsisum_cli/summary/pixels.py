@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.errors import BrokenSlideError, SlideError
+from wsisum_cli.errors import BrokenSlideError, SlideError, TileError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Tile, read_patches
@@ -42,8 +42,10 @@ class StoredPixels:
             )
         cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
         if copyable and (mode == "source" or (mode == "auto" and cheap)):
-            tiles = self._copied(kept)
-            if all(jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams):
+            tiles = self._copied_or_none(kept, mode == "source")
+            if tiles is not None and all(
+                jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams
+            ):
                 return tiles
             if mode == "source":
                 raise SlideError(
@@ -63,6 +65,15 @@ class StoredPixels:
         if any(row not in self._streams for row in missing.tolist()):
             raise BrokenSlideError(f"{slide.name}: a patch with existing features is unreadable; fetch the file again")
         return [self._streams[row] for row in rows.tolist()]
+
+    def _copied_or_none(self, kept: np.ndarray, needed: bool) -> SourceTiles | None:
+        """None where a tile cannot be copied, though its pixels may come from a finer level. Raises TileError."""
+        try:
+            return self._copied(kept)
+        except TileError:
+            if needed:
+                raise
+            return None
 
     def _copied(self, kept: np.ndarray) -> SourceTiles:
         """The tiles that the kept patches touch, each once, in row order. Raises TileError when one is broken."""

@@ -45,6 +45,8 @@ def describe_source(slide: Slide, source: Source) -> dict[str, Any]:
         "height": height,
         "mpp": slide.mpp,
         "mpp_source": slide.mpp_source,
+        **({"mpp_stated": slide.mpp_stated} if slide.mpp_stated is not None else {}),
+        **({"notes": notes} if (notes := slide.all_notes) else {}),
         **describe_image(slide),
     }
 

@@ -18,7 +18,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pixels import MAX_PSNR, likeness
 from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
-from wsisum_cli.slides.slide import Slide, open_slide, read_overview
+from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN, Slide, open_slide, read_overview
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import SourcePatches, Summary
 from wsisum_cli.summary.writer import ICC_PROFILE, PIXELS, ROOT, TILES
@@ -50,8 +50,9 @@ def compare_with_source(
         if found.sha256 != source.sha256:
             yield Finding("source-differs", f"{path.name} is another file", None, source.sha256, found.sha256)
             return
-        given = source.mpp if source.mpp_source == "given" else None
-        with open_slide(found.path, given, image=source.image, files=found.files) as slide:
+        given = source.mpp if source.mpp_source in (GIVEN, FROM_MANIFEST) else None
+        wins = source.mpp_source == FROM_MANIFEST
+        with open_slide(found.path, given, mpp_wins=wins, image=source.image, files=found.files) as slide:
             wrong = yield from compare_geometry(content, slide)
             if wrong:
                 return
