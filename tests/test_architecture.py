@@ -35,7 +35,7 @@ HOMES = {
     "onnxruntime": {"models.session"},
     "openslide": {"slides.openslide"},
     "rich": {"commands.console"},
-    "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
+    "scipy": {"selection.weights", "selection.suspects", "training.slide_encoder.prototypes"},
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
     "threadpoolctl": {"features.vectors", "summary.writer"},
