@@ -52,6 +52,7 @@ from wsisum_cli.summary.attributes import (
     REQUIRED_OF_MODELS,
     REQUIRED_SINCE_1_1,
     REQUIRED_SINCE_1_2,
+    REQUIRED_SINCE_1_3,
     REQUIRED_WHERE,
     wrong_attributes,
 )
@@ -532,6 +533,7 @@ def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
 def test_the_schema_knows_every_version(both: dict[str, Path]):
     attributes = attributes_of(both["jpeg"])
     added = {
+        "1.2": ("suspect",),
         "1.1": ("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached"),
         "1.0": ("summarizer", "slide_encoder"),
     }
@@ -554,6 +556,7 @@ KINDS = {
     **{path: kind for more in REQUIRED_WHERE.values() for path, kind in more.items()},
     **REQUIRED_SINCE_1_1,
     **REQUIRED_SINCE_1_2,
+    **REQUIRED_SINCE_1_3,
     **{f"{name}.{path}": kind for name, more in REQUIRED_OF_MODELS.items() for path, kind in more.items()},
 }
 

@@ -159,7 +159,7 @@ def measured_parts(
 def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tiles: int) -> dict[str, Any]:
     jpeg_mode = {"mode": "jpeg", "quality": 90, "subsampling": "4:4:4"}
     return {
-        "format_version": "1.2",
+        "format_version": "1.3",
         "disclaimer": "Not for diagnosis.",
         "source": {
             "name": "tiny.svs",
@@ -187,6 +187,7 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
         "features": {"origin": "computed"},
         "options": {"seed": 0},
         "broken_tiles": {"count": 0, "positions": []},
+        "suspect": {"count": 0, "kinds": {}},
         "versions": {"wsisum": "0.1.0"},
         "pixels": {"mode": "source", "tiles": tiles} if mode == "source" else jpeg_mode,
         "patches": KEPT,

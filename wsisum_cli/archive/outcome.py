@@ -37,7 +37,8 @@ class Outcome:
     bound: str | None = None  # what decided on the number of patches
     target_reached: bool | None = None  # None where no coverage was asked for
     broken_tiles: int | None = None
-    artefacts: int | None = None  # patches that are none of tissue
+    artefacts: int | None = None  # patches removed because they show nothing: glass, black, undecodable pixels
+    suspect: int | None = None  # tissue patches that may be pen, folds or out of focus
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; spares hashing it again
     traceback: str = ""  # of errors nobody foresaw

@@ -91,7 +91,8 @@ def compress(
         Pixels, typer.Option(help="Copy the slide's own JPEG tiles, encode anew, or whichever fits.")
     ] = Pixels.auto,
     artefacts: Annotated[
-        Artefacts, typer.Option(help="Leave out pen, blur, folds, bubbles and the like, or keep them.")
+        Artefacts,
+        typer.Option(help="Mark pen, blur and folds, and pick clean tissue first; or take all as it is."),
     ] = Artefacts.guard,
     device: Annotated[Device, typer.Option(help="Where the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,

@@ -17,7 +17,7 @@ from wsisum_cli.selection.budget import Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.source import sha256_of
-from wsisum_cli.summary.attributes import little_tissue
+from wsisum_cli.summary.attributes import suspects_found, what_to_look_at
 from wsisum_cli.summary.pixels import describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
@@ -28,6 +28,7 @@ from wsisum_cli.summary.provenance import (
     rounded,
 )
 from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, PatchArrays, SummaryContents, TissueMap, reference_of
+from wsisum_cli.tissue.artefacts import count_kinds
 
 
 @dataclass
@@ -47,7 +48,8 @@ class CompressResult:
     bound: str  # what decided on the number of patches
     target_reached: bool | None  # None where no coverage was asked for
     broken_tiles: int
-    artefacts: int = 0
+    artefacts: int = 0  # patches removed, because they show nothing
+    suspect: int = 0  # tissue patches that may be pen, folds or out of focus
     message: str = ""  # what should be looked at
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -84,8 +86,14 @@ def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -
 
 
 def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
-    told = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
-    return TissueMap(tissue.grid.coords, *told)
+    stands = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
+    return TissueMap(tissue.grid.coords, *stands, suspect=tissue.suspect)
+
+
+def describe_suspects(tissue: Tissue) -> dict[str, Any]:
+    """How many tissue patches are suspect, and of which kinds."""
+    kinds = {} if tissue.suspect is None else count_kinds(tissue.suspect)
+    return {"count": sum(kinds.values()), "kinds": kinds}
 
 
 def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
@@ -109,7 +117,8 @@ def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, floa
         target_reached=attributes["target_reached"],
         broken_tiles=attributes["broken_tiles"]["count"],
         artefacts=attributes["artefacts"]["count"],
-        message=little_tissue(attributes),
+        suspect=suspects_found(attributes),
+        message=what_to_look_at(attributes),
         seconds=seconds,
     )
 
@@ -136,5 +145,6 @@ def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
         "artefacts": tissue.artefacts.as_dict(),
+        "suspect": describe_suspects(tissue),
         "versions": describe_versions(),
     }

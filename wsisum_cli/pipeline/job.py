@@ -31,7 +31,7 @@ class Options:
     clusters: int = 50
     pixels: str = "auto"  # auto, source or jpeg
     quality: int = jpeg.QUALITY
-    artefacts: str = "guard"  # leave them out; or keep
+    artefacts: str = "guard"  # mark suspect tissue and pick clean tissue first; keep: take all as it is
     patch_size_level0: int | None = None  # of given features whose file does not say
     draws: int = DRAWS  # random ones that the figures are held against
     thresholds: tuple[str, ...] = ()  # of the verdict, where they are not the usual ones

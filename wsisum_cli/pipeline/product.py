@@ -14,7 +14,7 @@ from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, extrac
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.summary import container
-from wsisum_cli.summary.attributes import artefacts_found, little_tissue
+from wsisum_cli.summary.attributes import artefacts_found, suspects_found, what_to_look_at
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
@@ -59,6 +59,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "target_reached": written.target_reached,
         "broken_tiles": written.broken_tiles,
         "artefacts": written.artefacts,
+        "suspect": written.suspect,
         "message": written.message,
         "seconds": written.seconds,
     }
@@ -83,7 +84,8 @@ def summary_figures(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "target_reached": attributes["target_reached"],
         "broken_tiles": attributes["broken_tiles"]["count"],
         "artefacts": artefacts_found(attributes),
-        "message": little_tissue(attributes),
+        "suspect": suspects_found(attributes),
+        "message": what_to_look_at(attributes),
     }
 
 

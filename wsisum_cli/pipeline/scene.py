@@ -23,7 +23,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.summary.overview import blank_glass
-from wsisum_cli.tissue.artefacts import StatisticsRecorder, classify, split_artefacts, split_picked_artefacts
+from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
 
@@ -108,15 +108,13 @@ def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder
 
 
 def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guarded: bool = False) -> Tissue:
-    """The patches of the grid that can be read; where `guarded`, without artefacts. Raises BrokenSlideError."""
-    watch = StatisticsRecorder(slide, grid) if guarded else None
+    """The patches of the grid that can be read; where `guarded`, judged. Raises BrokenSlideError."""
+    recorder = StatisticsRecorder(slide, grid) if guarded else None
     features, rows = encode_patches(
-        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, watch
+        slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, recorder
     )
     tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
-    return (
-        tissue if watch is None else tissue.rows(*split_artefacts(tissue.grid.coords, classify(watch.statistics[rows])))
-    )
+    return tissue if recorder is None else tissue.judged(judge(tissue.grid.coords, recorder.statistics[rows]))
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
@@ -144,14 +142,15 @@ def limit_by_number(tissue: Tissue, options: Options) -> Limit:
 def drop_unreadable(
     slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
 ) -> Tissue:
-    """Given features without those that would be kept and cannot be, or are artefacts. Raises BrokenSlideError."""
+    """Given features without those that would be kept and cannot be; suspect ones marked. Raises BrokenSlideError."""
 
-    def picked(rows: np.ndarray) -> np.ndarray:
-        some = tissue.rows(rows)
+    def picked(rows: np.ndarray, suspect: np.ndarray) -> np.ndarray:
+        some = replace(tissue.rows(rows), suspect=suspect)
         return pick(selection_input(some, options, models), limit_by_number(some, options).keep, options.selector)
 
     guarded = options.artefacts == "guard"
-    return tissue.rows(*split_picked_artefacts(slide, tissue.grid, picked, damage, threads, guarded))
+    judged = tissue.judged(judge_picked(slide, tissue.grid, picked, damage, threads, guarded))
+    return judged if guarded else replace(judged, suspect=None)
 
 
 def models_for(tissue: Tissue, tools: Tools) -> SlideModels:

@@ -17,6 +17,7 @@ from wsisum_cli.tissue.artefacts import KINDS
 MISSING = object()
 LARGEST = 1e300  # above it, whole numbers are none that arithmetic can take
 LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
+MUCH_SUSPECT = 0.01  # share
 MAX_SIDE = 8192  # px of a patch or a tile; a reader makes room for its square
 MAX_TILES = 64  # that a patch spans in one direction
 MAX_COUNT = 2**53  # JSON numbers are exact up to here
@@ -218,7 +219,7 @@ def wrong_attributes(attributes: Any) -> Iterator[str]:
         return
     wrong = list(of_wrong_kind(attributes, required(attributes)))
     wrong = wrong or [*wrong_reading(attributes), *contradictions(attributes), *wrong_models(attributes)]
-    yield from wrong or wrong_artefacts(attributes)
+    yield from wrong or [*wrong_artefacts(attributes), *wrong_suspects(attributes)]
 
 
 def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
@@ -231,7 +232,8 @@ def required(attributes: Mapping[str, Any]) -> dict[str, Kind]:
         for name, more in REQUIRED_OF_MODELS.items():
             if isinstance(attributes.get(name), dict):
                 kinds |= {f"{name}.{path}": kind for path, kind in more.items()}
-    return kinds | (REQUIRED_SINCE_1_2 if minor_version(attributes) >= 2 else {})
+    kinds |= REQUIRED_SINCE_1_2 if minor_version(attributes) >= 2 else {}
+    return kinds | (REQUIRED_SINCE_1_3 if minor_version(attributes) >= 3 else {})
 
 
 def knows_models(attributes: Mapping[str, Any]) -> bool:
@@ -342,9 +344,46 @@ def wrong_artefacts(attributes: Mapping[str, Any]) -> Iterator[str]:
             yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
 
 
+#: What format 1.3 requires besides: tissue that is suspect.
+REQUIRED_SINCE_1_3: dict[str, Kind] = {"suspect.count": COUNT, "suspect.kinds": OBJECT}
+
+
+def wrong_suspects(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Kinds that are none, or do not add up to their count; more suspects than tissue."""
+    if minor_version(attributes) < 3:
+        return
+    suspect = attributes["suspect"]
+    counts = suspect["kinds"]
+    if not all(name in KINDS[1:] and SIZE.fits(count) for name, count in counts.items()):
+        yield f"suspect.kinds has others than {', '.join(KINDS[1:])}, or counts that are none"
+    elif sum(counts.values()) != suspect["count"] or suspect["count"] > attributes["tissue_patches"]:
+        yield "suspect.kinds do not add up to suspect.count, or more patches are suspect than there is tissue"
+
+
 def artefacts_found(attributes: Mapping[str, Any]) -> int:
     """How many arrays `artefact/*` list; 0 before there were such. Needs attributes that are in order."""
     return int(attributes["artefacts"]["count"]) if "artefacts" in attributes else 0
+
+
+def suspects_found(attributes: Mapping[str, Any]) -> int:
+    """How many tissue patches are suspect; 0 before format 1.3. Needs attributes that are in order."""
+    return int(attributes["suspect"]["count"]) if minor_version(attributes) >= 3 else 0
+
+
+def what_to_look_at(attributes: Mapping[str, Any]) -> str:
+    """What a person should look at, in words; empty where nothing is. Needs attributes that are in order."""
+    return "; ".join(filter(None, (little_tissue(attributes), much_suspect(attributes))))
+
+
+def much_suspect(attributes: Mapping[str, Any]) -> str:
+    """That more than 1 % of the tissue looked at is suspect, in words; empty where it is not."""
+    count = suspects_found(attributes)
+    artefacts = attributes.get("artefacts") or {"looked_at": 0, "count": 0}
+    share = count / max(artefacts["looked_at"] - artefacts["count"], count, 1)
+    if share <= MUCH_SUSPECT:
+        return ""
+    kinds = ", ".join(f"{number} {name}" for name, number in attributes["suspect"]["kinds"].items())
+    return f"{share:.1%} of the tissue may be an artefact ({kinds}); look at it with wsisum inspect --map artefact"
 
 
 def little_tissue(attributes: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ from wsisum_cli.summary.writer import (
     PORTABLE,
     REFERENCE,
     ROOT,
+    SUSPECT,
     TILES,
     Reference,
     TissueMap,
@@ -213,7 +214,7 @@ class Summary:
         """Every tissue patch of the slide and the kept patch that stands for it."""
         names = ("coords", "representative", "similarity", "cluster")
         coords, representative, similarity, cluster = (self.array(f"tissue/{name}") for name in names)
-        return TissueMap(coords, representative, similarity, cluster)
+        return TissueMap(coords, representative, similarity, cluster, suspect=self.optional(SUSPECT))
 
     @cached_property
     def prefixes(self) -> Prefixes | None:
@@ -245,7 +246,7 @@ class Summary:
 
     @cached_property
     def artefacts(self) -> Artefacts:
-        """The patches that are none of tissue, and of which kinds; none where nobody looked."""
+        """The patches that were removed from the tissue, and their kinds; none where nobody looked."""
         if not artefacts_found(self.attributes):
             return NO_ARTEFACTS
         looked_at, ignored = (self.attributes["artefacts"][name] for name in ("looked_at", "ignored"))

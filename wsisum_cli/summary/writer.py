@@ -20,7 +20,7 @@ from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.overview import is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
@@ -34,7 +34,8 @@ ICC_PROFILE = "icc_profile"
 #: arrays that only summaries of source pixels hold, and what takes their place otherwise
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
-ARTEFACT = "artefact"  # group of the patches that are none of tissue
+ARTEFACT = "artefact"  # group of the patches that were removed from the tissue
+SUSPECT = "tissue/suspect"  # array that is there where some tissue is suspect
 #: arrays below `reference`: those of every summary, and those that a summarizer and a slide encoder add
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
@@ -78,6 +79,7 @@ class TissueMap:
     similarity: np.ndarray  # (N,) float16 cosine to that patch
     cluster: np.ndarray  # (N,) int16
     prefixes: Prefixes | None = None  # the same had fewer patches been kept; what is read has it apart
+    suspect: np.ndarray | None = None  # (N,) uint8 codes of `artefacts.KINDS`, 0 clean; None where all are, or unknown
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def reference_of(features: np.ndarray) -> Reference:
 
 
 def write_summary(path: Path, contents: SummaryContents) -> None:
-    """Write `draft` to `path`. The same draft gives the same bytes."""
+    """Write `contents` to `path`. The same contents give the same bytes."""
     write_container(path, encode_summary(contents))
 
 
@@ -215,6 +217,8 @@ def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
     files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
     files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
     files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    if tissue.suspect is not None and tissue.suspect.any():
+        files |= encode_array(SUSPECT, tissue.suspect.astype(np.uint8), ["tissue"])
     return files | encode_earlier(tissue)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
@@ -12,9 +12,15 @@ from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
-from wsisum_cli.summary.attributes import REQUIRED_OF_MODELS, artefacts_found, minor_version, model_used
+from wsisum_cli.summary.attributes import (
+    REQUIRED_OF_MODELS,
+    artefacts_found,
+    minor_version,
+    model_used,
+    suspects_found,
+)
 from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
-from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, TILES
+from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, SUSPECT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.appraisal import WEIGHT_TOLERANCE, FindEncoder, Measured, ModelFinders, check_figures
 from wsisum_cli.verification.finding import Finding
@@ -117,6 +123,8 @@ class ContentCheck:
         found = artefacts_found(self.attributes)
         if found:
             arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
+        if self.knows_suspects():
+            arrays[SUSPECT] = ("uint8", (tissue,))
         return arrays | self.expected_embeddings() | self.expected_since_1_2()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -240,13 +248,23 @@ class ContentCheck:
         return checks
 
     def artefact_checks(self) -> dict[str, np.ndarray]:
-        """The same of the patches that are none of tissue: kinds as often as the attributes say."""
-        if not artefacts_found(self.attributes):
-            return {}
-        kind, counts = self.summary.artefacts.kind, self.attributes["artefacts"]["kinds"]
-        stated = np.zeros(256, np.int64)
-        stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
-        return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
+        """The same of what was removed from the tissue, and of suspect tissue: kinds as often as the attributes say."""
+        checks: dict[str, np.ndarray] = {}
+        if artefacts_found(self.attributes):
+            kind = self.summary.artefacts.kind
+            checks["artefact/kind"] = as_stated(kind, self.attributes["artefacts"]["kinds"], clean=0)
+        if self.knows_suspects():
+            kind, clean = (
+                self.summary.array(SUSPECT),
+                self.attributes["tissue_patches"] - suspects_found(self.attributes),
+            )
+            checks[SUSPECT] = as_stated(kind, self.attributes["suspect"]["kinds"], clean)
+        return checks
+
+    def knows_suspects(self) -> bool:
+        """Whether some tissue is suspect, by the attributes or by an array that they do not call for."""
+        stored = minor_version(self.attributes) >= 3 and f"{SUSPECT}/zarr.json" in self.summary.members
+        return stored or suspects_found(self.attributes) > 0
 
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
@@ -268,7 +286,7 @@ class ContentCheck:
             message = f"{len(strangers)} kept patches are not among the tissue patches"
             yield Finding("values", message, "patches/coords", None, str(min(strangers)))
         among = len(set(map(tuple, artefacts.tolist())) & set(map(tuple, tissue.tolist())))
-        wanted = len(artefacts) if self.summary.artefacts.ignored else 0
+        wanted = len(artefacts) if self.summary.artefacts.ignored else 0  # never since format 1.3
         if among != wanted and not wrong:
             wrong = True
             message = f"{among} artefacts are among the tissue patches"
@@ -356,3 +374,10 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, np.inf))
+
+
+def as_stated(kind: np.ndarray, counts: Mapping[str, int], clean: int) -> np.ndarray:
+    """(N,) whether each of (N,) codes comes as often as stated: `clean` of them are 0, the rest as `counts` by name."""
+    stated = np.zeros(256, np.int64)
+    stated[: len(KINDS)] = [clean, *(counts.get(name, 0) for name in KINDS[1:])]
+    return np.asarray((np.bincount(kind, minlength=256) == stated)[kind])
