@@ -124,16 +124,18 @@ def measure(patches: Iterable[Image], mpp: float) -> Statistics:
     return np.array(rows, np.float32).reshape(len(rows), len(STATISTICS))
 
 
-def classify(statistics: Statistics) -> Kinds:
+def classify(statistics: Statistics, fair: Mask | None = None) -> Kinds:
     """(N,) codes of `KINDS` from the (N, S) statistics of all patches of a slide.
 
+    Where these are not all, `fair` (N,) marks those that were not picked for what they show, and tell what is usual.
     What shows several kinds has the last of those below. Blur and folds are found beside at least 16 other patches.
     """
     of = _by_name(statistics)
+    fair = np.ones(len(statistics), bool) if fair is None else fair
     certain = {
         BLANK: (of["spread"] < FLAT) & (of["level"] > BRIGHT) & (of["detail"] < FAINT_DETAIL),
         CORRUPT: of["constant"] > MOST_CONSTANT,
-        PEN: _unless_stain((of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT)),
+        PEN: _unless_stain((of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT), fair),
         BLACK: of["black"] > MOST_NIGHT,
     }
     clean = ~np.any(list(certain.values()), axis=0)
@@ -141,14 +143,15 @@ def classify(statistics: Statistics) -> Kinds:
     if np.count_nonzero(clean) >= FEWEST_BESIDE:
         kinds[_folds(of, clean)] = FOLD
         kinds[_blurred(of, clean)] = BLURRED
-    for kind, found in {BUBBLE: _unless_stain(of["grey"] > MOST_GREY), **certain}.items():
+    for kind, found in {BUBBLE: _unless_stain(of["grey"] > MOST_GREY, fair), **certain}.items():
         kinds[found] = kind
     return kinds
 
 
-def _unless_stain(found: Mask) -> Mask:
-    """The same patches, (N,), or none where so many have a colour that it must be the stain's."""
-    return found & (len(found) < FEWEST_BESIDE or np.count_nonzero(found) <= MOST_OF_SLIDE * len(found))
+def _unless_stain(found: Mask, fair: Mask) -> Mask:
+    """The same patches, (N,), or none where so many of the `fair` ones have a colour that it must be the stain's."""
+    of_stain = np.count_nonzero(fair) >= FEWEST_BESIDE and found[fair].mean() > MOST_OF_SLIDE
+    return np.zeros_like(found) if of_stain else found
 
 
 def holds_nothing(statistics: Statistics) -> Mask:
@@ -330,6 +333,7 @@ def judge_picked(slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: 
     """
     recorder, count = StatisticsRecorder(slide, grid), len(grid.coords)
     kinds, empty, seen = np.zeros(count, np.uint8), np.zeros(count, bool), np.zeros(count, bool)
+    sample = np.isin(np.arange(count), np.linspace(0, count - 1, SAMPLE).astype(int))
 
     def look(rows: np.ndarray) -> None:
         for read, pixels in read_patches(slide.pyramid, grid.coords[rows], grid.reading, damage, threads):
@@ -339,7 +343,7 @@ def judge_picked(slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: 
         damage.check(slide.name)
 
     if guarded:
-        look(np.unique(np.linspace(0, count - 1, SAMPLE).astype(int)))
+        look(np.flatnonzero(sample))
     readable, judged = np.arange(count), Judgement(np.arange(count), kinds.copy(), NO_ARTEFACTS)
     while True:
         picked = judged.rows[pick(judged.rows, judged.suspect > 0)]
@@ -348,7 +352,7 @@ def judge_picked(slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: 
         if not len(readable):
             raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
         if guarded:  # what was marked stays marked, also where the slide is known better by now
-            kinds[seen] = np.where(kinds[seen] > 0, kinds[seen], classify(recorder.statistics[seen]))
+            kinds[seen] = np.where(kinds[seen] > 0, kinds[seen], classify(recorder.statistics[seen], sample[seen]))
             empty[seen] |= holds_nothing(recorder.statistics[seen])
         found = split_artefacts(grid.coords[readable], kinds[readable], empty[readable])
         rows = readable[found.rows]

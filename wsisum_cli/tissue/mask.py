@@ -1,8 +1,11 @@
 """Overview -> tissue mask: arrays in, arrays out.
 
-Tissue is told from glass by colour, not by darkness. In optical density relative to the glass a shadow, a
-seam, vignetting, dust and black ink add the same to all three channels; a stain never does. So a pixel is
-stained where the densities of its channels differ, and the darker it is the more they must.
+Tissue differs from glass first by colour, not by darkness. In optical density relative to the glass a shadow, a seam,
+vignetting, dust and black ink add the same to all three channels; most stains do not. So a pixel is stained where the
+densities of its channels differ, and the darker it is the more they must.
+
+Some stains have no colour (silver), hardly any (a pale counterstain), or that of ink (light green). Then grain decides:
+tissue has details of 20 to 60 µm wherever it lies, which strokes of a pen, shadows and glass have not.
 """
 
 from __future__ import annotations
@@ -41,7 +44,18 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ASPECT_ERROR = 0.02
 SUBPIXEL_BITS = 4
 
+# Grain: the contrast of details between 20 and 60 µm, in optical density.
+GRAIN = 1.5  # glass has 1 at most
+GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.05  # over the density; tissue has more than the first, ink less than the second
+FAINTEST, FAINT = 9, 0.15  # least density of tissue, and least over the usual one of what has grain: glare is fainter
+GRAINY = 0.4  # share of a piece of tissue without its border
+EXPLAINED = 0.9  # share of a piece of tissue that colours find, where they are right about the rest as well
+
 # Sizes.
+GRAIN_UM, SMOOTH_UM = 56.0, 200.0  # windows in which grain is looked at, and in which ink is smooth
+BORDER_UM = 80.0  # whose contrast is that of an edge
+MIN_PIECE_MM2 = 0.02  # without its border
+NEAR_GRAIN_UM = 200.0
 MIN_GLASS = 0.002  # of the overview
 MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
 GAP_UM = 32.0  # half the width of the gaps that are closed
@@ -64,6 +78,16 @@ class _Colours:
     stroke: Mask  # the same, strong
     dark: Mask  # without a colour, but not black
     void: Mask
+    density: NDArray[np.int16]  # mean of the channels', thousandths
+
+
+@dataclass(frozen=True)
+class _Grain:
+    """Where there are details, each (H, W) bool."""
+
+    shaded: Mask  # darker than glass
+    grainy: Mask
+    even: Mask  # with as little contrast as ink
 
 
 def find_tissue(overview: Image, mpp: float) -> Mask:
@@ -134,8 +158,10 @@ def _find_tissue(image: Image, mpp: float) -> Image:
 
     smooth = _u8(cv2.GaussianBlur(image, (0, 0), 1.0))
     colours = _colours(smooth, _glass(smooth))
-    barred = _pens(colours, mpp) | colours.void
+    grain = _grain(colours.density, mpp)
+    barred = _pens(colours, grain, mpp) | colours.void
     mask = _u8(colours.stained & ~barred)
+    mask |= _colourless(mask, grain, barred, mpp)
     mask = _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp)))
     mask[barred] = 0
     mask = _without_sparse(mask, mpp)
@@ -193,10 +219,10 @@ def _brightest_common(pixels: Image) -> NDArray[np.float64]:
 def _colours(smooth: Image, glass: NDArray[np.float64]) -> _Colours:
     # In bands, because densities take eight times the memory of the overview.
     bands = [_band(smooth[top : top + 256], glass) for top in range(0, len(smooth), 256)]
-    return _Colours(*(np.concatenate(masks) for masks in zip(*bands, strict=True)))
+    return _Colours(*(np.concatenate(planes) for planes in zip(*bands, strict=True)))
 
 
-def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, Mask, Mask]:
+def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, Mask, Mask, NDArray[np.int16]]:
     """The fields of `_Colours` for some rows, from their densities over the glass (none where brighter)."""
     levels = np.arange(256) + 1.0
     table = np.clip(1000 * np.log10((glass + 1)[:, None] / levels), 0, DENSEST).astype(np.int16)
@@ -217,19 +243,69 @@ def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, 
     ink = stained & (green_ink | red_ink | blue_ink)
     navy = blue_ink & ~green_ink & (5 * blue > red)
     stroke = ink & (high > np.where(navy, NAVY_INK, INK))
-    return stained, ink, stroke, (low > DARK) & ~stained, void
+    density = ((red.astype(np.int32) + green + blue) // 3).astype(np.int16)
+    return stained, ink, stroke, (low > DARK) & ~stained, void, density
 
 
-def _pens(colours: _Colours, mpp: float) -> Mask:
-    """Solid strokes of ink, and what has their hue and lies near them."""
+def _window(side_um: float, mpp: float) -> tuple[int, int]:
+    side = 2 * max(1, round(side_um / mpp / 2)) + 1
+    return side, side
+
+
+def _grain(density: NDArray[np.int16], mpp: float) -> _Grain:
     import cv2
 
-    strokes = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
+    window = _window(GRAIN_UM, mpp)
+    edge, planes = window[0] + 8, []
+    for top in range(0, len(density), 256):  # in bands, as colours
+        before = min(top, edge)
+        band = density[top - before : top + 256 + edge].astype(np.float32)
+        mean = cv2.blur(band, window)
+        details = band - cv2.GaussianBlur(band, (0, 0), 2.0)
+        contrast = np.sqrt(np.maximum(cv2.blur(details * details, window), 0))
+        found = (contrast > np.maximum(GRAIN, GRAIN_OF_TISSUE * mean), contrast < GRAIN_OF_INK * mean)
+        planes.append([plane[before : before + 256] for plane in found])
+    grainy, even = (np.concatenate(parts) for parts in zip(*planes, strict=True))
+    usual = float(np.median(density[grainy & (density > FAINTEST)])) if grainy.any() else 0.0
+    return _Grain(density > max(FAINTEST, FAINT * usual), grainy, even)
+
+
+def _colourless(mask: Image, grain: _Grain, barred: Mask, mpp: float) -> Image:
+    """Pieces of tissue that colours, (H, W) uint8, leave out for a good part: darker than glass, and grainy within."""
+    import cv2
+
+    body = _u8(cv2.morphologyEx(_u8(grain.shaded & ~barred), cv2.MORPH_OPEN, _disc(THREAD_UM, mpp)))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(body, connectivity=8)
+    within = _u8(cv2.erode(body, _disc(BORDER_UM, mpp))) > 0
+    inner, grainy, seen = (
+        np.bincount(labels[where], minlength=count) for where in (within, within & grain.grainy, mask > 0)
+    )
+    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner)
+    taken &= seen < EXPLAINED * stats[:, cv2.CC_STAT_AREA]
+    taken[0] = False  # the background
+    if not taken.any():
+        return np.zeros_like(mask)
+    near = _u8(cv2.dilate(_u8(grain.grainy & within), _disc(NEAR_GRAIN_UM, mpp))) > 0
+    return _u8(taken[labels] & near)
+
+
+def _pens(colours: _Colours, grain: _Grain, mpp: float) -> Mask:
+    """Solid strokes of ink, and what has their hue and lies near them.
+
+    Ink on glass is even. What has the hue of ink and the grain of tissue is tissue, of that colour or under ink.
+    """
+    import cv2
+
+    cores = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
+    window = _window(SMOOTH_UM, mpp)
+    of_ink, all_ = (cv2.blur(where.astype(np.float32), window) for where in (cores & grain.even, cores))
+    strokes = _u8(cores & (of_ink > 0.5 * all_))
     if not strokes.any():
         return np.zeros(strokes.shape, bool)
     side = 2 * round(HAZE_UM / mpp) + 1
     near = _u8(cv2.dilate(strokes, np.ones((side, side), np.uint8)))
-    return _u8(cv2.dilate(_u8(colours.ink) & near, _disc(EDGE_UM, mpp))) > 0
+    grainy = _u8(cv2.dilate(cores & ~strokes, _disc(STROKE_UM, mpp))) > 0
+    return _u8(cv2.dilate(_u8(colours.ink & ~grainy) & near, _disc(EDGE_UM, mpp))) > 0
 
 
 def _without_sparse(mask: Image, mpp: float) -> Image:
