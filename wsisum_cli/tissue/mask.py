@@ -45,17 +45,17 @@ MAX_ASPECT_ERROR = 0.02
 SUBPIXEL_BITS = 4
 
 # Grain: the contrast of details between 20 and 60 µm, in optical density.
-GRAIN = 1.5  # glass has 1 at most
-GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.05  # over the density; tissue has more than the first, ink less than the second
-FAINTEST, FAINT = 9, 0.15  # least density of tissue, and least over the usual one of what has grain: glare is fainter
+COARSEST_GRAIN = 16.0  # µm per px; none is seen in coarser overviews
+GRAIN = (1.5, 6.0)  # least that tissue must have, by the noise of the glass: twice as much
+GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.04  # over the density; tissue has more than the first, ink less than the second
+FAINTEST, FAINT = 9, (0.1, 0.15)  # least density of tissue, and over the usual one of what has grain: glare has less
 GRAINY = 0.4  # share of a piece of tissue without its border
-EXPLAINED = 0.9  # share of a piece of tissue that colours find, where they are right about the rest as well
+EXPLAINED = (0.6, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
 
 # Sizes.
-GRAIN_UM, SMOOTH_UM = 56.0, 200.0  # windows in which grain is looked at, and in which ink is smooth
-BORDER_UM = 80.0  # whose contrast is that of an edge
-MIN_PIECE_MM2 = 0.02  # without its border
-NEAR_GRAIN_UM = 200.0
+GRAIN_UM = 56.0  # window in which grain is looked at
+BORDER_UM = 64.0  # whose contrast is that of an edge
+MIN_PIECE_MM2 = 0.004  # without its border
 MIN_GLASS = 0.002  # of the overview
 MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
 GAP_UM = 32.0  # half the width of the gaps that are closed
@@ -86,6 +86,7 @@ class _Grain:
     """Where there are details, each (H, W) bool."""
 
     shaded: Mask  # darker than glass
+    clearly_shaded: Mask  # and than the glare around tissue
     grainy: Mask
     even: Mask  # with as little contrast as ink
 
@@ -161,8 +162,7 @@ def _find_tissue(image: Image, mpp: float) -> Image:
     grain = _grain(colours.density, mpp)
     barred = _pens(colours, grain, mpp) | colours.void
     mask = _u8(colours.stained & ~barred)
-    mask |= _colourless(mask, grain, barred, mpp)
-    mask = _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp)))
+    mask = _u8(_closed(mask | _colourless(mask, grain, colours.dark, barred, mpp), mpp))
     mask[barred] = 0
     mask = _without_sparse(mask, mpp)
     mask = _without_holes(mask, colours.dark & ~barred, mpp)
@@ -255,6 +255,9 @@ def _window(side_um: float, mpp: float) -> tuple[int, int]:
 def _grain(density: NDArray[np.int16], mpp: float) -> _Grain:
     import cv2
 
+    if mpp > COARSEST_GRAIN:
+        nowhere = np.zeros(density.shape, bool)
+        return _Grain(nowhere, nowhere, nowhere, ~nowhere)
     window = _window(GRAIN_UM, mpp)
     edge, planes = window[0] + 8, []
     for top in range(0, len(density), 256):  # in bands, as colours
@@ -263,30 +266,61 @@ def _grain(density: NDArray[np.int16], mpp: float) -> _Grain:
         mean = cv2.blur(band, window)
         details = band - cv2.GaussianBlur(band, (0, 0), 2.0)
         contrast = np.sqrt(np.maximum(cv2.blur(details * details, window), 0))
-        found = (contrast > np.maximum(GRAIN, GRAIN_OF_TISSUE * mean), contrast < GRAIN_OF_INK * mean)
-        planes.append([plane[before : before + 256] for plane in found])
-    grainy, even = (np.concatenate(parts) for parts in zip(*planes, strict=True))
+        planes.append([plane[before : before + 256].astype(np.float16) for plane in (contrast, mean)])
+    contrast, mean = (np.concatenate(parts) for parts in zip(*planes, strict=True))
+    glass = contrast[density <= FAINTEST]
+    noise = float(np.percentile(glass[:: 1 + len(glass) // 100_000], 75)) if len(glass) else 0.0
+    grainy = contrast > np.maximum(np.float16(np.clip(2 * noise, *GRAIN)), np.float16(GRAIN_OF_TISSUE) * mean)
+    even = contrast < np.float16(GRAIN_OF_INK) * mean
     usual = float(np.median(density[grainy & (density > FAINTEST)])) if grainy.any() else 0.0
-    return _Grain(density > max(FAINTEST, FAINT * usual), grainy, even)
+    shaded, clearly_shaded = (density > max(FAINTEST, share * usual) for share in FAINT)
+    return _Grain(shaded, clearly_shaded, grainy, even)
 
 
-def _colourless(mask: Image, grain: _Grain, barred: Mask, mpp: float) -> Image:
-    """Pieces of tissue that colours, (H, W) uint8, leave out for a good part: darker than glass, and grainy within."""
+def _colourless(mask: Image, grain: _Grain, dark: Mask, barred: Mask, mpp: float) -> Image:
+    """Tissue that colours, (H, W) uint8, leave out: darker than glass, wider than a rim of glare, and grainy within."""
+    seen = _closed(mask, mpp)
+    return _unseen_pieces(_u8(grain.shaded & ~barred & ~seen), grain, dark, mpp) | _half_seen_pieces(
+        _u8(grain.clearly_shaded & ~barred), seen, grain, mpp
+    )
+
+
+def _unseen_pieces(rest: Image, grain: _Grain, dark: Mask, mpp: float) -> Image:
+    """Whole pieces of what colours leave out; ink without a colour is darker than these."""
+    labels, inner, within = _pieces(rest, mpp)
+    grainy, black = (np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark))
+    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner) & (black <= inner / 2)
+    taken[0] = False  # the background
+    return _u8(taken[labels])
+
+
+def _half_seen_pieces(body: Image, seen: Mask, grain: _Grain, mpp: float) -> Image:
+    """What has grain in pieces of which colours find a part alone."""
     import cv2
 
-    body = _u8(cv2.morphologyEx(_u8(grain.shaded & ~barred), cv2.MORPH_OPEN, _disc(THREAD_UM, mpp)))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(body, connectivity=8)
-    within = _u8(cv2.erode(body, _disc(BORDER_UM, mpp))) > 0
-    inner, grainy, seen = (
-        np.bincount(labels[where], minlength=count) for where in (within, within & grain.grainy, mask > 0)
-    )
-    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner)
-    taken &= seen < EXPLAINED * stats[:, cv2.CC_STAT_AREA]
-    taken[0] = False  # the background
-    if not taken.any():
-        return np.zeros_like(mask)
-    near = _u8(cv2.dilate(_u8(grain.grainy & within), _disc(NEAR_GRAIN_UM, mpp))) > 0
-    return _u8(taken[labels] & near)
+    labels, inner, within = _pieces(body, mpp)
+    area, found = (np.bincount(labels[where], minlength=len(inner)) for where in (body > 0, seen & (body > 0)))
+    taken = (found >= EXPLAINED[0] * area) & (found < EXPLAINED[1] * area)
+    taken[0] = False
+    stroke = _u8(cv2.erode(_u8(grain.even) & body, _disc(STROKE_UM, mpp)))  # of ink without a colour
+    stroke, grainy = (_u8(cv2.dilate(_u8(of), _disc(2 * STROKE_UM, mpp))) > 0 for of in (stroke, grain.grainy & within))
+    return _u8(taken[labels] & grainy & ~stroke & (body > 0))
+
+
+def _pieces(body: Image, mpp: float) -> tuple[NDArray[np.int32], NDArray[np.int64], Mask]:
+    """Labels (H, W) of what is wider than a hair, how much of each lies within its border, and where that is."""
+    import cv2
+
+    wide = _u8(cv2.morphologyEx(body, cv2.MORPH_OPEN, _disc(THREAD_UM, mpp)))
+    count, labels = cv2.connectedComponents(wide, connectivity=8)
+    within = _u8(cv2.erode(wide, _disc(BORDER_UM, mpp))) > 0
+    return np.asarray(labels, np.int32), np.bincount(labels[within], minlength=count), within
+
+
+def _closed(mask: Image, mpp: float) -> Mask:
+    import cv2
+
+    return _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp))) > 0
 
 
 def _pens(colours: _Colours, grain: _Grain, mpp: float) -> Mask:
@@ -297,14 +331,14 @@ def _pens(colours: _Colours, grain: _Grain, mpp: float) -> Mask:
     import cv2
 
     cores = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
-    window = _window(SMOOTH_UM, mpp)
-    of_ink, all_ = (cv2.blur(where.astype(np.float32), window) for where in (cores & grain.even, cores))
-    strokes = _u8(cores & (of_ink > 0.5 * all_))
+    count, labels = cv2.connectedComponents(_u8(colours.stroke), connectivity=8)
+    of_core, even = (np.bincount(labels[where], minlength=count) for where in (cores > 0, (cores > 0) & grain.even))
+    strokes = _u8((even > 0.5 * of_core)[labels]) & cores
     if not strokes.any():
         return np.zeros(strokes.shape, bool)
     side = 2 * round(HAZE_UM / mpp) + 1
     near = _u8(cv2.dilate(strokes, np.ones((side, side), np.uint8)))
-    grainy = _u8(cv2.dilate(cores & ~strokes, _disc(STROKE_UM, mpp))) > 0
+    grainy = ((of_core > 0) & (even <= 0.5 * of_core))[labels]
     return _u8(cv2.dilate(_u8(colours.ink & ~grainy) & near, _disc(EDGE_UM, mpp))) > 0
 
 
