@@ -25,7 +25,10 @@ from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.summary.overview import blank_glass
 from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
-from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share
+
+#: Share of a slide without tissue that is darker than glass, from which on it is told.
+WORTH_A_LOOK = 0.001
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,19 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
     grid = lay(align=True) if copied else free
     if not len(grid.coords):
-        raise NoTissueError(
-            f"{slide.name}: no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
-        )
+        raise NoTissueError(f"{slide.name}: {no_tissue_words(overview)}")
     return grid
+
+
+def no_tissue_words(overview: Overview) -> str:
+    """What is said of a slide without tissue: whether there is something else, and what to do."""
+    share = shaded_share(overview.pixels)
+    if share < WORTH_A_LOOK:
+        return "no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
+    return (
+        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass; look at it, and where it is "
+        "tissue, mark it in a mask (polygons in level-0 px)"
+    )
 
 
 def limit_by_number(tissue: Tissue, options: Options) -> Limit:

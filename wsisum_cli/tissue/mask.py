@@ -37,6 +37,7 @@ FLAT = 6  # within 80 µm; pale tissue has 10 and more
 STAIN = 18  # fat septa reach about 25, a scanner's glare around dense tissue 15
 INK = 300
 NAVY_INK = 550  # haematoxylin may look like it, but without any gap is paler
+SHADED = 60  # 13 % darker than glass
 DENSEST = 1500  # more is noise, and 20 times as much still fits into 16 bits
 DARK = 300
 
@@ -55,7 +56,7 @@ EXPLAINED = (0.6, 0.95)  # share of a piece of tissue that colours find, where t
 # Sizes.
 GRAIN_UM = 56.0  # window in which grain is looked at
 BORDER_UM = 64.0  # whose contrast is that of an edge
-MIN_PIECE_MM2 = 0.004  # without its border
+MIN_PIECE_MM2 = 0.02  # without its border
 MIN_GLASS = 0.002  # of the overview
 MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
 GAP_UM = 32.0  # half the width of the gaps that are closed
@@ -109,6 +110,17 @@ def find_tissue(overview: Image, mpp: float) -> Mask:
         overview = _u8(cv2.resize(overview, size, interpolation=cv2.INTER_AREA))
     mask = _find_tissue(overview, mpp / factor)
     return _u8(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+
+
+def shaded_share(overview: Image) -> float:
+    """Share of an (H, W, 3) uint8 RGB overview that is clearly darker than its glass, and not black."""
+    import cv2
+
+    if not overview.size:
+        return 0.0
+    smooth = _u8(cv2.GaussianBlur(overview, (0, 0), 1.0))
+    colours = _colours(smooth, _glass(smooth))
+    return float(np.mean((colours.density > SHADED) & ~colours.void))
 
 
 def is_brightfield(overview: Image) -> bool:
@@ -302,9 +314,11 @@ def _half_seen_pieces(body: Image, seen: Mask, grain: _Grain, mpp: float) -> Ima
     area, found = (np.bincount(labels[where], minlength=len(inner)) for where in (body > 0, seen & (body > 0)))
     taken = (found >= EXPLAINED[0] * area) & (found < EXPLAINED[1] * area)
     taken[0] = False
-    stroke = _u8(cv2.erode(_u8(grain.even) & body, _disc(STROKE_UM, mpp)))  # of ink without a colour
-    stroke, grainy = (_u8(cv2.dilate(_u8(of), _disc(2 * STROKE_UM, mpp))) > 0 for of in (stroke, grain.grainy & within))
-    return _u8(taken[labels] & grainy & ~stroke & (body > 0))
+    ink = _u8(cv2.erode(_u8(grain.even) & body, _disc(STROKE_UM, mpp)))  # without a colour
+    near_ink, near_grain = (
+        _u8(cv2.dilate(where, _disc(2 * STROKE_UM, mpp))) > 0 for where in (ink, _u8(grain.grainy & within))
+    )
+    return _u8(taken[labels] & near_grain & ~near_ink & (body > 0))
 
 
 def _pieces(body: Image, mpp: float) -> tuple[NDArray[np.int32], NDArray[np.int64], Mask]:
