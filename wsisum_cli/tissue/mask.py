@@ -51,12 +51,12 @@ GRAIN = (1.5, 6.0)  # least that tissue must have, by the noise of the glass: tw
 GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.04  # over the density; tissue has more than the first, ink less than the second
 FAINTEST, FAINT = 9, (0.1, 0.15)  # least density of tissue, and over the usual one of what has grain: glare has less
 GRAINY = 0.4  # share of a piece of tissue without its border
-EXPLAINED = (0.6, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
+EXPLAINED = (0.4, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
 
 # Sizes.
 GRAIN_UM = 56.0  # window in which grain is looked at
 BORDER_UM = 64.0  # whose contrast is that of an edge
-MIN_PIECE_MM2 = 0.02  # without its border
+MIN_PIECE_MM2 = 0.004  # without its border
 MIN_GLASS = 0.002  # of the overview
 MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
 GAP_UM = 32.0  # half the width of the gaps that are closed
@@ -315,9 +315,8 @@ def _half_seen_pieces(body: Image, seen: Mask, grain: _Grain, mpp: float) -> Ima
     taken = (found >= EXPLAINED[0] * area) & (found < EXPLAINED[1] * area)
     taken[0] = False
     ink = _u8(cv2.erode(_u8(grain.even) & body, _disc(STROKE_UM, mpp)))  # without a colour
-    near_ink, near_grain = (
-        _u8(cv2.dilate(where, _disc(2 * STROKE_UM, mpp))) > 0 for where in (ink, _u8(grain.grainy & within))
-    )
+    near_ink = _u8(cv2.dilate(ink, _disc(2 * STROKE_UM, mpp))) > 0
+    near_grain = _u8(cv2.dilate(_u8(grain.grainy & within), _disc(2 * BORDER_UM, mpp))) > 0
     return _u8(taken[labels] & near_grain & ~near_ink & (body > 0))
 
 
