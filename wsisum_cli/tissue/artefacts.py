@@ -68,7 +68,8 @@ FAINTEST_DETAIL, FAINT_DETAIL = 2.5, 6.0  # grey levels; the noise of a camera s
 
 # Beside the other patches of the slide.
 FEWEST_BESIDE = 16  # patches that a slide's own measure is taken from
-MOST_OF_SLIDE = 0.3  # a hue or a grey that more of the slide has is a stain, as light green and silver
+# A hue or a grey that more of the slide has is a stain, such as light green, silver, or iron on nuclei.
+MOST_PENNED, MOST_GREYED = 0.3, 0.15
 BLURRED_FOCUS, BLURRED_DETAIL, SMOOTH = -0.75, 0.5, 0.15
 DENSE = 90  # percentile of the thickness that counts as one layer of dense tissue
 THICK, THICK_AND_BLURRED = 1.05, -0.3
@@ -135,7 +136,7 @@ def classify(statistics: Statistics, fair: Mask | None = None) -> Kinds:
     certain = {
         BLANK: (of["spread"] < FLAT) & (of["level"] > BRIGHT) & (of["detail"] < FAINT_DETAIL),
         CORRUPT: of["constant"] > MOST_CONSTANT,
-        PEN: _unless_stain((of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT), fair),
+        PEN: _unless_stain((of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT), fair, MOST_PENNED),
         BLACK: of["black"] > MOST_NIGHT,
     }
     clean = ~np.any(list(certain.values()), axis=0)
@@ -143,14 +144,14 @@ def classify(statistics: Statistics, fair: Mask | None = None) -> Kinds:
     if np.count_nonzero(clean) >= FEWEST_BESIDE:
         kinds[_folds(of, clean)] = FOLD
         kinds[_blurred(of, clean)] = BLURRED
-    for kind, found in {BUBBLE: _unless_stain(of["grey"] > MOST_GREY, fair), **certain}.items():
+    for kind, found in {BUBBLE: _unless_stain(of["grey"] > MOST_GREY, fair, MOST_GREYED), **certain}.items():
         kinds[found] = kind
     return kinds
 
 
-def _unless_stain(found: Mask, fair: Mask) -> Mask:
-    """The same patches, (N,), or none where so many of the `fair` ones have a colour that it must be the stain's."""
-    of_stain = np.count_nonzero(fair) >= FEWEST_BESIDE and found[fair].mean() > MOST_OF_SLIDE
+def _unless_stain(found: Mask, fair: Mask, most: float) -> Mask:
+    """The same patches, (N,), or none where more than `most` of the `fair` ones have that colour: it is the stain's."""
+    of_stain = np.count_nonzero(fair) >= FEWEST_BESIDE and found[fair].mean() > most
     return np.zeros_like(found) if of_stain else found
 
 
