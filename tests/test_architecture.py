@@ -43,7 +43,7 @@ HOMES = {
     },
     "pylibCZIrw": {"slides.czi"},
     "rich": {"commands.console"},
-    "scipy": {"selection.weights", "training.slide_encoder.prototypes"},
+    "scipy": {"selection.weights", "selection.suspects", "training.slide_encoder.prototypes"},
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
     "threadpoolctl": {"features.vectors", "summary.writer"},

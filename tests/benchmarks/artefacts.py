@@ -33,14 +33,14 @@ from wsisum_cli.slides.patches import read_patches  # noqa: E402
 from wsisum_cli.slides.slide import open_slide, read_overview  # noqa: E402
 from wsisum_cli.tissue.artefacts import (  # noqa: E402
     KINDS,
+    judge,
     kinds_of,
     measure,
-    split_artefacts,
 )
 from wsisum_cli.tissue.grid import lay_grid  # noqa: E402
 from wsisum_cli.tissue.mask import find_tissue  # noqa: E402
 
-MPP, SHARE, KEEP, DRAWS = 0.5, 0.05, 63, 4
+MPP, SHARE, KEEP, DRAWS, SIDE = 0.5, 0.05, 63, 4, 512
 PAINTINGS = 8  # of each slide, where what selectors keep is counted
 SELECTORS = ("wsisum", "facility", "random")
 
@@ -95,9 +95,9 @@ def encode(encoder, patches: np.ndarray) -> np.ndarray:
     return np.concatenate([encoder(patches[i : i + 64]) for i in range(0, len(patches), 64)])
 
 
-def picks(features: np.ndarray, coords: np.ndarray) -> dict[str, np.ndarray]:
+def picks(features: np.ndarray, coords: np.ndarray, suspect: np.ndarray | None) -> dict[str, np.ndarray]:
     """Rows that each selector keeps."""
-    tissue_patches = TissuePatches(features, coords, sample_candidates(features, 500, 50, 0))
+    tissue_patches = TissuePatches(features, coords, sample_candidates(features, 500, 50, 0), 0, SIDE, suspect=suspect)
     return {name: pick(tissue_patches, keep_count(len(coords), KEEP), name) for name in SELECTORS}
 
 
@@ -110,10 +110,11 @@ def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) ->
             spoilt, rows = painted(patches, ["pen", "blurred", "fold"], np.random.default_rng(1 + painting))
             features = clean.copy()
             features[rows] = encode(encoder, spoilt[rows])
-            left, _ = split_artefacts(coords, kinds_of(spoilt, MPP))
-            for guarded, rest in ((False, np.arange(len(coords))), (True, left)):
-                for name, picked in picks(features[rest], coords[rest]).items():
-                    kept[name, guarded][painting] += np.isin(rest[picked], rows).sum(), len(picked)
+            judged = judge(coords, measure(spoilt, MPP))
+            features, places, spoilt_rows = features[judged.rows], coords[judged.rows], np.isin(judged.rows, rows)
+            for guarded, suspect in ((False, None), (True, judged.suspect > 0)):
+                for name, picked in picks(features, places, suspect).items():
+                    kept[name, guarded][painting] += spoilt_rows[picked].sum(), len(picked)
     lines = ["| selector | without | with the guard |", "|---|---:|---:|"]
     for name in SELECTORS:
         lines.append(f"| `{name}` | {shares(kept[name, False])} | {shares(kept[name, True])} |")

@@ -239,16 +239,45 @@ def test_artefacts_are_drawn_at_their_positions():
         "artefact/kind": np.array([1, 3, 1, 0], np.uint8),  # the last is tissue
     }
     pixels, layer, plan = map_of(stub, "artefact")
-    assert [swatch.words for swatch in layer.swatches] == ["pen: 2", "fold: 1"]
+    assert [swatch.words for swatch in layer.swatches] == ["pen: 2, removed", "fold: 1, removed"]
     for (x, y), kind in list(zip(*stub.arrays.values(), strict=True))[:3]:
         assert tuple(pixels[middle(plan, stub, x, y)]) == seen(kind_colour(kind - 1))
     assert tuple(pixels[middle(plan, stub, 3 * SIDE, 7 * SIDE)]) == TISSUE
 
 
+def test_suspect_tissue_is_drawn_beside_what_was_removed():
+    stub: Any = Mapped(3)
+    kind = np.zeros(len(stub.tissue.coords), np.uint8)
+    kind[[0, 2]] = 2
+    stub.arrays = {
+        "tissue/suspect": kind,
+        "artefact/coords": np.array([[1, 5]], np.int32) * SIDE,
+        "artefact/kind": np.array([5], np.uint8),
+    }
+    pixels, layer, plan = map_of(stub, "artefact")
+    assert [swatch.words for swatch in layer.swatches] == ["blurred: 2", "blank: 1, removed"]
+    np.testing.assert_array_equal(layer.coords[:2], stub.tissue.coords[[0, 2]])
+    assert tuple(pixels[middle(plan, stub, SIDE, 5 * SIDE)]) == seen(kind_colour(4))
+
+
+def test_artefacts_that_older_formats_kept_were_not_removed():
+    stub: Any = Mapped(3)
+    stub.attributes["artefacts"] = {"count": 1, "kinds": {"pen": 1}, "looked_at": 3, "ignored": True}
+    stub.arrays = {"artefact/coords": np.zeros((1, 2), np.int32), "artefact/kind": np.array([1], np.uint8)}
+    assert [swatch.words for swatch in artefact_layer(stub).swatches] == ["pen: 1"]
+
+
+def test_suspects_of_another_number_of_patches_are_refused():
+    stub: Any = Mapped(3)
+    stub.arrays = {"tissue/suspect": np.ones(len(stub.tissue.coords) + 1, np.uint8)}
+    with pytest.raises(SummaryError, match="tissue/suspect"):
+        draw_map(stub, "artefact")
+
+
 def test_unknown_artefact_kinds_are_drawn():
     stub: Any = Mapped(3)
     stub.arrays = {"artefact/coords": np.zeros((1, 2), np.int32), "artefact/kind": np.array([9], np.uint8)}
-    assert [swatch.words for swatch in artefact_layer(stub).swatches] == ["kind 9: 1"]
+    assert [swatch.words for swatch in artefact_layer(stub).swatches] == ["kind 9: 1, removed"]
 
 
 def test_unrecorded_artefacts_are_labelled():
@@ -290,7 +319,7 @@ def shorten_tissue(stub: Any) -> None:
 
 
 def empty_tissue(stub: Any) -> None:
-    arrays = [values[:0] for name, values in vars(stub.tissue).items() if name != "prefixes"]
+    arrays = [values[:0] for name, values in vars(stub.tissue).items() if name not in ("prefixes", "suspect")]
     stub.tissue = TissueMap(*arrays)
 
 

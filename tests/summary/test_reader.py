@@ -591,6 +591,7 @@ def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
 def test_the_schema_knows_every_version(both: dict[str, Path]):
     attributes = attributes_of(both["jpeg"])
     added = {
+        "1.2": ("suspect",),
         "1.1": ("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached"),
         "1.0": ("summarizer", "slide_encoder"),
     }

@@ -166,7 +166,7 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
     base = base_attributes()
     return {
         **base,
-        "format_version": "1.2",
+        "format_version": "1.3",
         "source": {**base["source"], "width": side, "height": side},
         "tissue_patches": TISSUE,
         "patch": {
@@ -178,6 +178,7 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
         },
         "encoder": {**ENCODER, "patch_size": SIDE, "dims": DIMS},
         "pixels": {"mode": "source", "tiles": tiles} if mode == "source" else base["pixels"],
+        "suspect": {"count": 0, "kinds": {}},
         "patches": KEPT,
         "quality": quality,
     }

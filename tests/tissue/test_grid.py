@@ -13,7 +13,18 @@ from wsisum_cli.errors import MppError, NotASlideError
 from wsisum_cli.models.card import Card
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.pyramid import Level, downsample
-from wsisum_cli.tissue.grid import MAX_PULL, MIN_TISSUE, Grid, aligned_size, exact_side, lay_grid, pull, tissue_share
+from wsisum_cli.tissue.grid import (
+    MAX_PULL,
+    MIN_TISSUE,
+    STEPS,
+    Grid,
+    accumulate,
+    aligned_size,
+    exact_side,
+    lay_grid,
+    pull,
+    share_of,
+)
 
 ENCODER = Card(name="e", patch_size=256, mpp=0.5, mean=(0, 0, 0), std=(1, 1, 1), dims=4, licence="MIT", sha256="0" * 64)
 TILES = (240, 256, 512, 1024)
@@ -83,11 +94,15 @@ def test_patches_lie_inside_apart_in_rows_and_on_tissue(scan: tuple[list[Level],
     assert coords.shape == (len(coords), 2)
     assert (coords >= 0).all()
     assert (coords + size <= (levels[0].width, levels[0].height)).all()
-    assert not (coords % size).any()
+    x, y = coords.T.astype(int)
+    if not grid.aligned:
+        assert np.isin(x % size, np.arange(STEPS) * size // STEPS).all()
+    assert len(np.unique(y % size)) <= 1
+    assert ((np.diff(x) >= size) | (np.diff(y) > 0)).all()
     places = [(y, x) for x, y in coords.tolist()]
     assert places == sorted(set(places))
     assert abs(size / exact_side(mpp, ENCODER) - 1) <= ENCODER.mpp_tolerance + 0.5 / size
-    shares = {tuple(at): brute_share(mask, scale, size, *(at // size)) for at in coords[:: max(1, len(coords) // 5)]}
+    shares = {tuple(at): brute_share(mask, scale, size, *(at / size)) for at in coords[:: max(1, len(coords) // 5)]}
     assert all(share >= MIN_TISSUE - 1e-6 for share in shares.values())
 
 
@@ -114,18 +129,49 @@ def test_patches_called_aligned_share_no_tile_in_part(scan: tuple[list[Level], f
 
 @given(scans())
 @settings(max_examples=40, deadline=None)
-def test_what_is_left_out_has_less_tissue(scan: tuple[list[Level], float, np.ndarray, float, bool]):
-    levels, mpp, mask, scale, _ = scan
+def test_patches_are_worth_no_less_than_those_of_one_fixed_grid(
+    scan: tuple[list[Level], float, np.ndarray, float, bool],
+):
+    levels, mpp, mask, scale, align = scan
     try:
-        grid = lay_grid(levels, mpp, mask, scale, ENCODER, align=False)
+        grid = lay_grid(levels, mpp, mask, scale, ENCODER, align)
     except NotASlideError:
         return
     size = grid.patch_size_level0
     columns, rows = levels[0].width // size, levels[0].height // size
-    kept = {tuple(at) for at in (grid.coords // size).tolist()}
-    places = [(column, row) for row in range(rows) for column in range(columns) if (column, row) not in kept]
-    for column, row in places[:: max(1, len(places) // 5)]:
-        assert brute_share(mask, scale, size, column, row) < MIN_TISSUE + 1e-6
+    fixed = [brute_share(mask, scale, size, column, row) for row in range(rows) for column in range(columns)]
+    laid = [brute_share(mask, scale, size, *(at / size)) for at in grid.coords]
+    worth = sum(max(share - MIN_TISSUE, 0) for share in fixed)
+    assert sum(laid) - MIN_TISSUE * len(laid) >= worth - 1e-5 * (len(fixed) + 1)
+
+
+@pytest.mark.parametrize("offset", [0, 64, 200, 300])
+def test_a_block_of_tissue_gets_as_many_patches_as_fit_wherever_it_lies(offset: int):
+    levels = make_levels(4096, 4096, 240)
+    mask = np.zeros((512, 512), bool)  # 8 px each
+    mask[offset // 8 : offset // 8 + 128, offset // 8 : offset // 8 + 192] = True
+    grid = lay_grid(levels, 0.25, mask, 8.0, ENCODER, False)
+    assert len(grid.coords) == 2 * 3
+    shares = [brute_share(mask, 8.0, 512, *(at / 512)) for at in grid.coords]
+    assert sum(shares) >= 0.9 * 6
+
+
+def test_rows_begin_where_their_own_tissue_begins():
+    levels = make_levels(4096, 1024, 240)
+    mask = np.zeros((128, 512), bool)
+    mask[:64, 8:72] = True
+    mask[64:, 24:152] = True
+    grid = lay_grid(levels, 0.25, mask, 8.0, ENCODER, False)
+    assert grid.coords.tolist() == [[64, 0], [192, 512], [704, 512]]
+
+
+def test_aligned_patches_move_by_whole_tiles():
+    levels = make_levels(4096, 1024, 256)
+    mask = np.zeros((128, 512), bool)
+    mask[:64, 32:96] = True  # from 256 to 768 px
+    grid = lay_grid(levels, 0.25, mask, 8.0, ENCODER, True)
+    assert grid.aligned
+    assert grid.coords.tolist() == [[256, 0]]
 
 
 @given(st.integers(0, 999), st.floats(1, 70), st.integers(20, 300), st.integers(1, 9), st.integers(1, 9))
@@ -134,7 +180,7 @@ def test_what_is_left_out_has_less_tissue(scan: tuple[list[Level], float, np.nda
 def test_the_share_of_tissue_is_that_of_the_area(seed: int, scale: float, size: int, columns: int, rows: int):
     rng = np.random.default_rng(seed)
     mask = rng.random(rng.integers(1, 40, 2)) < 0.5
-    found = tissue_share(mask, scale, size, columns, rows)
+    found = share_of(accumulate(mask), scale, size, np.arange(columns) * size, np.arange(rows) * size)
     assert found.shape == (rows, columns)
     expected = [[brute_share(mask, scale, size, column, row) for column in range(columns)] for row in range(rows)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -142,7 +188,7 @@ def test_the_share_of_tissue_is_that_of_the_area(seed: int, scale: float, size: 
 
 def test_a_large_mask_is_summed_exactly():
     mask = np.ones((4096, 4000), bool)
-    assert (tissue_share(mask, 32.0, 512, 250, 256) == 1).all()
+    assert (share_of(accumulate(mask), 32.0, 512, np.arange(250) * 512, np.arange(256) * 512) == 1).all()
 
 
 # -- alignment -----------------------------------------------------------------------------------------------

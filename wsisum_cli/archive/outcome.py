@@ -39,7 +39,8 @@ class Outcome:
     bound: str | None = None  # which limit set the number of patches
     target_reached: bool | None = None  # None when no target coverage was given
     broken_tiles: int | None = None
-    artefacts: int | None = None  # patches left out as artefacts
+    artefacts: int | None = None  # patches removed because they show nothing: glass, black, undecodable pixels
+    suspect: int | None = None  # tissue patches that may be pen, folds or out of focus
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
     traceback: str = ""  # of unexpected errors

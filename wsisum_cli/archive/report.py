@@ -18,7 +18,8 @@ STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "ha
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
-    *("reconstruction", "embedding_cosine", "verdict", "artefacts", "bound", "target_reached"),
+    *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
+    "target_reached",
 )
 
 

@@ -100,7 +100,8 @@ def compress(
         Pixels, typer.Option(help="source copies the slide's JPEG tiles; jpeg encodes patches anew; auto chooses.")
     ] = Pixels.auto,
     artefacts: Annotated[
-        Artefacts, typer.Option(help="guard leaves out pen, blur, folds, bubbles and the like; keep does not.")
+        Artefacts,
+        typer.Option(help="guard marks pen, blur and folds, and picks clean tissue first; keep does not."),
     ] = Artefacts.guard,
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,

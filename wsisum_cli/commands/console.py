@@ -19,7 +19,7 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Out
 from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.run import Listener
 from wsisum_cli.archive.workers import Event
-from wsisum_cli.summary.attributes import Artefacts, warn_of_little_tissue
+from wsisum_cli.summary.attributes import Artefacts
 from wsisum_cli.summary.inspection import Inspection
 from wsisum_cli.verification.finding import Verification
 
@@ -171,7 +171,8 @@ def outcome_line(outcome: Outcome) -> str:
         bound = f", limited by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
         bound += ", target not reached" if outcome.target_reached is False else ""
         broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} skipped" if outcome.broken_tiles else ""
-        artefacts = f", {pluralize(outcome.artefacts, 'artefact')}" if outcome.artefacts else ""
+        artefacts = f", {outcome.artefacts} empty removed" if outcome.artefacts else ""
+        artefacts += f", {outcome.suspect} suspect" if outcome.suspect else ""
         figures = f"{size(outcome.bytes_in)} -> {size(outcome.bytes_out)} ({ratio}), {seconds:.1f} s{broken}{artefacts}"
         total = "" if outcome.features else f" of {outcome.tissue_patches}"
         patches = f"{outcome.patches}{total} patches"
@@ -274,11 +275,12 @@ def print_summary(console: Console, facts: Inspection) -> None:
         "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each, "
         f"{facts.pixels} pixels{bound_words(facts)}",
         "artefacts": artefacts_line(facts.artefacts),
-        **({"features": warning} if (warning := warn_of_little_tissue(facts.features)) else {}),
+        "suspect": suspect_line(facts),
+        **({"look at": facts.remarks} if facts.remarks else {}),
         "encoder": f"{facts.encoder.name} on {facts.provider}",
         "coverage": f"mean {quality.coverage:.4f}, 5th percentile {quality.coverage_p05:.4f}, "
-        f"least {quality.coverage_min:.4f}",
-        "weighted cosine": f"{quality.weighted_cosine:.4f}, of the weighted patches to all tissue",
+        f"minimum {quality.coverage_min:.4f}",
+        "weighted cosine": f"{quality.weighted_cosine:.4f} between the weighted patches and all tissue",
         **summarizer_lines(facts),
         **standing_lines(facts),
         "note": facts.disclaimer,
@@ -349,12 +351,24 @@ def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def artefacts_line(artefacts: Artefacts | None) -> str:
-    """What was found of pen, blur and the like."""
+    """What was removed from the tissue because it shows nothing."""
     if artefacts is None or not artefacts.looked_at:
         return "not looked for"
     kinds = ", ".join(f"{count} {name}" for name, count in artefacts.kinds.items())
-    what = "kept all the same, hardly anything else is there" if artefacts.ignored else "left out"
+    what = "kept, because hardly anything else is there" if artefacts.ignored else "removed"
     return f"{kinds} of {artefacts.looked_at} patches, {what}" if kinds else f"none in {artefacts.looked_at} patches"
+
+
+def suspect_line(facts: Inspection) -> str:
+    """How much of the tissue may be pen, folds or out of focus."""
+    suspect, artefacts = facts.suspect, facts.artefacts
+    if suspect is None or artefacts is None or not artefacts.looked_at:
+        return "not looked for"
+    if not suspect.count:
+        return "none"
+    kinds = ", ".join(f"{count} {name}" for name, count in suspect.kinds.items())
+    kept = sum(patch.suspect is not None for patch in facts.kept)
+    return f"{kinds} of {facts.tissue_patches} tissue patches ({kept} of the {facts.patches} kept)"
 
 
 def summarizer_lines(facts: Inspection) -> dict[str, str]:

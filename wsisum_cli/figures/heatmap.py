@@ -42,10 +42,10 @@ from wsisum_cli.figures.colour import (
 )
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.writer import TissueMap
+from wsisum_cli.summary.writer import SUSPECT, TissueMap
 
 ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}
-ARTEFACT_HEADING = "Artefacts: patches left out of the tissue"
+ARTEFACT_HEADING = "Artefacts: suspect tissue, and patches removed because they show nothing"
 MIN_FRAME = 8  # px
 NUMBER_SIZES = range(22, 12, -1)  # font sizes
 
@@ -128,21 +128,44 @@ def cluster_layer(summary: Summary) -> Layer:
 
 
 def artefact_layer(summary: Summary) -> Layer:
-    """The artefacts, if the summary was made with artefact detection."""
-    coords, kind = summary.optional("artefact/coords"), summary.optional("artefact/kind")
-    if coords is None or kind is None:
+    """Suspect tissue and removed patches, if the summary was made with artefact detection."""
+    suspect, removed = suspect_places(summary), removed_places(summary)
+    if not len(suspect[1]) and not len(removed[1]):
         note = f"no artefacts {'found' if summary.record.artefacts is not None else 'recorded'}"
         return Layer(ARTEFACT_HEADING, np.empty((0, 2), np.int32), [], note=note)
+    stays = (summary.attributes.get("artefacts") or {}).get("ignored")  # as formats before 1.3 had it at times
+    counted = [*count_by_kind(suspect[1], ""), *count_by_kind(removed[1], "" if stays else ", removed")]
+    swatches = tuple(Swatch(artefact_colour(number), words) for number, words in counted)
+    coords, kind = (np.concatenate(both) for both in zip(suspect, removed, strict=True))
+    return Layer(ARTEFACT_HEADING, coords, [artefact_colour(number) for number in kind.tolist()], swatches=swatches)
+
+
+def suspect_places(summary: Summary) -> tuple[np.ndarray, np.ndarray]:
+    """Coords (S, 2) and kinds (S,) of suspect tissue. Raises SummaryError when its arrays do not belong together."""
+    kind = summary.optional(SUSPECT)
+    if kind is None:
+        return np.empty((0, 2), np.int32), np.empty(0, np.uint8)
+    coords = summary.tissue.coords
+    if kind.shape != (len(coords),):
+        raise SummaryError(f"{summary.name}: {SUSPECT} and tissue/coords do not belong together; verify the file")
+    return coords[kind > 0], kind[kind > 0]
+
+
+def removed_places(summary: Summary) -> tuple[np.ndarray, np.ndarray]:
+    """The same of what was removed."""
+    coords, kind = summary.optional("artefact/coords"), summary.optional("artefact/kind")
+    if coords is None or kind is None:
+        return np.empty((0, 2), np.int32), np.empty(0, np.uint8)
     if kind.ndim != 1 or coords.shape != (len(kind), 2):
         raise SummaryError(f"{summary.name}: artefact/coords and artefact/kind do not match; verify the file")
-    coords, kind = coords[kind > 0], kind[kind > 0]  # 0 is tissue
+    return coords[kind > 0], kind[kind > 0]  # 0 is tissue
+
+
+def count_by_kind(kind: np.ndarray, what: str) -> list[tuple[int, str]]:
+    """The kinds among (A,) codes, and how often each comes, in words."""
     numbers, counts = np.unique(kind, return_counts=True)
-    swatches = tuple(
-        Swatch(artefact_colour(number), f"{ARTEFACTS.get(number, f'kind {number}')}: {count:,}")
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
-    )
-    colours = [artefact_colour(number) for number in kind.tolist()]
-    return Layer(ARTEFACT_HEADING, coords, colours, swatches=swatches, note="" if len(kind) else "no artefacts found")
+    found = zip(numbers.tolist(), counts.tolist(), strict=True)
+    return [(number, f"{ARTEFACTS.get(number, f'kind {number}')}: {count:,}{what}") for number, count in found]
 
 
 def artefact_colour(number: int) -> Colour:

@@ -29,6 +29,7 @@ from wsisum_cli.summary.provenance import (
     rounded,
 )
 from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, PatchArrays, SummaryContents, TissueMap, reference_of
+from wsisum_cli.tissue.artefacts import count_kinds
 
 
 @dataclass
@@ -48,7 +49,8 @@ class CompressResult:
     bound: str  # which limit set the number of patches
     target_reached: bool | None  # None when no target coverage was given
     broken_tiles: int
-    artefacts: int = 0
+    artefacts: int = 0  # patches removed, because they show nothing
+    suspect: int = 0  # tissue patches that may be pen, folds or out of focus
     message: str = ""  # what the user should check
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -85,8 +87,14 @@ def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -
 
 
 def tissue_map(tissue: Tissue, candidates: Candidates, selection: Selection) -> TissueMap:
-    representative, similarity = selection.representative, selection.similarity
-    return TissueMap(tissue.grid.coords, representative, similarity, candidates.cluster, selection.prefixes)
+    stands = (selection.representative, selection.similarity, candidates.cluster, selection.prefixes)
+    return TissueMap(tissue.grid.coords, *stands, suspect=tissue.suspect)
+
+
+def describe_suspects(tissue: Tissue) -> dict[str, Any]:
+    """How many tissue patches are suspect, and of which kinds."""
+    kinds = {} if tissue.suspect is None else count_kinds(tissue.suspect)
+    return {"count": sum(kinds.values()), "kinds": kinds}
 
 
 def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict[str, Any]:
@@ -110,6 +118,7 @@ def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, floa
         target_reached=attributes.target_reached,
         broken_tiles=attributes.broken_tiles.count,
         artefacts=attributes.artefact_count,
+        suspect=attributes.suspect_count,
         message=remarks(attributes),
         seconds=seconds,
     )
@@ -137,5 +146,6 @@ def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:
         "options": {**options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None},
         "broken_tiles": {"count": damage.count, "positions": [list(at) for at in damage.positions]},
         "artefacts": tissue.artefacts.as_dict(),
+        "suspect": describe_suspects(tissue),
         "versions": describe_versions(),
     }

@@ -31,7 +31,7 @@ class Options:
     clusters: int = 50
     pixels: str = "auto"  # auto, source or jpeg
     quality: int = jpeg.QUALITY
-    artefacts: str = "guard"  # leave artefacts out; or keep
+    artefacts: str = "guard"  # mark suspect tissue and pick clean tissue first; keep: take all as it is
     patch_size_level0: int | None = None  # of existing features whose file lacks it
     draws: int = DRAWS  # random draws that the figures are compared with
     thresholds: tuple[str, ...] = ()  # of the verdict, where they differ from the defaults

@@ -23,7 +23,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.summary.pixels import Pixels, StoredPixels
 from wsisum_cli.summary.writer import SourceTiles
-from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
+from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts, Judgement
 from wsisum_cli.tissue.grid import Grid
 from wsisum_cli.verification.content import cosines
 
@@ -35,16 +35,23 @@ class Tissue:
     grid: Grid
     features: np.ndarray  # (N, D) float32
     given: GivenFeatures | None  # None when the features were computed here
-    artefacts: Artefacts = NO_ARTEFACTS
+    artefacts: Artefacts = NO_ARTEFACTS  # what was removed from the tissue
+    suspect: np.ndarray | None = None  # (N,) uint8 codes of `KINDS`, 0 clean; None where nobody looked
 
     @property
     def tokens(self) -> Tokens:
         return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
 
-    def rows(self, rows: np.ndarray, artefacts: Artefacts = NO_ARTEFACTS) -> Tissue:
-        """A subset of the patches."""
+    def judged(self, judgement: Judgement) -> Tissue:
+        """The patches that stay tissue, with what is known of them."""
+        suspect, removed = judgement.suspect, judgement.removed
+        return replace(self.rows(judgement.rows), suspect=suspect, artefacts=removed)
+
+    def rows(self, rows: np.ndarray) -> Tissue:
+        """A subset of the patches, without what is known of artefacts."""
         coords = self.grid.coords[rows]
-        return replace(self, grid=replace(self.grid, coords=coords), features=self.features[rows], artefacts=artefacts)
+        grid = replace(self.grid, coords=coords)
+        return replace(self, grid=grid, features=self.features[rows], artefacts=NO_ARTEFACTS, suspect=None)
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,17 @@ class SelectedPatches:
 def selection_input(tissue: Tissue, options: Options, models: SlideModels) -> TissuePatches:
     """The input of the selectors: tissue patches and candidates. It does not depend on how many are kept."""
     candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
-    size = tissue.grid.patch_size_level0
-    return TissuePatches(tissue.features, tissue.grid.coords, candidates, options.seed, size, models, options.rare)
+    suspect = None if tissue.suspect is None else tissue.suspect > 0
+    return TissuePatches(
+        tissue.features,
+        tissue.grid.coords,
+        candidates,
+        options.seed,
+        tissue.grid.patch_size_level0,
+        models,
+        options.rare,
+        suspect,
+    )
 
 
 class PatchSelector:

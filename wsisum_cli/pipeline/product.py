@@ -61,6 +61,7 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
         "target_reached": result.target_reached,
         "broken_tiles": result.broken_tiles,
         "artefacts": result.artefacts,
+        "suspect": result.suspect,
         "message": result.message,
         "seconds": result.seconds,
     }
@@ -85,6 +86,7 @@ def summary_figures(attributes: Attributes) -> dict[str, Any]:
         "target_reached": attributes.target_reached,
         "broken_tiles": attributes.broken_tiles.count,
         "artefacts": attributes.artefact_count,
+        "suspect": attributes.suspect_count,
         "message": remarks(attributes),
     }
 

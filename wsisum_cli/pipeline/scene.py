@@ -23,9 +23,12 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.summary.overview import blank_glass
-from wsisum_cli.tissue.artefacts import StatisticsRecorder, classify, split_artefacts, split_picked_artefacts
+from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
-from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share
+
+#: Share of a slide without tissue that is darker than glass, from which on it is told.
+WORTH_A_LOOK = 0.001
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,13 @@ def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder
 
 
 def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guard: bool = False) -> Tissue:
-    """Encode the readable patches of the grid; if `guard`, drop artefacts. Raises BrokenSlideError."""
+    """Encode the readable patches of the grid; if `guard`, mark artefacts. Raises BrokenSlideError."""
     recorder = StatisticsRecorder(slide, grid) if guard else None
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, recorder
     )
     tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
-    if recorder is None:
-        return tissue
-    return tissue.rows(*split_artefacts(tissue.grid.coords, classify(recorder.statistics[rows])))
+    return tissue if recorder is None else tissue.judged(judge(tissue.grid.coords, recorder.statistics[rows]))
 
 
 def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Options, encoder: Encoder) -> Grid:
@@ -138,10 +139,19 @@ def choose_grid(slide: Slide, overview: Overview, mask: np.ndarray, options: Opt
     copied = options.pixels != "jpeg" and slide.pyramid.copies_jpeg(free.reading.level)
     grid = lay(align=True) if copied else free
     if not len(grid.coords):
-        raise NoTissueError(
-            f"{slide.name}: no tissue patch found; if there is tissue, mark it in a mask (polygons in level-0 px)"
-        )
+        raise NoTissueError(f"{slide.name}: {no_tissue_words(overview)}")
     return grid
+
+
+def no_tissue_words(overview: Overview) -> str:
+    """What is said of a slide without tissue: whether there is something else, and what to do."""
+    share = shaded_share(overview.pixels)
+    if share < WORTH_A_LOOK:
+        return "no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
+    return (
+        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass; look at it, and where it is "
+        "tissue, mark it in a mask (polygons in level-0 px)"
+    )
 
 
 def limit_by_number(tissue: Tissue, options: Options) -> Limit:
@@ -153,14 +163,15 @@ def limit_by_number(tissue: Tissue, options: Options) -> Limit:
 def drop_unreadable(
     slide: Slide, tissue: Tissue, options: Options, damage: Damage, threads: int, models: SlideModels
 ) -> Tissue:
-    """Drop patches that would be selected but cannot be read or are artefacts. Raises BrokenSlideError."""
+    """Drop patches that would be selected but cannot be read, and mark suspect ones. Raises BrokenSlideError."""
 
-    def picked(rows: np.ndarray) -> np.ndarray:
-        some = tissue.rows(rows)
+    def picked(rows: np.ndarray, suspect: np.ndarray) -> np.ndarray:
+        some = replace(tissue.rows(rows), suspect=suspect)
         return pick(selection_input(some, options, models), limit_by_number(some, options).keep, options.selector)
 
     guard = options.artefacts == "guard"
-    return tissue.rows(*split_picked_artefacts(slide, tissue.grid, picked, damage, threads, guard))
+    judged = tissue.judged(judge_picked(slide, tissue.grid, picked, damage, threads, guard))
+    return judged if guard else replace(judged, suspect=None)
 
 
 def models_for(tissue: Tissue, tools: Tools) -> SlideModels:

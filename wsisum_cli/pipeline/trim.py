@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from wsisum_cli.summary.writer import (
     ROOT,
     PatchArrays,
     SourceTiles,
-    TissueMap,
     encode_draws,
     encode_kept,
     encode_tissue,
@@ -111,7 +110,7 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
     side = summary.record.patch.patch_size
     files = {name: summary.read(name) for name in summary.members if stays_unchanged(name)}
     files |= encode_kept(kept, pixels, side)
-    files |= encode_tissue(TissueMap(tissue.coords, representative, similarity, tissue.cluster, cut))
+    files |= encode_tissue(replace(tissue, representative=representative, similarity=similarity, prefixes=cut))
     files |= encode_draws(draws)
     about = describe_cut(summary, kept, similarity, draws, models)
     if isinstance(pixels, SourceTiles):

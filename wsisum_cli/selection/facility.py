@@ -48,26 +48,37 @@ class Pool:
     served: Cosines
 
 
-def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int) -> Pool:
-    """The pool of N patches with features (N, D): all, or as many as memory allows; `cluster` is (N,)."""
+def pool_of(features: Features, cluster: npt.NDArray[np.integer], seed: int, among: Rows | None = None) -> Pool:
+    """The pool of N patches with features (N, D): all, or as many as memory allows; `cluster` is (N,).
+
+    `among` (A,), ascending rows, limits what the pool holds; it covers all N patches all the same.
+    """
     count, whole = len(features), whole_rows(features)
+    among = np.arange(count) if among is None else among
     if count <= EXACT:
-        every = np.arange(count)
-        return Pool(every, fill_cosines(np.empty((count, count), np.int16), whole, whole))
+        return Pool(among, fill_cosines(np.empty((len(among), count), np.int16), whole[among], whole))
     size = max(MOST_COSINES // count, 4 * OUTLIERS)
     served = np.empty((size, count), np.int16)
-    drawn = np.sort(draw_by_cluster(cluster, int(size * DRAWN), seed))
+    drawn = np.sort(among[draw_by_cluster(_dense(cluster[among]), int(size * DRAWN), seed)])
     fill_cosines(served[: len(drawn)], whole[drawn], whole)
     picked = served[greedy(served[: len(drawn)], max(CELLS))]
-    rows = np.concatenate([drawn, np.setdiff1d(_outliers(picked[:FIRST_PICKS]), drawn)])
-    rows = np.concatenate([rows, _central(whole, picked, rows, size - len(rows))])
-    fill_cosines(served[len(drawn) :], whole[rows[len(drawn) :]], whole)
-    return Pool(rows, served)
+    barred = np.setdiff1d(np.arange(count), among)
+    outliers = np.setdiff1d(_outliers(picked[:FIRST_PICKS], barred), drawn)
+    rows = np.concatenate([drawn, outliers])
+    rows = np.concatenate([rows, _central(whole, picked, np.concatenate([rows, barred]), size - len(rows))])
+    fill_cosines(served[len(drawn) : len(rows)], whole[rows[len(drawn) :]], whole)
+    return Pool(rows, served[: len(rows)])
 
 
-def _outliers(picked: Cosines) -> Rows:
+def _dense(cluster: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Labels without gaps, which a part of the patches may have."""
+    return np.asarray(np.unique(cluster, return_inverse=True)[1], np.int64)
+
+
+def _outliers(picked: Cosines, without: Rows) -> Rows:
     """The patches that the picked ones, (K, N), cover worst."""
-    return np.argsort(picked.max(axis=0), kind="stable")[:OUTLIERS]
+    order = np.argsort(picked.max(axis=0), kind="stable")
+    return order[~np.isin(order, without)][:OUTLIERS]
 
 
 def _central(whole: npt.NDArray[np.float32], picked: Cosines, without: Rows, count: int) -> Rows:

@@ -68,7 +68,7 @@ def keep_count(tissue_patches: int, keep: int | None) -> int:
 
 
 def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Rows:
-    """Pick `keep` of the N patches: rows (K,) in order of picking.
+    """Pick `keep` of the N patches: rows (K,) in order of picking; suspect ones last, where they are not needed.
 
     `selector` is one of `SELECTORS`. Raises ValueError when `keep` is not in 1..N, the selector is unknown, or the
     features are empty, not finite, or do not match the coords; UsageError or ModelError if a needed model is unusable.
@@ -83,7 +83,15 @@ def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> 
         raise ValueError(
             f"features, coords and clusters must have the same length; found {count}, {places} and {clusters}"
         )
-    return SELECTORS[selector](tissue_patches, keep)
+    pickable = tissue_patches.pickable
+    if selector in POOLED or len(pickable) == count:
+        return SELECTORS[selector](tissue_patches, keep)
+    if selector in NESTED:
+        order = SELECTORS[selector](tissue_patches, count)
+        may = np.isin(order, pickable)
+        return np.concatenate([order[may], order[~may]])[:keep]
+    picked = pickable[SELECTORS[selector](tissue_patches.of(pickable), min(keep, len(pickable)))]
+    return _with_worst_covered(features, picked, keep)
 
 
 def weigh(features: Features, rows: Rows) -> Selection:
@@ -137,6 +145,9 @@ SELECTORS: dict[str, Selector] = {
     "entropy": pick_entropy,
     "attention": pick_attention,
 }
+
+#: Selectors that pick from `TissuePatches.pool`, which holds no suspects that something clean stands for.
+POOLED = frozenset({"wsisum", "facility"})
 
 #: Selectors whose picks for K are the first K of the picks for any larger number.
 NESTED = frozenset({"wsisum", "facility", "random", "entropy", "attention"})

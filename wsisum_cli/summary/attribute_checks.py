@@ -17,6 +17,7 @@ from wsisum_cli.summary.attributes import (
     Artefacts,
     Attributes,
     Patch,
+    Suspect,
     minor_version,
     parse_attributes,
 )
@@ -81,6 +82,8 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
         yield from wrong_trim(attributes)
     if attributes.artefacts is not None:
         yield from wrong_artefacts(attributes.artefacts)
+    if attributes.suspect is not None:
+        yield from wrong_suspects(attributes.suspect, attributes.tissue_patches)
 
 
 def wrong_reading(patch: Patch) -> Iterator[str]:
@@ -143,3 +146,11 @@ def wrong_artefacts(artefacts: Artefacts) -> Iterator[str]:
         yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}"
     elif sum(artefacts.kinds.values()) != artefacts.count or artefacts.count > artefacts.looked_at:
         yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+
+
+def wrong_suspects(suspect: Suspect, tissue_patches: int) -> Iterator[str]:
+    """Kinds that do not exist, or do not add up to their count; more suspects than tissue."""
+    if not set(suspect.kinds) <= set(KINDS[1:]):
+        yield f"suspect.kinds has others than {', '.join(KINDS[1:])}"
+    elif sum(suspect.kinds.values()) != suspect.count or suspect.count > tissue_patches:
+        yield "suspect.kinds do not add up to suspect.count, or more patches are suspect than there is tissue"

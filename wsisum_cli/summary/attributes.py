@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bool
 
 LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
+MUCH_SUSPECT = 0.01  # share of the tissue above which a line says so
 MAX_POSITIONS = 20  # of broken tiles
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
@@ -48,6 +49,7 @@ REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
         *("quality.composition", "quality.slide_cosine"),
         *("options.draws", "options.thresholds", "options.max_bytes", "options.target"),
     ),
+    3: ("suspect",),
 }
 
 #: Of these, null is a value.
@@ -226,12 +228,19 @@ class BrokenTiles(Section):
 
 
 class Artefacts(Section):
-    """Patches that show no tissue worth keeping."""
+    """Patches that were removed from the tissue because they show nothing."""
 
     count: Count = Field(description="A, patches listed in `artefact/coords` and `artefact/kind`")
     kinds: dict[str, Size] = Field(description="how many of each kind")
     looked_at: Count = Field(description="patches that were judged")
-    ignored: bool = Field(description="whether they stay tissue because hardly anything else is there")
+    ignored: bool = Field(description="before 1.3: whether they stay tissue, as hardly anything else is there")
+
+
+class Suspect(Section):
+    """Tissue that may be pen, a fold or out of focus."""
+
+    count: Count = Field(description="suspect tissue patches, marked in `tissue/suspect`")
+    kinds: dict[str, Size] = Field(description="how many of each kind")
 
 
 class MemberEntry(Section):
@@ -301,7 +310,10 @@ class Attributes(Section):
     features: ComputedFeatures | GivenFeatures = Field(discriminator="origin", description="where features come from")
     options: Options = Field(description="what the user chose, as far as it decides the bytes; null: the default")
     broken_tiles: BrokenTiles = Field(description="tiles of the slide that could not be read")
-    artefacts: Artefacts | None = Field(None, description="patches of no tissue; missing where nobody looked")
+    artefacts: Artefacts | None = Field(
+        None, description="patches removed from the tissue; missing where nobody looked"
+    )
+    suspect: Suspect | None = Field(None, description="tissue that may be an artefact")
     versions: dict[str, str] = Field(description="of the libraries that can change the bytes")
     summarizer: UsedSummarizer | None = Field(None, description="the summarizer's card; null where none was used")
     slide_encoder: UsedSlideEncoder | None = Field(
@@ -357,6 +369,11 @@ class Attributes(Section):
         return {name: card for name, card in found.items() if card is not None}
 
     @property
+    def suspect_count(self) -> int:
+        """How many tissue patches are suspect; 0 before format 1.3."""
+        return 0 if self.suspect is None else self.suspect.count
+
+    @property
     def artefact_count(self) -> int:
         """How many patches the arrays `artefact/*` list; 0 where nobody looked."""
         return 0 if self.artefacts is None else self.artefacts.count
@@ -392,8 +409,29 @@ def remarks(attributes: Attributes) -> str:
     """What a reader of the report should look at; empty where there is nothing."""
     source = attributes.source
     return "; ".join(
-        filter(None, (warn_of_little_tissue(attributes.features), focal_plane(source), *(source.notes or ())))
+        filter(
+            None,
+            (
+                warn_of_little_tissue(attributes.features),
+                warn_of_suspects(attributes),
+                focal_plane(source),
+                *(source.notes or ()),
+            ),
+        )
     )
+
+
+def warn_of_suspects(attributes: Attributes) -> str:
+    """A warning where more than 1 % of the tissue looked at is suspect; empty where it is not."""
+    if attributes.suspect is None:
+        return ""
+    count, artefacts = attributes.suspect.count, attributes.artefacts
+    looked_at = artefacts.looked_at - artefacts.count if artefacts is not None else 0
+    share = count / max(looked_at, count, 1)
+    if share <= MUCH_SUSPECT:
+        return ""
+    kinds = ", ".join(f"{number} {name}" for name, number in attributes.suspect.kinds.items())
+    return f"{share:.1%} of the tissue may be an artefact ({kinds}); look at it with wsisum inspect --map artefact"
 
 
 def focal_plane(source: Source) -> str:

@@ -24,11 +24,14 @@ from wsisum_cli.summary.attributes import (
     Quality,
     Source,
     SourcePixels,
+    Suspect,
     UsedSlideEncoder,
     UsedSummarizer,
     Verdict,
+    remarks,
 )
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.tissue.artefacts import KINDS
 
 
 class StoredPatch(BaseModel):
@@ -41,6 +44,7 @@ class StoredPatch(BaseModel):
     weight: float
     stands_for: int  # tissue patches
     cluster: int
+    suspect: str | None  # what it may be other than clean tissue; None where nothing
 
 
 class Inspection(BaseModel):
@@ -60,6 +64,7 @@ class Inspection(BaseModel):
     bound: str | None
     target_reached: bool | None
     artefacts: Artefacts | None
+    suspect: Suspect | None
     format_version: str
     disclaimer: str
     source: Source
@@ -79,6 +84,7 @@ class Inspection(BaseModel):
     bytes: int
     ratio: float  # of the slide's size to the summary's
     kept: list[StoredPatch]
+    remarks: str  # what a reader should look at; empty where there is nothing
 
     def as_json(self) -> dict[str, Any]:
         """All keys, JSON-able."""
@@ -99,12 +105,14 @@ def inspect_summary(summary: Summary) -> Inspection:
             "bytes": size,
             "ratio": round(record.source.bytes / size, 2),
             "kept": kept_patches(summary),
+            "remarks": remarks(record),
         }
     )
 
 
 def kept_patches(summary: Summary) -> list[StoredPatch]:
     """The kept patches, heaviest first."""
+    kinds = suspect_kinds(summary)
     order = np.argsort(-summary.weights, kind="stable")
     return [
         StoredPatch(
@@ -115,6 +123,17 @@ def kept_patches(summary: Summary) -> list[StoredPatch]:
             weight=round(float(summary.weights[row]), 6),
             stands_for=int(summary.counts[row]),
             cluster=int(summary.cluster[row]),
+            suspect=kinds.get((int(summary.coords[row, 0]), int(summary.coords[row, 1]))),
         )
         for number, row in enumerate(order.tolist(), 1)
     ]
+
+
+def suspect_kinds(summary: Summary) -> dict[tuple[int, int], str]:
+    """The kind of each suspect tissue patch, by its x, y in level-0 px."""
+    suspect = summary.tissue.suspect
+    if suspect is None:
+        return {}
+    rows = np.flatnonzero(suspect)
+    places = summary.tissue.coords[rows].tolist()
+    return {(x, y): KINDS[code] for (x, y), code in zip(places, suspect[rows].tolist(), strict=True)}

@@ -43,6 +43,7 @@ from wsisum_cli.summary.writer import (
     PORTABLE,
     REFERENCE,
     ROOT,
+    SUSPECT,
     TILES,
     Reference,
     TissueMap,
@@ -273,7 +274,7 @@ class Summary:
         """Every tissue patch of the slide and its representative."""
         names = ("coords", "representative", "similarity", "cluster")
         coords, representative, similarity, cluster = (self.array(f"tissue/{name}") for name in names)
-        return TissueMap(coords, representative, similarity, cluster)
+        return TissueMap(coords, representative, similarity, cluster, suspect=self.optional(SUSPECT))
 
     @cached_property
     def prefixes(self) -> Prefixes | None:
@@ -307,7 +308,7 @@ class Summary:
 
     @cached_property
     def artefacts(self) -> Artefacts:
-        """The patches that are none of tissue, and of which kinds; none where nobody looked."""
+        """The patches that were removed from the tissue, and their kinds; none where nobody looked."""
         found = self.record.artefacts
         if found is None or not found.count:
             return NO_ARTEFACTS

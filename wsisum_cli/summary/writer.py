@@ -21,7 +21,7 @@ from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.overview import is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
@@ -35,7 +35,8 @@ ICC_PROFILE = "icc_profile"
 #: pixel arrays: source tiles, or one JPEG per patch
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
-ARTEFACT = "artefact"  # group of the artefact patches
+ARTEFACT = "artefact"  # group of the patches that were removed from the tissue
+SUSPECT = "tissue/suspect"  # array that is there where some tissue is suspect
 #: arrays in the group `reference`: those of every summary, and optional ones
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
@@ -79,6 +80,7 @@ class TissueMap:
     similarity: np.ndarray  # (N,) float16 cosine to that patch
     cluster: np.ndarray  # (N,) int16
     prefixes: Prefixes | None = None  # the representatives for smaller K; None when read from a file
+    suspect: np.ndarray | None = None  # (N,) uint8 codes of `artefacts.KINDS`, 0 clean; None where all are, or unknown
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def encode_tissue(tissue: TissueMap) -> dict[str, bytes]:
     files |= encode_array("tissue/representative", tissue.representative.astype(np.int32), ["tissue"])
     files |= encode_array("tissue/similarity", tissue.similarity.astype(np.float16), ["tissue"])
     files |= encode_array("tissue/cluster", tissue.cluster.astype(np.int16), ["tissue"])
+    if tissue.suspect is not None and tissue.suspect.any():
+        files |= encode_array(SUSPECT, tissue.suspect.astype(np.uint8), ["tissue"])
     return files | encode_earlier(tissue)
 
 

@@ -1,12 +1,12 @@
-"""Patches that show no tissue, or none worth keeping: pen, blur, folds, bubbles, bare glass, darkness, broken pixels.
+"""Patches that may show something else than tissue in focus: pen, blur, folds, bubbles, glass, darkness, lost pixels.
 
-Two steps, arrays in, arrays out. `measure` takes a dozen plain statistics of each patch while its pixels are at hand;
-`classify` looks at those of all patches of a slide at once, because what is blurred or thick is so beside the rest of
-its slide. No model is asked. The rules spare tissue: what is doubtful is tissue.
+`measure` takes a dozen plain statistics of each patch while its pixels are at hand. `classify` looks at those of all
+patches of a slide at once, because blur and thickness show only beside the rest of the slide. No model is asked.
+A patch that gets a kind is suspect: it stays tissue. Only what `holds_nothing` is removed.
 
-Colours are judged by optical density, as in `tissue`: ink lets through other light than any stain, and what has no
-colour at all (a black marker, the rim of a bubble) takes the same from all three channels, which no stain does.
-Haematoxylin with eosin and haematoxylin with DAB both pass, and so does carbon in a lung.
+Colours are judged by optical density, as in `mask`: ink lets through other light than any stain. A black marker and the
+rim of a bubble take the same from all three channels, which no stain does. Haematoxylin with eosin and haematoxylin
+with DAB both pass, and so does carbon in a lung. Blocks of strongly compressed JPEG are no defect of the tissue.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ TISSUE, PEN, BLURRED, FOLD, BUBBLE, BLANK, BLACK, CORRUPT = range(len(KINDS))
 
 STATISTICS = (
     *("ink", "soot", "grey", "black"),  # shares of the patch
-    *("level", "spread"),  # of the darkest channel: median; range of all but 2 % at either end; grey levels
+    *("level", "spread", "range"),  # of the darkest channel: median; range of all but 2 % at either end, and of all
     *("detail", "focus"),  # contrast of details of 2 µm, grey levels; log2 of its ratio to that of 4 µm
     *("dense_focus", "pale_focus"),  # the latter within the densest third of the patch, and within the palest fifth
     *("red", "green", "blue"),  # optical density of the channel that a third of the patch exceeds, thousandths
-    *("seam", "constant"),  # steps at edges of 4 or 8 px blocks over the next largest; share of the patch
+    "constant",  # share of the patch that is of exactly one colour
 )
 
 # Pixel sizes at which things are looked at, µm: details, colours without single nuclei, layers of tissue.
@@ -50,6 +50,7 @@ DETAIL_MPP, COLOUR_MPP, LAYER_MPP = 1.0, 4.0, 8.0
 GLASS = 245
 STAIN, INK = 18, 300
 NAVY_INK = 550  # haematoxylin may look like it, but without any gap is paler
+RED_INK = 750  # red cells and clots have its hue, and let more green through
 FAINTEST_GREY, SOOT = 100, 700
 COLOURLESS = 0.25  # most that the highest may be above the lowest, over the lowest
 THINNEST = 30
@@ -60,16 +61,18 @@ NIGHT = 24  # darker is no colour
 FLAT, BRIGHT = 12, 180  # pale tissue spreads over 20 and more
 NOISE = 3  # so much steps differ by without a reason
 
-# Shares of a patch. Blood clots look like red ink up to 0.14, carbon in a lung like soot up to 0.1.
+# Shares of a patch. Blood clots look like red ink up to 0.06, carbon in a lung like soot up to 0.1.
 MOST_INK, MOST_SOOT, MOST_GREY, MOST_NIGHT, MOST_CONSTANT = 0.16, 0.3, 0.012, 0.25, 0.05
-MOST_SEAM = 1.28  # JPEG of low quality reaches 1.27
+ALL_OF_IT = 0.98
+FAINTEST_DETAIL, FAINT_DETAIL = 2.5, 6.0  # grey levels; the noise of a camera stays below the first
 
 # Beside the other patches of the slide.
 FEWEST_BESIDE = 16  # patches that a slide's own measure is taken from
-MOST_PENNED = 0.5  # a hue that more of the slide has is a stain, as the blue of Masson's trichrome
+# A hue or a grey that more of the slide has is a stain, such as light green, silver, or iron on nuclei.
+MOST_PENNED, MOST_GREYED = 0.3, 0.15
 BLURRED_FOCUS, BLURRED_DETAIL, SMOOTH = -0.75, 0.5, 0.15
 DENSE = 90  # percentile of the thickness that counts as one layer of dense tissue
-THICK, RATHER_THICK, RATHER_BLURRED = 1.4, 1.05, -0.15
+THICK, THICK_AND_BLURRED = 1.05, -0.3
 # Beside the dense parts of the slide's other patches, and beside the pale part of the patch itself.
 LIFTED, LIFTED_BESIDE_PALE = -0.4, -0.15
 DENSEST, PALEST = 1 / 3, 1 / 5
@@ -77,24 +80,42 @@ DENSEST, PALEST = 1 / 3, 1 / 5
 
 @dataclass(frozen=True)
 class Artefacts:
-    """The patches of a slide that are none of tissue."""
+    """The patches of a slide that hold no information: glass, unscanned black, pixels that no decoder can give."""
 
     coords: NDArray[np.int32]  # (A, 2) x, y in level-0 px
     kind: Kinds  # (A,) codes of `KINDS`, none of them 0
     looked_at: int = 0  # patches that were judged
-    ignored: bool = False  # whether they are among the tissue all the same, because too little else was left
+    ignored: bool = False  # whether they are among the tissue all the same, as formats before 1.3 had it at times
 
     def as_dict(self) -> dict[str, Any]:
-        counts = np.bincount(self.kind, minlength=len(KINDS))
-        kinds = {name: int(count) for name, count in zip(KINDS, counts, strict=True) if count}
-        return {"count": len(self.kind), "kinds": kinds, "looked_at": self.looked_at, "ignored": self.ignored}
+        return {
+            "count": len(self.kind),
+            "kinds": count_kinds(self.kind),
+            "looked_at": self.looked_at,
+            "ignored": self.ignored,
+        }
 
 
 NO_ARTEFACTS = Artefacts(np.empty((0, 2), np.int32), np.empty(0, np.uint8))
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """Patches of a slide once judged: those that stay tissue, which of them are suspect, and what was removed."""
+
+    rows: NDArray[np.int64]  # (M,) ascending, of the N patches
+    suspect: Kinds  # (M,) codes of `KINDS`, 0 where nothing speaks against a patch
+    removed: Artefacts
+
+
+def count_kinds(kinds: Kinds) -> dict[str, int]:
+    """How many of (N,) codes are of each kind, by name; tissue is left out."""
+    counts = np.bincount(kinds[kinds > 0], minlength=len(KINDS))
+    return {name: int(count) for name, count in zip(KINDS, counts, strict=True) if count}
+
+
 def kinds_of(patches: Image, mpp: float) -> Kinds:
-    """What each of some patches of one slide shows: (B,) codes of `KINDS`; (B, P, P, 3) RGB at `mpp` µm per px."""
+    """What each of some patches of a slide shows: (B,) codes of `KINDS`, of (B, P, P, 3) RGB at `mpp` µm per px."""
     return classify(measure(patches, mpp))
 
 
@@ -104,28 +125,49 @@ def measure(patches: Iterable[Image], mpp: float) -> Statistics:
     return np.array(rows, np.float32).reshape(len(rows), len(STATISTICS))
 
 
-def classify(statistics: Statistics) -> Kinds:
+def classify(statistics: Statistics, fair: Mask | None = None) -> Kinds:
     """(N,) codes of `KINDS` from the (N, S) statistics of all patches of a slide.
 
+    Where these are not all, `fair` (N,) marks those that were not picked for what they show, and tell what is usual.
     What shows several kinds has the last of those below. Blur and folds are found beside at least 16 other patches.
     """
-    of = dict(zip(STATISTICS, statistics.astype(np.float64).T, strict=True))
+    of = _by_name(statistics)
+    fair = np.ones(len(statistics), bool) if fair is None else fair
     certain = {
-        BLANK: (of["spread"] < FLAT) & (of["level"] > BRIGHT),
-        CORRUPT: (of["seam"] > MOST_SEAM) | (of["constant"] > MOST_CONSTANT),
-        PEN: (of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT),
+        BLANK: (of["spread"] < FLAT) & (of["level"] > BRIGHT) & (of["detail"] < FAINT_DETAIL),
+        CORRUPT: of["constant"] > MOST_CONSTANT,
+        PEN: _unless_stain((of["ink"] > MOST_INK) | (of["soot"] > MOST_SOOT), fair, MOST_PENNED),
         BLACK: of["black"] > MOST_NIGHT,
     }
-    if len(statistics) >= FEWEST_BESIDE and certain[PEN].mean() > MOST_PENNED:
-        del certain[PEN]
     clean = ~np.any(list(certain.values()), axis=0)
     kinds = np.zeros(len(statistics), np.uint8)
     if np.count_nonzero(clean) >= FEWEST_BESIDE:
         kinds[_folds(of, clean)] = FOLD
         kinds[_blurred(of, clean)] = BLURRED
-    for kind, found in {BUBBLE: of["grey"] > MOST_GREY, **certain}.items():
+    for kind, found in {BUBBLE: _unless_stain(of["grey"] > MOST_GREY, fair, MOST_GREYED), **certain}.items():
         kinds[found] = kind
     return kinds
+
+
+def _unless_stain(found: Mask, fair: Mask, most: float) -> Mask:
+    """The same patches, (N,), or none where more than `most` of the `fair` ones have that colour: it is the stain's."""
+    of_stain = np.count_nonzero(fair) >= FEWEST_BESIDE and found[fair].mean() > most
+    return np.zeros_like(found) if of_stain else found
+
+
+def holds_nothing(statistics: Statistics) -> Mask:
+    """(N,) whether a patch certainly holds no information, from its statistics alone.
+
+    Glass without a speck, black without a grain, or one colour all over, which a decoder puts for lost data.
+    """
+    of = _by_name(statistics)
+    even = (of["range"] < FLAT) & (of["detail"] < FAINTEST_DETAIL)
+    glass, night = of["level"] > BRIGHT, of["black"] > ALL_OF_IT
+    return np.asarray(even & (glass | night) | (of["constant"] > ALL_OF_IT))
+
+
+def _by_name(statistics: Statistics) -> dict[str, NDArray[np.float64]]:
+    return dict(zip(STATISTICS, statistics.astype(np.float64).T, strict=True))
 
 
 def _blurred(of: dict[str, NDArray[np.float64]], clean: Mask) -> Mask:
@@ -136,18 +178,17 @@ def _blurred(of: dict[str, NDArray[np.float64]], clean: Mask) -> Mask:
 
 
 def _folds(of: dict[str, NDArray[np.float64]], clean: Mask) -> Mask:
-    """All three channels are denser than in the slide's dense tissue; layers out of focus need be so less.
+    """The dense part of the patch lies above the focus.
 
-    Nuclei raise red most, eosin and blood hardly raise it: what raises all alike is more than one layer. Of pale tissue
-    two layers are no denser than one of other tissue, but lie above the focus: the dense part of a patch is then more
-    blurred than its pale part, where as a rule it has the nuclei and is sharper.
+    It is more blurred than the dense parts of other patches, and than the pale part of its own, where as a rule it has
+    the nuclei and is sharper. A patch without a pale part is blurred as a whole, and denser in all three channels than
+    the slide's dense tissue. Density alone tells nothing: keratin, scars and clots are as dense as two layers.
     """
     channels = [of[name] for name in ("red", "green", "blue")]
     least = np.min([density / max(np.percentile(density[clean], DENSE), THINNEST) for density in channels], axis=0)
-    focus = of["focus"] - np.percentile(of["focus"][clean], 25)
-    lifted = of["dense_focus"] - np.percentile(of["dense_focus"][clean], 25) < LIFTED
-    lifted &= of["dense_focus"] - of["pale_focus"] < LIFTED_BESIDE_PALE
-    return np.asarray((least > THICK) | (least > RATHER_THICK) & (focus < RATHER_BLURRED) | lifted)
+    focus, dense = (of[name] - np.percentile(of[name][clean], 25) for name in ("focus", "dense_focus"))
+    lifted = (dense < LIFTED) & (of["dense_focus"] - of["pale_focus"] < LIFTED_BESIDE_PALE)
+    return np.asarray(lifted | (least > THICK) & (np.maximum(focus, dense) < THICK_AND_BLURRED))
 
 
 def _measure(patch: Image, mpp: float) -> tuple[float, ...]:
@@ -159,7 +200,7 @@ def _measure(patch: Image, mpp: float) -> tuple[float, ...]:
     grey = np.asarray(cv2.cvtColor(sharp, cv2.COLOR_RGB2GRAY), np.uint8)
     density = _DENSITIES[layers].reshape(-1, 3)
     parts = (*_levels(colours), *_focus(grey), *_focus_by_density(grey, density), *_layers(density))
-    return (*_colours(colours), *parts, _seams(patch), _constant(grey))
+    return (*_colours(colours), *parts, _constant(grey))
 
 
 def _averaged(pixels: Image, side: float) -> Image:
@@ -188,16 +229,16 @@ def _colours(pixels: Image) -> tuple[float, ...]:
 def _is_ink(red: Plane, green: Plane, blue: Plane) -> Mask:
     """Hues that no stain has: a stain lets green through least, or no more than red (haematoxylin), blue (DAB)."""
     green_ink = (green < 0.85 * np.minimum(red, blue)) | ((green < 1.1 * blue) & (red > 1.3 * green))
-    red_ink = (red < 0.25 * green) & (blue > 0.65 * green)
+    red_ink = (red < 0.25 * green) & (blue > 0.7 * green) & (green > RED_INK)
     blue_ink = (red > 1.1 * green) & (red > 2 * blue)  # haematoxylin lets red through at least as well as green
     paler = (blue > 0.2 * red) & (red < NAVY_INK)
     return green_ink | red_ink | (blue_ink & ~paler)
 
 
-def _levels(pixels: Image) -> tuple[float, float]:
-    darkest = np.sort(pixels.min(axis=2), axis=None)
+def _levels(pixels: Image) -> tuple[float, float, float]:
+    darkest = np.sort(pixels.min(axis=2), axis=None).astype(float)
     edge = len(darkest) // 50
-    return float(darkest[len(darkest) // 2]), float(darkest[-1 - edge]) - float(darkest[edge])
+    return darkest[len(darkest) // 2], darkest[-1 - edge] - darkest[edge], darkest[-1] - darkest[0]
 
 
 def _focus(grey: Image) -> tuple[float, float]:
@@ -237,23 +278,6 @@ def _layers(density: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(np.sort(density, axis=0)[2 * len(density) // 3].tolist())
 
 
-def _seams(patch: Image) -> float:
-    """How much larger steps at one phase of 4 or 8 px are than at others: JPEG blocks, decoded at half or full size."""
-    import cv2
-
-    green = np.ascontiguousarray(patch[..., 1])
-    across = cv2.reduce(cv2.absdiff(green[:, 1:], green[:, :-1]), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-    down = cv2.reduce(cv2.absdiff(green[1:], green[:-1]), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-    worst = 1.0
-    for steps in (across / len(patch), down / len(patch)):
-        for period in (4, 8):
-            # Without the largest of each phase, which may be the edge of a stroke, or of what was scanned.
-            phases = np.sort(steps[: len(steps) // period * period].reshape(-1, period), axis=0)[:-1].mean(axis=0)
-            second, first = np.sort(phases)[-2:] + NOISE
-            worst = max(worst, float(first / second))
-    return worst
-
-
 def _constant(grey: Image) -> float:
     """Share that is of one colour, neither glass nor night, over 7 px and more: what decoders put for lost data."""
     import cv2
@@ -262,11 +286,11 @@ def _constant(grey: Image) -> float:
     return float(cv2.erode(same.view(np.uint8), np.ones((5, 5), np.uint8)).mean())
 
 
-#: (L,) rows that are left -> which of them would be kept, (K,) indices into these.
-Pick = Callable[[np.ndarray], np.ndarray]
+#: (L,) rows of tissue and whether each is suspect, (L,) bool -> which would be kept, (K,) indices into these.
+Pick = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-FEWEST, LEAST = 8, 0.05  # patches, and share of them, that are left at least
+FEWEST, LEAST = 8, 0.05  # patches, and share of them, without which removing the rest is itself suspicious
 
 
 SAMPLE = 64  # patches
@@ -283,52 +307,58 @@ class StatisticsRecorder:
         self.statistics[rows] = measure(pixels, self._mpp)
 
 
-def split_artefacts(coords: np.ndarray, kinds: Kinds) -> tuple[np.ndarray, Artefacts]:
-    """The (M,) ascending rows that stay tissue of the (N, 2) coords, and the artefacts; `kinds` (N,) are codes.
+def judge(coords: np.ndarray, statistics: Statistics) -> Judgement:
+    """All patches of a slide, at (N, 2) coords, by their (N, S) statistics.
 
-    Where hardly anything would be left, fewer than 8 patches or 5 %, all stay, and the artefacts are marked as ignored.
+    Only what certainly holds no information is removed. Where hardly anything else would be left, fewer than 8 patches
+    or 5 %, that certainty is doubtful: nothing is removed, and all of it is suspect.
     """
-    found, ignored = np.flatnonzero(kinds), too_few(kinds)
-    artefacts = Artefacts(coords[found].astype(np.int32), kinds[found], len(kinds), ignored)
-    return np.arange(len(kinds)) if ignored else np.flatnonzero(kinds == 0), artefacts
+    return split_artefacts(coords, classify(statistics), holds_nothing(statistics))
 
 
-def too_few(kinds: Kinds) -> bool:
-    """Whether something is to be left out, and hardly anything else is there."""
-    clean = np.count_nonzero(kinds == 0)
-    return bool(clean < len(kinds) and clean < max(FEWEST, LEAST * len(kinds)))
+def split_artefacts(coords: np.ndarray, kinds: Kinds, empty: Mask) -> Judgement:
+    """The same by the (N,) codes of patches, and whether they hold nothing at all, (N,) bool."""
+    removed = np.flatnonzero(empty & (kinds > 0))
+    if len(kinds) - len(removed) < max(FEWEST, LEAST * len(kinds)):
+        removed = removed[:0]
+    rows = np.setdiff1d(np.arange(len(kinds)), removed)
+    return Judgement(rows, kinds[rows], Artefacts(coords[removed].astype(np.int32), kinds[removed], len(kinds)))
 
 
-def split_picked_artefacts(
-    slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: int, guarded: bool
-) -> tuple[np.ndarray, Artefacts]:
-    """As `part`, where nothing of the slide has been read: no more is looked at than a sample and what would be kept.
+def judge_picked(slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: int, guarded: bool) -> Judgement:
+    """As `judge`, where nothing of the slide has been read: it looks at a sample and at what would be kept.
 
-    Picks on broken tiles are left out, and artefacts where `guarded`; then others are picked in their place, until all
-    can be kept. The sample, evenly spread, shows what the slide is like. Raises BrokenSlideError.
+    Picks on broken tiles are left out. Where `guarded`, empty ones are removed and suspect ones marked, then others are
+    picked in their place, until all can be kept. The sample, evenly spread, shows what the slide is like. Raises
+    BrokenSlideError.
     """
-    watch, count = StatisticsRecorder(slide, grid), len(grid.coords)
-    kinds, seen = np.zeros(count, np.uint8), np.zeros(count, bool)
+    recorder, count = StatisticsRecorder(slide, grid), len(grid.coords)
+    kinds, empty, seen = np.zeros(count, np.uint8), np.zeros(count, bool), np.zeros(count, bool)
+    sample = np.isin(np.arange(count), np.linspace(0, count - 1, SAMPLE).astype(int))
 
     def look(rows: np.ndarray) -> None:
         for read, pixels in read_patches(slide.pyramid, grid.coords[rows], grid.reading, damage, threads):
             seen[rows[read]] = True
             if guarded:
-                watch(rows[read], pixels)
+                recorder(rows[read], pixels)
         damage.check(slide.name)
 
     if guarded:
-        look(np.unique(np.linspace(0, count - 1, SAMPLE).astype(int)))
-    rows = left = np.arange(count)
+        look(np.flatnonzero(sample))
+    readable, judged = np.arange(count), Judgement(np.arange(count), kinds.copy(), NO_ARTEFACTS)
     while True:
-        picked = rows[pick(rows)]
+        picked = judged.rows[pick(judged.rows, judged.suspect > 0)]
         look(picked[~seen[picked]])
-        left = np.setdiff1d(left, picked[~seen[picked]])
-        if not len(left):
+        readable = np.setdiff1d(readable, picked[~seen[picked]])
+        if not len(readable):
             raise BrokenSlideError(f"{slide.name}: not one patch of the given features can be read")
-        if guarded:  # what was left out stays out, also where the slide is known better by now
-            kinds[seen] = np.where(kinds[seen] > 0, kinds[seen], classify(watch.statistics[seen]))
-        found, artefacts = split_artefacts(grid.coords[left], kinds[left])
-        if np.array_equal(left[found], rows):
-            return rows, replace(artefacts, looked_at=int(seen.sum()) if guarded else 0)
-        rows = left[found]
+        if guarded:  # what was marked stays marked, also where the slide is known better by now
+            kinds[seen] = np.where(kinds[seen] > 0, kinds[seen], classify(recorder.statistics[seen], sample[seen]))
+            empty[seen] |= holds_nothing(recorder.statistics[seen])
+        found = split_artefacts(grid.coords[readable], kinds[readable], empty[readable])
+        rows = readable[found.rows]
+        settled = np.array_equal(rows, judged.rows) and np.array_equal(found.suspect, judged.suspect)
+        looked_at = int(seen.sum()) if guarded else 0
+        judged = Judgement(rows, found.suspect, replace(found.removed, looked_at=looked_at))
+        if settled:
+            return judged

@@ -13,6 +13,8 @@ from wsisum_cli.slides.patches import Reading, plan_reading
 from wsisum_cli.slides.pyramid import Level
 
 MIN_TISSUE = 0.25  # share of a patch
+STEPS = 8  # places within the side of a patch at which it may begin, where tiles do not matter
+WORTH = 2**20  # steps in which tissue of a patch is counted
 #: Area of the tiles a patch touches over its own, past which copying tiles costs more than it keeps.
 MAX_PULL = 2.5
 ROUNDING = 1e-9  # limits that are met exactly must not fail for the last bit of a float
@@ -37,30 +39,87 @@ def lay_grid(
     align: bool,
     name: str = "the slide",
 ) -> Grid:
-    """Lay non-overlapping patches of `card.patch_size` px at `card.mpp` over the tissue.
+    """Lay non-overlapping patches of `card.patch_size` px at `card.mpp` over the tissue, in rows.
 
     `mpp` is that of level 0; `mask` is (H, W) bool, one px for `mask_downsample` level-0 px a side. Patches lie
-    wholly inside level 0; one is kept if `MIN_TISSUE` of it is tissue. With `align` the patch side may change
-    by `card.mpp_tolerance` so that patches end where tiles end. Raises MppError when the slide is coarser than
-    the encoder asks for, NotASlideError when it holds no whole patch; both call the slide by its `name`. Finding
-    no tissue gives no coords.
+    wholly inside level 0, and `MIN_TISSUE` of each is tissue. Where rows begin, and each patch within its row, is
+    chosen so that few patches hold much tissue and little glass. With `align` the patch side may change by
+    `card.mpp_tolerance` so that patches end where tiles end, and they lie there. Raises MppError when the slide is
+    coarser than the encoder asks for, NotASlideError when it holds no whole patch; both call the slide by its `name`.
+    Finding no tissue gives no coords.
     """
     side = exact_side(mpp, card, name)
     size = round(side)
     if align:
         size = aligned_size(levels, side, card) or size
     width, height = levels[0].width, levels[0].height
-    columns, rows = width // size, height // size
-    if not columns or not rows:
+    if size > min(width, height):
         raise NotASlideError(
             f"{name}: {width} x {height} px are too small: one patch of {card.name} takes {size} px at {mpp:g} µm",
             "too small",
         )
-    share = tissue_share(mask, mask_downsample, size, columns, rows)
-    row, column = np.nonzero(share >= MIN_TISSUE)
-    coords = np.stack([column, row], axis=1).astype(np.int32) * np.int32(size)
     reading = plan_reading(levels, size, card.patch_size, card.mpp_tolerance)
-    return Grid(coords, size, reading, is_aligned(levels, reading, size))
+    aligned = align and is_aligned(levels, reading, size)
+    parts = tiles_across(levels, reading, size) if aligned else STEPS
+    coords = place_patches(mask, mask_downsample, (width, height), size, parts)
+    return Grid(coords, size, reading, aligned or lies_on_tiles(levels, reading, size, coords))
+
+
+def lies_on_tiles(levels: Sequence[Level], reading: Reading, size: int, coords: np.ndarray) -> bool:
+    """Whether patches of `size` level-0 px at these coords (N, 2) hold whole tiles or lie within one, as it happens."""
+    level = levels[reading.level]
+    steps = [min(size, side * level.downsample) for side in (level.tile_width, level.tile_height)]
+    return is_aligned(levels, reading, size) and not (coords % steps).any()
+
+
+def tiles_across(levels: Sequence[Level], reading: Reading, size: int) -> int:
+    """How many tiles an aligned patch holds from side to side; 1 where it must not be moved by less than itself."""
+    level = levels[reading.level]
+    tile = round(level.tile_width * level.downsample)
+    return size // tile if level.tile_width == level.tile_height and size % tile == 0 else 1
+
+
+def place_patches(
+    mask: np.ndarray, mask_downsample: float, extent: tuple[int, int], size: int, parts: int
+) -> np.ndarray:
+    """(N, 2) int32 corners of patches of `size` level-0 px on a slide of `extent` (width, height), row by row.
+
+    Rows, and patches within them, begin at any of so many `parts` of a patch. They are those of highest sum of tissue
+    over `MIN_TISSUE`: what holds less is left out, and one full patch is worth more than two halves.
+    """
+    width, height = extent
+    left = np.arange(1 + (width - size) * parts // size) * size // parts
+    tissue = accumulate(mask)
+    best, chosen = -1, np.empty((0, 2), np.int32)
+    for top in range(min(parts, 1 + (height - size) * parts // size)):
+        upper = np.arange(top * size // parts, height - size + 1, size)
+        share = share_of(tissue, mask_downsample, size, left, upper)
+        # Whole numbers, so that what is worth the same is so whatever the order of summation.
+        worth = np.rint((share - MIN_TISSUE) * WORTH).astype(np.int64)
+        row, column, total = best_places(worth, parts)
+        if total > best:
+            best, chosen = total, np.stack([left[column], upper[row]], axis=1).astype(np.int32)
+    return chosen
+
+
+def best_places(worth: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows and columns of the entries of `worth` (R, P) of highest sum, none negative, and their sum.
+
+    Within a row they are at least so many places `apart`; of equal choices the leftmost is made.
+    """
+    rows, places = worth.shape
+    most = np.zeros((places + apart, rows), np.int64)  # of what begins at a place or right of it
+    for place in range(places - 1, -1, -1):
+        most[place] = np.maximum(most[place + 1], worth[:, place] + most[place + apart])
+    taken = np.zeros(worth.shape, bool)
+    free = np.zeros(rows, np.int64)  # the first place that no patch covers
+    for place in range(places):
+        here = (free <= place) & (worth[:, place] >= 0)
+        here &= worth[:, place] + most[place + apart] >= most[place + 1]
+        taken[here, place] = True
+        free[here] = place + apart
+    row, column = np.nonzero(taken)
+    return row, column, int(most[0].sum())
 
 
 def exact_side(mpp: float, card: Card, name: str = "the slide") -> float:
@@ -108,23 +167,30 @@ def pull(grid_coords: np.ndarray, size: int, reading: Reading) -> float:
     return len(tiles) * tile_area / (len(grid_coords) * size**2)
 
 
-def tissue_share(mask: np.ndarray, mask_downsample: float, size: int, columns: int, rows: int) -> np.ndarray:
-    """(rows, columns) share of each patch that is tissue; mask px at the border of a patch count in part."""
-    x_edges = np.arange(columns + 1) * (size / mask_downsample)
-    y_edges = np.arange(rows + 1) * (size / mask_downsample)
-    by_row = sum_between(mask, y_edges)
-    by_patch = sum_between(by_row.T, x_edges).T
-    return np.asarray(by_patch / (size / mask_downsample) ** 2)
+def share_of(tissue: np.ndarray, mask_downsample: float, size: int, left: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """(R, P) share of tissue of patches at each of `upper` (R,) and `left` (P,), level-0 px.
+
+    `tissue` is what `accumulate` makes of the mask, whose px at the border of a patch count in part.
+    """
+    side = size / mask_downsample
+    by_row = np.diff(at_edges(tissue, np.stack([upper, upper + size], axis=1) / mask_downsample), axis=1)[:, 0]
+    by_patch = np.diff(at_edges(accumulate(by_row.T), np.stack([left, left + size], axis=1) / mask_downsample), axis=1)
+    return np.asarray(by_patch[:, 0].T / side**2)
 
 
-def sum_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Sums of (H, W) `values` along the first axis between fractional row positions: (len(edges) - 1, W)."""
+def accumulate(values: np.ndarray) -> np.ndarray:
+    """Sums of (H, W) `values` above each of the H + 1 borders between rows: (H + 1, W)."""
     # Counts of mask px are exact in float32, which halves the memory that a large mask takes.
     exact = np.float32 if values.dtype == bool else np.float64
     total = np.zeros((len(values) + 1, values.shape[1]), exact)
     np.cumsum(values, axis=0, dtype=exact, out=total[1:])
-    edges = np.clip(edges, 0, len(values))
+    return total
+
+
+def at_edges(total: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """What `accumulate` gives (H + 1, W), at fractional borders (...): (..., W)."""
+    edges = np.clip(edges, 0, len(total) - 1)
     below = np.floor(edges).astype(int)
-    above = np.minimum(below + 1, len(values))
-    part = (edges - below)[:, None]
-    return np.diff(total[below] * (1 - part) + total[above] * part, axis=0)
+    above = np.minimum(below + 1, len(total) - 1)
+    part = (edges - below)[..., None]
+    return np.asarray(total[below] * (1 - part) + total[above] * part)

@@ -1,8 +1,11 @@
 """Overview -> tissue mask: arrays in, arrays out.
 
-Tissue is told from glass by colour, not by darkness. In optical density relative to the glass a shadow, a
-seam, vignetting, dust and black ink add the same to all three channels; a stain never does. So a pixel is
-stained where the densities of its channels differ, and the darker it is the more they must.
+Tissue differs from glass first by colour, not by darkness. In optical density relative to the glass a shadow, a seam,
+vignetting, dust and black ink add the same to all three channels; most stains do not. So a pixel is stained where the
+densities of its channels differ, and the darker it is the more they must.
+
+Some stains have no colour (silver), hardly any (a pale counterstain), or that of ink (light green). Then grain decides:
+tissue has details of 20 to 60 µm wherever it lies, which strokes of a pen, shadows and glass have not.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ FLAT = 6  # within 80 µm; pale tissue has 10 and more
 STAIN = 18  # fat septa reach about 25, a scanner's glare around dense tissue 15
 INK = 300
 NAVY_INK = 550  # haematoxylin may look like it, but without any gap is paler
+SHADED = 60  # 13 % darker than glass
 DENSEST = 1500  # more is noise, and 20 times as much still fits into 16 bits
 DARK = 300
 
@@ -41,7 +45,18 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ASPECT_ERROR = 0.02
 SUBPIXEL_BITS = 4
 
+# Grain: the contrast of details between 20 and 60 µm, in optical density.
+COARSEST_GRAIN = 16.0  # µm per px; none is seen in coarser overviews
+GRAIN = (1.5, 6.0)  # least that tissue must have, by the noise of the glass: twice as much
+GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.04  # over the density; tissue has more than the first, ink less than the second
+FAINTEST, FAINT = 9, (0.1, 0.15)  # least density of tissue, and over the usual one of what has grain: glare has less
+GRAINY = 0.4  # share of a piece of tissue without its border
+EXPLAINED = (0.4, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
+
 # Sizes.
+GRAIN_UM = 56.0  # window in which grain is looked at
+BORDER_UM = 64.0  # whose contrast is that of an edge
+MIN_PIECE_MM2 = 0.004  # without its border
 MIN_GLASS = 0.002  # of the overview
 MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
 GAP_UM = 32.0  # half the width of the gaps that are closed
@@ -64,6 +79,17 @@ class _Colours:
     stroke: Mask  # the same, strong
     dark: Mask  # without a colour, but not black
     void: Mask
+    density: NDArray[np.int16]  # mean of the channels', thousandths
+
+
+@dataclass(frozen=True)
+class _Grain:
+    """Where there are details, each (H, W) bool."""
+
+    shaded: Mask  # darker than glass
+    clearly_shaded: Mask  # and than the glare around tissue
+    grainy: Mask
+    even: Mask  # with as little contrast as ink
 
 
 def find_tissue(overview: Image, mpp: float) -> Mask:
@@ -84,6 +110,17 @@ def find_tissue(overview: Image, mpp: float) -> Mask:
         overview = _u8(cv2.resize(overview, size, interpolation=cv2.INTER_AREA))
     mask = _find_tissue(overview, mpp / factor)
     return _u8(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+
+
+def shaded_share(overview: Image) -> float:
+    """Share of an (H, W, 3) uint8 RGB overview that is clearly darker than its glass, and not black."""
+    import cv2
+
+    if not overview.size:
+        return 0.0
+    smooth = _u8(cv2.GaussianBlur(overview, (0, 0), 1.0))
+    colours = _colours(smooth, _glass(smooth))
+    return float(np.mean((colours.density > SHADED) & ~colours.void))
 
 
 def is_brightfield(overview: Image) -> bool:
@@ -134,9 +171,10 @@ def _find_tissue(image: Image, mpp: float) -> Image:
 
     smooth = _u8(cv2.GaussianBlur(image, (0, 0), 1.0))
     colours = _colours(smooth, _glass(smooth))
-    barred = _pens(colours, mpp) | colours.void
+    grain = _grain(colours.density, mpp)
+    barred = _pens(colours, grain, mpp) | colours.void
     mask = _u8(colours.stained & ~barred)
-    mask = _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp)))
+    mask = _u8(_closed(mask | _colourless(mask, grain, colours.dark, barred, mpp), mpp))
     mask[barred] = 0
     mask = _without_sparse(mask, mpp)
     mask = _without_holes(mask, colours.dark & ~barred, mpp)
@@ -193,10 +231,10 @@ def _brightest_common(pixels: Image) -> NDArray[np.float64]:
 def _colours(smooth: Image, glass: NDArray[np.float64]) -> _Colours:
     # In bands, because densities take eight times the memory of the overview.
     bands = [_band(smooth[top : top + 256], glass) for top in range(0, len(smooth), 256)]
-    return _Colours(*(np.concatenate(masks) for masks in zip(*bands, strict=True)))
+    return _Colours(*(np.concatenate(planes) for planes in zip(*bands, strict=True)))
 
 
-def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, Mask, Mask]:
+def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, Mask, Mask, NDArray[np.int16]]:
     """The fields of `_Colours` for some rows, from their densities over the glass (none where brighter)."""
     levels = np.arange(256) + 1.0
     table = np.clip(1000 * np.log10((glass + 1)[:, None] / levels), 0, DENSEST).astype(np.int16)
@@ -217,19 +255,104 @@ def _band(smooth: Image, glass: NDArray[np.float64]) -> tuple[Mask, Mask, Mask, 
     ink = stained & (green_ink | red_ink | blue_ink)
     navy = blue_ink & ~green_ink & (5 * blue > red)
     stroke = ink & (high > np.where(navy, NAVY_INK, INK))
-    return stained, ink, stroke, (low > DARK) & ~stained, void
+    density = ((red.astype(np.int32) + green + blue) // 3).astype(np.int16)
+    return stained, ink, stroke, (low > DARK) & ~stained, void, density
 
 
-def _pens(colours: _Colours, mpp: float) -> Mask:
-    """Solid strokes of ink, and what has their hue and lies near them."""
+def _window(side_um: float, mpp: float) -> tuple[int, int]:
+    side = 2 * max(1, round(side_um / mpp / 2)) + 1
+    return side, side
+
+
+def _grain(density: NDArray[np.int16], mpp: float) -> _Grain:
     import cv2
 
-    strokes = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
+    if mpp > COARSEST_GRAIN:
+        nowhere = np.zeros(density.shape, bool)
+        return _Grain(nowhere, nowhere, nowhere, ~nowhere)
+    window = _window(GRAIN_UM, mpp)
+    edge, planes = window[0] + 8, []
+    for top in range(0, len(density), 256):  # in bands, as colours
+        before = min(top, edge)
+        band = density[top - before : top + 256 + edge].astype(np.float32)
+        mean = cv2.blur(band, window)
+        details = band - cv2.GaussianBlur(band, (0, 0), 2.0)
+        contrast = np.sqrt(np.maximum(cv2.blur(details * details, window), 0))
+        planes.append([plane[before : before + 256].astype(np.float16) for plane in (contrast, mean)])
+    contrast, mean = (np.concatenate(parts) for parts in zip(*planes, strict=True))
+    glass = contrast[density <= FAINTEST]
+    noise = float(np.percentile(glass[:: 1 + len(glass) // 100_000], 75)) if len(glass) else 0.0
+    grainy = contrast > np.maximum(np.float16(np.clip(2 * noise, *GRAIN)), np.float16(GRAIN_OF_TISSUE) * mean)
+    even = contrast < np.float16(GRAIN_OF_INK) * mean
+    usual = float(np.median(density[grainy & (density > FAINTEST)])) if grainy.any() else 0.0
+    shaded, clearly_shaded = (density > max(FAINTEST, share * usual) for share in FAINT)
+    return _Grain(shaded, clearly_shaded, grainy, even)
+
+
+def _colourless(mask: Image, grain: _Grain, dark: Mask, barred: Mask, mpp: float) -> Image:
+    """Tissue that colours, (H, W) uint8, leave out: darker than glass, wider than a rim of glare, and grainy within."""
+    seen = _closed(mask, mpp)
+    return _unseen_pieces(_u8(grain.shaded & ~barred & ~seen), grain, dark, mpp) | _half_seen_pieces(
+        _u8(grain.clearly_shaded & ~barred), seen, grain, mpp
+    )
+
+
+def _unseen_pieces(rest: Image, grain: _Grain, dark: Mask, mpp: float) -> Image:
+    """Whole pieces of what colours leave out; ink without a colour is darker than these."""
+    labels, inner, within = _pieces(rest, mpp)
+    grainy, black = (np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark))
+    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner) & (black <= inner / 2)
+    taken[0] = False  # the background
+    return _u8(taken[labels])
+
+
+def _half_seen_pieces(body: Image, seen: Mask, grain: _Grain, mpp: float) -> Image:
+    """What has grain in pieces of which colours find a part alone."""
+    import cv2
+
+    labels, inner, within = _pieces(body, mpp)
+    area, found = (np.bincount(labels[where], minlength=len(inner)) for where in (body > 0, seen & (body > 0)))
+    taken = (found >= EXPLAINED[0] * area) & (found < EXPLAINED[1] * area)
+    taken[0] = False
+    ink = _u8(cv2.erode(_u8(grain.even) & body, _disc(STROKE_UM, mpp)))  # without a colour
+    near_ink = _u8(cv2.dilate(ink, _disc(2 * STROKE_UM, mpp))) > 0
+    near_grain = _u8(cv2.dilate(_u8(grain.grainy & within), _disc(2 * BORDER_UM, mpp))) > 0
+    return _u8(taken[labels] & near_grain & ~near_ink & (body > 0))
+
+
+def _pieces(body: Image, mpp: float) -> tuple[NDArray[np.int32], NDArray[np.int64], Mask]:
+    """Labels (H, W) of what is wider than a hair, how much of each lies within its border, and where that is."""
+    import cv2
+
+    wide = _u8(cv2.morphologyEx(body, cv2.MORPH_OPEN, _disc(THREAD_UM, mpp)))
+    count, labels = cv2.connectedComponents(wide, connectivity=8)
+    within = _u8(cv2.erode(wide, _disc(BORDER_UM, mpp))) > 0
+    return np.asarray(labels, np.int32), np.bincount(labels[within], minlength=count), within
+
+
+def _closed(mask: Image, mpp: float) -> Mask:
+    import cv2
+
+    return _u8(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(GAP_UM, mpp))) > 0
+
+
+def _pens(colours: _Colours, grain: _Grain, mpp: float) -> Mask:
+    """Solid strokes of ink, and what has their hue and lies near them.
+
+    Ink on glass is even. What has the hue of ink and the grain of tissue is tissue, of that colour or under ink.
+    """
+    import cv2
+
+    cores = _u8(cv2.erode(_u8(colours.stroke), _disc(STROKE_UM, mpp)))
+    count, labels = cv2.connectedComponents(_u8(colours.stroke), connectivity=8)
+    of_core, even = (np.bincount(labels[where], minlength=count) for where in (cores > 0, (cores > 0) & grain.even))
+    strokes = _u8((even > 0.5 * of_core)[labels]) & cores
     if not strokes.any():
         return np.zeros(strokes.shape, bool)
     side = 2 * round(HAZE_UM / mpp) + 1
     near = _u8(cv2.dilate(strokes, np.ones((side, side), np.uint8)))
-    return _u8(cv2.dilate(_u8(colours.ink) & near, _disc(EDGE_UM, mpp))) > 0
+    grainy = ((of_core > 0) & (even <= 0.5 * of_core))[labels]
+    return _u8(cv2.dilate(_u8(colours.ink & ~grainy) & near, _disc(EDGE_UM, mpp))) > 0
 
 
 def _without_sparse(mask: Image, mpp: float) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from wsisum_cli.slides.patches import Reading
 from wsisum_cli.slides.slide import MAX_EXTENT_UM
 from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
-from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, TILES
+from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, SUSPECT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.appraisal import (
     WEIGHT_TOLERANCE,
@@ -173,6 +173,8 @@ class ContentCheck:
         found = self.attributes.artefact_count
         if found:
             arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
+        if self.knows_suspects():
+            arrays[SUSPECT] = ("uint8", (tissue,))
         return arrays | self.expected_embeddings() | self.expected_since_1_2()
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -296,13 +298,21 @@ class ContentCheck:
         return checks
 
     def artefact_checks(self) -> dict[str, np.ndarray]:
-        """The same of the patches that are none of tissue: kinds as often as the attributes say."""
-        if self.attributes.artefacts is None or not self.attributes.artefact_count:
-            return {}
-        kind, counts = self.summary.artefacts.kind, self.attributes.artefacts.kinds
-        stated = np.zeros(256, np.int64)
-        stated[1 : len(KINDS)] = [counts.get(name, 0) for name in KINDS[1:]]
-        return {"artefact/kind": (np.bincount(kind, minlength=256) == stated)[kind]}
+        """The same of what was removed from the tissue, and of suspect tissue: kinds as often as the attributes say."""
+        checks: dict[str, np.ndarray] = {}
+        record = self.attributes
+        if record.artefacts is not None and record.artefacts.count:
+            checks["artefact/kind"] = as_stated(self.summary.artefacts.kind, record.artefacts.kinds, clean=0)
+        if self.knows_suspects():
+            kinds = record.suspect.kinds if record.suspect is not None else {}
+            clean = record.tissue_patches - record.suspect_count
+            checks[SUSPECT] = as_stated(self.summary.array(SUSPECT), kinds, clean)
+        return checks
+
+    def knows_suspects(self) -> bool:
+        """Whether some tissue is suspect, by the attributes or by an array that they do not call for."""
+        stored = self.attributes.minor_version >= 3 and f"{SUSPECT}/zarr.json" in self.summary.members
+        return stored or self.attributes.suspect_count > 0
 
     def places(self) -> Generator[Finding, None, bool]:
         """Patches lie on the slide, each once, and the kept ones among the tissue; gives back whether some do not."""
@@ -324,7 +334,7 @@ class ContentCheck:
             message = f"{len(strangers)} kept patches are not among the tissue patches"
             yield Finding("values", message, "patches/coords", None, str(tuple(strangers[0].tolist())))
         among = len(np.intersect1d(as_keys(artefacts), as_keys(tissue)))
-        wanted = len(artefacts) if self.summary.artefacts.ignored else 0
+        wanted = len(artefacts) if self.summary.artefacts.ignored else 0  # never since format 1.3
         if among != wanted and not wrong:
             wrong = True
             message = f"{among} artefacts are among the tissue patches"
@@ -419,3 +429,10 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, np.inf))
+
+
+def as_stated(kind: np.ndarray, counts: Mapping[str, int], clean: int) -> np.ndarray:
+    """(N,) whether each of (N,) codes comes as often as stated: `clean` of them are 0, the rest as `counts` by name."""
+    stated = np.zeros(256, np.int64)
+    stated[: len(KINDS)] = [clean, *(counts.get(name, 0) for name in KINDS[1:])]
+    return np.asarray((np.bincount(kind, minlength=256) == stated)[kind])
