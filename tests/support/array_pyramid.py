@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisum_cli.slides.checks.repair import WrappedPyramid
 from wsisum_cli.slides.pixels import shrunk
 from wsisum_cli.slides.pyramid import Level, Pyramid, downsample
-from wsisum_cli.slides.repair import WrappedPyramid
 
 Image = NDArray[np.uint8]
 Change = Callable[[Image], Image]

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
+from wsisum_cli.slides.checks.plausibility import check_pyramid
+from wsisum_cli.slides.checks.repair import MAX_ANISOTROPY, PartlyReadError, RepairedPyramid, SquarePyramid
 from wsisum_cli.slides.czi import CziPyramid
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.dicom.pyramid import DicomPyramid
@@ -18,9 +20,7 @@ from wsisum_cli.slides.dicom.series import find_series, is_dicom, refuse_other_i
 from wsisum_cli.slides.images import have_same_shape
 from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
-from wsisum_cli.slides.plausibility import check_pyramid
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
-from wsisum_cli.slides.repair import MAX_ANISOTROPY, PartlyReadError, RepairedPyramid, SquarePyramid
 from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
 
 TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8", ".qptiff"}

@@ -15,7 +15,7 @@ import numpy as np
 
 from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
 from wsisum_cli.slides import jpeg
-from wsisum_cli.slides.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
+from wsisum_cli.slides.checks.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.images import choose_slides
 from wsisum_cli.slides.layout import Planes, TiffImage, list_tiff_images, select_planes

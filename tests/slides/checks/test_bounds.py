@@ -13,8 +13,8 @@ import vendors
 from draw import draw_tissue, write_svs
 
 from wsisum_cli.errors import SlideError
-from wsisum_cli.slides import bounds
-from wsisum_cli.slides.bounds import check_pages, check_planes, check_tile, image_size
+from wsisum_cli.slides.checks import bounds
+from wsisum_cli.slides.checks.bounds import check_pages, check_planes, check_tile, image_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 300, 3), dtype=np.uint8)
 STREAMS = {

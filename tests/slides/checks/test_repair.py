@@ -12,9 +12,9 @@ import tifffile
 import vendors
 
 from wsisum_cli.errors import BrokenSlideError, TileError
+from wsisum_cli.slides.checks.repair import PartlyReadError
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
-from wsisum_cli.slides.repair import PartlyReadError
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_level, read_overview
 from wsisum_cli.summary.pixels import StoredPixels
 from wsisum_cli.tissue.grid import Grid

@@ -13,11 +13,11 @@ from itertools import permutations
 import numpy as np
 
 from wsisum_cli.errors import ColourError, TileError
+from wsisum_cli.slides.checks.repair import assemble
 from wsisum_cli.slides.jpeg import components_look_rgb
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.pixels import aligned, from_ycbcr, shrunk, to_ycbcr
 from wsisum_cli.slides.pyramid import Level, Pyramid
-from wsisum_cli.slides.repair import assemble
 
 Spot = tuple[float, float]  # x, y of a centre in level-0 px
 Converter = Callable[[np.ndarray], np.ndarray]

@@ -15,8 +15,8 @@ import spoil
 from array_pyramid import ArrayPyramid, Change, ChangedPyramid, Image
 
 from wsisum_cli.errors import ColourError, TileError
+from wsisum_cli.slides.checks.plausibility import check_pyramid, transform_fault
 from wsisum_cli.slides.pixels import from_ycbcr, to_ycbcr
-from wsisum_cli.slides.plausibility import check_pyramid, transform_fault
 from wsisum_cli.slides.pyramid import Pyramid
 from wsisum_cli.slides.slide import open_pyramid, open_slide
 
