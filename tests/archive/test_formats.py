@@ -55,7 +55,9 @@ def test_a_folder_called_zarr_is_one(tmp_path: Path) -> None:
     assert rows(tmp_path) == {"x.ome.zarr/": NOT_READ}
 
 
-@pytest.mark.parametrize("folder", [*sorted(SYSTEM_FOLDERS), "$RECYCLE.BIN", "@eaDir", "System Volume Information", ".Trash"])
+@pytest.mark.parametrize(
+    "folder", [*sorted(SYSTEM_FOLDERS), "$RECYCLE.BIN", "@eaDir", "System Volume Information", ".Trash"]
+)
 def test_folders_of_the_system_are_left_out(folder: str, tmp_path: Path) -> None:
     put(tmp_path / folder / "deleted.svs", b"x")
     put(tmp_path / folder / "deleted.vsi", b"x")

@@ -16,7 +16,7 @@ from summaries import write_tiny
 
 from wsisum_cli import __version__
 from wsisum_cli.archive.outcome import Outcome
-from wsisum_cli.commands.console import print_outcomes
+from wsisum_cli.commands.console import outcome_line, print_outcomes
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +282,9 @@ def test_unreadable_model_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WSISUM_MODELS", str(tmp_path))
     for find in model_finders(None, None, None, "cpu"):
         assert find({"sha256": "f" * 64}) is None
+
+
+def test_failure_lines_say_the_file_name_once():
+    outcome = Outcome("a/B12.svs", "failed", "no pixel size", "B12.svs: no pixel size in the file; pass --mpp")
+    line = outcome_line(outcome)
+    assert line == "a/B12.svs: failed, no pixel size. no pixel size in the file; pass --mpp"

@@ -178,7 +178,9 @@ def outcome_line(outcome: Outcome) -> str:
         patches = f"{outcome.patches}{total} patches"
         message = f"; {outcome.message}" if outcome.message else ""
         return printable(f"{outcome.source}: written, {patches}{bound}, {figures}{message}")
-    return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {outcome.message}".rstrip(". "))
+    name = outcome.source.partition("#")[0].rsplit("/", 1)[-1]  # the line has named the file already
+    message = outcome.message.removeprefix(f"{name}: ")
+    return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {message}".rstrip(". "))
 
 
 def printable(text: str) -> str:
