@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicoms import Slide, write_level
+from records import base_attributes
 
 from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.plan import Request, has_pixel_size, make_jobs, plan_archive
@@ -13,6 +14,11 @@ from wsisum_cli.archive.walk import SourceIndex, find_slides
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.slides.source import Source
+from wsisum_cli.summary.attributes import Source as SourceRecord
+
+
+def stated(mpp: float, mpp_source: str) -> SourceRecord:
+    return SourceRecord.model_validate({**base_attributes()["source"], "mpp": mpp, "mpp_source": mpp_source})
 
 
 def touch(root: Path, *names: str) -> None:
@@ -200,13 +206,13 @@ def test_manifest_with_a_bom_is_read(tmp_path: Path):
 )
 def test_a_summary_is_made_again_when_its_row_changes(found: float, source: str, row: float | None, unchanged: bool):
     job = Job(Source(Path("a.svs"), ()), Path("a.ozx"), "a.svs", row, mpp_wins=row is not None)
-    assert has_pixel_size({"mpp": found, "mpp_source": source}, job) == unchanged
+    assert has_pixel_size(stated(found, source), job) == unchanged
 
 
 def test_a_size_for_all_that_changes_makes_again_what_needed_it():
     job = Job(Source(Path("a.svs"), ()), Path("a.ozx"), "a.svs", 0.5)
-    assert not has_pixel_size({"mpp": 0.25, "mpp_source": "given"}, job)
-    assert has_pixel_size({"mpp": 0.25, "mpp_source": "Aperio MPP"}, job)
+    assert not has_pixel_size(stated(0.25, "given"), job)
+    assert has_pixel_size(stated(0.25, "Aperio MPP"), job)
 
 
 # finding the source of a summary

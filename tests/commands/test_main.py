@@ -12,7 +12,7 @@ import pytest
 from draw import draw_tissue, write_svs, write_tiff
 from rich.console import Console
 from running import wsisum
-from summaries import write_tiny
+from summaries import StubCard, write_tiny
 
 from wsisum_cli import __version__
 from wsisum_cli.archive.outcome import Outcome
@@ -48,8 +48,11 @@ def test_version_and_help():
         (["compress", ".", "--keep", "0"], "--keep"),
         (["compress", ".", "--pixels", "png"], "--pixels"),
         (["compress", ".", "--manifest", "none.csv"], "none.csv"),
-        (["verify", ".", "--quick", "--source", "."], "--quick looks at neither source nor figures"),
-        (["verify", ".", "--quick", "--threshold", "coverage>=0.9"], "--quick looks at neither source nor figures"),
+        (["verify", ".", "--quick", "--source", "."], "--quick cannot be combined with --source or --threshold"),
+        (
+            ["verify", ".", "--quick", "--threshold", "coverage>=0.9"],
+            "--quick cannot be combined with --source or --threshold",
+        ),
         (
             ["compress", ".", "--selector", "random", "--rare", "0.1"],
             "--rare: expected --selector wsisum, found random",
@@ -130,7 +133,7 @@ def test_edited_summary_is_shown_with_a_warning(tmp_path: Path):
     path.write_bytes(data.replace(b'"PASS"', b'"FAIL"'))
     done = wsisum("inspect", path)
     assert done.returncode == 1
-    assert "attributes were changed or damaged; run wsisum verify on it" in done.stderr
+    assert "its attributes changed after it was written; run wsisum verify on it" in done.stderr
 
 
 def test_dry_run_previews_and_writes_nothing(slide: Path, tmp_path: Path):
@@ -281,7 +284,7 @@ def test_unreadable_model_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "gone/gone.onnx").symlink_to(tmp_path / "nowhere.onnx")
     monkeypatch.setenv("WSISUM_MODELS", str(tmp_path))
     for find in model_finders(None, None, None, "cpu"):
-        assert find({"sha256": "f" * 64}) is None
+        assert find(StubCard(sha256="f" * 64)) is None
 
 
 def test_failure_lines_say_the_file_name_once():

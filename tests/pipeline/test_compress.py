@@ -43,6 +43,7 @@ from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.selection.selectors import SELECTORS
+from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pyramid import EncodedTile
 from wsisum_cli.slides.slide import open_slide
@@ -117,7 +118,7 @@ def pixels_at(slide: Path, path: Path) -> np.ndarray:
     with open_summary(path) as summary, open_slide(slide, summary.attributes["source"]["mpp"]) as opened:
         reading = Reading(**summary.attributes["patch"]["reading"])
         found = np.zeros((len(summary.coords), reading.patch_size, reading.patch_size, 3), np.uint8)
-        for rows, pixels in read_patches(opened.pyramid, summary.coords, reading, compress.Damage()):
+        for rows, pixels in read_patches(opened.pyramid, summary.coords, reading, Damage()):
             found[rows] = pixels
     return found
 
@@ -326,7 +327,7 @@ def test_features_covering_little_tissue_are_reported(slides, encoder, known, tm
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(), features=path.parent)
     share = attributes_of(tmp_path / "a.ozx")["features"]["tissue_share"]
     assert 0 < share < 0.3
-    assert f"the given features are of {share:.0%} of the tissue" in done.message
+    assert f"the given features cover {share:.0%} of the tissue" in done.message
     assert not [f for f in verify_summary(tmp_path / "a.ozx").findings if f.severity == "error"]
 
 

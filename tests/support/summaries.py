@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +48,9 @@ class StubCard:
     patch_size: int = SIDE
     mpp: float = 0.5
     dims: int = DIMS
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class StubEncoder:

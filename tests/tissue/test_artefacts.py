@@ -433,7 +433,7 @@ SUSPECT: dict[str, Any] = {"count": 3, "kinds": {"blurred": 2, "fold": 1}}
         (KIND_OF_TISSUE, {"count": 3, "kinds": {"blurred": 2, "coffee": 1}}, ["attributes"]),
         (KIND_OF_TISSUE, {"count": TISSUE + 1, "kinds": {"pen": TISSUE + 1}}, ["attributes"]),
         (KIND_OF_TISSUE, {"count": "3"}, ["attributes", "attributes"]),
-        (KIND_OF_TISSUE, None, ["attributes", "attributes"]),
+        (KIND_OF_TISSUE, None, ["attributes"]),
     ],
 )
 def test_verification_looks_at_suspects(tmp_path, kind, about, codes):

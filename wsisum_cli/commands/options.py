@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 #: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
@@ -20,9 +22,41 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
+#: Phrases of typer's own validation, and what is said instead.
+PHRASES = (
+    (r"Input should be less than or equal to (.+)", r"expected at most \1"),
+    (r"Input should be greater than or equal to (.+)", r"expected at least \1"),
+    (r"Input should be less than (.+)", r"expected less than \1"),
+    (r"Input should be greater than (.+)", r"expected more than \1"),
+    (r"Input should be a valid integer.*", "expected a whole number"),
+    (r"Input should be a valid number.*", "expected a number"),
+    (r"Input should be (.+)", r"expected \1"),
+)
+
+
+class PlainGroup(TyperGroup):
+    """A group whose errors are in plain words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(getattr(error, "message", None), str):
+                error.message = plain_message(error.message)  # type: ignore[attr-defined]
+            raise
+
+
+def plain_message(message: str) -> str:
+    """The message without phrases of the library that validates options."""
+    for pattern, words in PHRASES:
+        message = re.sub(pattern, words, message)
+    return message
+
+
 def command_group(summary: str) -> typer.Typer:
     """A group of commands; every group behaves alike."""
     return typer.Typer(
+        cls=PlainGroup,
         help=summary,
         no_args_is_help=True,
         add_completion=False,

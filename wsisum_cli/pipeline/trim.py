@@ -172,7 +172,7 @@ def describe_cut(
         "trimmed_from": record.trimmed_from or record.patches,
         "quality": measured,
         "target_reached": None if target is None else quality.coverage >= target,
-        "guarantee": guaranteed(tissue.coords, size, mpp, similarity),
+        "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.minor_version < 3),
         **describe_standing(measured, draws, keep, stored_thresholds(record.verdict.thresholds.model_dump())),
     }
 

@@ -7,6 +7,7 @@ region must contain a well covered patch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from wsisum_cli.features.vectors import Coords
 
 #: mm² per µm².
 MM2 = 1e-6
+
+#: Distance in patch sides from which on a whole patch fits between two patches.
+REACH = 2 - 1e-6
+Place = tuple[float, float, int]  # x, y in patch sides, number
 
 
 @dataclass(frozen=True)
@@ -50,49 +55,67 @@ STATED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def guaranteed(
-    coords: Coords, patch_size_level0: float, mpp: float, similarity: npt.NDArray[np.floating]
+    coords: Coords,
+    patch_size_level0: float,
+    mpp: float,
+    similarity: npt.NDArray[np.floating],
+    whole_sides: bool = False,
 ) -> dict[str, Any]:
     """The attribute `guarantee`: areas at the 5th percentile of all cosines and at the round cosines `STATED`.
 
     Similarities are rounded to float16, as a summary stores them.
     """
     stored = similarity.astype(np.float16).astype(np.float64)
-    found = guarantee(coords, patch_size_level0, mpp, stored)
+    found = guarantee(coords, patch_size_level0, mpp, stored, whole_sides)
     cosine = round(float(np.percentile(stored, 5)), 4)
     areas = {f"{at:g}": round(found.area(at), 6) for at in STATED}
     return {"cosine": cosine, "area_mm2": round(found.area(cosine), 6), "areas_mm2": areas}
 
 
-def guarantee(coords: Coords, patch_size_level0: float, mpp: float, similarity: npt.NDArray[np.floating]) -> Guarantee:
+def guarantee(
+    coords: Coords,
+    patch_size_level0: float,
+    mpp: float,
+    similarity: npt.NDArray[np.floating],
+    whole_sides: bool = False,
+) -> Guarantee:
     """Compute the guarantee from positions (N, 2) in level-0 px and each patch's cosine (N,) to its nearest kept one.
 
-    `mpp` is µm per px at level 0. Patches need not lie on one grid: neighbours are those whose positions, in whole
-    patch sides, differ by at most one.
+    `mpp` is µm per px at level 0. Patches need not lie on one grid: neighbours are those between which no whole patch
+    fits. With `whole_sides` positions are rounded to whole patch sides, as before format 1.3.
     """
-    places = np.rint((coords - coords.min(axis=0)) / patch_size_level0).astype(np.int64)
+    places = (coords - coords.min(axis=0)) / patch_size_level0
     order = np.argsort(similarity, kind="stable")
-    sizes = _growth([(int(x), int(y)) for x, y in places[order]])
+    sizes = _growth((np.rint(places) if whole_sides else places)[order])
     cosine = similarity[order].astype(np.float64)
     last = np.searchsorted(cosine, cosine, side="right") - 1  # equal cosines are added together
     return Guarantee(cosine, sizes[last], (patch_size_level0 * mpp) ** 2 * MM2)
 
 
-def _growth(places: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """Size of the largest region after adding each place, by union-find."""
-    region: dict[tuple[int, int], int] = {}
+def _growth(places: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Size of the largest region after adding each place (N, 2), in patch sides, by union-find."""
+    cells: dict[tuple[int, int], list[Place]] = {}
     parent, size = list(range(len(places))), [1] * len(places)
     largest, growth = 0, np.empty(len(places), np.int64)
-    for number, (x, y) in enumerate(places):
+    for number, (x, y) in enumerate(places.tolist()):
         top = number
-        for near in ((x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)):
-            if near in region and (other := _root(parent, region[near])) != top:
+        for near in _neighbours(cells, x, y):
+            if (other := _root(parent, near)) != top:
                 top, other = (top, other) if size[top] >= size[other] else (other, top)
                 parent[other] = top
                 size[top] += size[other]
-        region.setdefault((x, y), number)
+        cells.setdefault((int(x), int(y)), []).append((x, y, number))
         largest = max(largest, size[top])
         growth[number] = largest
     return growth
+
+
+def _neighbours(cells: dict[tuple[int, int], list[Place]], x: float, y: float) -> Iterator[int]:
+    """Numbers of the places nearer than `REACH` in x and in y, among those in `cells` of one side."""
+    for cell in ((int(x) + dx, int(y) + dy) for dx in range(-2, 3) for dy in range(-2, 3)):
+        for other_x, other_y, number in cells.get(cell, ()):
+            if abs(other_x - x) < REACH and abs(other_y - y) < REACH:
+                yield number
 
 
 def _root(parent: list[int], number: int) -> int:

@@ -30,6 +30,8 @@ KNOWN_NAMES: dict[str, dict[str, Role]] = {
 FLUORESCENT = ("EmissionWavelength", "ExcitationWavelength", "Fluor")
 PRIMARIES = ("red", "green", "blue")
 
+POSITIVE = r"(?=.*[1-9])[0-9]*\.?[0-9]+(?:[eE][+-]?\d+)?|(?=.*[1-9])[0-9]+\.(?:[eE][+-]?\d+)?"  # a number above 0
+
 
 @dataclass(frozen=True)
 class TiffImage:
@@ -240,7 +242,7 @@ def ome_image(node: ElementTree.Element) -> Iterator[OmeImage]:
             channel_count=int(pixels.get("SizeC", 1)),
             planes=int(pixels.get("SizeZ", 1)) * int(pixels.get("SizeT", 1)),
             dtype=pixels.get("Type", ""),
-            pixel_size=(float(size), unit) if size and re.fullmatch(r"[0-9.]+(?:[eE][+-]?\d+)?", size) else None,
+            pixel_size=(float(size), unit) if size and re.fullmatch(POSITIVE, size) else None,
             fluorescent=any(name in channel.attrib for channel in channels for name in FLUORESCENT),
         )
 

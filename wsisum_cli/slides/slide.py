@@ -61,7 +61,7 @@ class Slide:
         tiles = f"{repaired} {'tile' if repaired == 1 else 'tiles'}"
         return [
             *self.notes,
-            *([f"{tiles} of lower levels are missing or damaged; finer levels stood in"] * bool(repaired)),
+            *([f"{tiles} of lower levels missing or damaged; finer levels stood in"] * bool(repaired)),
         ]
 
     @property

@@ -170,7 +170,8 @@ def check_guarantee(summary: Summary) -> Iterator[Finding]:
     """The smallest region that is surely represented, from the tissue map."""
     source, patch = summary.record.source, summary.record.patch
     tissue = summary.tissue
-    now = guaranteed(tissue.coords, patch.patch_size_level0, source.mpp, tissue.similarity)
+    rounded = summary.record.minor_version < 3
+    now = guaranteed(tissue.coords, patch.patch_size_level0, source.mpp, tissue.similarity, rounded)
     stated = summary.record.guarantee
     if stated is not None and now != stated.model_dump():
         wanted = f"{stated.area_mm2} mm² at {stated.cosine}"

@@ -47,6 +47,7 @@ class WrappedPyramid(Pyramid):
         self.levels, self.notes = pyramid.levels, pyramid.notes
         self.mpp, self.mpp_source = pyramid.mpp, pyramid.mpp_source
         self.icc_profile = pyramid.icc_profile
+        self.image, self.focal_plane = pyramid.image, pyramid.focal_plane
 
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
         return self.inner.tile(level, column, row, shrink)
