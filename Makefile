@@ -24,7 +24,7 @@ endif
 	@echo; echo "Summaries and report: $(DEMO)/summaries   Picture: $(DEMO)/picture.png"
 
 test: $(VENV)/ready
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The schema, the table of keys and the command reference, from the code.
 docs: $(VENV)/ready
