@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.models.card import ModelCard
-from wsisum_cli.summary.attributes import NamedEncoder
 
 if TYPE_CHECKING:
+    from wsisum_cli.models.card import ModelCard
+    from wsisum_cli.summary.attributes import NamedEncoder
     from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer
 
 Model = TypeVar("Model")
@@ -58,6 +58,7 @@ def model_finder(
     """Finds the model of a card by its sha256, the one given first; none is hashed or loaded before it is needed."""
     from wsisum_cli.models.places import find_model, shipped_models, user_folder, user_models
     from wsisum_cli.slides.source import sha256_of
+    from wsisum_cli.summary.attributes import NamedEncoder
 
     own = find_model(given, [user_folder()]) if given else None
     paths = [*([own] if own else []), *shipped_models().values(), *user_models(user_folder()).values()]
