@@ -28,16 +28,19 @@ MAX_TILES = 64  # that a patch spans in one direction
 
 def wrong_attributes(raw: Any) -> Iterator[str]:
     """What is missing, of another type than required, or contradicts another attribute; the first of these kinds."""
+    yield from check_attributes(raw)[1]
+
+
+def check_attributes(raw: Any) -> tuple[Attributes | None, list[str]]:
+    """The attributes as typed data, None where they cannot be parsed, and what is wrong with them."""
     if not isinstance(raw, dict):
-        yield "the attributes are not an object"
-        return
+        return None, ["the attributes are not an object"]
     try:
         attributes = parse_attributes(raw)
     except ValidationError as error:
-        yield from plain_errors(error, UNIONS)
-        return
+        return None, list(plain_errors(error, UNIONS))
     missing = [*missing_since(raw), *missing_from_cards(attributes)]
-    yield from missing or contradictions(attributes)
+    return attributes, missing or list(contradictions(attributes))
 
 
 def missing_from_cards(attributes: Attributes) -> Iterator[str]:

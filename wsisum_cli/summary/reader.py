@@ -30,8 +30,8 @@ from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
-from wsisum_cli.summary.attribute_checks import wrong_attributes, wrong_geometry
-from wsisum_cli.summary.attributes import Attributes, parse_attributes
+from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import Member, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
@@ -217,10 +217,10 @@ class Summary:
     @cached_property
     def record(self) -> Attributes:
         """The attributes as typed data. Raises SummaryError where they are not what the format asks for."""
-        wrong = next(wrong_attributes(self.attributes), None)
-        if wrong is not None:
-            raise SummaryError(f"{self.name}: {wrong}; run wsisum verify on it")
-        return parse_attributes(self.attributes)
+        attributes, wrong = check_attributes(self.attributes)
+        if attributes is None or wrong:
+            raise SummaryError(f"{self.name}: {wrong[0]}; run wsisum verify on it")
+        return attributes
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -114,9 +114,7 @@ def declare_colour(stream: bytes, photometric: str) -> EncodedTile:
 
 
 def holds_rgb(stream: bytes, photometric: str) -> bool:
-    """Whether three components are RGB, as the header says: no JFIF or Adobe marker denies it, none is subsampled."""
-    markers = jpeg.header_markers(stream)
-    adobe = markers.get(0xEE, b"")
-    denied = markers.get(0xE0, b"").startswith(b"JFIF\0") or (adobe.startswith(b"Adobe") and adobe[11:12] > b"\0")
-    frame = next((markers[code] for code in jpeg.FRAMES if code in markers), b"")
-    return photometric == "RGB" and not denied and len(set(frame[7::3])) == 1
+    """Whether three components are RGB: the rule of all containers, and no Adobe marker says YCbCr."""
+    adobe = jpeg.header_markers(stream).get(0xEE, b"")
+    says_ycbcr = adobe.startswith(b"Adobe") and adobe[11:12] > b"\0"
+    return jpeg.rule_rgb(stream, photometric == "RGB") and not says_ycbcr
