@@ -119,4 +119,4 @@ def test_memory_stays_within_the_stated_bound(patches, dims, keep, count):
     measure_draws(pool, drawn, sizes)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100e6
+    assert peak < 50e6
