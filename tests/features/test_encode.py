@@ -179,6 +179,14 @@ def test_patches_reaching_beyond_the_slide_are_dropped_and_counted(tmp_path: Pat
     assert found.left_out == 1
 
 
+def test_centres_that_reach_beyond_the_slide_as_corners_are_refused(tmp_path: Path):
+    path = plain(tmp_path / "a.h5", coords=COORDS + 256)
+    width, height = (COORDS.max(axis=0) + 512).tolist()
+    with pytest.raises(FeaturesError, match="seem to be centres"):
+        read_features(path, stub_slide(width, height))
+    assert read_features(plain(tmp_path / "b.h5"), stub_slide(width, height)).left_out == 0
+
+
 def test_path_in_the_encoder_name_is_dropped(tmp_path: Path):
     for said, expected in (("/home/jane/uni.bin", "uni.bin"), (r"C:\Users\jane\uni", "uni"), (b"conch", "conch")):
         path = plain(tmp_path / "a.h5")
