@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from tissue_groups import tissue
+from tissue_groups import figures, tissue
 
-from wsisum_cli.features.embedding import Tokens
-from wsisum_cli.quality.measures import measure_selection
 from wsisum_cli.quality.random_draws import BY_FEATURES, draw, unmeasured
 from wsisum_cli.quality.verdict import judge
 from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.selectors import weigh
-
-
-def figures(tokens: Tokens, cluster: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    return vars(measure_selection(tokens.features, weigh(tokens.features, rows), cluster))
 
 
 def test_draws_match_measured_random_patches():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tissue_groups import tissue
+from tissue_groups import figures, tissue
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.features.embedding import Tokens
@@ -13,15 +13,11 @@ from wsisum_cli.quality.random_draws import BY_FEATURES, Draws, draw
 from wsisum_cli.quality.verdict import PERCENTILES, Thresholds, judge, percentile, read_thresholds, stored_thresholds
 from wsisum_cli.selection.candidates import sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
-from wsisum_cli.selection.selectors import select, weigh
+from wsisum_cli.selection.selectors import select
 
 #: Figures that older files compare with draws by models.
 BY_MODELS = ("reconstruction", "embedding_cosine", "slide_cosine")
 EVEN = np.linspace(0, 1, 101, dtype=np.float32)
-
-
-def figures(tokens: Tokens, cluster: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    return vars(measure_selection(tokens.features, weigh(tokens.features, rows), cluster))
 
 
 # percentiles and the verdict

@@ -1,10 +1,12 @@
-"""Features of tissue with groups of unequal size."""
+"""Features of tissue with groups of unequal size, and the figures of some of its patches."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from wsisum_cli.features.embedding import Tokens
+from wsisum_cli.quality.measures import measure_selection
+from wsisum_cli.selection.selectors import weigh
 
 
 def tissue(patches: int = 600, seed: int = 0) -> Tokens:
@@ -15,3 +17,8 @@ def tissue(patches: int = 600, seed: int = 0) -> Tokens:
     side = int(np.ceil(np.sqrt(patches)))
     coords = np.stack([np.arange(patches) % side, np.arange(patches) // side], axis=1) * 64
     return Tokens(features.astype(np.float32), coords, 64)
+
+
+def figures(tokens: Tokens, cluster: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """Figures by name of the patches at `rows`."""
+    return vars(measure_selection(tokens.features, weigh(tokens.features, rows), cluster))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.selection.weights import STRAY, SUM, fit_mean
+from wsisum_cli.selection.weights import ROUNDED, STRAY, SUM, fit_mean
 
 Numbers = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ def fit_means(own: Numbers, gram: Numbers, mean: Numbers, shares: Numbers) -> Nu
 def as_stored(fitted: Numbers, shares: Numbers) -> Numbers:
     """Weights (B, K) that sum to 1, rounded as `fit_mean` rounds them; `shares` where all fitted ones are 0."""
     total = fitted.sum(axis=1, keepdims=True)
-    whole = np.rint(fitted / np.where(total > 0, total, 1) * 2**40)
+    whole = np.rint(fitted / np.where(total > 0, total, 1) * ROUNDED)
     return np.asarray(np.where(total > 0, whole / np.maximum(whole.sum(axis=1, keepdims=True), 1), shares))
 
 
