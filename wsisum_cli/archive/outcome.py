@@ -33,11 +33,14 @@ class Outcome:
     pixels: str | None = None  # source or jpeg
     provider: str | None = None  # execution provider of the encoder
     coverage: float | None = None
+    represented: float | None = None  # share of the tissue that the kept patches represent
+    tissue_mm2: float | None = None
+    largest_unrepresented_mm2: float | None = None
     reconstruction: float | None = None  # None without a summarizer, like embedding_cosine
     embedding_cosine: float | None = None
     verdict: str | None = None  # PASS, REVIEW or FAIL
     bound: str | None = None  # which limit set the number of patches
-    target_reached: bool | None = None  # None when no target coverage was given
+    target_reached: bool | None = None  # None where the represented tissue did not decide
     broken_tiles: int | None = None
     artefacts: int | None = None  # patches removed because they show nothing: glass, black, undecodable pixels
     suspect: int | None = None  # tissue patches that may be pen, folds or out of focus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
 from wsisum_cli.summary.attributes import ComputedFeatures
 from wsisum_cli.summary.attributes import Source as SourceRecord
 
+#: Why an output is made again.
+CHANGED, DAMAGED = "the slide changed", "the output is damaged"
+AS_FORCED: list[str] = []
+#: Options by another name than that on the command line.
+OPTION_NAMES = {
+    "mask_sha256": "mask",
+    "patch_size_level0": "patch-size",
+    "max_bytes": "max-bytes",
+    "max_keep": "max-keep",
+}
+UNKNOWN = object()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,6 +45,7 @@ class Plan:
     task: str = SUMMARIES.task  # verb for one job
     models: str = ""  # description of the whole-slide models; empty if none are used
     taken: frozenset[str] = frozenset()  # folded names of all outputs, within the output folder
+    again: Mapping[str, int] = field(default_factory=dict)  # why outputs are made again -> number of slides
 
 
 @dataclass(frozen=True)
@@ -64,17 +77,19 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
     taken: set[str] = set()
+    again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
     for relative, job in make_jobs(request, manifest, root, sources):
         taken.add(output_name(request, job))
-        outcome = None if request.force else up_to_date(request, relative, job, known.get(relative))
-        if outcome is None:
-            jobs.append((relative, job))
+        found = AS_FORCED if request.force else look_up(request, relative, job, known.get(relative))
+        if isinstance(found, Outcome):
+            outcomes.append(found)
         else:
-            outcomes.append(outcome)
+            jobs.append((relative, job))
+            again.update(found)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
-    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken))
+    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again)
 
 
 def output_name(request: Request, job: Job) -> str:
@@ -131,28 +146,31 @@ def folded_name(path: Path) -> str:
     return unicodedata.normalize("NFC", path.as_posix()).casefold()
 
 
-def up_to_date(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | None:
-    """The outcome of a slide whose output is complete and matches this run; None when it must be made.
+def look_up(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | list[str]:
+    """The outcome of a slide whose output is complete and matches this run; else why it must be made again.
 
+    The reasons are empty where there is no output yet, and never name a slide.
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
     if not job.output.is_file():
-        return None
+        return []
     try:
         attributes = request.product.provenance(job.output)
     except (WsisumError, OSError, ValueError):
         if request.product.ours_alone or (known is not None and known.status != FAILED):
-            return None
+            return [DAMAGED]
         return foreign_output(relative, job, "cannot be read and may belong to another program")
     if not attributes:
         return foreign_output(relative, job, "written by another program")
     try:
-        if not (is_unchanged(request, job, attributes, known) and request.product.is_whole(job.output)):
-            return None
+        if reasons := what_changed(request, job, attributes, known):
+            return reasons
+        if not request.product.is_whole(job.output):
+            return [DAMAGED]
         return outcome_as_before(relative, request, job, attributes, known)
     except (WsisumError, OSError, KeyError, TypeError):
-        return None  # damaged or of another version: make it again
+        return [DAMAGED]
 
 
 def foreign_output(relative: str, job: Job, why: str) -> Outcome:
@@ -173,7 +191,7 @@ def outcome_as_before(
         modified=job.source.modified,
         seconds=known.seconds if known else {},
         **request.product.named(job.output.relative_to(request.output).as_posix()),
-        **request.product.figures(attributes),
+        **request.product.figures(attributes, request.options),
     )
 
 
@@ -184,32 +202,54 @@ def has_pixel_size(source: SourceRecord, job: Job) -> bool:
     return source.mpp_source != FROM_MANIFEST and not (source.mpp_source == GIVEN and source.mpp != job.mpp)
 
 
-def is_unchanged(request: Request, job: Job, attributes: Provenance, known: Outcome | None) -> bool:
-    """Whether an output was made from this source, with these models and options; cheap comparisons first."""
-    source = attributes.source
-    wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
-    if (
-        attributes.format_version != request.product.version
-        or attributes.options.model_dump(exclude_unset=True) != wanted
-        or attributes.trimmed_from is not None  # cut down since it was made
-        or source.name != as_text(job.name)
-        or source.bytes != job.source.bytes
-        or source.image != job.image
-        or not has_pixel_size(source, job)
-    ):
-        return False
-    features = attributes.features
-    if job.features is not None:
-        path = find_features(job.features, job.source.path)
-        if isinstance(features, ComputedFeatures):
-            return False
-        if (features.sha256, features.patch_encoder_sha256) != (sha256_of(path), request.encoder_sha256):
-            return False
-    elif not isinstance(features, ComputedFeatures) or attributes.features_encoder != request.encoder_sha256:
-        return False
+def what_changed(request: Request, job: Job, attributes: Provenance, known: Outcome | None) -> list[str]:
+    """What differs since an output was made: the format, options, models, or the slide itself; empty if nothing does.
+
+    Cheap comparisons come first; the slide is read only if nothing else differs.
+    """
+    if attributes.format_version != request.product.version:
+        return [f"format {attributes.format_version} -> {request.product.version}"]
+    found = [*changed_options(request, job, attributes), *changed_features(request, job, attributes)]
     used = {name: card.sha256 for name, card in attributes.used_models.items()}
     if not request.choices.match(used, attributes.features_encoder):
-        return False
+        found.append("another summarizer or slide encoder")
+    if attributes.trimmed_from is not None:
+        found.append("trimmed since it was made")
+    return found or changed_source(job, attributes.source, known)
+
+
+def changed_options(request: Request, job: Job, attributes: Provenance) -> list[str]:
+    """Each option that differs, as "keep auto -> 32". Thresholds never do: the verdict is reached from the figures."""
+    wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
+    made = attributes.options.model_dump(exclude_unset=True)
+    names = [name for name in wanted if name != "thresholds" and made.get(name, UNKNOWN) != wanted[name]]
+    return [f"{OPTION_NAMES.get(name, name)} {worded(made.get(name))} -> {worded(wanted[name])}" for name in names]
+
+
+def worded(value: Any) -> str:
+    """An option's value; hashes are cut."""
+    return "default" if value is None else f"{value!s:.12}"
+
+
+def changed_features(request: Request, job: Job, attributes: Provenance) -> list[str]:
+    features = attributes.features
+    given = not isinstance(features, ComputedFeatures)
+    if job.features is None:
+        return ["another encoder"] if given or attributes.features_encoder != request.encoder_sha256 else []
+    if isinstance(features, ComputedFeatures):
+        return ["features are given now"]
+    wanted = (sha256_of(find_features(job.features, job.source.path)), request.encoder_sha256)
+    return [] if (features.sha256, features.patch_encoder_sha256) == wanted else ["other features"]
+
+
+def changed_source(job: Job, source: SourceRecord, known: Outcome | None) -> list[str]:
+    """The same of the slide; it is hashed only if its size and time of change do not answer the question."""
+    if source.name != as_text(job.name) or source.image != job.image:
+        return ["another name"]
+    if not has_pixel_size(source, job):
+        return ["another pixel size"]
+    if source.bytes != job.source.bytes:
+        return [CHANGED]
     if known is not None and (known.sha256, known.modified) == (source.sha256, job.source.modified):
-        return True
-    return bool(source.sha256 == job.source.sha256)
+        return []
+    return [] if source.sha256 == job.source.sha256 else [CHANGED]

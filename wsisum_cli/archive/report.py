@@ -19,7 +19,7 @@ COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
-    "target_reached",
+    *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2"),
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import FAILED, Outcome
-from wsisum_cli.archive.plan import Plan, Request, folded_name, up_to_date
+from wsisum_cli.archive.plan import Plan, Request, folded_name, look_up
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES
 
@@ -42,7 +42,10 @@ class Splitter:
         return jobs, outcomes
 
     def _up_to_date(self, name: str, job: Job) -> Outcome | None:
-        return None if self._request.force else up_to_date(self._request, name, job, self._known.get(name))
+        if self._request.force:
+            return None
+        found = look_up(self._request, name, job, self._known.get(name))
+        return found if isinstance(found, Outcome) else None
 
     def _job(self, name: str, job: Job, number: int) -> Job | Outcome:
         """The job of one slide, or why it can have none."""

@@ -68,14 +68,20 @@ def compress(
         int | None, typer.Option(min=1, help="Patch side in level-0 px, for features whose file lacks it.")
     ] = None,
     keep: Annotated[
-        str, typer.Option(help="Patches to keep; auto keeps one in eight, 8 to 64.", metavar="K|auto")
+        str, typer.Option(help="Patches to keep; auto keeps the fewest that reach --target.", metavar="K|auto")
     ] = "auto",
+    max_keep: Annotated[
+        int | None, typer.Option(min=1, help="Most patches to keep when --target decides. Default: 256.", metavar="K")
+    ] = None,
     max_bytes: Annotated[
         str | None, typer.Option(help="Largest size of a summary, such as 5MB, 800kB or 4MiB.", metavar="SIZE")
     ] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="Keep the fewest patches that reach this coverage (0 to 1).", metavar="COVERAGE"),
+        typer.Option(
+            help="Keep the fewest patches, at least 8, that represent this share of the tissue. Default: 0.95.",
+            metavar="SHARE",
+        ),
     ] = None,
     sweep: Annotated[
         bool,
@@ -126,11 +132,14 @@ def compress(
     from wsisum_cli.slides.source import sha256_of
 
     check_together(selector, sweep, features, keep, max_bytes, target, rare, patch_size_level0)
+    if max_keep is not None and (keep != "auto" or sweep):
+        raise UsageError("--max-keep limits --keep auto; leave it out, or leave --keep and --sweep out")
     check_target(target)
     options = Options(
         keep=parse_keep(keep),
         max_bytes=parse_bytes(max_bytes) if max_bytes is not None else None,
         target=target,
+        max_keep=max_keep,
         selector=selector.value,
         rare=rare,
         seed=seed,
@@ -166,7 +175,7 @@ def check_together(
     """Raise UsageError for options of `compress` that do not go together."""
     from wsisum_cli.selection.selectors import NESTED
 
-    free = sweep or max_bytes is not None or target is not None
+    free = sweep or keep == "auto"
     if sweep and (keep, max_bytes, target) != ("auto", None, None):
         raise UsageError("--sweep tries numbers of its own; leave --keep, --max-bytes and --target out")
     if features is not None and selector.value not in NESTED and free:

@@ -19,9 +19,11 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Out
 from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.run import Listener
 from wsisum_cli.archive.workers import Event
+from wsisum_cli.commands.verdicts import headline, standing_lines, verdict_text
+from wsisum_cli.quality.represented import WANTED
+from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
 from wsisum_cli.summary.attributes import Artefacts
 from wsisum_cli.summary.inspection import Inspection
-from wsisum_cli.verification.finding import Verification
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
 SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
@@ -148,7 +150,8 @@ def plan_lines(plan: Plan) -> list[str]:
     """Lines on the planned work, and on slides that failed during planning."""
     models = [plan.models] if plan.models and plan.jobs else []
     failed = [outcome_line(outcome) for outcome in plan.outcomes if outcome.status == FAILED]
-    return [plan_line(plan), *models, *failed]
+    again = [f"made again: {pluralize(count, 'slide')}, {why}" for why, count in sorted(plan.again.items())]
+    return [plan_line(plan), *again, *models, *failed]
 
 
 def plan_line(plan: Plan) -> str:
@@ -168,7 +171,7 @@ def outcome_line(outcome: Outcome) -> str:
     if outcome.status == WRITTEN:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
-        bound = f", limited by {outcome.bound}" if outcome.bound not in (None, "auto", "keep") else ""
+        bound = f", limited by {outcome.bound}" if outcome.bound not in (None, "keep", "target") else ""
         bound += ", target not reached" if outcome.target_reached is False else ""
         broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} skipped" if outcome.broken_tiles else ""
         artefacts = f", {outcome.artefacts} empty removed" if outcome.artefacts else ""
@@ -243,18 +246,18 @@ COLUMNS: dict[str, Callable[[Outcome], Text]] = {
     "out": lambda outcome: Text(size(outcome.bytes_out)),
     "ratio": lambda outcome: Text(f"{outcome.ratio:.1f}" if outcome.ratio else ""),
     "patches": lambda outcome: Text(patch_count(outcome)),
-    "coverage": lambda outcome: Text(f"{outcome.coverage:.3f}" if outcome.coverage is not None else ""),
+    "represented": lambda outcome: Text(percent(outcome.represented) if outcome.represented is not None else ""),
     "verdict": lambda outcome: verdict_text(outcome.verdict) if outcome.verdict else Text(),
 }
-LEAST = ("ratio", "in", "patches", "out", "coverage")
+LEAST = ("ratio", "in", "patches", "out", "represented")
 
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
     text = f"{pluralize(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
-    failing = sum(outcome.verdict == "FAIL" for outcome in outcomes)
+    verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     missed = sum(outcome.target_reached is False for outcome in outcomes)
-    text += f", {failing} with verdict FAIL" if failing else ""
+    text += "".join(f", {verdicts[name]} {name}" for name in VERDICTS if verdicts[name])
     text += f", {missed} below the target" if missed else ""
     sized = [outcome for outcome in outcomes if outcome.bytes_in and outcome.bytes_out]
     if sized:
@@ -266,25 +269,22 @@ def total_line(outcomes: Sequence[Outcome]) -> str:
     return text
 
 
-def print_summary(console: Console, facts: Inspection) -> None:
-    """Everything that `inspect` says, for people."""
-    source, quality = facts.source, facts.quality
+def print_summary(console: Console, facts: Inspection, verdict: Verdict | None, details: bool) -> None:
+    """Everything that `inspect` says, for people: the verdict first."""
+    source = facts.source
+    console.print(headline(verdict))
     lines = {
+        **standing_lines(facts, verdict),
+        "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
+        "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each "
+        f"({facts.patch.patch_size} px at {facts.patch.mpp:.3g} µm), {facts.pixels} pixels{bound_words(facts)}",
+        **({"look at": facts.remarks} if facts.remarks else {}),
         "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
         f"({source.mpp_source}), {source.vendor}",
-        "sha256": source.sha256,
-        "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
-        "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each, "
-        f"{facts.pixels} pixels{bound_words(facts)}",
         "artefacts": artefacts_line(facts.artefacts),
         "suspect": suspect_line(facts),
-        **({"look at": facts.remarks} if facts.remarks else {}),
         "encoder": f"{facts.encoder.name} on {facts.provider}",
-        "coverage": f"mean {quality.coverage:.4f}, 5th percentile {quality.coverage_p05:.4f}, "
-        f"minimum {quality.coverage_min:.4f}",
-        "weighted cosine": f"{quality.weighted_cosine:.4f} between the weighted patches and all tissue",
-        **summarizer_lines(facts),
-        **standing_lines(facts),
+        **(detail_lines(facts) if details else {}),
         "note": facts.disclaimer,
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
@@ -293,20 +293,33 @@ def print_summary(console: Console, facts: Inspection) -> None:
     for name, value in lines.items():
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
+    print_kept(console, facts)
+
+
+def detail_lines(facts: Inspection) -> dict[str, str]:
+    """Figures for those who know the encoder, each beside that of random draws of as many patches."""
+    quality, random = facts.quality, facts.random
+
+    def beside(name: str) -> str:
+        return f"{getattr(quality, name):.4f}" + (f" (random {random[name]:.4f})" if name in random else "")
+
+    return {
+        "coverage": f"mean {beside('coverage')}, 5th percentile {beside('coverage_p05')}, "
+        f"minimum {beside('coverage_min')}: cosine of tissue patches to the nearest kept one",
+        "weighted cosine": f"{beside('weighted_cosine')} between the weighted patches and all tissue",
+        **({} if quality.composition is None else {"composition": f"{beside('composition')} off in cluster shares"}),
+        **summarizer_lines(facts),
+        "sha256": facts.source.sha256,
+    }
+
+
+def print_kept(console: Console, facts: Inspection) -> None:
+    """The table of the kept patches."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("patch", "picked", "x", "y", "weight", "represents", "cluster"):
         table.add_column(name, justify="right")
     for patch in facts.kept:
-        weight = f"{patch.weight:.1%}"
-        cells = (
-            patch.number,
-            patch.picked,
-            patch.x,
-            patch.y,
-            weight,
-            patch.stands_for,
-            patch.cluster,
-        )
+        cells = (patch.number, patch.picked, patch.x, patch.y, f"{patch.weight:.1%}", patch.stands_for, patch.cluster)
         table.add_row(*map(str, cells))
     console.print(table)
 
@@ -316,28 +329,16 @@ def bound_words(facts: Inspection) -> str:
     if facts.trimmed_from is not None:
         return f", trimmed from {facts.trimmed_from}"
     options = facts.options
-    missed = f"; a coverage of {options.target} is not reached" if facts.target_reached is False else ""
+    target = percent(options.target or WANTED) if facts.represented else f"a coverage of {options.target}"
+    missed = f"; {target} is not reached" if facts.target_reached is False else ""
     words = {
         "max_bytes": f", as many as fit into {size(options.max_bytes)}",
-        "target": f", enough for a coverage of {options.target}",
+        "target": f", the fewest for {target}",
+        "least": ", the least that is kept",
         "tissue": ", all tissue there is",
         "most": ", the most that are kept",
     }
     return words.get(facts.bound or "", "") + missed
-
-
-def standing_lines(facts: Inspection) -> dict[str, str]:
-    """What the summary is good for: the verdict, and the smallest region that is surely represented."""
-    verdict, guarantee = facts.verdict, facts.guarantee
-    if verdict is None or guarantee is None or facts.draws is None:
-        return {"verdict": "not known to this version of the format"}
-    found = verdict.percentiles.items()
-    beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found if value is not None)
-    return {
-        "verdict": f"{verdict.verdict}: percentiles among {facts.draws.count} random draws: {beaten}",
-        "guarantee": f"every tissue area of at least {guarantee.area_mm2:.3g} mm² has a patch within cosine "
-        f"{guarantee.cosine:.2f} of a kept one",
-    }
 
 
 def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -401,62 +402,27 @@ def print_picture(console: Console, cells: Sequence[Sequence[tuple[Any, Any]]]) 
         console.print(line, soft_wrap=True)
 
 
-def print_verifications(console: Console, results: Sequence[Verification]) -> None:
-    for result in results:
-        sound = Text("ok", "green") if result.ok else Text("not ok", "red")
-        console.print(Text.assemble(result.name, ": ", sound, f" ({result.tier})", measures(result.measured)))
-        if result.verdict is not None:
-            percentiles = result.verdict.percentiles.items()
-            beaten = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in percentiles if value is not None)
-            console.print(Text.assemble("  ", verdict_text(result.verdict.verdict), f" (percentiles: {beaten})"))
-            for reason in result.verdict.reasons if result.verdict.verdict == "REVIEW" else ():
-                console.print(f"    {reason}")
-        for finding in result.findings:
-            member = f" [{finding.member}]" if finding.member else ""
-            found = f"; expected {finding.expected}" if finding.expected is not None else ""
-            found += f", found {finding.found}" if finding.found is not None else ""
-            line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
-            console.print(Text(line, SEVERITIES[finding.severity]))
-    bad = sum(not result.ok for result in results)
-    if len(results) > 1:
-        console.print(f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok")
-
-
 def print_sweep(console: Console, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print size and quality for several numbers of patches."""
     console.print(Text(printable(source), "bold"))
-    shown = {
-        "coverage": "coverage",
-        "5th pct": "coverage_p05",
-        "minimum": "coverage_min",
-        "weighted cosine": "weighted_cosine",
-        "composition": "composition",
-    }
     columns = {
-        "patches": [Text(str(row["patches"])) for row in rows],
+        "patches": [Text(f"{row['patches']}{' (default)' if row['default'] else ''}") for row in rows],
         "size": [Text(size(row["bytes"])) for row in rows],
-        **{name: [Text(f"{row[figure]:.4f}") for row in rows] for name, figure in shown.items()},
+        "represented": [Text(percent(row["represented"])) for row in rows],
+        "random": [Text(percent(row["random_median"])) for row in rows],
+        "coverage": [Text(f"{row['coverage']:.4f}") for row in rows],
         "verdict": [verdict_text(row["verdict"]) for row in rows],
     }
-    print_fitting(console, columns, ("composition", "weighted cosine", "minimum", "5th pct"))
+    print_fitting(console, columns, ("coverage", "size"))
 
 
 def print_trimmed(console: Console, done: Sequence[Any]) -> None:
     """Print one line per trimmed summary."""
     for trimmed in done:
         kept = f"{trimmed.patches} patches" + (f" of {trimmed.trimmed_from}" if trimmed.trimmed_from else "")
-        sizes = f"{size(trimmed.bytes_in)} -> {size(trimmed.bytes_out)}, coverage {trimmed.coverage:.4f}"
+        share = "" if trimmed.represented is None else f", {percent(trimmed.represented)} represented"
+        sizes = f"{size(trimmed.bytes_in)} -> {size(trimmed.bytes_out)}{share}"
         console.print(Text.assemble(f"{printable(trimmed.name)}: {kept}, {sizes}, ", verdict_text(trimmed.verdict)))
-
-
-def verdict_text(verdict: str) -> Text:
-    return Text(verdict, {"PASS": "green", "REVIEW": "yellow", "FAIL": "red"}[verdict])
-
-
-def measures(measured: Mapping[str, float]) -> str:
-    """How close the embeddings of the kept patches alone come to those of the slide."""
-    shown = ("embedding_cosine", "slide_cosine")
-    return "".join(f", {name.replace('_', ' ')} {measured[name]:.4f}" for name in shown if name in measured)
 
 
 def warn(message: str) -> None:

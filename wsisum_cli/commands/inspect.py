@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 class Map(StrEnum):
+    represented = "represented"
     coverage = "coverage"
     weight = "weight"
     cluster = "cluster"
@@ -46,6 +47,10 @@ def inspect(
         Path | None,
         typer.Option(help="With --compare: h5 with the slide's features, to draw all selectors.", exists=True),
     ] = None,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="Also print figures of features, summarizer and slide encoder."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
     """Show what a summary slide contains."""
@@ -53,7 +58,7 @@ def inspect(
     if compare:
         failed = compare_all(summaries, image, features, as_json)
     else:
-        failed = inspect_each(summaries, image, paint, as_json)
+        failed = inspect_each(summaries, image, paint, details, as_json)
     raise typer.Exit(FOUND if failed else 0)
 
 
@@ -78,11 +83,12 @@ def check_options(
         raise UsageError("--map: several summaries share a name, so their pictures would too; give one at a time")
 
 
-def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as_json: bool) -> bool:
+def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, details: bool, as_json: bool) -> bool:
     """Print and draw each summary. Returns whether any is unreadable or was changed since it was written."""
     from wsisum_cli.commands.console import output, print_summary, warn
     from wsisum_cli.summary.inspection import inspect_summary
     from wsisum_cli.summary.reader import open_summary
+    from wsisum_cli.summary.standing import judge_again
 
     described: list[dict[str, Any]] = []
     failed = False
@@ -96,7 +102,7 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, as
                 described.append(inspection.as_json())
                 draw_one(summary, path, image, paint)
                 if not as_json:
-                    print_summary(output(), inspection)
+                    print_summary(output(), inspection, judge_again(summary.record), details)
                     show_overview(summary)
         except SummaryError as error:
             failed = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import all_summaries, model_finders
+from wsisum_cli.archive.lookup import model_finders, named_summaries
 from wsisum_cli.commands.options import (
     FOUND,
     Device,
@@ -19,6 +21,14 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
 )
 from wsisum_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsisum_cli.verification.finding import Verification
+
+
+class Required(StrEnum):
+    PASS = "pass"
+    REVIEW = "review"
 
 
 def verify(
@@ -31,17 +41,22 @@ def verify(
     summarizer: SummarizerFileOption = None,
     slide_encoder: SlideEncoderFileOption = None,
     threshold: ThresholdOption = None,
+    require: Annotated[
+        Required, typer.Option(help="Verdict that is enough for exit code 0; review accepts PASS and REVIEW.")
+    ] = Required.PASS,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain each verdict, and say what to do.")] = False,
     device: ModelsDeviceOption = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
     """Check a summary, and compare it with the original slide.
 
-    The comparison with the slide needs --source. The verdict is PASS, REVIEW or FAIL. The exit code is 1 if there is a
-    finding of severity error or warning.
+    The comparison with the slide needs --source. The verdict is PASS, REVIEW or FAIL. The exit code is 0 only if every
+    summary is intact and has the verdict that --require names, or a better one.
     """
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.archive.workers import cores
-    from wsisum_cli.commands.console import output, print_verifications
+    from wsisum_cli.commands.console import output
+    from wsisum_cli.commands.verdicts import print_verifications
     from wsisum_cli.quality.verdict import read_thresholds
     from wsisum_cli.verification.verify import verify_summary
 
@@ -51,14 +66,20 @@ def verify(
     tier = "quick" if quick else "source" if source is not None else "full"
     index = SourceIndex(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
-    results = [
-        verify_summary(path, finders[0], tier, index.find(path) if index else None, cores(), *finders[1:], thresholds)
-        for path in all_summaries(summaries)
-    ]
+    results, required = [], require.name
+    for path, name in named_summaries(summaries).items():
+        slide = index.find(path) if index else None
+        result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
+        results.append(replace(result, path=name))
     if as_json:
-        found = [result.as_dict() for result in results]
+        found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
         single = len(found) == 1 and not Path(summaries[0]).is_dir()
         typer.echo(json.dumps(found[0] if single else found, ensure_ascii=False, indent=1))
     else:
-        print_verifications(output(), results)
-    raise typer.Exit(0 if all(result.ok for result in results) else FOUND)
+        print_verifications(output(), results, required, explain)
+    raise typer.Exit(0 if all(is_enough(result, required) for result in results) else FOUND)
+
+
+def is_enough(result: Verification, required: str) -> bool:
+    """Whether a summary is intact and its verdict good enough to rely on."""
+    return result.ok and result.meets(required)

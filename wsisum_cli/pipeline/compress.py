@@ -13,7 +13,7 @@ from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
 from wsisum_cli.pipeline.patch_selector import SelectedPatches
 from wsisum_cli.pipeline.scene import Scene, open_scene
 from wsisum_cli.quality.random_draws import affordable, draw, unmeasured
-from wsisum_cli.selection.budget import MAX_BYTES, TARGET, Limit, most_within
+from wsisum_cli.selection.budget import MAX_BYTES, Limit, most_within, reduced
 from wsisum_cli.summary.attributes import NamedEncoder
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import (
@@ -33,10 +33,9 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
     clock = Clock(tools.stage)
     with open_scene(job, options, tools, clock) as scene:
         limit = scene.limit
-        if options.target is not None:
+        if options.share is not None:
             with clock("pixels"):
-                fewest = scene.patch_selector.fewest(options.target)
-            limit = limit if fewest is None else limit.cut(fewest, TARGET)
+                limit = reduced(limit, scene.patch_selector.fewest(options.share))
         contents = (
             assemble_summary(scene, limit)
             if options.max_bytes is None
@@ -57,7 +56,8 @@ def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
         cluster = scene.patch_selector.candidates.cluster
         count = affordable(limit.keep, options.draws)
         features, threads = selected.tissue.features, scene.tools.threads
-        draws = draw(features, cluster, limit.keep, options.seed, count, threads)
+        alike = scene.patch_selector.likeness.cosine
+        draws = draw(features, cluster, alike, limit.keep, options.seed, count, threads)
     with clock("hash"):
         scene.hashed.result()
         scene.check_unchanged()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wsisum_cli.features.embedding import SlideEmbeddings
@@ -10,49 +10,36 @@ from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.patch_selector import SelectedPatches, Tissue
 from wsisum_cli.pipeline.scene import Scene
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.measures import Quality
-from wsisum_cli.quality.random_draws import BY_FEATURES, Draws
+from wsisum_cli.quality.random_draws import Draws
+from wsisum_cli.quality.represented import WANTED, describe_represented, fewest_for, share_curve
 from wsisum_cli.quality.verdict import read_thresholds
-from wsisum_cli.selection.budget import Limit
+from wsisum_cli.selection.budget import MAX_KEEP, Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.source import sha256_of
-from wsisum_cli.summary.attributes import Attributes, remarks
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.pixels import describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
     describe_models,
     describe_source,
-    describe_standing,
     describe_versions,
     rounded,
 )
+from wsisum_cli.summary.standing import describe_standing
 from wsisum_cli.summary.writer import DISCLAIMER, FORMAT_VERSION, PatchArrays, SummaryContents, TissueMap, reference_of
 from wsisum_cli.tissue.artefacts import count_kinds
 
 
-@dataclass
+@dataclass(frozen=True)
 class CompressResult:
-    """Figures of one summarized slide."""
+    """One summarized slide: the sizes of slide and summary, the attributes of the summary, and seconds per stage."""
 
     bytes_in: int
     bytes_out: int
-    patches: int
-    tissue_patches: int
-    pixels: str
-    provider: str
-    quality: Quality
-    reconstruction: float | None  # None without a summarizer or when all candidates are kept
-    embedding_cosine: float | None  # None without a summarizer
-    verdict: str  # PASS, REVIEW or FAIL
-    bound: str  # which limit set the number of patches
-    target_reached: bool | None  # None when no target coverage was given
-    broken_tiles: int
-    artefacts: int = 0  # patches removed, because they show nothing
-    suspect: int = 0  # tissue patches that may be pen, folds or out of focus
-    message: str = ""  # what the user should check
-    seconds: dict[str, float] = field(default_factory=dict)
+    attributes: Attributes
+    seconds: dict[str, float]
 
 
 def assemble_contents(
@@ -62,9 +49,12 @@ def assemble_contents(
     slide, options, candidates, tissue = scene.slide, scene.options, scene.patch_selector.candidates, selected.tissue
     measured = rounded(asdict(selected.quality) | embedded.figures())
     attributes = describe(scene, tissue) | describe_models(embedded.models)
-    attributes |= describe_standing(measured, draws, limit.keep, read_thresholds(options.thresholds))
-    attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp), "trimmed_from": None}
-    reached = None if options.target is None else selected.quality.coverage >= options.target
+    represented = describe_representation(scene, selected)
+    thresholds, prefixes = read_thresholds(options.thresholds), selected.selection.prefixes
+    attributes |= describe_standing(represented, measured, prefixes, draws, limit.keep, thresholds)
+    attributes |= {"represented": represented, "trimmed_from": None}
+    attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp)}
+    reached = None if options.share is None else represented["share"] >= options.share
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
     return SummaryContents(
@@ -78,6 +68,16 @@ def assemble_contents(
         icc_profile=colour_tables(slide.pyramid.icc_profile),
         artefacts=tissue.artefacts,
     )
+
+
+def describe_representation(scene: Scene, selected: SelectedPatches) -> dict[str, Any]:
+    """How much of the tissue the kept patches represent, and how many would represent most of it."""
+    patch_selector, selection, keep = scene.patch_selector, selected.selection, len(selected.selection.rows)
+    places, likeness = selected.tissue.places(scene.slide.mpp), patch_selector.likeness
+    needed = fewest_for(share_curve(selection.prefixes, keep, likeness.cosine, places.unread), WANTED)
+    if needed is None and (found := patch_selector.needed(WANTED, MAX_KEEP)) is not None:
+        needed = max(found, keep + 1)  # by the slide's features, which may say that these were enough
+    return describe_represented(places, likeness, selection.representative, selection.similarity, needed)
 
 
 def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -> PatchArrays:
@@ -103,25 +103,7 @@ def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict
 
 def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, float]) -> CompressResult:
     attributes = contents.attributes
-    return CompressResult(
-        bytes_in=attributes.source.bytes,
-        bytes_out=job.output.stat().st_size,
-        patches=attributes.patches,
-        tissue_patches=attributes.tissue_patches,
-        pixels=attributes.pixels.mode,
-        provider=attributes.provider,
-        quality=Quality(**attributes.quality.model_dump(include=set(BY_FEATURES))),
-        reconstruction=attributes.quality.reconstruction,
-        embedding_cosine=attributes.quality.embedding_cosine,
-        verdict=attributes.verdict.verdict if attributes.verdict else "",
-        bound=attributes.bound or "",
-        target_reached=attributes.target_reached,
-        broken_tiles=attributes.broken_tiles.count,
-        artefacts=attributes.artefact_count,
-        suspect=attributes.suspect_count,
-        message=remarks(attributes),
-        seconds=seconds,
-    )
+    return CompressResult(attributes.source.bytes, job.output.stat().st_size, attributes, seconds)
 
 
 def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:

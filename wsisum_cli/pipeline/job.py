@@ -13,6 +13,8 @@ from wsisum_cli.features.encode import Progress
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.random_draws import DRAWS
+from wsisum_cli.quality.represented import WANTED
+from wsisum_cli.selection.budget import MAX_KEEP, MOST
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.source import Source
 
@@ -21,9 +23,10 @@ from wsisum_cli.slides.source import Source
 class Options:
     """User options. All of them affect the bytes of the summary, and are recorded in it."""
 
-    keep: int | None = None  # None: one tissue patch in eight, 8 to 64, unless max_bytes or target is given
+    keep: int | None = None  # None: as many as represent the target
     max_bytes: int | None = None  # of the whole summary
-    target: float | None = None  # coverage to reach, with as few patches as possible
+    target: float | None = None  # share of the tissue to represent; None: `WANTED` unless keep or max_bytes is given
+    max_keep: int | None = None  # most patches if keep is None; None: `MAX_KEEP`, or `MOST` if bytes alone decide
     selector: str = "wsisum"
     rare: float | None = None  # fraction of patches reserved for rare tissue; None: the default
     seed: int = 0
@@ -38,6 +41,17 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "thresholds": list(self.thresholds)}
+
+    @property
+    def share(self) -> float | None:
+        """The share of the tissue to represent; None if it does not decide how many patches are kept."""
+        by_number = self.keep is not None or self.max_bytes is not None
+        return WANTED if self.target is None and not by_number else self.target
+
+    @property
+    def most(self) -> int:
+        """Most patches when `keep` is None."""
+        return self.max_keep or (MOST if self.share is None else MAX_KEEP)
 
 
 @dataclass(frozen=True)

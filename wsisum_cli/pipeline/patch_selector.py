@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from wsisum_cli.features.vectors import as_half
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Options, Tools
+from wsisum_cli.quality.likeness import Likeness, measure_likeness
 from wsisum_cli.quality.measures import Quality, measure_selection
-from wsisum_cli.selection.budget import GUESS, coverage_curve, fewest
+from wsisum_cli.quality.represented import TissuePlaces, fewest_for, share_curve, share_of
+from wsisum_cli.selection.budget import GUESS, fewest
 from wsisum_cli.selection.candidates import draw_by_cluster, sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
@@ -23,7 +26,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.summary.pixels import Pixels, StoredPixels
 from wsisum_cli.summary.writer import SourceTiles
-from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts, Judgement
+from wsisum_cli.tissue.artefacts import KINDS, NO_ARTEFACTS, Artefacts, Judgement
 from wsisum_cli.tissue.grid import Grid
 from wsisum_cli.verification.content import cosines
 
@@ -37,10 +40,16 @@ class Tissue:
     given: GivenFeatures | None  # None when the features were computed here
     artefacts: Artefacts = NO_ARTEFACTS  # what was removed from the tissue
     suspect: np.ndarray | None = None  # (N,) uint8 codes of `KINDS`, 0 clean; None where nobody looked
+    unread: int = 0  # further tissue patches of the grid, which could not be read
 
     @property
     def tokens(self) -> Tokens:
         return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
+
+    def places(self, mpp: float) -> TissuePlaces:
+        """Where the tissue lies; `mpp` is µm per level-0 px. Pixels that no decoder can give count as unread tissue."""
+        lost = int(np.count_nonzero(self.artefacts.kind == KINDS.index("corrupt")))
+        return TissuePlaces(self.grid.coords, self.grid.patch_size_level0, mpp, self.unread + lost)
 
     def judged(self, judgement: Judgement) -> Tissue:
         """The patches that stay tissue, with what is known of them."""
@@ -103,15 +112,15 @@ class PatchSelector:
         self._half = as_half(tissue.features).astype(np.float32)
         self._stored: dict[int, np.ndarray] = {}  # row -> features of the stored pixels
 
-    def rows(self, keep: int) -> np.ndarray:
-        """Tissue rows (K,) of the selected patches, in the order they were picked."""
+    def rows(self, keep: int, most: int = 0) -> np.ndarray:
+        """Tissue rows (K,) of the selected patches, in the order they were picked; `keep` may be up to `most`."""
         if self._selector not in NESTED:
             return pick(self._tissue_patches, keep, self._selector)
         if len(self._picked) < keep:
             enough = GUESS
             while enough < keep:
                 enough *= 2
-            self._picked = pick(self._tissue_patches, min(enough, self.most), self._selector)
+            self._picked = pick(self._tissue_patches, min(enough, max(self.most, most)), self._selector)
         return self._picked[:keep]
 
     def candidate_rows(self, keep: int) -> np.ndarray:
@@ -119,6 +128,11 @@ class PatchSelector:
         if keep <= len(self.candidates.rows):
             return self.candidates.rows
         return np.sort(draw_by_cluster(self.candidates.cluster, keep, self._tissue_patches.seed))
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """The yardstick for what a patch represents. It does not depend on which patches are kept."""
+        return measure_likeness(self._half, self.tissue.grid.coords, self.tissue.grid.patch_size_level0)
 
     def select(self, keep: int) -> SelectedPatches:
         """Select and measure `keep` patches. Raises SlideError or a subclass, ModelError when the encoder fails."""
@@ -129,25 +143,41 @@ class PatchSelector:
         quality = measure_selection(tissue.features, selection, self.candidates.cluster)
         return SelectedPatches(tissue, pixels, loss, selection, quality)
 
-    def fewest(self, target: float) -> int | None:
-        """Smallest number of patches that reach this coverage; None if `most` do not reach it. Raises as `select`."""
-        return fewest(lambda keep: self._coverage(keep) >= target, self.most, self._guess(target))
+    def fewest(self, share: float) -> int | None:
+        """Smallest number of patches that represent this share of the tissue; None if `most` do not.
 
-    def _guess(self, target: float) -> int:
-        """Estimate `fewest` from the slide's features, which differ slightly from those of the stored pixels."""
-        keep = min(GUESS, self.most)
-        while self._selector in NESTED:
-            curve = coverage_curve(prefixes_of(self.tissue.features, self.rows(keep)), keep)
-            reached = np.flatnonzero(curve >= target)
-            if len(reached) or keep == self.most:
-                return int(reached[0]) + 1 if len(reached) else keep
-            keep = min(2 * keep, self.most)
+        Raises as `select`. The number comes from the slide's features. Those of the stored pixels differ slightly, so
+        patches are added until these reach the share too.
+        """
+        if self._selector not in NESTED:
+            return fewest(lambda keep: self._share(keep) >= share, self.most)
+        keep = self.needed(share, self.most)
+        while keep is not None and self._share(keep) < share:
+            keep = None if keep == self.most else min(keep + 1 + keep // 16, self.most)
         return keep
 
-    def _coverage(self, keep: int) -> float:
+    def needed(self, share: float, most: int) -> int | None:
+        """The same by the slide's features alone; None if `most` patches do not, or the picks are not nested."""
+        if self._selector not in NESTED:
+            return None
+        most, keep = min(most, len(self._half)), 0
+        while keep < most:
+            keep = min(max(2 * keep, GUESS), most)
+            prefixes = prefixes_of(self._half, self.rows(keep, most))
+            curve = share_curve(prefixes, keep, self.likeness.cosine, self.unread)
+            if (found := fewest_for(curve, share)) is not None:
+                return found
+        return None
+
+    @property
+    def unread(self) -> int:
+        """Tissue patches that could not be read."""
+        return self.tissue.places(1.0).unread
+
+    def _share(self, keep: int) -> float:
         rows = self.rows(keep)
         tissue, _ = self._as_stored(rows, self._pixels.of(rows))
-        return float(coverage_curve(prefixes_of(tissue.features, rows), keep)[-1])
+        return share_of(prefixes_of(tissue.features, rows).of(keep)[1], self.likeness.cosine, self.unread)
 
     def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
         """Replace the features of the kept patches by those of the stored pixels, so that the file is consistent.

@@ -13,9 +13,11 @@ from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, FeatureProvenance, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
+from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import Attributes, remarks
 from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.standing import explain, judge_again, largest_mm2
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
 
@@ -35,7 +37,7 @@ class Product:
     make: Callable[[Job, Any, Tools], dict[str, Any]]  # one slide -> figures of the report
     #: How a file was made; None where another program made it. Raises WsisumError when the file cannot be read.
     provenance: Callable[[Path], Provenance | None]
-    figures: Callable[[Any], dict[str, Any]]  # of the report, out of the provenance
+    figures: Callable[[Any, Any], dict[str, Any]]  # of the report, from the provenance and this run's options
     is_whole: Callable[[Path], bool]  # raises WsisumError when the file cannot be read
     reported: bool = True  # whether a run writes a report beside the files
 
@@ -46,25 +48,8 @@ class Product:
 
 def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
     result = compress_slide(job, options, tools)
-    return {
-        "bytes_in": result.bytes_in,
-        "bytes_out": result.bytes_out,
-        "patches": result.patches,
-        "tissue_patches": result.tissue_patches,
-        "pixels": result.pixels,
-        "provider": result.provider,
-        "coverage": round(result.quality.coverage, 6),
-        "reconstruction": result.reconstruction,
-        "embedding_cosine": result.embedding_cosine,
-        "verdict": result.verdict,
-        "bound": result.bound,
-        "target_reached": result.target_reached,
-        "broken_tiles": result.broken_tiles,
-        "artefacts": result.artefacts,
-        "suspect": result.suspect,
-        "message": result.message,
-        "seconds": result.seconds,
-    }
+    figures = summary_figures(result.attributes)
+    return {"bytes_in": result.bytes_in, "bytes_out": result.bytes_out, **figures, "seconds": result.seconds}
 
 
 def summary_provenance(path: Path) -> Attributes:
@@ -72,7 +57,10 @@ def summary_provenance(path: Path) -> Attributes:
         return summary.record
 
 
-def summary_figures(attributes: Attributes) -> dict[str, Any]:
+def summary_figures(attributes: Attributes, options: Options | None = None) -> dict[str, Any]:
+    """What the report says of a summary; the verdict by the thresholds of `options`, the recorded ones if None."""
+    verdict = judge_again(attributes, read_thresholds(options.thresholds) if options else None)
+    section = attributes.represented
     return {
         "patches": attributes.patches,
         "tissue_patches": attributes.tissue_patches,
@@ -81,13 +69,16 @@ def summary_figures(attributes: Attributes) -> dict[str, Any]:
         "coverage": attributes.quality.coverage,
         "reconstruction": attributes.quality.reconstruction,
         "embedding_cosine": attributes.quality.embedding_cosine,
-        "verdict": attributes.verdict and attributes.verdict.verdict,
+        "represented": section and section.share,
+        "tissue_mm2": section and section.tissue_mm2,
+        "largest_unrepresented_mm2": section and largest_mm2(section),
+        "verdict": verdict and verdict.verdict,
         "bound": attributes.bound,
         "target_reached": attributes.target_reached,
         "broken_tiles": attributes.broken_tiles.count,
         "artefacts": attributes.artefact_count,
         "suspect": attributes.suspect_count,
-        "message": remarks(attributes),
+        "message": "; ".join(filter(None, (explain(attributes, verdict) if verdict else "", remarks(attributes)))),
     }
 
 
@@ -101,7 +92,7 @@ def features_provenance(path: Path) -> FeatureProvenance | None:
     return FeatureProvenance.model_validate(stored) if stored else None
 
 
-def features_figures(provenance: FeatureProvenance) -> dict[str, Any]:
+def features_figures(provenance: FeatureProvenance, _options: Any) -> dict[str, Any]:
     return {
         "patches": provenance.patches,
         "tissue_patches": provenance.patches,
@@ -118,7 +109,7 @@ def no_provenance(_path: Path) -> None:
     """Tables are made anew each time."""
 
 
-def no_figures(_provenance: Any) -> dict[str, Any]:
+def no_figures(_provenance: Any, _options: Any) -> dict[str, Any]:
     return {}
 
 

@@ -125,7 +125,7 @@ def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guard:
     features, rows = encode_patches(
         slide.pyramid, grid.coords, grid.reading, tools.encoder, damage, tools.threads, tools.progress, recorder
     )
-    tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None)
+    tissue = Tissue(replace(grid, coords=grid.coords[rows]), features, None, unread=len(grid.coords) - len(rows))
     return tissue if recorder is None else tissue.judged(judge(tissue.grid.coords, recorder.statistics[rows]))
 
 
@@ -155,9 +155,8 @@ def no_tissue_words(overview: Overview) -> str:
 
 
 def limit_by_number(tissue: Tissue, options: Options) -> Limit:
-    """The limit that `keep` sets, before bytes and coverage are considered."""
-    free = options.max_bytes is not None or options.target is not None
-    return most_kept(len(tissue.features), options.keep, free)
+    """The limit on the number alone, before bytes and represented tissue are considered."""
+    return most_kept(len(tissue.features), options.keep, options.most)
 
 
 def drop_unreadable(

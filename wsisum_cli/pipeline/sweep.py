@@ -14,22 +14,22 @@ from wsisum_cli.figures.plot import as_png, new_figure
 from wsisum_cli.pipeline.compress import assemble_summary
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
 from wsisum_cli.pipeline.scene import Scene, open_scene
-from wsisum_cli.selection.budget import KEEP, Limit
+from wsisum_cli.quality.random_draws import DRAWN
+from wsisum_cli.quality.represented import WANTED
+from wsisum_cli.selection.budget import KEEP, MAX_KEEP, Limit, most_kept, reduced
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import size_of
 
-#: Numbers of patches to try; a slide with fewer tissue patches ends with all of them.
+#: Numbers of patches to try, beside the default; a slide with fewer tissue patches ends with all of them.
 SWEPT = (8, 16, 32, 64, 128, 256)
 FIGURES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
+#: Share of the tissue that is represented, and the same of the middle 98 % of random draws: low, median and high.
+REPRESENTED = ("represented", "random_low", "random_median", "random_high")
 OF_MODELS = ("reconstruction", "embedding_cosine", "slide_cosine")
-COLUMNS = ("patches", "bytes", *FIGURES, *OF_MODELS, "verdict")
+COLUMNS = ("patches", "bytes", *REPRESENTED, *FIGURES, *OF_MODELS, "default", "verdict")
 SUFFIX, PICTURE = ".sweep.csv", ".png"  # the picture's suffix replaces .csv
-LABELS = {
-    "coverage": "coverage",
-    "coverage_p05": "5th percentile",
-    "coverage_min": "minimum",
-    "weighted_cosine": "weighted mean",
-}
+#: Percentiles of random draws that the plot shows as a band, and the median.
+BAND = (1, 50, 99)
 
 Row = Mapping[str, Any]
 
@@ -48,7 +48,9 @@ def sweep_slide(job: Job, options: Options, tools: Tools) -> SweepResult:
     clock = Clock(tools.stage)
     with open_scene(job, replace(options, keep=SWEPT[-1], max_bytes=None, target=None), tools, clock) as scene:
         count = len(scene.patch_selector.tissue.features)
-        rows = [measure_row(scene, keep) for keep in patch_counts(count)]
+        fewest = scene.patch_selector.fewest(WANTED)
+        default = reduced(most_kept(count, None, MAX_KEEP), fewest).keep
+        rows = [measure_row(scene, keep, keep == default) for keep in sorted({*patch_counts(count), default})]
         result = SweepResult(job.source.bytes, count, clock.seconds)
     with clock("write"):
         scene.check_unchanged()
@@ -66,15 +68,23 @@ def patch_counts(tissue_patches: int) -> list[int]:
     return [*below, tissue_patches] if tissue_patches <= SWEPT[-1] else below
 
 
-def measure_row(scene: Scene, keep: int) -> dict[str, Any]:
-    """One row: size, figures and verdict of the summary that `--keep` would write."""
+def measure_row(scene: Scene, keep: int, default: bool) -> dict[str, Any]:
+    """One row: size, figures and verdict of the summary that `--keep` would write. `default`: without `--keep` too."""
     contents = assemble_summary(replace(scene, options=replace(scene.options, keep=keep)), Limit(keep, KEEP))
     quality, verdict = contents.attributes.quality, contents.attributes.verdict
+    represented, draws = contents.attributes.represented, contents.reference.draws
+    assert represented is not None
+    assert draws is not None
+    quantiles = draws[-1, DRAWN.index("represented")]
+    random = dict(zip(REPRESENTED[1:], quantiles[list(BAND)].round(6).tolist(), strict=True))
     figures = {name: getattr(quality, name) for name in (*FIGURES, *OF_MODELS)}
     return {
         "patches": keep,
         "bytes": size_of(contents),
+        "represented": represented.share,
+        **random,
         **figures,
+        "default": default,
         "verdict": verdict.verdict if verdict else "",
     }
 
@@ -99,27 +109,36 @@ def read_sweep(path: Path) -> list[dict[str, Any]]:
 def parse_value(name: str, text: str) -> Any:
     if name == "verdict":
         return text
+    if name == "default":
+        return text == "True"
     number = int if name in ("patches", "bytes") else float
     return number(text) if text else None
 
 
 def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
-    """Plot quality against summary size as a PNG; the numbers of patches are shown above."""
+    """Plot represented tissue against summary size as a PNG, with the band of random draws.
+
+    The numbers of patches are shown above, the default in bold.
+    """
     figure = new_figure(7, 4.4)
     axes = figure.add_subplot()
     size = [row["bytes"] / 1e6 for row in rows]
-    for column, label in LABELS.items():
-        axes.plot(size, [row[column] for row in rows], marker="o", label=label)
+    share = {name: [100 * row[name] for row in rows] for name in REPRESENTED}
+    axes.fill_between(size, share["random_low"], share["random_high"], color="0.85", label="98 % of random draws")
+    axes.plot(size, share["random_median"], color="0.6", label="median random draw")
+    axes.plot(size, share["represented"], marker="o", label="summary")
     for place, row in zip(size, rows, strict=True):
-        axes.axvline(place, color="0.9", linewidth=1, zorder=0)
-        axes.annotate(str(row["patches"]), (place, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+        axes.axvline(place, color="0.5" if row["default"] else "0.92", linewidth=1, zorder=0)
+        label, weight = (f"{row['patches']} (default)", "bold") if row["default"] else (str(row["patches"]), "normal")
+        above = axes.get_xaxis_transform()
+        axes.text(place, 1.01, label, weight=weight, fontsize="small", rotation=45, va="bottom", transform=above)
     axes.set_xscale("log")
     axes.set_xticks(size, [f"{place:.2g}" for place in size])
     axes.set_xticks([], minor=True)
     # A $ in the slide's name would start math mode.
-    axes.set_title(f"{printable(name)}, patches kept", pad=16, parse_math=False)
-    axes.set(xlabel="summary in MB", ylabel="cosine")
-    axes.legend(fontsize="small", frameon=False)
+    axes.set_title(f"{printable(name)}, patches kept", pad=34, parse_math=False)
+    axes.set(xlabel="summary in MB", ylabel="tissue represented, %", ylim=(0, 101))
+    axes.legend(fontsize="small", frameon=False, loc="lower right")
     return as_png(figure)
 
 

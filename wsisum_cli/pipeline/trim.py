@@ -14,14 +14,18 @@ import numpy as np
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.features.embedding import Tokens
 from wsisum_cli.quality.guarantee import guaranteed
+from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.random_draws import Draws
+from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented
 from wsisum_cli.quality.verdict import stored_thresholds
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.weights import fit_weights
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import write_container, writing_aside
-from wsisum_cli.summary.provenance import describe_standing, rounded
+from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
+from wsisum_cli.summary.standing import describe_standing, judge_again
 from wsisum_cli.summary.writer import (
     ROOT,
     PatchArrays,
@@ -45,6 +49,7 @@ class TrimResult:
     bytes_in: int
     bytes_out: int
     coverage: float
+    represented: float | None  # share of the tissue; None before format 1.4
     verdict: str  # PASS, REVIEW or FAIL
 
 
@@ -93,7 +98,9 @@ def check_trimmable(path: Path, summary: Summary) -> None:
 
 def read_standing(summary: Summary, trimmed_from: int | None, bytes_in: int, output: Path) -> TrimResult:
     record = summary.record
-    figures = (record.quality.coverage, record.verdict.verdict if record.verdict else "")
+    verdict, section = judge_again(record), record.represented
+    share = None if section is None else section.share
+    figures = (record.quality.coverage, share, verdict.verdict if verdict else "")
     return TrimResult(summary.name, record.patches, trimmed_from, bytes_in, output.stat().st_size, *figures)
 
 
@@ -112,7 +119,7 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
     files |= encode_kept(kept, pixels, side)
     files |= encode_tissue(replace(tissue, representative=representative, similarity=similarity, prefixes=cut))
     files |= encode_draws(draws)
-    about = describe_cut(summary, kept, similarity, draws, models)
+    about = describe_cut(summary, kept, cut, draws, models)
     if isinstance(pixels, SourceTiles):
         about["pixels"] = {"mode": "source", "tiles": len(pixels.streams)}
     root = parse_json(summary.read(ROOT))
@@ -149,10 +156,15 @@ def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
 
 
 def describe_cut(
-    summary: Summary, kept: PatchArrays, similarity: np.ndarray, draws: Draws, models: ModelFinders
+    summary: Summary,
+    kept: PatchArrays,
+    prefixes: Prefixes,
+    draws: Draws,
+    models: ModelFinders,
 ) -> dict[str, Any]:
-    """The attributes that are others than before."""
+    """The attributes that differ from those before."""
     record, tissue, keep = summary.record, summary.tissue, len(kept.coords)
+    representative, similarity = prefixes.of(keep)
     assert record.verdict is not None  # of format 1.2 and later, which alone is trimmed
     features = kept.features.astype(np.float32)
     quality = measure(
@@ -166,15 +178,36 @@ def describe_cut(
     unknown = {"reconstruction": None, "embedding_cosine": None, "slide_cosine": None}
     embedded = embedding_figures(available, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
-    target = record.options.target if record.target_reached is not None else None
+    represented = describe_less(summary, similarity, representative)
+    thresholds = stored_thresholds(record.verdict.thresholds.model_dump())
     return {
         "patches": keep,
         "trimmed_from": record.trimmed_from or record.patches,
         "quality": measured,
-        "target_reached": None if target is None else quality.coverage >= target,
+        "target_reached": is_reached(record, represented, quality.coverage),
         "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.minor_version < 3),
-        **describe_standing(measured, draws, keep, stored_thresholds(record.verdict.thresholds.model_dump())),
+        **({} if represented is None else {"represented": represented}),
+        **describe_standing(represented, measured, prefixes, draws, keep, thresholds),
     }
+
+
+def describe_less(summary: Summary, similarity: np.ndarray, representative: np.ndarray) -> dict[str, Any] | None:
+    """The attribute `represented` of fewer patches; None before format 1.4."""
+    before, patch = summary.record.represented, summary.record.patch
+    if before is None:
+        return None
+    places = TissuePlaces(summary.tissue.coords, patch.patch_size_level0, summary.record.source.mpp, before.unread)
+    likeness = Likeness(before.cosine, before.pairs, before.contrast)
+    return describe_represented(places, likeness, representative, similarity, before.needed)
+
+
+def is_reached(record: Attributes, represented: Mapping[str, Any] | None, coverage: float) -> bool | None:
+    """Whether the target is still reached; None if there was none. Before format 1.4 it is a coverage."""
+    if record.target_reached is None:
+        return None
+    if represented is not None:
+        return bool(represented["share"] >= (record.options.target or WANTED))
+    return record.options.target is None or coverage >= record.options.target
 
 
 def outputs_of(summaries: Mapping[Path, Path], output: Path) -> dict[Path, Path]:

@@ -41,15 +41,17 @@ class Pool:
     features: npt.NDArray[np.float64]  # (P, D), rounded as a summary stores them
     mean: npt.NDArray[np.float64]  # (D,) of all tissue features
     cluster: npt.NDArray[np.integer]  # (N,)
+    alike: float  # cosine from which on a drawn patch represents another
 
 
 def measure_draws(pool: Pool, drawn: Rows, sizes: tuple[int, ...], threads: int = 1) -> Figures:
-    """Figures (L, 5, C) of C draws (C, K) of rows of the pool, for the first patches of each draw: `sizes` (L,).
+    """Figures (L, 6, C) of C draws (C, K) of rows of the pool, for the first patches of each draw: `sizes` (L,).
 
-    The figures are those of `Quality`, in its order. Beside the pool, each thread holds about 50 MB, or what a single
-    draw takes if that is more: 6 bytes for each patch and size, and 8 * K * (D + 6 K) bytes for its weights.
+    The figures are those of `Quality`, in its order, and the share of the tissue that is represented. Beside the pool,
+    each thread holds about 50 MB, or what a single draw takes if that is more: 6 bytes for each patch and size, and
+    8 * K * (D + 6 K) bytes for its weights.
     """
-    found = np.empty((len(sizes), 5, len(drawn)))
+    found = np.empty((len(sizes), 6, len(drawn)))
 
     def measure(batch: slice) -> None:
         found[:, :, batch] = measure_batch(pool, drawn[batch], sizes)
@@ -71,17 +73,27 @@ def batches(count: int, each: int, most: int) -> Iterator[slice]:
 
 
 def measure_batch(pool: Pool, drawn: Rows, sizes: tuple[int, ...]) -> Figures:
-    """Figures (L, 5, B) of draws (B, K)."""
+    """Figures (L, 6, B) of draws (B, K)."""
     count, tissue = len(drawn), len(pool.cluster)
-    coverage = np.empty((count, len(sizes), 3))
+    coverage, represented = np.empty((count, len(sizes), 3)), np.empty((count, len(sizes), 1))
+    alike = fewest_steps(pool.alike)
     counts = np.zeros((count, len(sizes), sizes[-1]), np.int64)
     for part in batches(count, len(sizes) * tissue, BEST):
         best, place = best_of_first(pool.cosines, drawn[part], sizes)
         coverage[part] = coverages(best)
+        represented[part, :, 0] = (best >= alike).mean(axis=-1)
         counts[part] = count_places(place, sizes[-1])
     weighted = weighted_cosines(pool, drawn, counts, sizes)
     distance = compositions(pool, drawn, counts)
-    return np.concatenate([coverage, weighted[..., None], distance[..., None]], axis=2).transpose(1, 2, 0)
+    figures = [coverage, weighted[..., None], distance[..., None], represented]
+    return np.concatenate(figures, axis=2).transpose(1, 2, 0)
+
+
+def fewest_steps(cosine: float) -> int:
+    """The smallest of `Cosines` that reaches `cosine` once rounded to float16, as a summary stores cosines."""
+    steps = np.arange(-ONE, ONE + 1)
+    reached = np.flatnonzero((steps / ONE).astype(np.float16) >= cosine)
+    return int(steps[reached[0]]) if len(reached) else ONE + 1
 
 
 def best_of_first(cosines: Cosines, drawn: Rows, sizes: tuple[int, ...]) -> tuple[Cosines, npt.NDArray[np.int32]]:

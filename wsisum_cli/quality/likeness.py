@@ -30,24 +30,20 @@ class Likeness:
     """`cosine`: from which on two patches of a slide count as alike; a float16 number, at most `STRICTEST`.
 
     `pairs`: adjacent pairs that it is the median of; 0 where there are too few, and each patch was compared with the
-    nearest other instead. `random_cosine`: median of random pairs, for comparison.
+    nearest other instead. `contrast`: how often, 0..1, such a pair is more alike than a random pair; ties count half,
+    so it is 0.5 where the features say nothing of the tissue.
     """
 
     cosine: float
     pairs: int
-    random_cosine: float
-
-    @property
-    def tells_apart(self) -> bool:
-        """Whether adjacent patches are more alike than random ones."""
-        return self.cosine > self.random_cosine or self.cosine >= STRICTEST
+    contrast: float
 
 
-def likeness(features: Features, coords: Coords, patch_size_level0: float) -> Likeness:
+def measure_likeness(features: Features, coords: Coords, patch_size_level0: float) -> Likeness:
     """Measure on features (N, D) of all tissue patches at coords (N, 2), level-0 px."""
     features = checked(features)
     if len(features) < 2:
-        return Likeness(STRICTEST, 0, STRICTEST)
+        return Likeness(STRICTEST, 0, 0.5)
     places = coords / patch_size_level0
     first, second = adjacent(places)
     pairs = len(first)
@@ -57,9 +53,16 @@ def likeness(features: Features, coords: Coords, patch_size_level0: float) -> Li
     one, other = rng.integers(0, len(features), (2, RANDOM_PAIRS))
     apart = one != other
     with one_thread():
-        typical = float(np.median(pair_cosines(features, first, second)))
-        random = float(np.median(pair_cosines(features, one[apart], other[apart])))
-    return Likeness(rounded_down(typical), pairs, round(random, 6))
+        alike = pair_cosines(features, first, second)
+        random = pair_cosines(features, one[apart], other[apart])
+    return Likeness(rounded_down(float(np.median(alike))), pairs, round(contrast(alike, random), 4))
+
+
+def contrast(alike: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> float:
+    """How often one of `alike` (P,) exceeds one of `random` (R,), 0..1; ties count half (Mann and Whitney, 1947)."""
+    ordered = np.sort(np.round(random, 6))
+    below, up_to = (np.searchsorted(ordered, np.round(alike, 6), side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(random)))
 
 
 def adjacent(places: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

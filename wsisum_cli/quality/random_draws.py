@@ -27,8 +27,10 @@ FEWER = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 COSTLY = 256
 #: Quantiles, 0 to 1, that are stored.
 SHARES = np.linspace(0, 1, 101)
-#: Figures, in the order of the arrays.
+#: Figures of `Quality`, in its order.
 BY_FEATURES = tuple(field.name for field in fields(Quality))
+#: Figures, in the order of the arrays. Files before format 1.4 lack the last.
+DRAWN = (*BY_FEATURES, "represented")
 
 Figures = npt.NDArray[np.float32]
 
@@ -37,10 +39,10 @@ Figures = npt.NDArray[np.float32]
 class Draws:
     """Quantiles of figures among random draws.
 
-    `keep` (L,) ascends: draw sizes, the last equal to the number of kept patches. `by_features` (L, 5, 101) holds the
-    minimum over all draws, the 1st percentile, and so on up to the maximum. `count` is the number of draws, made with
-    `seed`. Files written before models left the verdict hold `by_models` (M, 101) as well, of the last size and of
-    `model_count` draws; `models` (M,) names its figures.
+    `keep` (L,) ascends: draw sizes, the last equal to the number of kept patches. `by_features` (L, F, 101) holds the
+    minimum over all draws, the 1st percentile, and so on up to the maximum, of the first F figures of `DRAWN`: 6, or 5
+    before format 1.4. `count` is the number of draws, made with `seed`. Files written before models left the verdict
+    hold `by_models` (M, 101) as well, of the last size and of `model_count` draws; `models` (M,) names its figures.
     """
 
     keep: tuple[int, ...]
@@ -64,12 +66,22 @@ class Draws:
 
         Larger draws score higher, so the comparison is never too lenient. None if the figure was not measured.
         """
-        if name in BY_FEATURES:
-            able = [place for place, number in enumerate(self.keep) if number >= keep]
-            return np.asarray(self.by_features[able[0], BY_FEATURES.index(name)]) if able else None
-        if name in self.models and keep == self.keep[-1]:
-            return np.asarray(self.by_models[self.models.index(name)])
-        return None
+        number = self.number(keep)
+        return None if number is None or name not in self.figures else self.exactly(name, number)
+
+    def exactly(self, name: str, number: int) -> Figures:
+        """Quantiles (101,) of one of `figures`, for one of the sizes `keep`."""
+        return np.asarray(self.by_features[self.keep.index(number), DRAWN.index(name)])
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that were measured."""
+        return DRAWN[: self.by_features.shape[1]]
+
+    def median(self, name: str, keep: int) -> float | None:
+        """What half of the draws of `keep` patches, or of the next larger size, exceed; None if not measured."""
+        quantiles = self.of(name, keep)
+        return None if quantiles is None else float(quantiles[len(SHARES) // 2])
 
     def cut(self, keep: int) -> Draws:
         """The draws needed to judge only `keep` patches. Model figures are dropped: they are of the largest size."""
@@ -80,7 +92,7 @@ class Draws:
 def unmeasured(keep: int, count: int, seed: int) -> Draws:
     """A placeholder for `draw`: meaningless figures that take about as many bytes."""
     sizes = sizes_of(keep)
-    by_features = np.random.default_rng(0).normal(0.9, 0.02, (len(sizes), len(BY_FEATURES), count))
+    by_features = np.random.default_rng(0).normal(0.9, 0.02, (len(sizes), len(DRAWN), count))
     return without_models(sizes, _quantiles(by_features), count, seed)
 
 
@@ -105,6 +117,7 @@ def sizes_of(keep: int) -> tuple[int, ...]:
 def draw(
     features: Features,
     cluster: npt.NDArray[np.integer],
+    alike: float,
     keep: int,
     seed: int,
     count: int = DRAWS,
@@ -112,24 +125,26 @@ def draw(
 ) -> Draws:
     """Measure `count` draws of `keep` from features (N, D) of all tissue patches with clusters (N,).
 
-    The result does not depend on `threads`.
+    `alike` is the cosine from which on a patch represents another. The result does not depend on `threads`.
     """
     sizes, rng = sizes_of(keep), np.random.default_rng(seed)
     with one_thread():
-        pool = draw_pool(features, cluster, keep, rng)
+        pool = draw_pool(features, cluster, alike, keep, rng)
         drawn = np.stack([rng.permutation(len(pool.rows))[:keep] for _ in range(count)])
         figures = measure_draws(pool, drawn, sizes, threads)
     return without_models(sizes, _quantiles(figures), count, seed)
 
 
-def draw_pool(features: Features, cluster: npt.NDArray[np.integer], keep: int, rng: np.random.Generator) -> Pool:
+def draw_pool(
+    features: Features, cluster: npt.NDArray[np.integer], alike: float, keep: int, rng: np.random.Generator
+) -> Pool:
     """The patches from which all draws come, with their cosines to the whole tissue."""
     room = max(MOST_COSINES // len(features), 2 * keep)
     rows = rng.permutation(len(features))[: min(max(POOL, 2 * keep), room)]
     whole = whole_rows(features)
     cosines = fill_cosines(np.empty((len(rows), len(features)), np.int16), whole[rows], whole)
     own, mean = as_half(features[rows]).astype(np.float64), mean_of(features).astype(np.float64)
-    return Pool(rows, cosines, own, mean, cluster)
+    return Pool(rows, cosines, own, mean, cluster, alike)
 
 
 def _quantiles(figures: npt.NDArray[np.float64]) -> Figures:

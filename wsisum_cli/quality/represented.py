@@ -17,6 +17,8 @@ from wsisum_cli.quality.guarantee import MM2, connected
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.selection.prefixes import Prefixes
 
+#: Share of the tissue that the default number of patches represents, and that advice aims at.
+WANTED = 0.95
 #: Unrepresented regions that a summary lists, largest first.
 LISTED = 20
 
@@ -67,8 +69,12 @@ def describe_represented(
     likeness: Likeness,
     representative: npt.NDArray[np.integer],
     similarity: npt.NDArray[np.floating],
+    needed: int | None,
 ) -> dict[str, Any]:
-    """The attribute `represented`, from the representative (N,) of each tissue patch and its similarity (N,) to it."""
+    """The attribute `represented`, from the representative (N,) of each tissue patch and its similarity (N,) to it.
+
+    `needed`: fewest patches that would represent most of the tissue; None where not known.
+    """
     share = share_of(similarity, likeness.cosine, places.unread)
     missing = np.flatnonzero(~is_represented(similarity, likeness.cosine))
     regions = unrepresented(places, missing)
@@ -79,7 +85,8 @@ def describe_represented(
         "unread": places.unread,
         "cosine": likeness.cosine,
         "pairs": likeness.pairs,
-        "random_cosine": likeness.random_cosine,
+        "contrast": likeness.contrast,
+        "needed": needed,
         "region_count": len(regions),
         "regions": [describe_region(places, rows, representative, similarity) for rows in regions[:LISTED]],
     }

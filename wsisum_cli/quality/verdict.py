@@ -25,7 +25,7 @@ VERDICTS = (PASS, REVIEW, FAIL) = ("PASS", "REVIEW", "FAIL")
 
 #: Limits of the verdict: where a figure passes, and past which it fails. `represented`: share of the tissue.
 #: `largest_mm2`: the largest unrepresented region. `chance`: percentile among random draws of as many patches.
-LIMITS: dict[str, tuple[float, float]] = {"represented": (0.9, 0.7), "largest_mm2": (1.0, 1e9), "chance": (99, 95)}
+LIMITS: dict[str, tuple[float, float]] = {"represented": (0.9, 0.7), "largest_mm2": (1.0, 10.0), "chance": (99, 95)}
 #: Figures that a user may ask a value of.
 VALUES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
 #: Figures for which lower is better.
@@ -34,6 +34,10 @@ DISTANCES = {"composition", "largest_mm2"}
 COMPARED = ("coverage", "represented")
 #: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5
+#: How often adjacent patches must be more alike than random ones. Even very uniform tissue, such as liver, reaches 0.7.
+CONTRAST = 0.6
+#: Coverage below which patches are not all the same.
+ALL_ALIKE = 0.999
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,25 @@ class Chance:
     keep: int
     alike: bool = False
 
+    def as_dict(self) -> dict[str, Any]:
+        return {"percentile": self.percentile, "keep": self.keep, "alike": self.alike}
+
 
 @dataclass(frozen=True)
 class Figures:
     """What a verdict is reached from.
 
-    `represented`: share of the tissue; None where the file does not tell, as before format 1.4. `largest_mm2`: the
-    largest unrepresented region. `tells_apart`: whether adjacent patches are more alike than random ones. `quality`:
-    the figures of `VALUES`.
+    `represented`: share of the tissue; None where the file does not say, as before format 1.4. `largest_mm2`: the
+    largest unrepresented region. `contrast`: of `Likeness`. `chance`: None without draws. `quality`: the figures of
+    `VALUES`. `complete`: all tissue is kept.
     """
 
     represented: float | None
     largest_mm2: float
+    contrast: float
     chance: Chance | None
-    tells_apart: bool
     quality: Mapping[str, float | None]
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,18 +123,20 @@ def _worst(answers: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
 
 def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
     if figures.represented is None:
-        return [(REVIEW, "this format does not record how alike neighbouring patches are; compress the slide again")]
+        text = "the summary was written before represented tissue was recorded; verify it with --source to measure it"
+        return [(REVIEW, text)]
     found = []
     share, largest = figures.represented, figures.largest_mm2
-    if not figures.tells_apart:
-        text = "neighbouring patches are no more alike than distant ones: the features say little about this slide"
+    if figures.contrast < CONTRAST and not figures.complete:
+        text = "adjacent patches are hardly more alike than random ones: the features say little about this slide"
         found.append((REVIEW, text))
     answer, wanted = _place(share, thresholds.limits["represented"])
     if answer != PASS:
-        found.append((answer, f"{percent(share)} of the tissue is represented; {answer_words(answer)} {wanted:.0%}"))
+        text = f"{percent(share)} of the tissue is represented; {asks_for(answer)} {percent(wanted)}"
+        found.append((answer, text))
     answer, wanted = _place(-largest, tuple(-limit for limit in thresholds.limits["largest_mm2"]))
     if answer != PASS:
-        text = f"the largest unrepresented area is {largest:.2g} mm²; {answer_words(answer)} {-wanted:g} mm²"
+        text = f"the largest unrepresented area is {largest:.2g} mm²; {asks_for(answer)} at most {-wanted:g} mm²"
         found.append((answer, text))
     return found
 
@@ -142,15 +152,17 @@ def _judge_values(figures: Figures, thresholds: Thresholds) -> list[tuple[str, s
 
 def _judge_choice(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
     chance = figures.chance
+    if figures.complete:
+        return []
     if chance is None:
         return [(REVIEW, "there are no random draws to compare with")]
     if chance.alike:
-        return [(REVIEW, "every random draw has the same coverage: the features tell nothing apart")]
+        return [(REVIEW, "every random draw has the same coverage: the features do not tell patches apart")]
     answer, _ = _place(chance.percentile, thresholds.limits["chance"])
     if answer == PASS:
         return []
-    words = "are no better than" if answer == FAIL else "are hardly better than"
-    text = f"the patches {words} random draws: at best (with {chance.keep}) better than {chance.percentile} % of them"
+    words = "no better than" if answer == FAIL else "hardly better than"
+    text = f"the patches are {words} random ones: they beat at most {chance.percentile} % of random draws of as many"
     return [(answer, text)]
 
 
@@ -162,13 +174,13 @@ def _place(value: float, limits: Sequence[float]) -> tuple[str, float]:
     return (REVIEW, passes) if value >= fails - EQUAL else (FAIL, fails)
 
 
-def answer_words(answer: str) -> str:
-    return "PASS asks for" if answer == REVIEW else "the limit is"
+def asks_for(answer: str) -> str:
+    return "PASS needs" if answer == REVIEW else "anything but FAIL needs"
 
 
 def percent(share: float) -> str:
-    """A share in percent; never 100 % of what is less."""
-    return "100 %" if share >= 1 else f"{min(np.floor(share * 1000) / 10, 99.9):.1f} %".replace(".0 %", " %")
+    """A share in percent, rounded down: what does not reach a limit is never printed as the limit."""
+    return f"{np.floor(share * 1000 + 1e-6) / 10:.1f} %".replace(".0 %", " %")
 
 
 def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, keep: int) -> Chance | None:
@@ -178,11 +190,14 @@ def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, 
     when patches are added: picks that once beat chance are not chosen worse because more follow. None without draws.
     """
     curves = {"coverage": coverage_curve(prefixes, keep)}
-    if cosine is not None:
+    if cosine is not None and "represented" in draws.figures:
         curves["represented"] = share_curve(prefixes, keep, cosine)
     every = int(prefixes.patch[-1]) + 1
     found = [
-        (min(percentile(float(curve[number - 1]), draws.exactly(name, number)) for name, curve in curves.items()), number)
+        (
+            min(percentile(float(curve[number - 1]), draws.exactly(name, number)) for name, curve in curves.items()),
+            number,
+        )
         for number in draws.keep
         if number <= keep and (number in FEWER or number == every)
     ]
@@ -192,10 +207,6 @@ def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, 
     quantiles = draws.exactly("coverage", draws.keep[0])
     alike = bool(quantiles[0] == quantiles[-1] and float(curves["coverage"][-1]) < ALL_ALIKE)
     return Chance(best, number, alike and every > 1)
-
-
-#: Coverage below which patches are not all the same.
-ALL_ALIKE = 0.999
 
 
 def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False) -> int:
@@ -238,6 +249,8 @@ def _read_limits(name: str, passes: float, fails: float) -> tuple[float, float]:
 
 
 def stored_thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    """Read thresholds as `Thresholds.as_dict` wrote them. Older files have others; the defaults hold for them."""
-    limits = {name: (pair[0], pair[1]) for name, pair in (stored.get("limits") or LIMITS).items()}
-    return Thresholds(limits, stored["values"])
+    """Read thresholds as `Thresholds.as_dict` wrote them. Files before format 1.4 have others: the defaults apply."""
+    if stored.get("limits") is None:
+        return Thresholds()
+    limits = {name: (pair[0], pair[1]) for name, pair in stored["limits"].items()}
+    return Thresholds({**LIMITS, **limits}, stored["values"])

@@ -1,4 +1,4 @@
-"""How many patches to keep: limits on number, bytes and coverage; the tightest one applies."""
+"""How many patches to keep: limits on number, bytes and represented tissue; the tightest one applies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.selection.prefixes import Prefixes
-from wsisum_cli.selection.selectors import keep_count
 
-#: The possible limits: the default number, the requested number, bytes, coverage, all tissue kept, or `MOST`.
-BOUNDS = (AUTO, KEEP, MAX_BYTES, TARGET, TISSUE, CEILING) = ("auto", "keep", "max_bytes", "target", "tissue", "most")
+#: The possible limits: the requested number, bytes, represented tissue, all tissue kept, the most, or the least.
+BOUNDS = (KEEP, MAX_BYTES, TARGET, TISSUE, CEILING, FLOOR) = ("keep", "max_bytes", "target", "tissue", "most", "least")
+#: What `--keep` says to leave the number to the represented tissue.
+AUTO = "auto"
 
-#: Most patches to keep when only bytes or coverage are given.
-MOST = 1024
+#: Most patches to keep when the represented tissue decides, and when bytes alone do.
+MAX_KEEP, MOST = 256, 1024
+#: Fewest patches to keep when the represented tissue decides.
+LEAST = 8
 #: Where a search starts.
 GUESS = 64
 
@@ -40,16 +43,17 @@ class Limit:
         return Limit(keep, bound) if keep < self.keep else self
 
 
-def most_kept(tissue_patches: int, keep: int | None, free: bool) -> Limit:
-    """The limit by number: `keep`, or one in eight (8 to 64) by default, or `MOST` if `free`.
-
-    `free` means that bytes or coverage are given and no number is.
-    """
-    if keep is not None:
-        limit = Limit(keep, KEEP)
-    else:
-        limit = Limit(MOST, CEILING) if free else Limit(keep_count(tissue_patches, None), AUTO)
+def most_kept(tissue_patches: int, keep: int | None, most: int) -> Limit:
+    """The limit by number: `keep`, or `most` if None; at most all tissue."""
+    limit = Limit(most, CEILING) if keep is None else Limit(keep, KEEP)
     return limit if limit.keep < tissue_patches else Limit(tissue_patches, TISSUE)
+
+
+def reduced(limit: Limit, fewest_patches: int | None) -> Limit:
+    """The limit once the target needs `fewest_patches`, None if the limit does not reach it; `LEAST` at least."""
+    if fewest_patches is None:
+        return limit
+    return limit.cut(fewest_patches, TARGET) if fewest_patches > LEAST else limit.cut(LEAST, FLOOR)
 
 
 def coverage_curve(prefixes: Prefixes, keep: int) -> npt.NDArray[np.float64]:
@@ -122,6 +126,6 @@ def parse_bytes(text: str) -> int:
 
 
 def check_target(target: float | None) -> None:
-    """Raises UsageError when the target is not a possible coverage."""
+    """Raises UsageError when the target is not a possible share of the tissue."""
     if target is not None and not 0 < target <= 1:
-        raise UsageError(f"--target {target:g}: expected a coverage above 0 and at most 1, such as 0.95")
+        raise UsageError(f"--target {target:g}: expected a share of the tissue above 0 and at most 1, such as 0.95")

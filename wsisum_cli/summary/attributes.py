@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bool
+from wsisum_cli.quality.represented import LISTED
 
 LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
 MUCH_SUSPECT = 0.01  # share of the tissue above which a line says so
@@ -28,6 +29,10 @@ Share = Annotated[float, Field(ge=0, le=1.000001)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Shrink = Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)]
 Finite = Annotated[int | float, Field(ge=-1e9, le=1e9)]
+Area = Annotated[float, Field(ge=0, lt=1e9)]  # mm²
+Limits = Annotated[list[Finite], Field(min_length=2, max_length=2)]
+Answer = Literal["PASS", "REVIEW", "FAIL"]
+Limited = Literal["represented", "largest_mm2", "chance"]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
 Figure = Literal[
     "coverage",
@@ -35,6 +40,7 @@ Figure = Literal[
     "coverage_min",
     "weighted_cosine",
     "composition",
+    "represented",
     "reconstruction",
     "embedding_cosine",
     "slide_cosine",
@@ -50,12 +56,13 @@ REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
         *("options.draws", "options.thresholds", "options.max_bytes", "options.target"),
     ),
     3: ("suspect",),
+    4: ("represented", "verdict.representative", "verdict.well_chosen", "verdict.chance"),
 }
 
 #: Of these, null is a value.
 NULLABLE = {
     *("summarizer", "slide_encoder", "quality.reconstruction", "quality.embedding_cosine", "quality.slide_cosine"),
-    *("trimmed_from", "target_reached", "options.max_bytes", "options.target"),
+    *("trimmed_from", "target_reached", "options.max_bytes", "options.target", "verdict.chance"),
 }
 #: Attributes that are one of several models; pydantic says in paths which of them it tried.
 UNIONS = frozenset({"pixels", "features", "encoder"})
@@ -203,7 +210,10 @@ class Options(Section):
 
     keep: int | None = Field(ge=1, description="patches asked for")
     max_bytes: int | None = Field(None, ge=1, description="largest size of the file")
-    target: float | None = Field(None, gt=0, le=1, description="coverage asked for")
+    target: float | None = Field(
+        None, gt=0, le=1, description="share of the tissue to represent (before 1.4: coverage)"
+    )
+    max_keep: int | None = Field(None, ge=1, description="most patches, where the number is not given")
     selector: str = Field(description="how patches are picked")
     rare: float | None = Field(None, ge=0, le=0.5, description="share of the kept patches for rare tissue")
     seed: int = Field(description="seed of all random draws")
@@ -263,21 +273,63 @@ class Draws(Section):
 class Thresholds(Section):
     """What a verdict asks for."""
 
-    percentiles: dict[Figure, Annotated[list[Finite], Field(min_length=2, max_length=2)]] = Field(
-        description="percentile from which a figure passes, and below which it fails"
+    limits: dict[Limited, Limits] | None = Field(None, description="where a figure passes, and past which it fails")
+    percentiles: dict[Figure, Limits] | None = Field(
+        None, description="before 1.4: percentile from which a figure passes, and below which it fails"
     )
     values: dict[Figure, Finite] = Field(description="what a figure must reach")
+
+
+class Chance(Section):
+    """How the patches compare with random draws, at the best of the numbers of patches drawn."""
+
+    percentile: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="share of draws, in percent, that are not better in coverage or in represented tissue, the lower"
+    )
+    keep: Size = Field(description="the number of patches")
+    alike: bool = Field(description="whether all draws have the same coverage")
 
 
 class Verdict(Section):
     """What the figures come to."""
 
-    verdict: Literal["PASS", "REVIEW", "FAIL"] = Field(description="the worst of all figures")
-    percentiles: dict[Figure, int | None] = Field(
-        description="share of random draws that do not do better, in whole percent; null where there are no draws"
+    verdict: Answer = Field(description="the worse of `representative` and `well_chosen`")
+    representative: Answer | None = Field(None, description="whether the kept patches represent the tissue")
+    well_chosen: Answer | None = Field(None, description="whether the kept patches are better than random ones")
+    chance: Chance | None = Field(None, description="the comparison with random draws; null without draws")
+    percentiles: dict[Figure, int | None] | None = Field(
+        None, description="before 1.4: share of random draws that are not better, in whole percent"
     )
     reasons: list[str] = Field(description="what does not pass")
     thresholds: Thresholds = Field(description="by which the verdict was reached")
+
+
+class Region(Section):
+    """A connected area of tissue that no kept patch represents."""
+
+    patches: Size = Field(description="tissue patches in it")
+    mm2: Area = Field(description="its area")
+    x: int = Field(description="left edge, level-0 px")
+    y: int = Field(description="upper edge, level-0 px")
+    width: Size = Field(description="level-0 px")
+    height: Size = Field(description="level-0 px")
+    nearest: Count = Field(description="row of the kept patch that is most like most of it")
+    cosine: Cosine = Field(description="mean of its patches to their most similar kept patch")
+
+
+class Represented(Section):
+    """How much of the tissue some kept patch is as like as adjacent patches of the slide are to each other."""
+
+    share: Share = Field(description="of the tissue, 0 to 1")
+    mm2: Area = Field(description="represented tissue")
+    tissue_mm2: Area = Field(description="all tissue")
+    unread: Count = Field(description="tissue patches that could not be read; they count as not represented")
+    cosine: Cosine = Field(description="from which on a patch represents another: the median of adjacent patches")
+    pairs: Count = Field(description="adjacent pairs; 0 where there are too few, and nearest patches were compared")
+    contrast: Share = Field(description="how often adjacent patches are more alike than random ones; ties count half")
+    needed: Size | None = Field(description="fewest patches that would represent 95 %; null where not found")
+    region_count: Count = Field(description="connected areas that are not represented")
+    regions: list[Region] = Field(max_length=LISTED, description="the largest of them, largest first")
 
 
 class Guarantee(Section):
@@ -321,14 +373,15 @@ class Attributes(Section):
     )
     draws: Draws | None = Field(None, description="random draws that the figures are compared with")
     verdict: Verdict | None = Field(None, description="what the figures come to")
+    represented: Represented | None = Field(None, description="how much of the tissue is represented")
     guarantee: Guarantee | None = Field(None, description="the smallest area of tissue that is certainly represented")
     trimmed_from: Size | None = Field(None, description="K before the summary was first trimmed; null where it was not")
     patches: Size = Field(description="K")
-    bound: Literal["auto", "keep", "max_bytes", "target", "tissue", "most"] | None = Field(
+    bound: Literal["auto", "keep", "max_bytes", "target", "tissue", "most", "least"] | None = Field(
         None, description="what decided on K when the slide was summarized"
     )
     target_reached: bool | None = Field(
-        None, description="whether coverage is at least `options.target`; null where none was asked for"
+        None, description="whether the share asked for is represented (before 1.4: covered); null: none asked for"
     )
     pixels: SourcePixels | JpegPixels = Field(discriminator="mode", description="how pixels are stored")
     quality: Quality = Field(description="figures of the kept patches, of what is stored")

@@ -22,6 +22,7 @@ from wsisum_cli.summary.attributes import (
     Options,
     Patch,
     Quality,
+    Represented,
     Source,
     SourcePixels,
     Suspect,
@@ -31,6 +32,7 @@ from wsisum_cli.summary.attributes import (
     remarks,
 )
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.standing import explain, judge_again
 from wsisum_cli.tissue.artefacts import KINDS
 
 
@@ -59,6 +61,7 @@ class Inspection(BaseModel):
     slide_encoder: UsedSlideEncoder | None
     draws: Draws | None
     verdict: Verdict | None
+    represented: Represented | None
     guarantee: Guarantee | None
     trimmed_from: int | None
     bound: str | None
@@ -84,6 +87,8 @@ class Inspection(BaseModel):
     bytes: int
     ratio: float  # of the slide's size to the summary's
     kept: list[StoredPatch]
+    random: dict[str, float]  # median of random draws of as many patches, by figure; empty without draws
+    advice: str  # on a verdict that is not PASS; empty otherwise
     remarks: str  # what a reader should look at; empty where there is nothing
 
     def as_json(self) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class Inspection(BaseModel):
 def inspect_summary(summary: Summary) -> Inspection:
     """Everything that `inspect` says. Raises SummaryError where the attributes are not in order."""
     record = summary.record
-    size = summary.file.seek(0, os.SEEK_END)
+    size, verdict = summary.file.seek(0, os.SEEK_END), judge_again(record)
     shared = {name: getattr(record, name) for name in Inspection.model_fields if name in Attributes.model_fields}
     return Inspection(
         **shared
@@ -105,9 +110,23 @@ def inspect_summary(summary: Summary) -> Inspection:
             "bytes": size,
             "ratio": round(record.source.bytes / size, 2),
             "kept": kept_patches(summary),
+            "random": random_medians(summary),
+            "advice": explain(record, verdict) if verdict else "",
             "remarks": remarks(record),
         }
     )
+
+
+def random_medians(summary: Summary) -> dict[str, float]:
+    """What half of the random draws of as many patches exceed, by figure; empty without draws."""
+    draws, keep, section = summary.draws, summary.record.patches, summary.record.represented
+    if draws is None:
+        return {}
+    found = {name: draws.median(name, keep) for name in draws.figures}
+    if section is not None and (share := found.get("represented")) is not None:
+        readable = summary.record.tissue_patches
+        found["represented"] = share * readable / (readable + section.unread)  # draws are of readable tissue alone
+    return {name: round(value, 6) for name, value in found.items() if value is not None}
 
 
 def kept_patches(summary: Summary) -> list[StoredPatch]:

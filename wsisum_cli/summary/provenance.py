@@ -12,8 +12,6 @@ from typing import Any
 from wsisum_cli.features.encode import GivenFeatures
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.quality.random_draws import Draws
-from wsisum_cli.quality.verdict import Thresholds, judge
 from wsisum_cli.slides.slide import Slide
 from wsisum_cli.slides.source import Source, as_text
 
@@ -102,15 +100,3 @@ def describe_models(models: SlideModels) -> dict[str, Any]:
 
 def rounded(quality: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(float(value), 6) for name, value in quality.items()}
-
-
-def describe_standing(
-    quality: Mapping[str, float | None], draws: Draws, keep: int, thresholds: Thresholds
-) -> dict[str, Any]:
-    """The attributes `draws` and `verdict` for the figures of `keep` patches."""
-    described = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
-    verdict = judge(quality, draws, keep, thresholds)
-    return {
-        "draws": {**described, "model_count": draws.model_count, "seed": draws.seed},
-        "verdict": {**verdict.as_dict(), "thresholds": thresholds.as_dict()},
-    }

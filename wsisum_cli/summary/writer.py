@@ -21,7 +21,7 @@ from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.overview import is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
-FORMAT_VERSION = "1.3"
+FORMAT_VERSION = "1.4"
 DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
@@ -91,7 +91,7 @@ class Reference:
     components: np.ndarray  # (R, D) float16 principal directions
     variances: np.ndarray  # (R,) float64 along them; float32 may overflow
     #: quantiles of the figures of random draws; None before format 1.2
-    draws: np.ndarray | None = None  # (L, 5, 101) float32
+    draws: np.ndarray | None = None  # (L, 6, 101) float32; 5 before format 1.4
     model_draws: np.ndarray | None = None  # (M, 101) float32
     #: of the summarizer; None without one
     candidates: np.ndarray | None = None  # (M,) int32 ascending tissue rows that it got

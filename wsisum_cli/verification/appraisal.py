@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SlideEncoder
 from wsisum_cli.models.summarizer import Summarizer
 from wsisum_cli.quality.guarantee import guaranteed
+from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure
-from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, judge, stored_thresholds
-from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality
+from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented, fewest_for, share_curve
+from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge, stored_thresholds
+from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality, Represented
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.standing import figures_from, judge_again, recorded_figures
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
@@ -55,7 +58,7 @@ def check_figures(
     if not found:
         found = [*check_quality(summary, measured), *check_embeddings(summary, models, measured)]
         if summary.record.minor_version >= 2:
-            found += check_guarantee(summary)
+            found += [*check_guarantee(summary), *check_represented(summary)]
     yield from found
     if summary.record.minor_version < 2 or any(finding.severity == "error" for finding in found):
         return None  # other figures do not support a verdict
@@ -179,28 +182,70 @@ def check_guarantee(summary: Summary) -> Iterator[Finding]:
         yield Finding("quality-differs", "the guarantee is not what the tissue map gives", ROOT, wanted, found)
 
 
+def check_represented(summary: Summary) -> Iterator[Finding]:
+    """How much of the tissue is represented, from the tissue map and the recorded yardstick."""
+    stated = summary.record.represented
+    if stated is None:
+        return
+    again = represented_again(summary, Likeness(stated.cosine, stated.pairs, stated.contrast), stated.unread)
+    if again != stated.model_dump(exclude={"needed"}):
+        wanted, found = (
+            f"{stated.share:.4f}, {stated.region_count} areas",
+            f"{again['share']:.4f}, {again['region_count']}",
+        )
+        yield Finding("quality-differs", "represented is not what the tissue map gives", ROOT, wanted, found)
+    prefixes, keep = summary.prefixes, summary.record.patches
+    assert prefixes is not None  # of format 1.2 and later
+    needed = fewest_for(share_curve(prefixes, keep, stated.cosine, stated.unread), WANTED)
+    if needed != stated.needed and not (needed is None and (stated.needed is None or stated.needed > keep)):
+        message = "represented.needed is not what the tissue map gives"
+        yield Finding("quality-differs", message, ROOT, str(needed), str(stated.needed))
+
+
+def represented_again(summary: Summary, likeness: Likeness, unread: int) -> dict[str, Any]:
+    """The attribute `represented` by a yardstick, without `needed`."""
+    record, tissue = summary.record, summary.tissue
+    places = TissuePlaces(tissue.coords, record.patch.patch_size_level0, record.source.mpp, unread)
+    found = describe_represented(places, likeness, tissue.representative, tissue.similarity, None)
+    return {name: value for name, value in found.items() if name != "needed"}
+
+
 def check_verdict(
     summary: Summary, measured: Measured, thresholds: Thresholds | None
 ) -> Generator[Finding, None, Verdict | None]:
-    """That of the recorded figures must be the one recorded; that of the figures measured again is given back."""
-    recorded, keep, draws = summary.record.verdict, summary.record.patches, summary.draws
-    if recorded is None or draws is None or draws.keep[-1] < keep:
+    """Check the recorded verdict against the recorded figures; return that on the figures measured again.
+
+    Verdicts before format 1.4 are not checked: they compared the patches with random draws alone.
+    """
+    record, draws, prefixes = summary.record, summary.draws, summary.prefixes
+    if record.verdict is None or draws is None or prefixes is None or draws.keep[-1] < record.patches:
         yield Finding("verdict-differs", "there are no draws of as many patches", "reference/draws")
         return None
-    quality = summary.record.quality.model_dump(exclude_unset=True)
-    stored = stored_thresholds(recorded.thresholds.model_dump())
-    again = judge(quality, draws, keep, stored)
-    stated = (recorded.verdict, recorded.percentiles, recorded.reasons)
-    if stated != (again.verdict, again.percentiles, list(again.reasons)):
-        yield Finding(
-            "verdict-differs",
-            "the verdict does not match figures and draws",
-            ROOT,
-            again.verdict,
-            recorded.verdict,
-        )
-    figures = {name: measured.get(name, value) for name, value in quality.items()}
-    found = judge(figures, draws, keep, thresholds or stored)
+    if record.minor_version >= 4:
+        cosine = None if record.represented is None else record.represented.cosine
+        chance = compare_with_chance(prefixes, cosine, draws, record.patches)
+        again, stated = judge_again(record), record.verdict
+        if (None if stated.chance is None else stated.chance.model_dump()) != (chance and chance.as_dict()):
+            yield Finding("verdict-differs", "verdict.chance does not match the draws", ROOT)
+        elif again is None or again.as_dict() != stated.model_dump(include=set(again.as_dict())):
+            wanted = None if again is None else again.verdict
+            yield Finding("verdict-differs", "the verdict does not match the figures", ROOT, wanted, stated.verdict)
+    recorded = recorded_figures(record)
+    figures = {name: measured.get(name, value) for name, value in recorded.quality.items()}
+    stored = stored_thresholds(record.verdict.thresholds.model_dump())
+    found = judge(replace(recorded, quality=figures), thresholds or stored)
     if found.verdict == FAIL:
         yield Finding("verdict-fail", "; ".join(found.reasons))
     return found
+
+
+def judge_by(summary: Summary, yardstick: Likeness, thresholds: Thresholds | None) -> Verdict | None:
+    """The verdict on a summary that records no yardstick; None without draws."""
+    record, draws, prefixes = summary.record, summary.draws, summary.prefixes
+    if draws is None or prefixes is None or draws.keep[-1] < record.patches:
+        return None
+    section = Represented.model_validate({**represented_again(summary, yardstick, 0), "needed": None})
+    chance = compare_with_chance(prefixes, yardstick.cosine, draws, record.patches)
+    quality = record.quality.model_dump(exclude_unset=True)
+    all_kept = record.patches == record.tissue_patches
+    return judge(figures_from(section, quality, chance, all_kept), thresholds or Thresholds())

@@ -11,8 +11,12 @@ import numpy as np
 from wsisum_cli.errors import ModelError, SlideError
 from wsisum_cli.features.embedding import Tokens, cosine, encode_slide, reconstruct_slide
 from wsisum_cli.features.encode import encode_patches
+from wsisum_cli.features.similarity import nearest
+from wsisum_cli.features.vectors import as_half, checked
 from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.quality.likeness import Likeness, measure_likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure_kept
+from wsisum_cli.quality.represented import share_of
 from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
@@ -24,6 +28,7 @@ from wsisum_cli.summary.reader import SourcePatches, Summary
 from wsisum_cli.summary.writer import ICC_PROFILE, PIXELS, ROOT, TILES
 from wsisum_cli.verification.appraisal import (
     EMBEDDING_TOLERANCE,
+    QUALITY_TOLERANCE,
     ModelFinders,
     comparable,
     compare_quality,
@@ -33,6 +38,8 @@ from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
 from wsisum_cli.verification.overview import compare_with_slide
 
+#: Share of the tissue by which represented tissue may differ: other processors round cosines near the limit otherwise.
+SHARE_TOLERANCE = 0.02
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1: one JPEG generation at quality 90, with a margin
 
 
@@ -145,16 +152,45 @@ def compare_measures(
     features, rows = encode_patches(slide.pyramid, coords, content.reading, encoder, Damage(), threads)
     row_of = {tuple(at): row for row, at in enumerate(coords[rows].tolist())}
     kept = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
+    yardstick = measure_likeness(
+        as_half(features).astype(np.float32), coords[rows], content.attributes.patch.patch_size_level0
+    )
     features[kept] = summary.features  # as stored: re-encoded pixels change features slightly
     stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
+    similarity = nearest(checked(features), checked(stored.features))[1]
     if content.attributes.minor_version < 2:
         del now["composition"]
     measured |= {f"source_{name}": value for name, value in now.items()}
     yield from compare_quality(content.attributes.quality, now, "the slide's tissue")
+    yield from compare_represented(content, yardstick, similarity, len(coords) - len(rows), measured)
     if len(rows) == len(coords):
         tissue = Tokens(features, coords, content.attributes.patch.patch_size_level0)
         yield from compare_embeddings(content, tissue, kept, models, measured)
+
+
+def compare_represented(
+    content: ContentCheck,
+    yardstick: Likeness,
+    similarity: np.ndarray,
+    lost: int,
+    measured: dict[str, float],
+) -> Iterator[Finding]:
+    """The yardstick and the represented tissue. A file before format 1.4 gets its verdict here.
+
+    `similarity` (R,) is that of the patches that could be read; `lost` more could not, though they once could.
+    """
+    attributes, stated = content.attributes, content.attributes.represented
+    unread = lost + (stated.unread if stated is not None else 0)
+    share = share_of(similarity, yardstick.cosine, unread)
+    measured |= {"source_represented": round(share, 6), "source_alike": yardstick.cosine}
+    if stated is None:
+        if attributes.minor_version >= 2:
+            content.judge_by(yardstick)
+    elif abs(stated.cosine - yardstick.cosine) > QUALITY_TOLERANCE or abs(stated.share - share) > SHARE_TOLERANCE:
+        wanted = f"{stated.share:.4f} at cosine {stated.cosine:.4f}"
+        found = f"{share:.4f} at cosine {yardstick.cosine:.4f}"
+        yield Finding("quality-differs", "represented tissue differs from the slide's", ROOT, wanted, found)
 
 
 def compare_embeddings(

@@ -10,7 +10,8 @@ import numpy as np
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
-from wsisum_cli.quality.random_draws import BY_FEATURES, SHARES
+from wsisum_cli.quality.likeness import Likeness
+from wsisum_cli.quality.random_draws import BY_FEATURES, DRAWN, SHARES
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
 from wsisum_cli.slides.slide import MAX_EXTENT_UM
@@ -25,6 +26,7 @@ from wsisum_cli.verification.appraisal import (
     ModelFinders,
     check_card,
     check_figures,
+    judge_by,
 )
 from wsisum_cli.verification.finding import Finding
 from wsisum_cli.verification.overview import check_overview
@@ -46,6 +48,7 @@ class ContentCheck:
         self.damaged = damaged
         self.attributes = summary.record
         self.verdict: Verdict | None = None  # once checked
+        self._thresholds: Thresholds | None = None
 
     @property
     def reading(self) -> Reading:
@@ -65,11 +68,16 @@ class ContentCheck:
             return False
         if (yield from self.values()) or (yield from self.places()):
             return False
+        self._thresholds = thresholds
         self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
         if not (yield from self.pixels(models.encoder, measured)):
             return False
         yield from check_overview(self.summary)
         return True
+
+    def judge_by(self, yardstick: Likeness) -> None:
+        """Reach the verdict on a file before format 1.4, by a yardstick measured on its slide."""
+        self.verdict = judge_by(self.summary, yardstick, self._thresholds)
 
     def lost_patches(self) -> Iterator[Finding]:
         """Report the patches that cannot be read because their pixels are damaged."""
@@ -195,10 +203,11 @@ class ContentCheck:
         draws = self.attributes.draws
         if draws is None:
             return {}
+        figures = len(DRAWN if self.attributes.minor_version >= 4 else BY_FEATURES)
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
             "patches/counts": ("int32", (self.attributes.patches,)),
             "tissue/earlier_count": ("int32", (self.attributes.tissue_patches,)),
-            "reference/draws": ("float32", (len(draws.keep), len(BY_FEATURES), len(SHARES))),
+            "reference/draws": ("float32", (len(draws.keep), figures, len(SHARES))),
         }
         if self.attributes.patches > 1:
             arrays["tissue/earlier_representative"] = ("int32", (None,))

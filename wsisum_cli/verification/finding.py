@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from wsisum_cli.quality.verdict import Verdict
+from wsisum_cli.quality.verdict import VERDICTS, Verdict
+from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.standing import explain
 
 #: Every code that a finding can have, with its severity and what it means; docs/cli.md lists them.
 CODES = {
@@ -25,7 +27,10 @@ CODES = {
     "weights": ("error", "weights do not add up, or do not match the tissue map"),
     "quality-differs": ("error", "the recorded quality is not what the file's data give"),
     "verdict-differs": ("error", "the recorded verdict is not what the recorded figures and draws give"),
-    "verdict-fail": ("warning", "the summary does not stand for the slide better than random draws of as many patches"),
+    "verdict-fail": (
+        "warning",
+        "too little tissue is represented, or the patches are no better than random ones",
+    ),
     "card-differs": ("error", "the recorded card of a model is not what the model of that SHA-256 says of itself"),
     "overview-differs": ("error", "the overview does not show what the kept patches, or the slide, show"),
     "tissue-differs": ("error", "the tissue map is not of the tissue that the overview, or the slide, shows"),
@@ -67,9 +72,11 @@ class Verification:
 
     name: str
     tier: str
+    path: str = ""  # within the folder that was searched; the name where the summary itself was named
     findings: list[Finding] = field(default_factory=list)
     measured: dict[str, float] = field(default_factory=dict)  # figures computed on the way
-    verdict: Verdict | None = None  # None where the file does not tell, or was not looked into
+    verdict: Verdict | None = None  # None before format 1.2, or where the file is damaged
+    record: Attributes | None = None  # None where the file is damaged
 
     @property
     def ok(self) -> bool:
@@ -77,11 +84,24 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         found = [finding.as_dict() for finding in self.findings]
+        section = None if self.record is None else self.record.represented
         return {
             "name": self.name,
+            "path": self.path,
             "ok": self.ok,
             "tier": self.tier,
             "findings": found,
             "measured": self.measured,
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
+            "represented": None if section is None else section.share,
+            "advice": self.advice,
         }
+
+    @property
+    def advice(self) -> str:
+        """What to do about a verdict that is not PASS; empty otherwise."""
+        return "" if self.verdict is None or self.record is None else explain(self.record, self.verdict)
+
+    def meets(self, required: str) -> bool:
+        """Whether there is a verdict, and it is `required` or better."""
+        return self.verdict is not None and VERDICTS.index(self.verdict.verdict) <= VERDICTS.index(required)

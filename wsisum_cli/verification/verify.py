@@ -16,6 +16,7 @@ from wsisum_cli.quality.verdict import Thresholds
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import layout_differs
 from wsisum_cli.summary.reader import Summary, name_of, open_summary
+from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.summary.writer import ROOT
 from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, ModelFinders
 from wsisum_cli.verification.comparison import compare_with_source
@@ -38,7 +39,7 @@ def verify_summary(
     The verdict uses `thresholds`, or the recorded ones if None. Model finders get the card that the summary records,
     and return None if the model is not available.
     """
-    result = Verification(name_of(path), tier)
+    result = Verification(name_of(path), tier, name_of(path))
     models = ModelFinders(find_encoder, find_summarizer, find_slide_encoder)
     try:
         for finding in collect_findings(path, models, tier, source, threads, result, thresholds):
@@ -71,16 +72,20 @@ def collect_findings(
         with open_summary(path) as summary:
             damaged = yield from check_structure(summary)
             wrong = yield from check_attributes(summary)
+            if not wrong:
+                result.record, result.verdict = summary.record, judge_again(summary.record, thresholds)
             if tier == "quick":
                 return
             damaged |= yield from check_checksums(summary)
             if wrong:
                 return  # the arrays cannot be checked against the attributes
+            result.verdict = None  # until the figures are checked
             content = ContentCheck(summary, damaged)
             agrees = yield from content.check(models, result.measured, thresholds)
             result.verdict = content.verdict
             if tier == "source" and agrees:
                 yield from compare_with_source(content, source, models, threads, result.measured)
+                result.verdict = content.verdict  # which an older file gets from its slide alone
     except OSError as error:  # includes SummaryError
         yield Finding("unreadable", str(error))
 

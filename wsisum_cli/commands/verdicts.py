@@ -1,0 +1,166 @@
+"""Verdicts in words: what `inspect` and `verify` say of how well a summary stands for its slide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, percent
+from wsisum_cli.summary.standing import area, explain
+
+if TYPE_CHECKING:
+    from wsisum_cli.summary.attributes import Represented
+    from wsisum_cli.summary.inspection import Inspection
+    from wsisum_cli.verification.finding import Verification
+
+VERDICT_COLOURS = {PASS: "green", REVIEW: "yellow", FAIL: "red"}
+SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
+#: What each verdict means, for a person who decides.
+MEANINGS = {
+    PASS: "the kept patches stand for the slide",
+    REVIEW: "look at the summary before you rely on it",
+    FAIL: "do not rely on this summary",
+}
+#: Unrepresented areas that are named one by one.
+NAMED = 3
+
+
+def verdict_text(verdict: str) -> Text:
+    return Text(verdict, VERDICT_COLOURS[verdict])
+
+
+def headline(verdict: Verdict | None) -> Text:
+    """The first line of `inspect`: the verdict in words."""
+    if verdict is None:
+        return Text("No verdict: the summary has a format before 1.2; verify it with --source, or compress again")
+    return Text.assemble(verdict_text(verdict.verdict), f": {MEANINGS[verdict.verdict]}")
+
+
+def standing_lines(facts: Inspection, verdict: Verdict | None) -> dict[str, str]:
+    """What follows the headline: represented tissue, what is missing, and why the verdict is not PASS."""
+    if verdict is None:
+        return {}
+    lines = {} if facts.represented is None else represented_lines(facts, facts.represented)
+    if verdict.reasons:
+        lines["because"] = "; ".join(verdict.reasons)
+    if facts.advice:
+        lines["advice"] = facts.advice
+    return lines
+
+
+def represented_lines(facts: Inspection, section: Represented) -> dict[str, str]:
+    random = facts.random.get("represented")
+    beside = "" if random is None else f"; random patches of the same number: {percent(random)}"
+    unread = f"; {section.unread} patches could not be read" if section.unread else ""
+    return {
+        "represented": f"{percent(section.share)} of {area(section.tissue_mm2)} of tissue{beside}{unread}",
+        "unrepresented": unrepresented_words(facts, section),
+        "guarantee": guarantee_words(section, (facts.patch_size_level0 * facts.source.mpp / 1000) ** 2),
+    }
+
+
+def unrepresented_words(facts: Inspection, section: Represented) -> str:
+    """The areas without a look-alike, the largest by name."""
+    if not section.region_count:
+        return "nothing" if not section.unread else "only what could not be read"
+    numbers = {patch.picked - 1: patch.number for patch in facts.kept}
+    named = [
+        f"{area(region.mm2)} at {region.x}, {region.y} (most like patch {numbers[region.nearest]})"
+        for region in section.regions[:NAMED]
+    ]
+    rest = f", and {section.region_count - NAMED} smaller" if section.region_count > NAMED else ""
+    areas = "1 area" if section.region_count == 1 else f"{section.region_count} areas"
+    return f"{area(section.tissue_mm2 - section.mm2)} in {areas}: {', '.join(named)}{rest}"
+
+
+def guarantee_words(section: Represented, patch_mm2: float) -> str:
+    """From which size every tissue area has a look-alike, but for the largest unrepresented ones."""
+    sizes = [region.mm2 for region in section.regions]
+    least = patch_mm2 + (sizes[NAMED] if len(sizes) > NAMED else 0)
+    larger = sum(mm2 >= least for mm2 in sizes[:NAMED])
+    but = {0: "", 1: ", except the area above"}.get(larger, f", except the {larger} areas above")
+    return f"every tissue area of {area(least)} or more has a look-alike among the kept patches{but}"
+
+
+def print_verifications(console: Console, results: Sequence[Verification], required: str, explained: bool) -> None:
+    """Print every verification, and a last line where there are several."""
+    for result in results:
+        sound = Text("ok", "green") if result.ok else Text("not ok", "red")
+        console.print(Text.assemble(result.path, ": ", sound, f" ({result.tier})", measures(result.measured)))
+        if result.verdict is not None:
+            print_verdict(console, result, result.verdict, required)
+        elif result.ok:
+            console.print(f"  no verdict: the format is too old, so --require {required.lower()} is not met")
+        if explained:
+            print_explanation(console, result)
+        for finding in result.findings:
+            member = f" [{finding.member}]" if finding.member else ""
+            found = f"; expected {finding.expected}" if finding.expected is not None else ""
+            found += f", found {finding.found}" if finding.found is not None else ""
+            line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
+            console.print(Text(line, SEVERITIES[finding.severity]))
+    bad = sum(not result.ok for result in results)
+    below = sum(result.ok and not result.meets(required) for result in results)
+    if len(results) > 1:
+        console.print(
+            f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok, {below} ok but below {required}"
+        )
+
+
+def print_verdict(console: Console, result: Verification, verdict: Verdict, required: str) -> None:
+    section = None if result.record is None else result.record.represented
+    share = "" if section is None else f": {percent(section.share)} of {area(section.tissue_mm2)} of tissue represented"
+    console.print(Text.assemble("  ", verdict_text(verdict.verdict), share))
+    for reason in verdict.reasons if verdict.verdict == REVIEW else ():  # a finding gives those of FAIL
+        console.print(Text(f"    {reason}"))
+    if result.advice:
+        console.print(Text(f"    {result.advice}"))
+    if result.ok and not result.meets(required):
+        console.print(Text(f"    not enough for --require {required.lower()}: the exit code is 1", "yellow"))
+
+
+def print_explanation(console: Console, result: Verification) -> None:
+    """What the three answers are, what each one means, and on what they rest."""
+    for name, words in explanation(result).items():
+        console.print(Text.assemble("    ", (f"{name}: ", "bold"), words))
+
+
+def explanation(result: Verification) -> dict[str, str]:
+    """The three answers: intact, representative and well chosen, each with what it means."""
+    verdict, record = result.verdict, result.record
+    with_slide = " and agrees with the slide" if result.tier == "source" else "; the slide was not compared"
+    intact = f"yes, the file is as it was written{with_slide}" if result.ok or not errors(result) else "NO, see below"
+    found = {"intact": intact}
+    if verdict is None or record is None:
+        return found
+    section, chance = record.represented, record.verdict.chance if record.verdict else None
+    passes, fails = LIMITS["represented"]
+    if section is not None:
+        found["representative"] = (
+            f"{verdict.representative}. A tissue patch is represented if some kept patch is at least as like it as two "
+            f"adjacent patches of this slide typically are (cosine {section.cosine:.3f}). By default PASS needs "
+            f"{percent(passes)} and no unrepresented area above {LIMITS['largest_mm2'][0]:g} mm²; below "
+            f"{percent(fails)} it is FAIL"
+        )
+    if chance is not None:
+        found["well chosen"] = (
+            f"{verdict.well_chosen}. {chance.percentile} % of random draws of {chance.keep} patches are not better "
+            f"than the first {chance.keep} kept ones, in coverage and in represented tissue. By default PASS needs "
+            f"{LIMITS['chance'][0]:g} %; below {LIMITS['chance'][1]:g} % it is FAIL"
+        )
+    found["verdict"] = f"{verdict.verdict}, {MEANINGS[verdict.verdict]}: the worse of the two answers"
+    found["what to do"] = explain(record, verdict) or "nothing"
+    return found
+
+
+def errors(result: Verification) -> bool:
+    return any(finding.severity == "error" for finding in result.findings)
+
+
+def measures(measured: Mapping[str, float]) -> str:
+    """How much of the slide's tissue is represented, measured on the slide itself."""
+    share = measured.get("source_represented")
+    return "" if share is None else f", {percent(share)} represented, measured on the slide"

@@ -1,0 +1,128 @@
+"""How well a summary stands for its slide: the verdict and what it is reached from, as attributes and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wsisum_cli.quality.random_draws import Draws
+from wsisum_cli.quality.represented import WANTED
+from wsisum_cli.quality.verdict import (
+    FAIL,
+    PASS,
+    Chance,
+    Figures,
+    Thresholds,
+    Verdict,
+    compare_with_chance,
+    judge,
+    percent,
+    stored_thresholds,
+)
+from wsisum_cli.selection.prefixes import Prefixes
+from wsisum_cli.summary import attributes as recorded
+from wsisum_cli.summary.attributes import Attributes
+
+
+def describe_standing(
+    represented: Mapping[str, Any] | None,
+    quality: Mapping[str, float | None],
+    prefixes: Prefixes,
+    draws: Draws,
+    keep: int,
+    thresholds: Thresholds,
+) -> dict[str, Any]:
+    """The attributes `draws` and `verdict` of the first `keep` picks, from the attributes `represented` and `quality`.
+
+    `represented` is None before format 1.4.
+    """
+    section = None if represented is None else recorded.Represented.model_validate(represented)
+    chance = compare_with_chance(prefixes, section.cosine if section else None, draws, keep)
+    figures = figures_from(section, quality, chance, keep == int(prefixes.patch[-1]) + 1)
+    made = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
+    return {
+        "draws": {**made, "model_count": draws.model_count, "seed": draws.seed},
+        "verdict": {
+            **judge(figures, thresholds).as_dict(),
+            "chance": None if chance is None else chance.as_dict(),
+            "thresholds": thresholds.as_dict(),
+            **({"percentiles": {}} if section is None else {}),  # required before format 1.4
+        },
+    }
+
+
+def figures_from(
+    represented: recorded.Represented | None,
+    quality: Mapping[str, float | None],
+    chance: Chance | None,
+    all_kept: bool,
+) -> Figures:
+    """What a verdict is reached from; `all_kept`: no tissue patch that could be read was left out."""
+    if represented is None:
+        return Figures(None, 0.0, 1.0, chance, quality)
+    complete = all_kept and not represented.unread
+    return Figures(represented.share, largest_mm2(represented), represented.contrast, chance, quality, complete)
+
+
+def largest_mm2(represented: recorded.Represented) -> float:
+    """Area of the largest unrepresented region; 0 without one."""
+    return represented.regions[0].mm2 if represented.regions else 0.0
+
+
+def recorded_figures(attributes: Attributes) -> Figures:
+    """The recorded figures."""
+    stored = attributes.verdict.chance if attributes.verdict is not None else None
+    chance = None if stored is None else Chance(stored.percentile, stored.keep, stored.alike)
+    quality = attributes.quality.model_dump(exclude_unset=True)
+    return figures_from(attributes.represented, quality, chance, attributes.patches == attributes.tissue_patches)
+
+
+def judge_again(attributes: Attributes, thresholds: Thresholds | None = None) -> Verdict | None:
+    """The verdict on the recorded figures by `thresholds`, the recorded ones if None.
+
+    None before format 1.2, which has no verdict. Before 1.4 it is REVIEW at best, whatever the file says.
+    """
+    if attributes.verdict is None:
+        return None
+    return judge(
+        recorded_figures(attributes), thresholds or stored_thresholds(attributes.verdict.thresholds.model_dump())
+    )
+
+
+def explain(attributes: Attributes, verdict: Verdict) -> str:
+    """One line of advice on a verdict that is not PASS: what is not represented, and what to do. Empty for PASS."""
+    if verdict.verdict == PASS:
+        return ""
+    section = attributes.represented
+    if section is None:
+        return "verify it with --source while the slide exists, or compress the slide again"
+    parts = [missing_words(section)] if section.share < 1 else []
+    return "; ".join([*parts, what_to_do(attributes, verdict)])
+
+
+def missing_words(section: recorded.Represented) -> str:
+    """What is not represented: share, area, and the largest region."""
+    missing = f"{percent(1 - section.share)} of the tissue ({area(section.tissue_mm2 - section.mm2)}"
+    if section.regions:
+        largest = section.regions[0]
+        missing += f", largest area {area(largest.mm2)} at {largest.x}, {largest.y}"
+    return f"{missing}) has no look-alike among the kept patches"
+
+
+def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
+    """The next step that most likely leads to a better verdict."""
+    section = attributes.represented
+    assert section is not None
+    if verdict.representative == PASS:
+        return "keep the slide, or compress it with another encoder or the selector wsisum"
+    if section.needed is not None and section.needed > attributes.patches:
+        return f"--keep {section.needed} would represent {percent(WANTED)}"
+    if section.unread and section.share + section.unread / (attributes.tissue_patches + section.unread) >= WANTED:
+        return "part of the slide cannot be read; scan it again, or restore it from a backup"
+    look = "look at these areas with wsisum inspect --map represented"
+    return f"{look}, and keep the slide" if verdict.verdict == FAIL else f"{look}; keep the slide if they matter"
+
+
+def area(mm2: float) -> str:
+    """An area in mm², with two digits that matter."""
+    return f"{mm2:.1f} mm²" if mm2 >= 1 else f"{mm2:.2g} mm²"
