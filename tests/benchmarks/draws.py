@@ -43,7 +43,7 @@ def compare(path: Path, count: int, rounds: int, threads: int) -> str:
     sizes, rng = sizes_of(keep), np.random.default_rng(0)
     cluster = sample_candidates(features).cluster
     with one_thread():
-        pool = draw_pool(features, cluster, keep, rng)
+        pool = draw_pool(features, cluster, 0.8, keep, rng)
         drawn = np.stack([rng.permutation(len(pool.rows))[:keep] for _ in range(count)])
         slow, fast, apart = [], [], 0.0
         for _ in range(rounds):

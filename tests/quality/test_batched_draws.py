@@ -21,7 +21,7 @@ def drawn_from(
     rng = np.random.default_rng(keep)
     cluster = np.arange(len(features)) % 7 if cluster is None else cluster
     with one_thread():
-        pool = draw_pool(features, cluster.astype(np.int16), keep, rng)
+        pool = draw_pool(features, cluster.astype(np.int16), 0.8, keep, rng)
     drawn = np.stack([rng.permutation(len(pool.rows))[:keep] for _ in range(count)])
     return pool, drawn, sizes_of(keep)
 

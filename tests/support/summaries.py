@@ -25,16 +25,27 @@ from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.quality.guarantee import guaranteed
+from wsisum_cli.quality.likeness import measure_likeness
 from wsisum_cli.quality.random_draws import Draws, draw
-from wsisum_cli.quality.verdict import PERCENTILES, Thresholds
+from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented, fewest_for, share_curve
+from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import read_member, read_members, write_container
-from wsisum_cli.summary.provenance import describe_models, describe_standing
-from wsisum_cli.summary.writer import PatchArrays, SourceTiles, SummaryContents, TissueMap, reference_of, write_summary
+from wsisum_cli.summary.provenance import describe_models
+from wsisum_cli.summary.standing import describe_standing
+from wsisum_cli.summary.writer import (
+    FORMAT_VERSION,
+    PatchArrays,
+    SourceTiles,
+    SummaryContents,
+    TissueMap,
+    reference_of,
+    write_summary,
+)
 
 SIDE = 32  # px of a patch
 GRID = 10  # patches across the slide
@@ -67,8 +78,8 @@ class StubEncoder:
 
 
 STUB: Any = StubEncoder()
-#: Thresholds that every summary passes: such small slides say little against random draws.
-LENIENT = tuple(f"{name}=0/0" for name in PERCENTILES)
+#: Thresholds that every summary passes: such small slides say little.
+LENIENT = ("represented=0/0", "largest_mm2=1000/1000", "chance=0/0")
 
 
 def find_stub(_card: Any) -> Any:
@@ -147,9 +158,14 @@ def measured_parts(
         ),
         **embedded.figures(),
     }
-    draws = with_model_draws(draw(features, cluster, len(rows), 0, 20), embedded)
-    standing = describe_standing(quality, draws, len(rows), Thresholds(dict.fromkeys(PERCENTILES, (0, 0))))
+    prefixes, yardstick = prefixes_of(features, rows), measure_likeness(features, coords, 2 * SIDE)
+    draws = with_model_draws(draw(features, cluster, yardstick.cosine, len(rows), 0, 20), embedded)
+    places = TissuePlaces(coords, 2 * SIDE, 0.25)
+    needed = fewest_for(share_curve(prefixes, len(rows), yardstick.cosine), WANTED)
+    represented = describe_represented(places, yardstick, stand_in, similarity, needed)
+    standing = describe_standing(represented, quality, prefixes, draws, len(rows), read_thresholds(LENIENT))
     standing |= {
+        "represented": represented,
         "guarantee": guaranteed(coords, 2 * SIDE, 0.25, similarity),
         "trimmed_from": None,
         "bound": "keep",
@@ -160,7 +176,7 @@ def measured_parts(
             tiny_attributes(mode, quality, side, tiles) | describe_models(models) | standing
         ),
         "kept": PatchArrays(coords[rows], features[rows], weights, counts, cluster[rows]),
-        "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes_of(features, rows)),
+        "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes),
         "reference": replace(reference_of(features), **embedded.arrays(), **draws.arrays()),
     }
 
@@ -177,7 +193,7 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
     base = base_attributes()
     return {
         **base,
-        "format_version": "1.3",
+        "format_version": FORMAT_VERSION,
         "source": {**base["source"], "width": side, "height": side},
         "tissue_patches": TISSUE,
         "patch": {

@@ -15,8 +15,9 @@ from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.summary import container
-from wsisum_cli.summary.attributes import Attributes, remarks
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.remarks import remarks
 from wsisum_cli.summary.standing import explain, judge_again, largest_mm2
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify

@@ -15,8 +15,8 @@ from wsisum_cli.features.vectors import Coords, Features, blocks, checked, one_t
 
 #: Patch sides between the corners of adjacent patches: they touch or nearly do, and hardly overlap.
 OVERLAPPING, APART = 0.75, 1.5
-#: Neighbours looked at for each patch: those of a regular grid.
-NEIGHBOURS = 8
+#: Equally near patches that are compared with, where none are adjacent.
+NEAREST = 8
 #: Pairs from which on their median means something.
 FEW_PAIRS = 8
 #: Random pairs that are compared with.
@@ -66,28 +66,24 @@ def contrast(alike: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) ->
 
 
 def adjacent(places: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows of each adjacent pair of places (N, 2), in patch sides; the nearest of each place at most."""
-    distance, near = neighbours(places, NEIGHBOURS)
-    of, place = np.nonzero((distance > OVERLAPPING) & (distance < APART))
-    found = np.stack([of, near[of, place]])
-    pairs = np.unique(np.sort(found, axis=0), axis=1)
-    return pairs[0], pairs[1]
+    """Rows of each adjacent pair of places (N, 2), in patch sides; each pair once."""
+    from scipy.spatial import cKDTree
+
+    pairs = cKDTree(places).query_pairs(APART, p=np.inf, output_type="ndarray")
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    apart = np.abs(places[pairs[:, 0]] - places[pairs[:, 1]]).max(axis=1)
+    pairs = pairs[(apart > OVERLAPPING) & (apart < APART)]
+    return pairs[:, 0], pairs[:, 1]
 
 
 def nearest_places(places: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows of each place (N, 2) and of the nearest other one."""
-    return np.arange(len(places)), neighbours(places, 1)[1][:, 0]
-
-
-def neighbours(places: npt.NDArray[np.floating], count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-    """Distances (N, C), the larger of x and y, and rows (N, C) of the nearest others of places (N, 2)."""
+    """Rows of each place (N, 2) and of the nearest other one, or several if they are equally near."""
     from scipy.spatial import cKDTree
 
-    count = min(count, len(places) - 1)
-    distance, near = cKDTree(places).query(places, k=count + 1, p=np.inf)
-    own = near == np.arange(len(places))[:, None]
-    own[~own.any(axis=1), -1] = True  # of several patches at one place, another may be found instead
-    return distance[~own].reshape(-1, count), near[~own].reshape(-1, count)
+    distance, near = cKDTree(places).query(places, k=min(NEAREST, len(places) - 1) + 1, p=np.inf)
+    distance[near == np.arange(len(places))[:, None]] = np.inf
+    of, place = np.nonzero(distance <= distance.min(axis=1, keepdims=True) + 1e-9)
+    return of, near[of, place]
 
 
 def pair_cosines(

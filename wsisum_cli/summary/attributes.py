@@ -16,8 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bool
 from wsisum_cli.quality.represented import LISTED
 
-LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
-MUCH_SUSPECT = 0.01  # share of the tissue above which a line says so
 MAX_POSITIONS = 20  # of broken tiles
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
@@ -456,47 +454,3 @@ def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict):
             section.pop(name, None)
     return copied
-
-
-def remarks(attributes: Attributes) -> str:
-    """What a reader of the report should look at; empty where there is nothing."""
-    source = attributes.source
-    return "; ".join(
-        filter(
-            None,
-            (
-                warn_of_little_tissue(attributes.features),
-                warn_of_suspects(attributes),
-                focal_plane(source),
-                *(source.notes or ()),
-            ),
-        )
-    )
-
-
-def warn_of_suspects(attributes: Attributes) -> str:
-    """A warning where more than 1 % of the tissue looked at is suspect; empty where it is not."""
-    if attributes.suspect is None:
-        return ""
-    count, artefacts = attributes.suspect.count, attributes.artefacts
-    looked_at = artefacts.looked_at - artefacts.count if artefacts is not None else 0
-    share = count / max(looked_at, count, 1)
-    if share <= MUCH_SUSPECT:
-        return ""
-    kinds = ", ".join(f"{number} {name}" for name, number in attributes.suspect.kinds.items())
-    return f"{share:.1%} of the tissue may be an artefact ({kinds}); look at it with wsisum inspect --map artefact"
-
-
-def focal_plane(source: Source) -> str:
-    """Which focal plane was read, in words; empty where there is one."""
-    return "" if source.focal_plane is None else f"focal plane {source.focal_plane} of {source.focal_planes} was read"
-
-
-def warn_of_little_tissue(features: ComputedFeatures | GivenFeatures) -> str:
-    """A warning where given features cover little of the tissue; empty where they do not."""
-    share = features.tissue_share if isinstance(features, GivenFeatures) else None
-    if share is None or share >= LITTLE_TISSUE:
-        return ""
-    return (
-        f"the given features cover {share:.0%} of the tissue; the summary stands for that part only: are they complete?"
-    )

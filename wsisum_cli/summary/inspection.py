@@ -29,9 +29,9 @@ from wsisum_cli.summary.attributes import (
     UsedSlideEncoder,
     UsedSummarizer,
     Verdict,
-    remarks,
 )
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.remarks import remarks
 from wsisum_cli.summary.standing import explain, judge_again
 from wsisum_cli.tissue.artefacts import KINDS
 
