@@ -28,7 +28,7 @@ def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive.report import read_outcomes
     from wsisum_cli.archive.run import preview_outcomes
     from wsisum_cli.archive.several import Splitter
-    from wsisum_cli.commands.console import output, print_outcomes, warn
+    from wsisum_cli.commands.console import messages, output, plan_lines, print_outcomes, warn
 
     known = read_outcomes(request.output)
     plan = plan_archive(request, manifest, known)
@@ -38,6 +38,8 @@ def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
         *(found for source, job in plan.jobs for found in preview_outcomes(source, job, request.product, split)),
     ]
     warn_of_unused(manifest)
+    for line in plan_lines(plan):
+        messages().print(line, markup=False)
     for outcome in outcomes:
         if outcome.status == "failed":
             warn(outcome.message)

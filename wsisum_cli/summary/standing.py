@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import (
@@ -102,7 +104,7 @@ def explain(attributes: Attributes, verdict: Verdict) -> str:
 
 def missing_words(section: recorded.Represented) -> str:
     """What is not represented: share, area, and the largest region."""
-    missing = f"{percent(1 - section.share)} of the tissue ({area(section.tissue_mm2 - section.mm2)}"
+    missing = f"{percent(1 - np.floor(section.share * 1000 + 1e-6) / 1000)} of the tissue ({area(section.tissue_mm2 - section.mm2)}"
     if section.regions:
         largest = section.regions[0]
         missing += f", largest area {area(largest.mm2)} at {largest.x}, {largest.y}"
