@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,7 +24,7 @@ from draw import cut_short, draw_tissue, write_svs, write_tiff
 from onnx_models import expected_embedding
 from places import SCHEMA
 from spoil import break_tile
-from summaries import tiny_models
+from summaries import figures_of, tiny_models
 
 from wsisum_cli.errors import (
     BrokenSlideError,
@@ -40,7 +41,6 @@ from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline import compress
 from wsisum_cli.pipeline.compress import compress_slide
-from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.selection.selectors import SELECTORS
 from wsisum_cli.slides.damage import Damage
@@ -97,9 +97,9 @@ def summarize(
     threads: int = 2,
     models: SlideModels = NO_MODELS,
     **job: Any,
-) -> CompressResult:
+) -> SimpleNamespace:
     about = Job(find_source(slide), output, job.pop("name", slide.name), **job)
-    return compress_slide(about, options or Options(), Tools(encoder, threads, models=models))
+    return figures_of(compress_slide(about, options or Options(), Tools(encoder, threads, models=models)))
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
@@ -347,7 +347,8 @@ def test_existing_features_are_not_recomputed(slides, encoder, known, tmp_path, 
         "patch_encoder_sha256": encoder.card.sha256,
     }
     assert about["features"]["tissue_share"] > 0.8  # edges lie in no whole patch
-    assert done.message == ""
+    assert done.message.startswith("the encoder says little about this slide")  # its features are noise
+    assert "cover" not in done.message
     assert about["encoder"] == {"name": "conch_v15"}
     assert done.provider == about["provider"] == "none"
     assert done.pixels == ("source" if pixels == "auto" else "jpeg")
@@ -689,8 +690,8 @@ def test_stages_and_progress_are_reported(slides, encoder, tmp_path):
     stages: list[str] = []
     progress: list[tuple[int, int]] = []
     tools = Tools(encoder, 2, stages.append, lambda done, total: progress.append((done, total)))
-    done = compress_slide(Job(find_source(slides["rgb"]), tmp_path / "a.ozx", "rgb.svs"), Options(), tools)
-    assert stages == list(done.seconds) == STAGES
+    done = figures_of(compress_slide(Job(find_source(slides["rgb"]), tmp_path / "a.ozx", "rgb.svs"), Options(), tools))
+    assert list(dict.fromkeys(stages)) == list(done.seconds) == STAGES
     assert progress[-1] == (done.tissue_patches, done.tissue_patches)
     assert all(seconds >= 0 for seconds in done.seconds.values())
 

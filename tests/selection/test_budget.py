@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from draw import draw_tissue, write_svs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import wsisum
-from summaries import LENIENT
+from summaries import LENIENT, figures_of
 
 from wsisum_cli.errors import SlideError, TooFewBytesError, UsageError
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.compress import compress_slide
-from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import COLUMNS, patch_counts, read_sweep, sweep_slide
 from wsisum_cli.pipeline.trim import trim_summary
@@ -26,7 +26,6 @@ from wsisum_cli.quality.measures import measure_kept
 from wsisum_cli.quality.random_draws import affordable
 from wsisum_cli.selection.budget import (
     BOUNDS,
-    MOST,
     Limit,
     coverage_curve,
     fewest,
@@ -34,11 +33,12 @@ from wsisum_cli.selection.budget import (
     most_within,
     parse_bytes,
     parse_keep,
+    reduced,
 )
 from wsisum_cli.selection.candidates import sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
-from wsisum_cli.selection.selectors import NESTED, SELECTORS, keep_count, pick
+from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.verification.verify import verify_summary
@@ -127,22 +127,30 @@ def test_result_fits_even_if_sizes_do_not_increase(sizes, limit, seed):
     assert found == 0 or sizes[found - 1] <= limit
 
 
-@given(st.integers(1, 3000), st.none() | st.integers(1, 3000), st.booleans(), st.integers(1, 3000))
+@given(st.integers(1, 3000), st.none() | st.integers(1, 3000), st.integers(1, 1024), st.integers(1, 3000))
 @quick
-def test_tightest_limit_applies(tissue, keep, free, other):
-    limit = most_kept(tissue, keep, free)
+def test_tightest_limit_applies(tissue, keep, most, other):
+    limit = most_kept(tissue, keep, most)
     assert limit.bound in BOUNDS
-    assert limit.keep == (min(tissue, MOST) if free and keep is None else keep_count(tissue, keep))
+    assert limit.keep == min(tissue, most if keep is None else keep)
     cut = limit.cut(other, "target")
     assert cut.keep == min(limit.keep, other)
     assert (cut.bound == "target") == (other < limit.keep)
 
 
 def test_all_tissue_is_a_separate_bound():
-    assert most_kept(20, 30, False) == most_kept(20, 20, False) == most_kept(20, None, True) == Limit(20, "tissue")
-    assert most_kept(2000, None, True) == Limit(1024, "most")
-    assert most_kept(2000, None, False) == Limit(64, "auto")
-    assert most_kept(5, None, False) == Limit(5, "tissue")
+    assert most_kept(20, 30, 256) == most_kept(20, 20, 256) == most_kept(20, None, 20) == Limit(20, "tissue")
+    assert most_kept(2000, None, 256) == Limit(256, "most")
+    assert most_kept(2000, 30, 256) == Limit(30, "keep")
+
+
+def test_target_keeps_at_least_eight_patches():
+    most = most_kept(2000, None, 256)
+    assert reduced(most, None) == most
+    assert reduced(most, 40) == Limit(40, "target")
+    assert [reduced(most, few) for few in (8, 1)] == [Limit(8, "least")] * 2
+    assert reduced(most_kept(5, None, 256), 2) == Limit(5, "tissue")
+    assert reduced(most_kept(2000, 3, 256), 2) == Limit(3, "keep")
 
 
 @given(st.integers(1, 1024), st.integers(1, 1500))
@@ -181,7 +189,7 @@ def test_auto_keep_is_none():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--target", "1.5"], "--target 1.5: expected a coverage"),
+        (["--target", "1.5"], "--target 1.5: expected a share"),
         (["--max-bytes", "much"], "--max-bytes much: expected a size"),
         (["--keep", "some"], "--keep some: expected a number"),
         (["--sweep", "--keep", "8"], "--sweep tries numbers of its own"),
@@ -211,9 +219,9 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def summarize(slide: Path, output: Path, encoder: Encoder, **options: Any) -> CompressResult:
+def summarize(slide: Path, output: Path, encoder: Encoder, **options: Any) -> SimpleNamespace:
     wanted = Options(draws=100, thresholds=LENIENT, **options)
-    return compress_slide(Job(find_source(slide), output, slide.name, mpp=0.25), wanted, Tools(encoder, 2))
+    return figures_of(compress_slide(Job(find_source(slide), output, slide.name, mpp=0.25), wanted, Tools(encoder, 2)))
 
 
 def parts(path: Path) -> dict[str, Any]:
@@ -224,14 +232,21 @@ def parts(path: Path) -> dict[str, Any]:
     return {**about, **arrays, "target_reached": None}
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawn slide is simple: fewer than the least represent most of it."""
+    monkeypatch.setattr("wsisum_cli.selection.budget.LEAST", 1)
+
+
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("pixels", ["source", "jpeg"])
-@pytest.mark.parametrize("target", [0.93, 0.97])
+@pytest.mark.parametrize("target", [0.9, 0.97])
 def test_summary_reaches_the_target_with_the_fewest_patches(slide, encoder, tmp_path, pixels, target):
     done = summarize(slide, tmp_path / "a.ozx", encoder, target=target, pixels=pixels)
     assert (done.bound, done.target_reached) == ("target", True)
-    assert done.quality.coverage >= target
+    assert done.represented >= target
     fewer = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches - 1, pixels=pixels)
-    assert fewer.quality.coverage < target
+    assert fewer.represented < target
     summarize(slide, tmp_path / "c.ozx", encoder, keep=done.patches, pixels=pixels)
     assert parts(tmp_path / "a.ozx") == parts(tmp_path / "c.ozx")
 
@@ -247,13 +262,14 @@ def test_summary_stays_within_max_bytes(slide, encoder, tmp_path, pixels, most):
     assert verify_summary(tmp_path / "a.ozx", lambda card: encoder, "source", slide).ok
 
 
+@pytest.mark.usefixtures("few")
 def test_tightest_of_several_limits_is_recorded(slide, encoder, tmp_path):
     asked = {
-        "keep": {"keep": 6, "max_bytes": 10**7, "target": 0.99},
-        "max_bytes": {"keep": 30, "max_bytes": 300_000, "target": 0.99},
+        "keep": {"keep": 3, "max_bytes": 10**7, "target": 1.0},
+        "max_bytes": {"keep": 30, "max_bytes": 120_000, "target": 1.0},
         "target": {"keep": 30, "max_bytes": 10**7, "target": 0.9},
         "tissue": {"max_bytes": 10**9},
-        "auto": {},
+        "most": {"max_keep": 2, "target": 1.0},
     }
     found = {}
     for bound, options in asked.items():
@@ -266,7 +282,7 @@ def test_tightest_of_several_limits_is_recorded(slide, encoder, tmp_path):
         assert verify_summary(tmp_path / "a.ozx", lambda card: encoder).ok
     assert list(found) == list(asked)
     reached = [done.target_reached for done in found.values()]
-    assert reached == [False, False, True, None, None]
+    assert reached == [False, False, True, None, False]
     assert found["tissue"].patches == found["tissue"].tissue_patches
 
 
@@ -276,7 +292,7 @@ def test_selectors_that_are_not_nested_reach_a_target(slide, encoder, tmp_path, 
     assert done.target_reached
     same = summarize(slide, tmp_path / "b.ozx", encoder, keep=done.patches, selector=selector)
     assert parts(tmp_path / "a.ozx") == parts(tmp_path / "b.ozx")
-    assert same.quality.coverage >= 0.9
+    assert same.represented >= 0.9
 
 
 def test_error_names_the_smallest_possible_size(slide, encoder, tmp_path):
@@ -301,8 +317,8 @@ def test_command_reports_the_bound_and_resumes(slide, tmp_path):
     assert [(row["status"], row["bound"]) for row in rows] == [
         ("written", "max_bytes"),
         ("skipped", "max_bytes"),
-        ("written", "target"),
-        ("written", "target"),
+        ("written", "least"),
+        ("written", "least"),
     ]
     assert [row["target_reached"] for row in rows] == [None, None, True, True]
     assert rows[0]["bytes_out"] <= 300_000
@@ -327,7 +343,7 @@ def test_sweep_rows_match_real_summaries(slide, encoder, tmp_path):
     rows = read_sweep(output)
     assert [row["patches"] for row in rows] == patch_counts(swept.tissue_patches)
     job = Job(find_source(slide), tmp_path / "a.ozx", "$drawn_é.svs", mpp=0.25)
-    done = compress_slide(job, Options(keep=16, draws=100, thresholds=LENIENT), Tools(encoder, 2))
+    done = figures_of(compress_slide(job, Options(keep=16, draws=100, thresholds=LENIENT), Tools(encoder, 2)))
     row = rows[1]
     assert (row["bytes"], row["verdict"]) == (done.bytes_out, done.verdict)
     for name in ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition"):

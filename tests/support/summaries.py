@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,7 +24,9 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.slide_encoder import load_slide_encoder
 from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.pipeline.compress import compress_slide
+from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.job import Job, Options, Tools
+from wsisum_cli.pipeline.product import summary_figures
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.likeness import measure_likeness
 from wsisum_cli.quality.random_draws import Draws, draw
@@ -263,6 +266,12 @@ def write_changed(path: Path, contents: SummaryContents, changes: dict[str, Any]
             attributes.pop(name, None)
 
     return sign_again(path, unpack(path), change)
+
+
+def figures_of(result: CompressResult) -> SimpleNamespace:
+    """What a report says of a summary, its quality, sizes and times."""
+    sizes = {"bytes_in": result.bytes_in, "bytes_out": result.bytes_out, "seconds": result.seconds}
+    return SimpleNamespace(**summary_figures(result.attributes), **sizes, quality=result.attributes.quality)
 
 
 def compress_drawn(folder: Path, rgb_jpeg: bool = False) -> dict[str, Path]:

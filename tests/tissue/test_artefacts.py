@@ -7,6 +7,7 @@ import io
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,11 +19,10 @@ from draw import draw_tissue, reduce, write_svs
 from places import SCHEMA
 from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
 from stains import RECOLOURINGS
-from summaries import SIDE, TISSUE, find_stub, shipped_encoder, tiny_contents, write_changed
+from summaries import SIDE, TISSUE, figures_of, find_stub, shipped_encoder, tiny_contents, write_changed
 
 from wsisum_cli.commands.console import artefacts_line, suspect_line
 from wsisum_cli.pipeline.compress import compress_slide
-from wsisum_cli.pipeline.describe import CompressResult
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.trim import trim_summary
@@ -263,9 +263,9 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def summarize(slide: Path, output: Path, options: Options | None = None, **job: Any) -> CompressResult:
+def summarize(slide: Path, output: Path, options: Options | None = None, **job: Any) -> SimpleNamespace:
     about = Job(find_source(slide), output, slide.name, **job)
-    return compress_slide(about, options or Options(), Tools(shipped_encoder(), 2))
+    return figures_of(compress_slide(about, options or Options(), Tools(shipped_encoder(), 2)))
 
 
 def on_pen(coords: np.ndarray, share: float = 0.3) -> np.ndarray:

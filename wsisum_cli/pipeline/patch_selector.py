@@ -146,15 +146,17 @@ class PatchSelector:
     def fewest(self, share: float) -> int | None:
         """Smallest number of patches that represent this share of the tissue; None if `most` do not.
 
-        Raises as `select`. The number comes from the slide's features. Those of the stored pixels differ slightly, so
-        patches are added until these reach the share too.
+        The features of the stored pixels decide. They differ slightly from the slide's, whose answer is tried first.
+        Raises as `select`.
         """
         if self._selector not in NESTED:
             return fewest(lambda keep: self._share(keep) >= share, self.most)
-        keep = self.needed(share, self.most)
-        while keep is not None and self._share(keep) < share:
-            keep = None if keep == self.most else min(keep + 1 + keep // 16, self.most)
-        return keep
+        keep = self.needed(share, self.most) or self.most
+        if self._share(keep) >= share:
+            while keep > 1 and self._share(keep - 1) >= share:
+                keep -= 1
+            return keep
+        return next((more for more in range(keep + 1, self.most + 1) if self._share(more) >= share), None)
 
     def needed(self, share: float, most: int) -> int | None:
         """The same by the slide's features alone; None if `most` patches do not, or the picks are not nested."""

@@ -10,6 +10,7 @@ import numpy as np
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import (
+    CONTRAST,
     FAIL,
     PASS,
     Chance,
@@ -104,19 +105,22 @@ def explain(attributes: Attributes, verdict: Verdict) -> str:
 
 def missing_words(section: recorded.Represented) -> str:
     """What is not represented: share, area, and the largest region."""
-    missing = f"{percent(1 - np.floor(section.share * 1000 + 1e-6) / 1000)} of the tissue ({area(section.tissue_mm2 - section.mm2)}"
+    missing = 1 - np.floor(section.share * 1000 + 1e-6) / 1000  # rounded up, as what is represented is rounded down
+    words = f"{percent(missing)} of the tissue ({area(section.tissue_mm2 - section.mm2)}"
     if section.regions:
         largest = section.regions[0]
-        missing += f", largest area {area(largest.mm2)} at {largest.x}, {largest.y}"
-    return f"{missing}) has no look-alike among the kept patches"
+        words += f", largest area {area(largest.mm2)} at {largest.x}, {largest.y}"
+    return f"{words}) has no look-alike among the kept patches"
 
 
 def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
     """The next step that most likely leads to a better verdict."""
     section = attributes.represented
     assert section is not None
+    if section.contrast < CONTRAST:
+        return "the encoder says little about this slide; use another --encoder, or keep the slide"
     if verdict.representative == PASS:
-        return "keep the slide, or compress it with another encoder or the selector wsisum"
+        return "keep the slide, or compress it with the selector wsisum or another encoder"
     if section.needed is not None and section.needed > attributes.patches:
         return f"--keep {section.needed} would represent {percent(WANTED)}"
     if section.unread and section.share + section.unread / (attributes.tissue_patches + section.unread) >= WANTED:
