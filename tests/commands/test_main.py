@@ -102,21 +102,21 @@ def row(source: str, **figures: Any) -> Outcome:
 
 def test_long_name_drops_no_columns(capsys: pytest.CaptureFixture[str]):
     name = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291.svs"
-    print_outcomes(Console(width=90), [row(name, patches=32, coverage=0.71, verdict="REVIEW")])
+    print_outcomes(Console(width=90), [row(name, patches=32, represented=0.71, verdict="REVIEW")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["slide", "outcome", "in", "out", "ratio", "patches", "coverage", "verdict"]
+    assert lines[0].split() == ["slide", "outcome", "in", "out", "ratio", "patches", "represented", "verdict"]
     assert "".join(line.split()[0] for line in lines[1:-1]) == name
 
 
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
 def test_narrow_terminal_shows_slide_and_verdict(width: int, capsys: pytest.CaptureFixture[str]):
-    outcomes = [row("pancreas/pdac-tru-cut-3.tiff", patches=32, coverage=0.71, verdict="REVIEW")]
+    outcomes = [row("pancreas/pdac-tru-cut-3.tiff", patches=32, represented=0.71, verdict="REVIEW")]
     print_outcomes(Console(width=width), outcomes)
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= width for line in lines)
     assert "REVIEW" in lines[1]
     assert "pancreas/pdac" in lines[1]
-    assert ("coverage" in lines[0], "ratio" in lines[0]) == (width >= 60, width >= 120)
+    assert ("represented" in lines[0], "ratio" in lines[0]) == (width >= 60, width >= 120)
 
 
 def test_failures_during_planning_are_reported(slide: Path, tmp_path: Path):

@@ -590,7 +590,14 @@ def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
 
 def test_the_schema_knows_every_version(both: dict[str, Path]):
     attributes = attributes_of(both["jpeg"])
+    jsonschema.validate(attributes, SCHEMA)
+    answers = {"representative", "well_chosen", "chance"}
+    verdict = {name: value for name, value in attributes["verdict"].items() if name not in answers}
+    attributes = {**attributes, "verdict": verdict}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(attributes, SCHEMA)
     added = {
+        "1.3": ("represented",),
         "1.2": ("suspect",),
         "1.1": ("draws", "verdict", "guarantee", "trimmed_from", "bound", "target_reached"),
         "1.0": ("summarizer", "slide_encoder"),

@@ -39,7 +39,7 @@ from summaries import (
 
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.verdict import read_thresholds
+from wsisum_cli.quality.verdict import compare_with_chance, read_thresholds
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.arrays import encode_array, encode_jpegs
 from wsisum_cli.summary.attributes import Attributes
@@ -420,8 +420,15 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("quality-differs", "slide cosine", "models", attribute("quality.slide_cosine", 0.9)),
     ("quality-differs", "guaranteed area", "jpeg", attribute("guarantee.area_mm2", 0.0001)),
     ("quality-differs", "guaranteed areas", "jpeg", attribute("guarantee.areas_mm2", {"0.9": 0.0001})),
-    ("verdict-differs", "percentile", "jpeg", attribute("verdict.percentiles.coverage_min", 101)),
-    ("verdict-differs", "verdict", "jpeg", attribute("verdict.verdict", "REVIEW")),
+    ("attributes", "percentile", "jpeg", attribute("verdict.chance.percentile", 101)),
+    ("verdict-differs", "chance", "jpeg", attribute("verdict.chance.percentile", 3)),
+    ("verdict-differs", "verdict", "jpeg", attribute("verdict.verdict", "FAIL")),
+    ("verdict-differs", "answer", "jpeg", attribute("verdict.well_chosen", "FAIL")),
+    ("quality-differs", "represented share", "jpeg", attribute("represented.share", 0.12)),
+    ("quality-differs", "represented area", "jpeg", attribute("represented.mm2", 0.001)),
+    ("quality-differs", "unrepresented areas", "jpeg", attribute("represented.region_count", 7)),
+    ("quality-differs", "fewest patches", "jpeg", attribute("represented.needed", 1)),
+    ("attributes", "yardstick", "jpeg", attribute("represented.cosine", 2)),
     ("verdict-differs", "draws", "jpeg", array("reference/draws", lambda d: d * 0)),
     ("verdict-differs", "draws of fewer", "jpeg", attribute("draws.keep", [1, 2, 4, KEPT - 1])),
     ("values", "draws do not ascend", "jpeg", array("reference/draws", lambda d: d[..., ::-1])),
@@ -739,7 +746,7 @@ def test_embedding_cosines_are_measured_from_kept_patches(tiny: dict[str, Path])
 def test_summaries_of_format_1_0_stay_valid(tmp_path: Path):
     """They know no models that see whole slides; should such an attribute be there, it means nothing."""
     contents = tiny_contents()
-    added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from")
+    added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from", "represented")
     figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
     quality = contents.attributes.quality.model_dump(include=set(figures))
     attributes: dict[str, Any] = {"format_version": "1.0", "quality": quality}
@@ -939,7 +946,8 @@ def test_wrong_quality_is_found(drawn: dict[str, Path], tmp_path: Path):
 
     def boast(attributes: Raw) -> None:
         attributes["quality"] |= {"coverage": 1.0, "coverage_p05": 1.0, "coverage_min": 1.0}
-        attributes["verdict"]["percentiles"] |= {"coverage": 100, "coverage_p05": 100, "coverage_min": 100}
+        all_of_it = {"share": 1.0, "mm2": attributes["represented"]["tissue_mm2"], "region_count": 0, "regions": []}
+        attributes["represented"] |= all_of_it
         attributes["guarantee"] = guaranteed(
             tissue.coords, size, attributes["source"]["mpp"], tissue.similarity * 0 + 1
         )
@@ -948,6 +956,13 @@ def test_wrong_quality_is_found(drawn: dict[str, Path], tmp_path: Path):
         tissue, size = summary.tissue, summary.attributes["patch"]["patch_size_level0"]
 
     changed = sign_again(tmp_path / "x.ozx", members, boast)
+    with open_summary(changed) as summary:
+        draws, prefixes, yardstick = summary.draws, summary.prefixes, summary.attributes["represented"]["cosine"]
+        assert draws is not None
+        assert prefixes is not None
+        chance = compare_with_chance(prefixes, yardstick, draws, summary.record.patches)
+        assert chance is not None
+    sign_again(changed, unpack(changed), attribute_in_place("verdict.chance", chance.as_dict()))
     encoder = shipped_encoder()
     assert verify_summary(changed, lambda card: encoder).ok
     assert codes(verify_summary(changed, lambda card: encoder, "source", drawn["slide"])) == {"quality-differs"}
@@ -1002,9 +1017,9 @@ def test_wrong_reconstruction_is_found(drawn: dict[str, Path], tmp_path: Path):
 @pytest.mark.parametrize(
     ("threshold", "verdict", "ok"),
     [
-        ("coverage=100/100", "FAIL", False),
-        ("coverage=100/0", "REVIEW", True),
-        ("coverage=0/0", "PASS", True),
+        ("chance=100/100", "FAIL", False),
+        ("chance=100/0", "REVIEW", True),
+        ("chance=0/0", "PASS", True),
     ],
 )
 def test_verdict_uses_given_thresholds(tiny: dict[str, Path], threshold: str, verdict: str, ok: bool):
@@ -1013,10 +1028,9 @@ def test_verdict_uses_given_thresholds(tiny: dict[str, Path], threshold: str, ve
     assert [finding.code for finding in result.findings] == ([] if ok else ["verdict-fail"])
     assert result.ok == ok
     assert result.verdict is not None
-    assert result.verdict.verdict == verdict
-    assert all(reason.startswith("coverage is at percentile") for reason in result.verdict.reasons)
-    assert bool(result.verdict.reasons) == (verdict != "PASS")
-    assert result.as_dict()["verdict"]["percentiles"]["coverage"] < 100
+    assert result.verdict.well_chosen == verdict
+    assert any(reason.startswith("the patches are") for reason in result.verdict.reasons) == (verdict != "PASS")
+    assert result.as_dict()["verdict"]["well_chosen"] == verdict
 
 
 # -------------------------------------------------------------------------------------------------------- the codes

@@ -21,24 +21,24 @@ Model = TypeVar("Model")
 
 def all_summaries(arguments: list[str]) -> list[str]:
     """The summaries named, and all those inside folders. Raises UsageError when a folder has none."""
-    return list(named_summaries(arguments))
+    return [path for path, _ in named_summaries(arguments)]
 
 
-def named_summaries(arguments: list[str]) -> dict[str, str]:
+def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
     """The same, each with what to call it: its path within the folder, or its name. Raises UsageError."""
     from wsisum_cli.summary.container import SUFFIX
     from wsisum_cli.summary.reader import name_of
 
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for argument in arguments:
         if not Path(argument).is_dir():
-            found[argument] = name_of(argument)
+            found.append((argument, name_of(argument)))
             continue
         there = (path for path in Path(argument).rglob(f"*{SUFFIX}") if path.is_file())
         inside = sorted(str(path) for path in there if not path.name.startswith("."))
         if not inside:
             raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
-        found |= {path: Path(path).relative_to(argument).as_posix() for path in inside}
+        found += [(path, Path(path).relative_to(argument).as_posix()) for path in inside]
     return found
 
 

@@ -67,7 +67,7 @@ def verify(
     index = SourceIndex(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
     results, required = [], require.name
-    for path, name in named_summaries(summaries).items():
+    for path, name in named_summaries(summaries):
         slide = index.find(path) if index else None
         result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
         results.append(replace(result, path=name))

@@ -56,9 +56,9 @@ def missing_since(raw: Mapping[str, Any]) -> Iterator[str]:
     for minor, paths in REQUIRED_SINCE.items():
         for path in paths if minor_version(raw["format_version"]) >= minor else ():
             *parents, name = path.split(".")
-            section = raw
+            section: Mapping[str, Any] = raw
             for parent in parents:
-                section = section[parent]
+                section = section.get(parent) or {}  # which is missing itself, and listed so
             if name not in section or (section[name] is None and path not in NULLABLE):
                 yield f"{path} is missing"
 

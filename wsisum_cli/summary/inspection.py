@@ -119,9 +119,9 @@ def inspect_summary(summary: Summary) -> Inspection:
 
 def random_medians(summary: Summary) -> dict[str, float]:
     """What half of the random draws of as many patches exceed, by figure; empty without draws."""
-    draws, keep, section = summary.draws, summary.record.patches, summary.record.represented
-    if draws is None:
+    if summary.record.draws is None or (draws := summary.draws) is None:
         return {}
+    keep, section = summary.record.patches, summary.record.represented
     found = {name: draws.median(name, keep) for name in draws.figures}
     if section is not None and (share := found.get("represented")) is not None:
         readable = summary.record.tissue_patches
