@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,11 +76,50 @@ def test_another_folder_gets_the_same_bytes(archive: Path, output: Path, tmp_pat
 
 def test_summaries_verify_without_and_with_their_source(archive: Path, output: Path):
     for extra in ([], ["--quick"], ["--source", archive]):
-        done = wsisum("verify", output, "--json", *extra)
+        done = wsisum("verify", output, "--json", "--require", "review", *extra)
         assert done.returncode == 0, done.stdout
         results = json.loads(done.stdout)
         assert len(results) == 3
         assert all(result["ok"] and not result["findings"] for result in results)
+
+
+DELETE_VERIFIED = """
+for slide in archive/*/*; do
+    name=${slide#archive/}
+    "$PYTHON" -m wsisum_cli verify "summaries/${name%%.*}.ozx" --source "$slide" && rm "$slide"
+done
+"""
+
+
+def test_verify_and_rm_deletes_no_slide_without_a_pass(archive: Path, output: Path, tmp_path: Path):
+    """As an administrator writes it: one summary passes, one is for review, one fails, one is damaged."""
+    (colon,), (breast,), (stomach,) = ((archive / organ).glob("*-1.*") for organ in ("colon", "breast", "stomach"))
+    made = {"pass": colon, "few": breast, "one": breast, "damaged": colon, "review": stomach}
+    for name, slide in made.items():
+        (tmp_path / "archive" / name).mkdir(parents=True)
+        shutil.copy(slide, tmp_path / "archive" / name / slide.name)
+        summary = tmp_path / "summaries" / name / f"{slide.name.partition('.')[0]}.ozx"
+        summary.parent.mkdir(parents=True)
+        shutil.copy(output / slide.parent.name / summary.name, summary)
+        if name in ("few", "one"):
+            wsisum("trim", summary, "--keep", {"few": 2, "one": 1}[name], "-o", summary, "--force")
+        if name == "damaged":
+            data = bytearray(summary.read_bytes())
+            data[len(data) // 2] ^= 1
+            summary.write_bytes(data)
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", "-c", DELETE_VERIFIED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    left = {path.parent.name for path in (tmp_path / "archive").glob("*/*")}
+    verdicts = {}
+    for path in sorted((tmp_path / "summaries").glob("*/*.ozx")):
+        found = json.loads(wsisum("verify", path, "--json", "--require", "review").stdout)
+        verdicts[path.parent.name] = found["verdict"]["verdict"] if found["verdict"] else None
+    assert left == {name for name, verdict in verdicts.items() if verdict != "PASS"}, done.stdout
+    assert verdicts["pass"] == "PASS"
+    assert (verdicts["one"], verdicts["damaged"]) == ("FAIL", None)
+    assert {"one", "damaged"} < left
 
 
 def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
