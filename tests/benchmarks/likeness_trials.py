@@ -26,6 +26,7 @@ GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SELECTORS = ("wsisum", "random", "mean", "corner")
 HOST, SHARES = 1_500, (0.005, 0.01, 0.02, 0.05)
 RANDOM_PAIRS, CAP = 10_000, 1 - 2.0**-10
+WAYS = (0.5, 0.6, 0.7, 0.8, 0.9)  # from the median of random pairs to that of adjacent ones
 BLOCKS = 100  # photographs of 2 x 2 patches in a pseudo-slide
 SHIFT = 0.25  # of a patch's side
 
@@ -55,7 +56,9 @@ def load_slide(path: Path) -> LabelledSlide:
 
 def pairs(places: np.ndarray, euclidean: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Rows of adjacent patches, which touch and do not overlap by more than a quarter: 8 neighbours, or 4."""
-    found = cKDTree(places).query_pairs(1.25 if euclidean else 1.5 - 1e-9, p=2 if euclidean else np.inf, output_type="ndarray")
+    found = cKDTree(places).query_pairs(
+        1.25 if euclidean else 1.5 - 1e-9, p=2 if euclidean else np.inf, output_type="ndarray"
+    )
     apart = np.abs(places[found[:, 0]] - places[found[:, 1]]).max(axis=1, initial=0) > 0.75
     return found[apart, 0], found[apart, 1]
 
@@ -76,9 +79,8 @@ def yardsticks(slide: LabelledSlide) -> dict[str, float | np.ndarray]:
         "median of 8 neighbours": float(np.median(eight)),
         "median of 4 neighbours": float(np.median(four)) if len(four) else float(np.median(eight)),
         "lower quartile": float(np.percentile(eight, 25)),
-        "lower decile": float(np.percentile(eight, 10)),
         "upper quartile": float(np.percentile(eight, 75)),
-        "midpoint to random": (float(np.median(eight)) + random) / 2,
+        **{f"{way:g} of the way": random + way * (float(np.median(eight)) - random) for way in WAYS},
         "each patch's own neighbours": local(first, second, eight, len(units)),
         "fixed 0.5": 0.5,
         "fixed 0.8": 0.8,
@@ -108,7 +110,9 @@ def orders(slide: LabelledSlide, selectors: tuple[str, ...], seed: int) -> Itera
     """By selector the rows of the first kept patches. `mean` and `corner` are poor on purpose."""
     count = len(slide.features)
     most = min(MOST_KEPT, count)
-    nothing = Candidates(np.arange(count), cluster_features(slide.features) if count > 6_000 else np.zeros(count, np.int16))
+    nothing = Candidates(
+        np.arange(count), cluster_features(slide.features) if count > 6_000 else np.zeros(count, np.int16)
+    )
     patches = TissuePatches(slide.features, np.rint(slide.places * 256).astype(np.int64), nothing, seed, 256)
     for selector in selectors:
         if selector == "mean":
@@ -141,8 +145,12 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
     for selector, order in orders(slide, selectors, seed):
         best = best_cosines(slide.features, order)
         reached = {name: best >= np.asarray(level, np.float16) for name, level in levels.items()}
-        curves = {name: hit.mean(axis=1) for name, hit in reached.items()} | {"coverage": best.mean(axis=1, dtype=np.float64)}
-        at_grid = {name: [round(float(curve[k - 1]), 4) for k in GRID if k <= len(order)] for name, curve in curves.items()}
+        curves = {name: hit.mean(axis=1) for name, hit in reached.items()} | {
+            "coverage": best.mean(axis=1, dtype=np.float64)
+        }
+        at_grid = {
+            name: [round(float(curve[k - 1]), 4) for k in GRID if k <= len(order)] for name, curve in curves.items()
+        }
         common = {"context": context, "slide": slide.name, "patches": len(slide.features), "selector": selector}
         common |= {"random": random, "level": float(levels["median of 8 neighbours"]), "curves": at_grid}
         for members in slide.classes:
@@ -150,7 +158,9 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
             first = int(at[0]) if len(at) else None  # so many are kept before
             last_lost = len(order) - 1 if first is None else first - 1
             lost = {name: float(curve[last_lost]) if last_lost >= 0 else 0.0 for name, curve in curves.items()}
-            comfort = {name: float(hit[last_lost, members].mean()) if last_lost >= 0 else 0.0 for name, hit in reached.items()}
+            comfort = {
+                name: float(hit[last_lost, members].mean()) if last_lost >= 0 else 0.0 for name, hit in reached.items()
+            }
             served = {} if first is None else {name: float(hit[first, members].mean()) for name, hit in reached.items()}
             row = {"share": len(members) / len(slide.features), "kept_at": None if first is None else first + 1}
             rows.append(common | row | {"while_lost": lost, "comfort": comfort, "served": served})
@@ -293,7 +303,9 @@ def mixed(photos: Photographs, count: int) -> Iterator[LabelledSlide]:
         chosen = [rng.permutation(np.flatnonzero(photos.labels == base))[:BLOCKS]]
         for other, share in zip(others, rng.permutation((0.01, 0.02, 0.05))[: len(others)], strict=True):
             group = rng.permutation(np.unique(photos.groups[photos.labels == other]))[: max(1, round(share * BLOCKS))]
-            chosen.append(np.array([rng.choice(np.flatnonzero((photos.labels == other) & (photos.groups == g))) for g in group]))
+            chosen.append(
+                np.array([rng.choice(np.flatnonzero((photos.labels == other) & (photos.groups == g))) for g in group])
+            )
         yield mosaic(photos, chosen, f"{base}.{number}")
 
 
@@ -301,7 +313,9 @@ def told_apart(photos: Photographs, patients: int = 30, slides: int = 2) -> Iter
     """Pseudo-slides of normal lung and 4 to 20 % of one of two tumours; patients share no photograph."""
     rng = np.random.default_rng(0)
     tumours = ("lung_aca", "lung_scc")
-    groups = {label: rng.permutation(np.unique(photos.groups[photos.labels == label])) for label in ("lung_n", *tumours)}
+    groups = {
+        label: rng.permutation(np.unique(photos.groups[photos.labels == label])) for label in ("lung_n", *tumours)
+    }
     for patient in range(patients):
         label = tumours[patient % 2]
         normal = np.array_split(groups["lung_n"], patients)[patient]
