@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent)]
 from encoder import JITTER_ADDED, JITTER_AMOUNT, STAINS, encode, read_tiles  # noqa: E402
-from fidelity import read_slide  # noqa: E402
 from scipy.spatial import cKDTree  # noqa: E402
 
+from wsisum_cli.errors import FeaturesError  # noqa: E402
+from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
 from wsisum_cli.features.similarity import fill_cosines, whole_rows  # noqa: E402
 from wsisum_cli.features.vectors import unit_rows  # noqa: E402
 from wsisum_cli.models.encoder import load_encoder  # noqa: E402
@@ -21,6 +23,8 @@ from wsisum_cli.selection.candidates import Candidates, cluster_features  # noqa
 from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
 from wsisum_cli.selection.selectors import pick  # noqa: E402
 
+CHOSEN = "median of 8 neighbours"
+PASSES, FAILS = 0.90, 0.70  # of the tissue
 MOST_KEPT = 256
 GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SELECTORS = ("wsisum", "random", "mean", "corner")
@@ -44,6 +48,26 @@ class LabelledSlide:
     altered: dict[str, np.ndarray] = field(default_factory=dict)
     label: str = ""
     case: str = ""
+
+
+def read_slide(path: Path) -> tuple[np.ndarray, np.ndarray, float, str | None]:
+    """Features, coords, side of a patch, and the sha256 of the encoder."""
+    try:
+        file = read_feature_file(path)
+    except FeaturesError:  # WSISum's own file holds an embedding behind the features of its 500 patches
+        import h5py
+
+        with h5py.File(path) as raw:
+            coords = raw["coords"][:]
+            features = raw["features"][: len(coords)]
+        return features, coords, side_of(coords), None
+    side = file.patch_size_level0 or side_of(file.coords)
+    return file.features, file.coords.astype(np.int64), side, file.encoder_sha256
+
+
+def side_of(coords: np.ndarray) -> float:
+    steps = np.diff(np.unique(coords[:, 0]))
+    return float(np.bincount(steps[steps > 0].astype(np.int64)).argmax()) if len(steps) else 1.0
 
 
 def load_slide(path: Path) -> LabelledSlide:
@@ -89,6 +113,11 @@ def yardsticks(slide: LabelledSlide) -> dict[str, float | np.ndarray]:
     return {name: np.minimum(value, CAP) for name, value in found.items()} | {"random pairs": random}
 
 
+def level_of(slide: LabelledSlide) -> np.float16:
+    """The threshold that was chosen."""
+    return np.float16(yardsticks(slide)[CHOSEN])
+
+
 def dots(units: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", units[first], units[second])
 
@@ -98,7 +127,7 @@ def local(first: np.ndarray, second: np.ndarray, cosines: np.ndarray, count: int
     rows, values = np.concatenate([first, second]), np.concatenate([cosines, cosines])
     order = np.argsort(rows, kind="stable")
     bounds = np.searchsorted(rows[order], np.arange(count + 1))
-    slices = zip(bounds[:-1], bounds[1:], strict=True)
+    slices = pairwise(bounds)
     whole = np.median(cosines)
     return np.array([np.median(values[order[a:b]]) if b > a else whole for a, b in slices], np.float32)
 
@@ -165,6 +194,11 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
             row = {"share": len(members) / len(slide.features), "kept_at": None if first is None else first + 1}
             rows.append(common | row | {"while_lost": lost, "comfort": comfort, "served": served})
     return rows
+
+
+def answer(share: float) -> str:
+    """The verdict on a share of the tissue that is represented."""
+    return "PASS" if share >= PASSES else "REVIEW" if share >= FAILS else "FAIL"
 
 
 # Slides with something to lose ---------------------------------------------------------------------------------------
@@ -286,7 +320,7 @@ def mosaic(photos: Photographs, chosen: list[np.ndarray], name: str, label: str 
     corner = 5.0 * np.stack(np.divmod(np.arange(len(blocks)), across)[::-1], axis=1)
     places = (corner[:, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])).reshape(-1, 2)
     stops = 4 * np.cumsum([len(part) for part in chosen])
-    classes = [np.arange(start, stop) for start, stop in zip(stops[:-1], stops[1:], strict=True)]
+    classes = [np.arange(start, stop) for start, stop in pairwise(stops)]
     features = photos.features[blocks].reshape(len(blocks) * 4, -1)
     altered = {how: values[blocks].ravel() for how, values in photos.altered.items()}
     return LabelledSlide(name, features, places, classes, altered, label, case)

@@ -17,16 +17,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from likeness_trials import (
+    CHOSEN,
     GRID,
     LabelledSlide,
     Photographs,
+    answer,
     best_cosines,
     clustered,
     dots,
+    level_of,
     load_slide,
     measure,
     mixed,
@@ -36,7 +40,6 @@ from likeness_trials import (
     planted,
     told_apart,
     unit_rows,
-    yardsticks,
 )
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -47,13 +50,11 @@ from sklearn.preprocessing import StandardScaler
 from wsisum_cli.features.vectors import one_thread
 from wsisum_cli.quality.guarantee import guarantee
 
-CHOSEN = "median of 8 neighbours"
 KEEP = (1, 8, 16, 32, 64, 128)
 LEVELS = (0.7, 0.8, 0.9, 0.95, 0.98)
 BANDS = {"1 %": (0.0075, 0.015), "2 %": (0.015, 0.035), "5 %": (0.035, 0.09)}
 PATCH_UM, MM2 = 128.0, 1e-6  # side of a patch
 DRAWS, RESAMPLED, FEWEST = 30, 200, 15
-PASSES, FAILS = 0.90, 0.70  # of the tissue
 LOST = 0.2  # share of trials in which a class is lost, at which levels are compared
 MOST_VARIANTS = 8
 
@@ -113,7 +114,7 @@ class Trials:
 
 
 def spread(values: np.ndarray, groups: np.ndarray) -> float:
-    """How far the unrepresented share at which `LOST` of the classes are lost varies over groups: exp of the SD of log."""
+    """Spread over groups of the unrepresented share at which `LOST` of the classes are lost: exp of the SD of log."""
     levels = []
     for name in np.unique(groups):
         of = values[(groups == name) & ~np.isnan(values)]
@@ -204,7 +205,7 @@ def lost_table(found: Trials, yardstick: str) -> list[str]:
 
 
 def classify(photos: Photographs, repeats: int = 10) -> list[Row]:
-    """For selector and K: AUC of one tumour against the other from the mean of the kept patches by counts, and from all."""
+    """By selector and K the AUC of one tumour against the other, from the kept patches weighted by counts."""
     slides = list(told_apart(photos))
     y, cases = (
         np.array([slide.label for slide in slides]) == slides[0].label,
@@ -214,7 +215,7 @@ def classify(photos: Photographs, repeats: int = 10) -> list[Row]:
     kept: dict[tuple[str, int], list[np.ndarray]] = {}
     shown: dict[tuple[str, int], list[float]] = {}
     for number, slide in enumerate(slides):
-        level = np.float16(yardsticks(slide)[CHOSEN])
+        level = level_of(slide)
         for selector, order in orders(slide, ("wsisum", "random", "mean", "corner"), number):
             similarity = unit_rows(slide.features[order]) @ unit_rows(slide.features).T
             for k in (2, 4, 8, 16, 32, 64, 128):
@@ -251,7 +252,7 @@ def auc_table(found: dict[str, list[Row]]) -> list[str]:
     lines = row_of(
         ["represented, mean of slides", *[f"{name} (all: {rows[0]['all']:.3f})" for name, rows in found.items()]], True
     )
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         cells = []
         for rows in found.values():
             of = [row["auc"] - row["all"] for row in rows if low <= np.mean(row["represented"]) < high]
@@ -265,7 +266,7 @@ def auc_table(found: dict[str, list[Row]]) -> list[str]:
 
 def whole_slide(slide: LabelledSlide) -> Row:
     """For every K of `wsisum` and of random draws what is represented, and the largest region that is not, in mm²."""
-    level = np.float16(yardsticks(slide)[CHOSEN])
+    level = level_of(slide)
     ours = best_cosines(slide.features, dict(orders(slide, ("wsisum",), 0))["wsisum"])
     keeps = [k for k in KEEP if k <= len(ours)]
     row: Row = {
@@ -312,10 +313,6 @@ def keep_table(rows: list[Row]) -> list[str]:
         cells.append(f"{row['largest'][row['keep'].index(64)]:.2f}" if 64 in row["keep"] else "")
         lines += row_of([row["slide"][:40], str(row["patches"]), *cells])
     return lines
-
-
-def answer(share: float) -> str:
-    return "PASS" if share >= PASSES else "REVIEW" if share >= FAILS else "FAIL"
 
 
 def verdict_table(rows: list[Row]) -> list[str]:
@@ -426,7 +423,7 @@ def main() -> None:
     lines += ["", *verdict_table(rows), "", *region_table(rows), ""]
     least = min(rows, key=lambda row: row["better_than_chance"])
     lines.append(
-        f"An adjacent pair is more alike than a random one in {least['better_than_chance']:.2f} at least ({least['slide']})."
+        f"An adjacent pair is more alike than a random one in at least {least['better_than_chance']:.2f} ({least['slide']})."
     )
     (work / "tables.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
