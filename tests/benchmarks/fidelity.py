@@ -203,8 +203,8 @@ def adjacent(features: np.ndarray, coords: np.ndarray, side: float, rng: np.rand
 def markdown(table: list[dict[str, object]]) -> str:
     """Means over slides, the worst slide beside them, for each K."""
     columns = {
-        "coverage": "coverage", "p05": "5th percentile", "min": "minimum", "represented": "represented", "counts_ratio": "error, counts",
-        "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
+        "coverage": "coverage", "p05": "5th percentile", "min": "minimum",
+        "represented": "represented", "counts_ratio": "error, counts", "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
         "embedding_cosine": "embedding", "slide_cosine": "slide embedding", "composition": "composition",
     }  # fmt: skip
     lines = []

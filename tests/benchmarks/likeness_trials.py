@@ -19,12 +19,15 @@ from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
 from wsisum_cli.features.similarity import fill_cosines, whole_rows  # noqa: E402
 from wsisum_cli.features.vectors import unit_rows  # noqa: E402
 from wsisum_cli.models.encoder import load_encoder  # noqa: E402
+from wsisum_cli.quality.guarantee import guarantee  # noqa: E402
 from wsisum_cli.selection.candidates import Candidates, cluster_features  # noqa: E402
 from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
 from wsisum_cli.selection.selectors import pick  # noqa: E402
 
 CHOSEN = "median of 8 neighbours"
 PASSES, FAILS = 0.90, 0.70  # of the tissue
+LEVELS = (0.7, 0.8, 0.9, 0.95, 0.98)
+PATCH_UM = 128.0  # side of a patch
 MOST_KEPT = 256
 GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SELECTORS = ("wsisum", "random", "mean", "corner")
@@ -182,6 +185,7 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
         }
         common = {"context": context, "slide": slide.name, "patches": len(slide.features), "selector": selector}
         common |= {"random": random, "level": float(levels["median of 8 neighbours"]), "curves": at_grid}
+        common["regions"] = regions(slide, best, curves[CHOSEN], levels[CHOSEN])
         for members in slide.classes:
             at = np.flatnonzero(np.isin(order, members))
             first = int(at[0]) if len(at) else None  # so many are kept before
@@ -194,6 +198,18 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
             row = {"share": len(members) / len(slide.features), "kept_at": None if first is None else first + 1}
             rows.append(common | row | {"while_lost": lost, "comfort": comfort, "served": served})
     return rows
+
+
+def regions(slide: LabelledSlide, best: np.ndarray, curve: np.ndarray, level: float) -> list[tuple[int, float]]:
+    """For each of `LEVELS`: the first K that represents so much, and the largest unrepresented region then, in mm²."""
+    firsts = [int(np.argmax(curve >= share)) for share in LEVELS if curve[-1] >= share]
+    return [(first + 1, largest(slide, best[first], np.float16(level))) for first in firsts]
+
+
+def largest(slide: LabelledSlide, similarity: np.ndarray, level: np.float16) -> float:
+    """mm² of the largest connected region whose patches are not represented."""
+    found = guarantee(np.rint(slide.places * 256).astype(np.int64), 256, PATCH_UM / 256, similarity.astype(np.float32))
+    return found.area(float(level)) - found.patch_mm2
 
 
 def answer(share: float) -> str:

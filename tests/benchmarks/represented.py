@@ -24,12 +24,15 @@ import numpy as np
 from likeness_trials import (
     CHOSEN,
     GRID,
+    LEVELS,
+    PATCH_UM,
     LabelledSlide,
     Photographs,
     answer,
     best_cosines,
     clustered,
     dots,
+    largest,
     level_of,
     load_slide,
     measure,
@@ -48,12 +51,11 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from wsisum_cli.features.vectors import one_thread
-from wsisum_cli.quality.guarantee import guarantee
 
 KEEP = (1, 8, 16, 32, 64, 128)
-LEVELS = (0.7, 0.8, 0.9, 0.95, 0.98)
 BANDS = {"1 %": (0.0075, 0.015), "2 %": (0.015, 0.035), "5 %": (0.035, 0.09)}
-PATCH_UM, MM2 = 128.0, 1e-6  # side of a patch
+MM2 = 1e-6
+AREAS = (0.1, 0.25, 0.5, 1.0)  # mm², limits on the largest unrepresented region
 DRAWS, RESAMPLED, FEWEST = 30, 200, 15
 LOST = 0.2  # share of trials in which a class is lost, at which levels are compared
 MOST_VARIANTS = 8
@@ -100,7 +102,8 @@ class Trials:
         )
         self.share = np.array([row["share"] for row in rows])
         self.kept_at = np.array([row["kept_at"] or np.inf for row in rows])
-        self.both = np.char.add(np.char.add(self.context, "/"), self.selector)
+        both = np.char.add(np.char.add(self.context, "/"), self.selector)
+        self.both = np.unique(both, return_inverse=True)[1]  # numbers are compared faster than text
         self.encoder = np.array([name.split(", ")[1] for name in self.context])
         self.task = np.array([name.split(", ")[0] for name in self.context])
 
@@ -201,6 +204,26 @@ def lost_table(found: Trials, yardstick: str) -> list[str]:
     return lines
 
 
+def area_table(found: Trials) -> list[str]:
+    """Planted tissue when a level is first reached: how often it is lost, and how often a region is larger than a limit
+    where it is lost and where it is not.
+    """
+    heads = [f"> {area:g} mm², {state}" for area in AREAS for state in ("lost", "kept")]
+    lines = row_of(["represented", "planted, mm²", "trials", "lost", *heads], True)
+    rows = [row for row in found.rows if row["context"] in ("planted, encoder", "planted, ctranspath")]
+    for number, level in enumerate(LEVELS):
+        for low, high in ((0.1, 0.3), (0.3, 0.8), (0.8, 1.5)):
+            cells: list[tuple[bool, float]] = []
+            for row in rows:
+                if len(row["regions"]) > number and low <= row["share"] * row["patches"] * PATCH_UM**2 * MM2 < high:
+                    keep, area = row["regions"][number]
+                    cells.append(((row["kept_at"] or np.inf) > keep, area))
+            lost, area = np.array([c[0] for c in cells], bool), np.array([c[1] for c in cells])
+            shares = [f"{(area[of] > limit).mean():.2f}" if of.any() else "" for limit in AREAS for of in (lost, ~lost)]
+            lines += row_of([f"{level:.2f}", f"{low:g} to {high:g}", str(len(cells)), f"{lost.mean():.2f}", *shares])
+    return lines
+
+
 # What a classifier loses ---------------------------------------------------------------------------------------------
 
 
@@ -222,27 +245,27 @@ def classify(photos: Photographs, repeats: int = 10) -> list[Row]:
                 counts = np.bincount(similarity[:k].argmax(axis=0), minlength=k)
                 kept.setdefault((selector, k), []).append(counts @ slide.features[order[:k]] / counts.sum())
                 shown.setdefault((selector, k), []).append(float((similarity[:k].max(axis=0) >= level).mean()))
-    full = auc(whole, whole, y, cases, repeats)
+    full = auc(whole, y, cases, repeats)
     return [
         {
             "selector": name,
             "keep": k,
             "represented": shown[name, k],
-            "auc": auc(whole, np.array(means), y, cases, repeats),
+            "auc": auc(np.array(means), y, cases, repeats),
             "all": full,
         }
         for (name, k), means in kept.items()
     ]
 
 
-def auc(train: np.ndarray, test: np.ndarray, y: np.ndarray, cases: np.ndarray, repeats: int) -> float:
-    """Logistic regression on all patches of other cases, asked of `test`."""
+def auc(bags: np.ndarray, y: np.ndarray, cases: np.ndarray, repeats: int) -> float:
+    """Logistic regression on (S, D), one row a slide, trained on other cases."""
     scores = np.zeros(len(y))
     for repeat in range(repeats):
-        for rest, there in GroupKFold(5, shuffle=True, random_state=repeat).split(train, y, cases):
-            scaler = StandardScaler().fit(train[rest])
-            model = LogisticRegression(max_iter=2000).fit(scaler.transform(train[rest]), y[rest])
-            scores[there] += model.decision_function(scaler.transform(test[there]))
+        for rest, there in GroupKFold(5, shuffle=True, random_state=repeat).split(bags, y, cases):
+            scaler = StandardScaler().fit(bags[rest])
+            model = LogisticRegression(max_iter=2000).fit(scaler.transform(bags[rest]), y[rest])
+            scores[there] += model.decision_function(scaler.transform(bags[there]))
     return float(roc_auc_score(y, scores))
 
 
@@ -287,12 +310,6 @@ def whole_slide(slide: LabelledSlide) -> Row:
         row["largest"].append(largest(slide, ours[k - 1], level))
         row["random_largest"].append([largest(slide, draw[k - 1], level) for draw in draws[:5]])
     return row
-
-
-def largest(slide: LabelledSlide, similarity: np.ndarray, level: np.float16) -> float:
-    """mm² of the largest connected region whose patches are not represented."""
-    found = guarantee(np.rint(slide.places * 256).astype(np.int64), 256, PATCH_UM / 256, similarity.astype(np.float32))
-    return found.area(float(level)) - found.patch_mm2
 
 
 def better_than_chance(slide: LabelledSlide) -> float:
@@ -419,11 +436,12 @@ def main() -> None:
         spread_interval(found, CHOSEN, name)
         for name in ("lower quartile", "0.5 of the way", "0.7 of the way", "fixed 0.8")
     ]
-    lines += ["", *lost_table(found, CHOSEN), "", *auc_table(judged), "", *keep_table(rows)]
+    lines += ["", *lost_table(found, CHOSEN), "", *area_table(found), "", *auc_table(judged), "", *keep_table(rows)]
     lines += ["", *verdict_table(rows), "", *region_table(rows), ""]
     least = min(rows, key=lambda row: row["better_than_chance"])
     lines.append(
-        f"An adjacent pair is more alike than a random one in at least {least['better_than_chance']:.2f} ({least['slide']})."
+        "An adjacent pair is more alike than a random one in at least "
+        f"{least['better_than_chance']:.2f} ({least['slide']})."
     )
     (work / "tables.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
