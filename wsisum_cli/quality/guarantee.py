@@ -92,6 +92,18 @@ def guarantee(
     return Guarantee(cosine, sizes[last], (patch_size_level0 * mpp) ** 2 * MM2)
 
 
+def connected(places: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """The region (N,) of each place (N, 2), in patch sides, named after its first place."""
+    parent = list(range(len(places)))
+    cells: dict[tuple[int, int], list[Place]] = {}
+    for number, (x, y) in enumerate((places - places.min(axis=0, initial=0)).tolist()):
+        for near in _neighbours(cells, x, y):
+            roots = sorted((_root(parent, near), _root(parent, number)))
+            parent[roots[1]] = roots[0]
+        cells.setdefault((int(x), int(y)), []).append((x, y, number))
+    return np.array([_root(parent, number) for number in range(len(places))], np.int64)
+
+
 def _growth(places: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """Size of the largest region after adding each place (N, 2), in patch sides, by union-find."""
     cells: dict[tuple[int, int], list[Place]] = {}

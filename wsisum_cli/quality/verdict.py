@@ -1,101 +1,201 @@
-"""The verdict on a summary from all its figures: PASS, REVIEW or FAIL.
+"""The verdict on a summary: PASS, REVIEW or FAIL.
 
-Each figure gets its percentile among random draws of as many patches: the share of draws that are not better. The worst
-figure decides the verdict. A figure passes at its first threshold or above, and fails below its second.
+Two questions are answered apart, and the worse answer is the verdict. *Representative*: how much of the tissue do the
+kept patches represent, and how large is the largest region that they do not? *Well chosen*: are the patches better than
+random draws of as many? Both answers never get worse when a patch is added to nested picks. A third question, whether
+the file is intact, is for `wsisum_cli.verification`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.quality.random_draws import Draws
+from wsisum_cli.quality.random_draws import FEWER, Draws
+from wsisum_cli.quality.represented import share_curve
+from wsisum_cli.selection.budget import coverage_curve
+from wsisum_cli.selection.prefixes import Prefixes
 
-PASS, REVIEW, FAIL = "PASS", "REVIEW", "FAIL"
+VERDICTS = (PASS, REVIEW, FAIL) = ("PASS", "REVIEW", "FAIL")
 
-#: Percentiles among random draws at which a figure passes, and below which it fails. Only coverage can fail: the mean
-#: and embedding of a large uniform draw come close to those of the slide, and no selection can beat that.
-PERCENTILES: dict[str, tuple[float, float]] = {
-    "coverage": (99, 90),
-    "coverage_p05": (99, 50),
-    "coverage_min": (90, 25),
-    "weighted_cosine": (90, 0),
-    "composition": (50, 0),
-}
+#: Limits of the verdict: where a figure passes, and past which it fails. `represented`: share of the tissue.
+#: `largest_mm2`: the largest unrepresented region. `chance`: percentile among random draws of as many patches.
+LIMITS: dict[str, tuple[float, float]] = {"represented": (0.9, 0.7), "largest_mm2": (1.0, 1e9), "chance": (99, 95)}
+#: Figures that a user may ask a value of.
+VALUES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
+#: Figures for which lower is better.
+DISTANCES = {"composition", "largest_mm2"}
+#: Figures by which patches are compared with random draws.
+COMPARED = ("coverage", "represented")
 #: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5
-#: Coverage below which patches are not all the same.
-ALL_ALIKE = 0.999
-#: Figures for which lower is better.
-DISTANCES = {"composition"}
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """`percentiles`: figure -> (pass at or above, fail below). `values`: figure -> value it must reach, or for a
-    distance not exceed, regardless of random draws; empty by default, since cosines depend on the encoder.
+    """`limits`: as `LIMITS`. `values`: figure of `VALUES` -> value that it must reach, or for a distance not exceed;
+    empty by default, since cosines depend on the encoder.
     """
 
-    percentiles: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(PERCENTILES))
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(LIMITS))
     values: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "percentiles": {name: list(pair) for name, pair in self.percentiles.items()},
-            "values": dict(self.values),
-        }
+        return {"limits": {name: list(pair) for name, pair in self.limits.items()}, "values": dict(self.values)}
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How the patches compare with random draws: the best of the numbers of patches at which draws were made.
+
+    `keep` is that number, and `percentile` the share of draws, in percent, that are not better there: in coverage and
+    in represented tissue, the lower of the two. `alike`: all draws have the same coverage, so that no choice matters.
+    """
+
+    percentile: int
+    keep: int
+    alike: bool = False
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a verdict is reached from.
+
+    `represented`: share of the tissue; None where the file does not tell, as before format 1.4. `largest_mm2`: the
+    largest unrepresented region. `tells_apart`: whether adjacent patches are more alike than random ones. `quality`:
+    the figures of `VALUES`.
+    """
+
+    represented: float | None
+    largest_mm2: float
+    chance: Chance | None
+    tells_apart: bool
+    quality: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`percentiles`: figure -> 0..100, None without draws to compare with. `reasons`: why figures do not pass."""
+    """`representative` and `well_chosen` are the two answers, `verdict` the worse of them; `reasons` say what does not
+    pass.
+    """
 
     verdict: str
-    percentiles: Mapping[str, int | None]
+    representative: str
+    well_chosen: str
     reasons: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"verdict": self.verdict, "percentiles": dict(self.percentiles), "reasons": list(self.reasons)}
+        return {
+            "verdict": self.verdict,
+            "representative": self.representative,
+            "well_chosen": self.well_chosen,
+            "reasons": list(self.reasons),
+        }
 
 
-def stored_thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    """Read thresholds as `Thresholds.as_dict` wrote them."""
-    return Thresholds({name: (pair[0], pair[1]) for name, pair in stored["percentiles"].items()}, stored["values"])
-
-
-def judge(
-    quality: Mapping[str, float | None], draws: Draws, keep: int, thresholds: Thresholds | None = None
-) -> Verdict:
-    """Judge the figures of `keep` patches, ignoring those that are None."""
+def judge(figures: Figures, thresholds: Thresholds | None = None) -> Verdict:
+    """Reach the verdict."""
     thresholds = thresholds or Thresholds()
-    percentiles: dict[str, int | None] = {}
-    drawn = draws.number(keep)
-    failing: list[str] = []
-    doubtful: list[str] = []
-    for name, (passes, fails) in thresholds.percentiles.items():
-        value, quantiles = quality.get(name), draws.of(name, keep)
-        if value is None:
-            continue
-        found = None if quantiles is None else percentile(value, quantiles, name in DISTANCES)
-        percentiles[name] = found
-        if found is not None and found < passes:
-            # Larger draws score higher, so they can only raise doubts, not fail a figure.
-            fair = drawn == keep
-            wanted, reasons = (fails, failing) if found < fails and fair else (passes, doubtful)
-            of_these = "random draws" if fair else f"random draws of {drawn} patches"
-            reasons.append(f"{name} is at percentile {found} of {of_these}, {wanted:g} is asked for")
-        elif quantiles is not None and quantiles[0] == quantiles[-1] and name == "coverage" and value < ALL_ALIKE:
-            doubtful.append("every random draw has the same coverage: the features tell nothing apart")
-        least = thresholds.values.get(name)
-        if least is not None and (value > least if name in DISTANCES else value < least):
-            failing.append(f"{name} is {value:.4f}, {least:g} is asked for")
-    verdict = FAIL if failing else REVIEW if doubtful else PASS
-    return Verdict(verdict, percentiles, (*failing, *doubtful))
+    representative = _worst([*_judge_represented(figures, thresholds), *_judge_values(figures, thresholds)])
+    well_chosen = _worst(_judge_choice(figures, thresholds))
+    worst = max(representative[0], well_chosen[0], key=VERDICTS.index)
+    return Verdict(worst, representative[0], well_chosen[0], (*representative[1], *well_chosen[1]))
+
+
+def _worst(answers: Sequence[tuple[str, str]]) -> tuple[str, list[str]]:
+    """The worst of some answers, and what they say."""
+    worst = max((answer for answer, _ in answers), key=VERDICTS.index, default=PASS)
+    return worst, [text for _, text in answers]
+
+
+def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
+    if figures.represented is None:
+        return [(REVIEW, "this format does not record how alike neighbouring patches are; compress the slide again")]
+    found = []
+    share, largest = figures.represented, figures.largest_mm2
+    if not figures.tells_apart:
+        text = "neighbouring patches are no more alike than distant ones: the features say little about this slide"
+        found.append((REVIEW, text))
+    answer, wanted = _place(share, thresholds.limits["represented"])
+    if answer != PASS:
+        found.append((answer, f"{percent(share)} of the tissue is represented; {answer_words(answer)} {wanted:.0%}"))
+    answer, wanted = _place(-largest, tuple(-limit for limit in thresholds.limits["largest_mm2"]))
+    if answer != PASS:
+        text = f"the largest unrepresented area is {largest:.2g} mm²; {answer_words(answer)} {-wanted:g} mm²"
+        found.append((answer, text))
+    return found
+
+
+def _judge_values(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
+    found = []
+    for name, wanted in thresholds.values.items():
+        value = figures.quality.get(name)
+        if value is not None and (value > wanted if name in DISTANCES else value < wanted):
+            found.append((FAIL, f"{name} is {value:.4f}; you asked for {wanted:g}"))
+    return found
+
+
+def _judge_choice(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
+    chance = figures.chance
+    if chance is None:
+        return [(REVIEW, "there are no random draws to compare with")]
+    if chance.alike:
+        return [(REVIEW, "every random draw has the same coverage: the features tell nothing apart")]
+    answer, _ = _place(chance.percentile, thresholds.limits["chance"])
+    if answer == PASS:
+        return []
+    words = "are no better than" if answer == FAIL else "are hardly better than"
+    text = f"the patches {words} random draws: at best (with {chance.keep}) better than {chance.percentile} % of them"
+    return [(answer, text)]
+
+
+def _place(value: float, limits: Sequence[float]) -> tuple[str, float]:
+    """The answer to a figure for which higher is better, and the limit that it does not reach."""
+    passes, fails = limits
+    if value >= passes - EQUAL:
+        return PASS, passes
+    return (REVIEW, passes) if value >= fails - EQUAL else (FAIL, fails)
+
+
+def answer_words(answer: str) -> str:
+    return "PASS asks for" if answer == REVIEW else "the limit is"
+
+
+def percent(share: float) -> str:
+    """A share in percent; never 100 % of what is less."""
+    return "100 %" if share >= 1 else f"{min(np.floor(share * 1000) / 10, 99.9):.1f} %".replace(".0 %", " %")
+
+
+def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, keep: int) -> Chance | None:
+    """Compare the first `keep` picks with random draws. `cosine`: from which on patches are alike; None: unknown.
+
+    The best number of patches counts, among those at which every summary has draws, so that the answer cannot get worse
+    when patches are added: picks that once beat chance are not chosen worse because more follow. None without draws.
+    """
+    curves = {"coverage": coverage_curve(prefixes, keep)}
+    if cosine is not None:
+        curves["represented"] = share_curve(prefixes, keep, cosine)
+    every = int(prefixes.patch[-1]) + 1
+    found = [
+        (min(percentile(float(curve[number - 1]), draws.exactly(name, number)) for name, curve in curves.items()), number)
+        for number in draws.keep
+        if number <= keep and (number in FEWER or number == every)
+    ]
+    if not found:
+        return None
+    best, number = max(found, key=lambda pair: (pair[0], pair[1]))
+    quantiles = draws.exactly("coverage", draws.keep[0])
+    alike = bool(quantiles[0] == quantiles[-1] and float(curves["coverage"][-1]) < ALL_ALIKE)
+    return Chance(best, number, alike and every > 1)
+
+
+#: Coverage below which patches are not all the same.
+ALL_ALIKE = 0.999
 
 
 def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False) -> int:
@@ -107,26 +207,37 @@ def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False
 
 
 def read_thresholds(texts: Iterable[str]) -> Thresholds:
-    """Parse texts such as `coverage=95/40`, percentiles, and `coverage>=0.9`, a value. Raises UsageError."""
-    percentiles, values = dict(PERCENTILES), {}
+    """Parse texts such as `represented=0.95/0.8`, a limit, and `coverage>=0.9`, a value. Raises UsageError."""
+    limits, values = dict(LIMITS), {}
     for text in texts:
-        pair = re.fullmatch(r"(\w+)=([\d.]+)/([\d.]+)", text)
+        pair = re.fullmatch(r"(\w+)=([\d.]+)(?:/([\d.]+))?", text)
         value = re.fullmatch(r"(\w+)(>=|<=)([\d.]+)", text)
-        name = (pair or value or [None, text])[1]
         try:
-            if name not in PERCENTILES:
-                raise ValueError
-            if pair is not None:
-                percentiles[name] = (float(pair[2]), float(pair[3]))
-                if not 100 >= percentiles[name][0] >= percentiles[name][1] >= 0:
-                    raise ValueError
-            elif value is not None and (value[2] == "<=") == (name in DISTANCES):
-                values[name] = float(value[3])
+            if pair is not None and pair[1] in LIMITS:
+                limits[pair[1]] = _read_limits(pair[1], float(pair[2]), float(pair[3] or limits[pair[1]][1]))
+            elif value is not None and value[1] in VALUES and (value[2] == "<=") == (value[1] in DISTANCES):
+                values[value[1]] = float(value[3])
             else:
                 raise ValueError
         except ValueError:
             raise UsageError(
-                f"--threshold {text}: expected NAME=PASS/FAIL in percentiles, such as coverage=95/40, or a value, such "
-                f"as 'coverage>=0.9' or 'composition<=0.2'; the names are {', '.join(PERCENTILES)}"
+                f"--threshold {text}: expected NAME=PASS/FAIL, such as represented=0.95/0.8, largest_mm2=0.5/4 or "
+                f"chance=99/95, or a value, such as 'coverage>=0.9' or 'composition<=0.2'; names of values are "
+                f"{', '.join(VALUES)}"
             ) from None
-    return Thresholds(percentiles, values)
+    return Thresholds(limits, values)
+
+
+def _read_limits(name: str, passes: float, fails: float) -> tuple[float, float]:
+    """Raises ValueError for limits in the wrong order or out of range."""
+    highest = {"represented": 1.0, "chance": 100.0}.get(name, 1e9)
+    ordered = passes <= fails if name in DISTANCES else passes >= fails
+    if not ordered or max(passes, fails) > highest:
+        raise ValueError
+    return passes, fails
+
+
+def stored_thresholds(stored: Mapping[str, Any]) -> Thresholds:
+    """Read thresholds as `Thresholds.as_dict` wrote them. Older files have others; the defaults hold for them."""
+    limits = {name: (pair[0], pair[1]) for name, pair in (stored.get("limits") or LIMITS).items()}
+    return Thresholds(limits, stored["values"])
