@@ -4,10 +4,11 @@
 
 A FOLDER holds an h5 of patch features for each slide. Smaller slides come first. For each slide, K and selector:
 coverage (mean, 5th percentile and minimum over all tissue patches of the best cosine to a kept one), the share of the
-tissue that is represented, and their percentiles among random draws; the error (1 - cosine) of the mean weighted by counts and by the weights that fit it, as a share of
-what random draws have; and for slides whose features the models are for, the cosine of the summarizer's reconstruction
-and of its embedding. `--rarity` plants 3 adjacent patches of other slides among 10,000 of one (`--among`) and counts
-how often one of them is kept. Writes fidelity.json and fidelity.md, after each slide.
+tissue that is represented, and their percentiles among random draws; the error (1 - cosine) of the mean weighted by
+counts and by the weights that fit it, as a share of what random draws have; and for slides whose features the models
+are for, the cosine of the summarizer's reconstruction and of its embedding. `--rarity` plants 3 adjacent patches of
+other slides among 10,000 of one (`--among`) and counts how often one of them is kept. Writes fidelity.json and
+fidelity.md, after each slide.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
-from likeness_trials import LabelledSlide, answer, level_of, read_slide
+from likeness_trials import VERDICTS, LabelledSlide, answer, level_of, read_slide
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.features.embedding import embed_tissue
@@ -40,7 +40,6 @@ KEEP = (16, 31, 63, 125, 250)
 NESTED = ("wsisum", "facility", "random", "entropy", "attention")
 COVERAGE = ("coverage", "p05", "min", "represented")
 ERRORS = ("counts_error", "fitted_error")
-VERDICTS = ("PASS", "REVIEW", "FAIL")
 DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 60, 1
 
 
@@ -200,33 +199,41 @@ def adjacent(features: np.ndarray, coords: np.ndarray, side: float, rng: np.rand
     return features[:3]
 
 
+COLUMNS = {
+    "coverage": "coverage",
+    "p05": "5th percentile",
+    "min": "minimum",
+    "represented": "represented",
+    "counts_ratio": "error, counts",
+    "fitted_to_counts": "error, fitted",
+    "fitted_ratio": "of random's fitted",
+    "reconstruction": "reconstruction",
+    "embedding_cosine": "embedding",
+    "slide_cosine": "slide embedding",
+    "composition": "composition",
+}
+LESS_IS_BETTER = {"counts_ratio", "fitted_to_counts", "fitted_ratio", "composition"}
+
+
 def markdown(table: list[dict[str, object]]) -> str:
     """Means over slides, the worst slide beside them, for each K."""
-    columns = {
-        "coverage": "coverage", "p05": "5th percentile", "min": "minimum",
-        "represented": "represented", "counts_ratio": "error, counts", "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
-        "embedding_cosine": "embedding", "slide_cosine": "slide embedding", "composition": "composition",
-    }  # fmt: skip
     lines = []
     for keep in KEEP:
-        lines += [f"\nK = {keep}\n", "| selector | " + " | ".join(columns.values()) + " | above p99 on |"]
-        lines += ["|---|" + "---:|" * (len(columns) + 1)]
+        lines += [f"\nK = {keep}\n", "| selector | " + " | ".join(COLUMNS.values()) + " | above p99 on |"]
+        lines += ["|---|" + "---:|" * (len(COLUMNS) + 1)]
         for selector in SELECTORS:
             rows = [row for row in table if row["keep"] == keep and row["selector"] == selector]
-            if not rows:
-                continue
-            cells = []
-            for name in columns:
-                values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
-                worst = (
-                    max(values, default=0)
-                    if "error" in columns[name] or "random" in columns[name] or name == "composition"
-                    else min(values, default=0)
-                )
-                cells.append(f"{np.mean(values):.4f} ({worst:.3f})" if values else "")
-            above = [all(is_above(row, name) for name in COVERAGE) for row in rows]  # type: ignore[operator]
-            lines.append(f"| {selector} | " + " | ".join(cells) + f" | {sum(above)} of {len(above)} |")
+            if rows:
+                above = [all(is_above(row, name) for name in COVERAGE) for row in rows]
+                cells = [mean_and_worst(rows, name) for name in COLUMNS]
+                lines.append(f"| {selector} | " + " | ".join(cells) + f" | {sum(above)} of {len(above)} |")
     return "\n".join(lines) + "\n"
+
+
+def mean_and_worst(rows: list[dict[str, object]], name: str) -> str:
+    values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
+    worst = max if name in LESS_IS_BETTER else min
+    return f"{np.mean(values):.4f} ({worst(values):.3f})" if values else ""
 
 
 def is_above(row: dict[str, object], name: str) -> bool:

@@ -25,7 +25,9 @@ from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
 from wsisum_cli.selection.selectors import pick  # noqa: E402
 
 CHOSEN = "median of 8 neighbours"
+VERDICTS = ("PASS", "REVIEW", "FAIL")
 PASSES, FAILS = 0.90, 0.70  # of the tissue
+MM2_PASSES, MM2_FAILS = 1.0, 10.0  # largest unrepresented region
 LEVELS = (0.7, 0.8, 0.9, 0.95, 0.98)
 PATCH_UM = 128.0  # side of a patch
 MOST_KEPT = 256
@@ -212,9 +214,11 @@ def largest(slide: LabelledSlide, similarity: np.ndarray, level: np.float16) -> 
     return found.area(float(level)) - found.patch_mm2
 
 
-def answer(share: float) -> str:
-    """The verdict on a share of the tissue that is represented."""
-    return "PASS" if share >= PASSES else "REVIEW" if share >= FAILS else "FAIL"
+def answer(share: float, area: float = 0.0) -> str:
+    """The verdict on the share of the tissue that is represented, and on the largest area that is not, in mm²."""
+    if share < FAILS or area > MM2_FAILS:
+        return VERDICTS[2]
+    return VERDICTS[0] if share >= PASSES and area <= MM2_PASSES else VERDICTS[1]
 
 
 # Slides with something to lose ---------------------------------------------------------------------------------------

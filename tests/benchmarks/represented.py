@@ -26,6 +26,7 @@ from likeness_trials import (
     GRID,
     LEVELS,
     PATCH_UM,
+    VERDICTS,
     LabelledSlide,
     Photographs,
     answer,
@@ -56,7 +57,8 @@ KEEP = (1, 8, 16, 32, 64, 128)
 BANDS = {"1 %": (0.0075, 0.015), "2 %": (0.015, 0.035), "5 %": (0.035, 0.09)}
 MM2 = 1e-6
 AREAS = (0.1, 0.25, 0.5, 1.0)  # mm², limits on the largest unrepresented region
-DRAWS, RESAMPLED, FEWEST = 30, 200, 15
+AREA_LIMITS = ((0.25, 2.5), (0.5, 5.0), (1.0, 10.0), (2.0, 20.0))
+DRAWS, AREA_DRAWS, RESAMPLED, FEWEST = 30, 5, 200, 15
 LOST = 0.2  # share of trials in which a class is lost, at which levels are compared
 MOST_VARIANTS = 8
 
@@ -308,7 +310,7 @@ def whole_slide(slide: LabelledSlide) -> Row:
         row["wsisum"].append(float((ours[k - 1] >= level).mean()))
         row["random"].append([float((draw[k - 1] >= level).mean()) for draw in draws])
         row["largest"].append(largest(slide, ours[k - 1], level))
-        row["random_largest"].append([largest(slide, draw[k - 1], level) for draw in draws[:5]])
+        row["random_largest"].append([largest(slide, draw[k - 1], level) for draw in draws[:AREA_DRAWS]])
     return row
 
 
@@ -333,21 +335,48 @@ def keep_table(rows: list[Row]) -> list[str]:
 
 
 def verdict_table(rows: list[Row]) -> list[str]:
-    """Verdicts by represented tissue alone, over slides; of random draws over slides and draws."""
-    names = ("PASS", "REVIEW", "FAIL")
-    lines = row_of(
-        ["K", *[f"`wsisum` {name}" for name in names], *[f"random {name}" for name in names], "random is better"], True
-    )
+    """Verdicts by represented tissue and its largest gap, over slides; of random draws over slides and draws."""
+    heads = [f"{kind} {name}" for kind in ("`wsisum`", "random") for name in VERDICTS]
+    lines = row_of(["K", *heads, "draws with a better verdict", "by share alone"], True)
     for k in KEEP:
         those = [(row, row["keep"].index(k)) for row in rows if k in row["keep"]]
-        ours = [answer(row["wsisum"][at]) for row, at in those]
-        drawn = [[answer(share) for share in row["random"][at]] for row, at in those]
-        worse = sum(names.index(d) < names.index(o) for o, many in zip(ours, drawn, strict=True) for d in many)
-        flat = [d for many in drawn for d in many]
-        cells = [f"{ours.count(name)} of {len(ours)}" for name in names] + [
-            f"{flat.count(name) / len(flat):.2f}" for name in names
+        ours, drawn = judged_at(those, AREA_DRAWS)
+        alone, many = judged_at([(row | {"largest": None}, at) for row, at in those], DRAWS)
+        flat = [name for names in drawn for name in names]
+        cells = [f"{ours.count(name)} of {len(ours)}" for name in VERDICTS]
+        cells += [f"{flat.count(name) / len(flat):.2f}" for name in VERDICTS]
+        lines += row_of([str(k), *cells, better_of(ours, drawn), better_of(alone, many)])
+    return lines
+
+
+def judged_at(those: list[tuple[Row, int]], draws: int) -> tuple[list[str], list[list[str]]]:
+    """The verdict on `wsisum` (S,) and on random draws (S, `draws`), each for a slide and the place of K."""
+    ours, drawn = [], []
+    for row, at in those:
+        area, areas = (row["largest"][at], row["random_largest"][at]) if row["largest"] else (0.0, [0.0] * DRAWS)
+        ours.append(answer(row["wsisum"][at], area))
+        drawn.append([answer(*pair) for pair in zip(row["random"][at][:draws], areas[:draws], strict=True)])
+    return ours, drawn
+
+
+def better_of(ours: list[str], drawn: list[list[str]]) -> str:
+    """How many draws have a better verdict than `wsisum`."""
+    better = [VERDICTS.index(d) < VERDICTS.index(o) for o, many in zip(ours, drawn, strict=True) for d in many]
+    return f"{sum(better)} of {len(better)}"
+
+
+def limit_table(rows: list[Row]) -> list[str]:
+    """How many verdicts on `wsisum` limits on the largest gap change, over slides and K."""
+    lines = row_of(["largest gap at most, mm²: PASS, not FAIL", "PASS to REVIEW", "REVIEW to FAIL"], True)
+    every = [pair for row in rows for pair in zip(row["wsisum"], row["largest"], strict=True)]
+    passed = [area for share, area in every if answer(share) == "PASS"]
+    review = [area for share, area in every if answer(share) == "REVIEW"]
+    for passes, fails in AREA_LIMITS:
+        cells = [
+            f"{sum(area > limit for area in areas)} of {len(areas)}"
+            for limit, areas in ((passes, passed), (fails, review))
         ]
-        lines += row_of([str(k), *cells, f"{worse} of {len(flat)}"])
+        lines += row_of([f"{passes:g}, {fails:g}", *cells])
     return lines
 
 
@@ -437,7 +466,7 @@ def main() -> None:
         for name in ("lower quartile", "0.5 of the way", "0.7 of the way", "fixed 0.8")
     ]
     lines += ["", *lost_table(found, CHOSEN), "", *area_table(found), "", *auc_table(judged), "", *keep_table(rows)]
-    lines += ["", *verdict_table(rows), "", *region_table(rows), ""]
+    lines += ["", *verdict_table(rows), "", *region_table(rows), "", *limit_table(rows), ""]
     least = min(rows, key=lambda row: row["better_than_chance"])
     lines.append(
         "An adjacent pair is more alike than a random one in at least "
