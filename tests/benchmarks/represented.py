@@ -56,7 +56,7 @@ from wsisum_cli.features.vectors import one_thread
 KEEP = (1, 8, 16, 32, 64, 128)
 BANDS = {"1 %": (0.0075, 0.015), "2 %": (0.015, 0.035), "5 %": (0.035, 0.09)}
 MM2 = 1e-6
-AREAS = (0.1, 0.25, 0.5, 1.0)  # mm², limits on the largest unrepresented region
+PLANTED_MM2, FEW_LOST = (0.1, 0.3, 0.8, 1.5), 5
 AREA_LIMITS = ((0.25, 2.5), (0.5, 5.0), (1.0, 10.0), (2.0, 20.0))
 DRAWS, AREA_DRAWS, RESAMPLED, FEWEST = 30, 5, 200, 15
 LOST = 0.2  # share of trials in which a class is lost, at which levels are compared
@@ -206,24 +206,35 @@ def lost_table(found: Trials, yardstick: str) -> list[str]:
     return lines
 
 
-def area_table(found: Trials) -> list[str]:
-    """Planted tissue when a level is first reached: how often it is lost, and how often a region is larger than a limit
-    where it is lost and where it is not.
-    """
-    heads = [f"> {area:g} mm², {state}" for area in AREAS for state in ("lost", "kept")]
-    lines = row_of(["represented", "planted, mm²", "trials", "lost", *heads], True)
-    rows = [row for row in found.rows if row["context"] in ("planted, encoder", "planted, ctranspath")]
+def gap_table(found: Trials) -> list[str]:
+    """Planted tissue that is lost when a level is first reached: the largest gap then, as a share of its area."""
+    heads = ["planted, mm²", "trials", "lost", "5th percentile", "median", "half of it", "all of it"]
+    lines = row_of(["represented", *heads], True)
     for number, level in enumerate(LEVELS):
-        for low, high in ((0.1, 0.3), (0.3, 0.8), (0.8, 1.5)):
-            cells: list[tuple[bool, float]] = []
-            for row in rows:
-                if len(row["regions"]) > number and low <= row["share"] * row["patches"] * PATCH_UM**2 * MM2 < high:
-                    keep, area = row["regions"][number]
-                    cells.append(((row["kept_at"] or np.inf) > keep, area))
-            lost, area = np.array([c[0] for c in cells], bool), np.array([c[1] for c in cells])
-            shares = [f"{(area[of] > limit).mean():.2f}" if of.any() else "" for limit in AREAS for of in (lost, ~lost)]
-            lines += row_of([f"{level:.2f}", f"{low:g} to {high:g}", str(len(cells)), f"{lost.mean():.2f}", *shares])
+        for low, high in pairwise(PLANTED_MM2):
+            gaps = planted_gaps(found, number, low, high)
+            lost = np.array([gap for gap in gaps if gap is not None])
+            cells = [f"{level:.2f}", f"{low:g} to {high:g}", str(len(gaps)), str(len(lost))]
+            if len(lost) >= FEW_LOST:
+                cells += [f"{value:.2f}" for value in (*np.percentile(lost, (5, 50)), *shares_of(lost, (0.5, 1.0)))]
+            lines += row_of(cells + [""] * (1 + len(heads) - len(cells)))
     return lines
+
+
+def planted_gaps(found: Trials, number: int, low: float, high: float) -> list[float | None]:
+    """For each planted region of `low` to `high` mm²: the largest gap over its area, None where one of it is kept."""
+    gaps: list[float | None] = []
+    for row in found.rows:
+        area = row["share"] * row["patches"] * PATCH_UM**2 * MM2
+        if row["context"].startswith("planted") and low <= area < high and len(row["regions"]) > number:
+            keep, gap = row["regions"][number]
+            gaps.append(gap / area if (row["kept_at"] or np.inf) > keep else None)
+    return gaps
+
+
+def shares_of(values: np.ndarray, limits: tuple[float, ...]) -> list[float]:
+    """Share of the values that reach each limit."""
+    return [float((values >= limit).mean()) for limit in limits]
 
 
 # What a classifier loses ---------------------------------------------------------------------------------------------
@@ -465,7 +476,7 @@ def main() -> None:
         spread_interval(found, CHOSEN, name)
         for name in ("lower quartile", "0.5 of the way", "0.7 of the way", "fixed 0.8")
     ]
-    lines += ["", *lost_table(found, CHOSEN), "", *area_table(found), "", *auc_table(judged), "", *keep_table(rows)]
+    lines += ["", *lost_table(found, CHOSEN), "", *gap_table(found), "", *auc_table(judged), "", *keep_table(rows)]
     lines += ["", *verdict_table(rows), "", *region_table(rows), "", *limit_table(rows), ""]
     least = min(rows, key=lambda row: row["better_than_chance"])
     lines.append(
