@@ -6,7 +6,7 @@ In one warm process, default options, `encoder` and its slide models: (a) each t
 decoded once, at the size at which it is read; (b) the encoder runs on as many patches, cut before; and `compress` of
 the same slide. Rounds alternate the three. Printed: seconds of wall clock and of the process's CPU, the smallest of the
 rounds, their ratio with its range over rounds, and the seconds of each stage of `compress`. Other work on the machine
-disturbs wall clock more than CPU time.
+disturbs wall clock more than CPU time. Put a small slide first: it loads the libraries for the large ones.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def measure(path: Path, mpp: float | None, rounds: int, tools: Tools, work: Path
 
     with opened(path, mpp, tools) as (slide, grid):
         tiles, patches, count = tiles_of(grid), read_some(slide, grid, tools.threads), len(grid.coords)
-        make()  # once unmeasured: files are then in the disk's cache, libraries loaded
-        stages.clear()
+        if count <= HELD:
+            make()  # once unmeasured: files are then in the disk's cache, libraries loaded
+            stages.clear()
         for _ in range(rounds):
             decode.append(spend(lambda: decode_tiles(slide, grid, tiles, tools.threads)))
             encode.append(spend(lambda: encode_all(patches, count, tools)))
