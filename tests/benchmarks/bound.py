@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fidelity import read_slide
+from likeness_trials import read_slide
 
 from wsisum_cli.features.vectors import unit_rows
 

@@ -3,11 +3,12 @@
     python tests/benchmarks/fidelity.py FOLDER ... --models models -o fidelity
 
 A FOLDER holds an h5 of patch features for each slide. Smaller slides come first. For each slide, K and selector:
-coverage (mean, 5th percentile and minimum over all tissue patches of the best cosine to a kept one) and its percentile
-among random draws; the error (1 - cosine) of the mean weighted by counts and by the weights that fit it, as a share of
-what random draws have; and for slides whose features the models are for, the cosine of the summarizer's reconstruction
-and of its embedding. `--rarity` plants 3 adjacent patches of other slides among 10,000 of one (`--among`) and counts
-how often one of them is kept. Writes fidelity.json and fidelity.md, after each slide.
+coverage (mean, 5th percentile and minimum over all tissue patches of the best cosine to a kept one), the share of the
+tissue that is represented, and their percentiles among random draws; the error (1 - cosine) of the mean weighted by
+counts and by the weights that fit it, as a share of what random draws have; and for slides whose features the models
+are for, the cosine of the summarizer's reconstruction and of its embedding. `--rarity` plants 3 adjacent patches of
+other slides among 10,000 of one (`--among`) and counts how often one of them is kept. Writes fidelity.json and
+fidelity.md, after each slide.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from likeness_trials import VERDICTS, LabelledSlide, answer, level_of, read_slide
 
-from wsisum_cli.errors import FeaturesError, UsageError
+from wsisum_cli.errors import UsageError
 from wsisum_cli.features.embedding import embed_tissue
-from wsisum_cli.features.h5 import read_feature_file
 from wsisum_cli.features.similarity import ONE, fill_cosines, nearest, whole_rows
 from wsisum_cli.features.vectors import one_thread
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
@@ -37,43 +38,24 @@ from wsisum_cli.selection.weights import mean_error
 
 KEEP = (16, 31, 63, 125, 250)
 NESTED = ("wsisum", "facility", "random", "entropy", "attention")
-COVERAGE = ("coverage", "p05", "min")
+COVERAGE = ("coverage", "p05", "min", "represented")
 ERRORS = ("counts_error", "fitted_error")
 DRAW_POOL, FITTED_DRAWS, SEEDS = 4_000, 60, 1
 
 
-def read_slide(path: Path) -> tuple[np.ndarray, np.ndarray, float, str | None]:
-    """Features, coords, side of a patch, and the sha256 of the encoder."""
-    try:
-        file = read_feature_file(path)
-    except FeaturesError:  # WSISum's own file holds an embedding behind the features of its 500 patches
-        import h5py
-
-        with h5py.File(path) as raw:
-            coords = raw["coords"][:]
-            features = raw["features"][: len(coords)]
-        return features, coords, side_of(coords), None
-    side = file.patch_size_level0 or side_of(file.coords)
-    return file.features, file.coords.astype(np.int64), side, file.encoder_sha256
-
-
-def side_of(coords: np.ndarray) -> float:
-    steps = np.diff(np.unique(coords[:, 0]))
-    return float(np.bincount(steps[steps > 0].astype(np.int64)).argmax()) if len(steps) else 1.0
-
-
-def served_by(cosines: np.ndarray) -> list[float]:
-    """Mean, 5th percentile and minimum of the best of the cosines (K, N)."""
+def served_by(cosines: np.ndarray, level: np.float16) -> list[float]:
+    """Mean, 5th percentile and minimum of the best of the cosines (K, N), and the share that reaches `level`."""
     best = cosines.max(axis=0)
     low = np.partition(best, int(0.05 * (len(best) - 1)))[int(0.05 * (len(best) - 1))]
-    return [float(value) / ONE for value in (best.mean(dtype=np.float64), low, best.min())]
+    reached = (best / np.float32(ONE)).astype(np.float16) >= level
+    return [float(value) / ONE for value in (best.mean(dtype=np.float64), low, best.min())] + [float(reached.mean())]
 
 
 class RandomDraws:
     """Coverage of so many random draws, and the mean error of some of them."""
 
-    def __init__(self, features: np.ndarray, count: int) -> None:
-        self.features, self.count = features, count
+    def __init__(self, features: np.ndarray, count: int, level: np.float16) -> None:
+        self.features, self.count, self.level = features, count, level
         rng = np.random.default_rng(1)
         self.pool = rng.permutation(len(features))[:DRAW_POOL]
         whole = whole_rows(features)
@@ -82,7 +64,7 @@ class RandomDraws:
 
     def figures(self, keep: int) -> dict[str, list[float]]:
         draws = [self.rng.permutation(len(self.pool))[:keep] for _ in range(self.count)]
-        coverage = np.array([served_by(self.cosines[draw]) for draw in draws])
+        coverage = np.array([served_by(self.cosines[draw], self.level) for draw in draws])
         errors = [errors_of(self.features, weigh(self.features, self.pool[draw])) for draw in draws[:FITTED_DRAWS]]
         found = {name: np.sort(coverage[:, place]).tolist() for place, name in enumerate(COVERAGE)}
         return found | {name: [error[name] for error in errors] for name in ERRORS}
@@ -105,10 +87,13 @@ def picks(tissue_patches: TissuePatches, selector: str, keeps: list[int]) -> Ite
         start = time.perf_counter()
 
 
-def figures_of(tissue_patches: TissuePatches, rows: np.ndarray, with_models: bool) -> dict[str, float]:
+def figures_of(
+    tissue_patches: TissuePatches, rows: np.ndarray, with_models: bool, level: np.float16
+) -> dict[str, float]:
     selection = weigh(tissue_patches.features, rows)
     quality = measure_selection(tissue_patches.features, selection, tissue_patches.candidates.cluster)
     figures = {"coverage": quality.coverage, "p05": quality.coverage_p05, "min": quality.coverage_min}
+    figures["represented"] = float((selection.similarity.astype(np.float16) >= level).mean())
     figures |= errors_of(tissue_patches.features, selection) | {"composition": quality.composition}
     if with_models and tissue_patches.models.summarizer is not None:
         embedded = embed_tissue(tissue_patches.models, tissue_patches.tokens, tissue_patches.candidates.rows, rows)
@@ -122,7 +107,8 @@ def measure_slide(
     features, coords, side, sha256 = read_slide(path)
     keeps = [keep for keep in KEEP if keep < len(features)]
     candidates = sample_candidates(features)
-    random = RandomDraws(features, draws)
+    level = level_of(LabelledSlide(path.stem, features, coords / side))
+    random = RandomDraws(features, draws, level)
     spread = {keep: random.figures(keep) for keep in keeps}
     del random
     tissue_patches = TissuePatches(features, coords, candidates, 0, int(side), models.for_features_of(sha256))
@@ -135,7 +121,7 @@ def measure_slide(
                 scored = selector == "attempts" and tissue_patches.models.summarizer is not None  # which takes its time
                 wanted = [keep for keep in keeps if keep in modelled] if scored else keeps
                 for keep, rows, seconds in picks(of_seed if drawn else tissue_patches, selector, wanted):
-                    figures = figures_of(tissue_patches, rows, keep in modelled and seed == 0)
+                    figures = figures_of(tissue_patches, rows, keep in modelled and seed == 0, level)
                     area = guarantee(coords, side, 1.0, weigh(features, rows).similarity)
                     row = {"slide": path.stem, "patches": len(features), "selector": selector, "keep": keep}
                     row |= {"seed": seed, "seconds": round(seconds, 3), **figures, **compared(figures, spread[keep])}
@@ -151,6 +137,10 @@ def compared(figures: dict[str, float], spread: dict[str, list[float]]) -> dict[
     for name in COVERAGE:
         found[f"{name}_percentile"] = round(100 * np.searchsorted(spread[name], figures[name]) / len(spread[name]), 1)
         found[f"{name}_p99"] = float(np.percentile(spread[name], 99))
+    worse = VERDICTS.index(answer(figures["represented"]))
+    found["better_verdicts"] = float(
+        np.mean([VERDICTS.index(answer(share)) < worse for share in spread["represented"]])
+    )
     counts, fitted = (float(np.mean(spread[name])) for name in ERRORS)
     found["counts_ratio"] = figures["counts_error"] / counts
     found["fitted_to_counts"] = figures["fitted_error"] / counts
@@ -209,33 +199,56 @@ def adjacent(features: np.ndarray, coords: np.ndarray, side: float, rng: np.rand
     return features[:3]
 
 
+COLUMNS = {
+    "coverage": "coverage",
+    "p05": "5th percentile",
+    "min": "minimum",
+    "represented": "represented",
+    "counts_ratio": "error, counts",
+    "fitted_to_counts": "error, fitted",
+    "fitted_ratio": "of random's fitted",
+    "reconstruction": "reconstruction",
+    "embedding_cosine": "embedding",
+    "slide_cosine": "slide embedding",
+    "composition": "composition",
+}
+LESS_IS_BETTER = {"counts_ratio", "fitted_to_counts", "fitted_ratio", "composition"}
+
+
 def markdown(table: list[dict[str, object]]) -> str:
     """Means over slides, the worst slide beside them, for each K."""
-    columns = {
-        "coverage": "coverage", "p05": "5th percentile", "min": "minimum", "counts_ratio": "error, counts",
-        "fitted_to_counts": "error, fitted", "fitted_ratio": "of random's fitted", "reconstruction": "reconstruction",
-        "embedding_cosine": "embedding", "slide_cosine": "slide embedding", "composition": "composition",
-    }  # fmt: skip
     lines = []
     for keep in KEEP:
-        lines += [f"\nK = {keep}\n", "| selector | " + " | ".join(columns.values()) + " | above p99 on |"]
-        lines += ["|---|" + "---:|" * (len(columns) + 1)]
+        lines += [f"\nK = {keep}\n", "| selector | " + " | ".join(COLUMNS.values()) + " | above p99 on |"]
+        lines += ["|---|" + "---:|" * (len(COLUMNS) + 1)]
         for selector in SELECTORS:
             rows = [row for row in table if row["keep"] == keep and row["selector"] == selector]
-            if not rows:
-                continue
-            cells = []
-            for name in columns:
-                values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
-                worst = (
-                    max(values, default=0)
-                    if "error" in columns[name] or "random" in columns[name] or name == "composition"
-                    else min(values, default=0)
-                )
-                cells.append(f"{np.mean(values):.4f} ({worst:.3f})" if values else "")
-            above = [all(row[name] > row[f"{name}_p99"] for name in COVERAGE) for row in rows]  # type: ignore[operator]
-            lines.append(f"| {selector} | " + " | ".join(cells) + f" | {sum(above)} of {len(above)} |")
+            if rows:
+                above = [all(is_above(row, name) for name in COVERAGE) for row in rows]
+                cells = [mean_and_worst(rows, name) for name in COLUMNS]
+                lines.append(f"| {selector} | " + " | ".join(cells) + f" | {sum(above)} of {len(above)} |")
     return "\n".join(lines) + "\n"
+
+
+def mean_and_worst(rows: list[dict[str, object]], name: str) -> str:
+    values = [float(row[name]) for row in rows if name in row]  # type: ignore[arg-type]
+    worst = max if name in LESS_IS_BETTER else min
+    return f"{np.mean(values):.4f} ({worst(values):.3f})" if values else ""
+
+
+def is_above(row: dict[str, object], name: str) -> bool:
+    """Whether a figure is above the 99th percentile of random draws. All of the tissue cannot be exceeded."""
+    value = float(row[name])  # type: ignore[arg-type]
+    return value > float(row[f"{name}_p99"]) or (name == "represented" and value == 1)  # type: ignore[arg-type]
+
+
+def better_verdicts(table: list[dict[str, object]]) -> str:
+    """How often random draws of as many patches have a better verdict than `wsisum`, over slides and K."""
+    found = [(float(row["better_verdicts"]), row) for row in table if row["selector"] == "wsisum"]  # type: ignore[arg-type]
+    worst = max(found, key=lambda pair: pair[0])
+    some = sum(share > 0 for share, _ in found)
+    text = f"- some random draw has a better verdict on represented tissue in {some} of {len(found)} slides and K"
+    return text + (f"; at most {worst[0]:.1%} of them ({worst[1]['slide']}, K = {worst[1]['keep']})" if some else "")
 
 
 def points(table: list[dict[str, object]]) -> str:
@@ -244,8 +257,9 @@ def points(table: list[dict[str, object]]) -> str:
     ours = {slide: row for (slide, selector, keep), row in rows.items() if (selector, keep) == ("wsisum", 63)}
     lines = [f"\n`wsisum`, K = 63, {len(ours)} slides:\n"]
     for name in COVERAGE:
-        above = sum(row[name] > row[f"{name}_p99"] for row in ours.values())  # type: ignore[operator]
+        above = sum(is_above(row, name) for row in ours.values())  # type: ignore[operator]
         lines.append(f"- {name} above the 99th percentile of random draws on {above} of {len(ours)}")
+    lines.append(better_verdicts(table))
     for name, aim in (("fitted_to_counts", 0.3), ("fitted_ratio", 0.6)):
         values = np.array([row[name] for row in ours.values()], float)
         lines.append(
@@ -268,7 +282,7 @@ def against_facility(rows: dict[tuple[str, str, object], dict[str, object]], sli
     from scipy.stats import wilcoxon
 
     lines = ["\n| `wsisum` less `facility`, K = 63 | mean | 95 % | slides | p |", "|---|---:|---:|---:|---:|"]
-    better = ("coverage", "p05", "min", "reconstruction", "embedding_cosine", "slide_cosine")
+    better = ("coverage", "p05", "min", "represented", "reconstruction", "embedding_cosine", "slide_cosine")
     for name in (*better, "fitted_error", "composition"):
         both = [slide for slide in slides if (slide, "facility", 63) in rows]
         pairs = [(rows[slide, "wsisum", 63].get(name), rows[slide, "facility", 63].get(name)) for slide in both]
@@ -293,15 +307,18 @@ def published(cluster: Path, summary: Path, draws: int) -> str:
     which, cosine = nearest(kept, features)
     theirs = np.unique(which[cosine > 0.9999]).astype(np.int64)  # the last row is an embedding
     tissue_patches = TissuePatches(features, coords, sample_candidates(features), 0, int(side))
-    spread = RandomDraws(features, draws).figures(len(theirs))
-    lines = [f"\n| {cluster.stem} | K | coverage | 5th percentile | minimum | error, counts | error, fitted |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    level = level_of(LabelledSlide(cluster.stem, features, coords / side))
+    spread = RandomDraws(features, draws, level).figures(len(theirs))
+    lines = [
+        f"\n| {cluster.stem} | K | coverage | 5th percentile | minimum | represented | error, counts | error, fitted |"
+    ]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, rows in (
         ("published", theirs),
         ("`wsisum`", pick(tissue_patches, len(theirs) // 2, "wsisum")),
         ("`wsisum`", pick(tissue_patches, len(theirs), "wsisum")),
     ):
-        figures = figures_of(tissue_patches, rows, False)
+        figures = figures_of(tissue_patches, rows, False, level)
         cells = [f"{figures[key]:.4f}" for key in COVERAGE] + [f"{figures[key]:.5f}" for key in ERRORS]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     cells = [f"{np.percentile(spread[key], 99):.4f}" for key in COVERAGE] + [

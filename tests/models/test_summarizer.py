@@ -19,7 +19,14 @@ from onnx_models import (
 )
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
-from wsisum_cli.features.embedding import ReconstructionScore, Tokens, cosine, embed_tissue, reconstruct_slide
+from wsisum_cli.features.embedding import (
+    CHOICES,
+    ReconstructionScore,
+    Tokens,
+    cosine,
+    embed_tissue,
+    reconstruct_slide,
+)
 from wsisum_cli.models import choice, session, summarizer
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER, Card
 from wsisum_cli.models.choice import AUTO, NONE, ModelChoice, ModelChoices, SlideModels, choose, choose_models
@@ -244,6 +251,16 @@ def test_score_combines_reconstruction_and_embedding(tiny: Summarizer):
     assert ReconstructionScore(tiny, tissue, candidates)(candidates[None])[0] == pytest.approx(
         0.25, abs=1e-5
     )  # nothing is left
+
+
+def test_scores_are_the_same_in_any_number_of_threads(tiny: Summarizer):
+    features, coords = patches()
+    tissue, candidates = Tokens(features, coords, SIDE), np.arange(0, COUNT, 2)
+    rng = np.random.default_rng(0)
+    choices = np.array([rng.permutation(COUNT)[:3] for _ in range(3 * CHOICES + 1)])
+    expected = ReconstructionScore(tiny, tissue, candidates)(choices)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(ReconstructionScore(tiny, tissue, candidates, threads)(choices), expected)
 
 
 def test_nothing_is_reconstructed_when_all_are_kept(tiny: Summarizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,11 +146,13 @@ class EmbeddingScore:
 
 class ReconstructionScore:
     """Both levels of WSISum in one score: how well the candidates are reconstructed from some patches, plus a quarter
-    of the cosine between the embedding of these patches alone and that of all candidates.
+    of the cosine between the embedding of these patches alone and that of all candidates. Scores are the same in any
+    number of `threads`.
     """
 
-    def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows) -> None:
+    def __init__(self, summarizer: Summarizer, tissue: Tokens, candidates: Rows, threads: int = 1) -> None:
         self._summarizer, self._tissue, self._candidates = summarizer, tissue, candidates
+        self._threads = threads
         self._whole = unit_rows(embed(summarizer, tissue.at(candidates))[None])[0]
         self._true = unit_rows(tissue.features[candidates])
 
@@ -158,7 +161,8 @@ class ReconstructionScore:
         rows = np.union1d(self._candidates, choices)
         tokens, visible = self._tissue.at(rows), np.searchsorted(rows, choices)
         parts = [visible[start : start + CHOICES] for start in range(0, len(visible), CHOICES)]
-        return np.concatenate([self._of(tokens, rows, part) for part in parts])
+        with ThreadPoolExecutor(self._threads) as pool:
+            return np.concatenate(list(pool.map(lambda part: self._of(tokens, rows, part), parts)))
 
     def _of(self, tokens: Tokens, rows: Rows, visible: Rows) -> npt.NDArray[np.float64]:
         output = self._summarizer(tokens.features, tokens.coords, tokens.patch_size_level0, visible)

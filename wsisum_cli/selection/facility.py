@@ -29,6 +29,8 @@ from wsisum_cli.selection.candidates import draw_by_cluster
 MOST_COSINES = 40_000_000
 #: Up to this many patches the pool holds all of them.
 EXACT = int(np.sqrt(MOST_COSINES))
+#: Number of rows of cosines that are summed at once.
+TOGETHER = 64
 #: Number of badly covered patches in a pool, and after how many picks they are determined.
 OUTLIERS, FIRST_PICKS = 512, 32
 #: Fraction of a pool that is drawn. The rest are outliers, and patches near the means of what the first picks
@@ -115,8 +117,8 @@ def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequen
     best = served[list(picked)].max(axis=0) if len(picked) else np.full(served.shape[1], NONE, np.int16)
     covered = total(best)
     open_rows = np.setdiff1d(np.arange(len(served)) if among is None else among, picked)
-    central = np.array([total(served[row]) for row in open_rows], np.int64)
-    bound = np.full(len(open_rows), np.iinfo(np.int64).max) if len(picked) else central - covered
+    central = totals(served, open_rows)
+    bound = (totals(served, open_rows, best) if len(picked) else central) - covered
     queue = list(zip((-bound).tolist(), (-central).tolist(), open_rows.tolist(), strict=True))
     heapify(queue)
     new: list[int] = []
@@ -132,3 +134,12 @@ def greedy(served: Cosines, keep: int, picked: Sequence[int] = (), among: Sequen
         best = with_row
         covered += gain
     return new
+
+
+def totals(served: Cosines, rows: Rows, best: npt.NDArray[np.int16] | None = None) -> npt.NDArray[np.int64]:
+    """Exact sums (R,) of some `rows` of `served` (P, N), each value raised to `best` (N,) if that is higher."""
+    found = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), TOGETHER):
+        some = served[rows[start : start + TOGETHER]]
+        found[start : start + TOGETHER] = (some if best is None else np.maximum(some, best)).sum(axis=1, dtype=np.int64)
+    return found

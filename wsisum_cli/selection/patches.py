@@ -24,7 +24,7 @@ class TissuePatches:
     side of a patch, which models need; `models` are those that match the features, none by default. `seed` decides
     every draw. `rare`, 0 to 1, is the fraction of kept patches reserved for rare tissue, which the others cover
     worst; None: the default. `suspect` (N,) bool marks tissue that may be pen, a fold or out of focus; it is picked
-    only where no clean patch stands for it; None where nobody looked.
+    only where no clean patch stands for it; None where nobody looked. `threads` changes nothing but the time.
     """
 
     features: Features
@@ -35,6 +35,7 @@ class TissuePatches:
     models: SlideModels = NO_MODELS
     rare: float | None = None
     suspect: npt.NDArray[np.bool_] | None = None
+    threads: int = 1
 
     @property
     def tokens(self) -> Tokens:

@@ -114,7 +114,8 @@ def pick_wsisum(tissue_patches: TissuePatches, keep: int) -> Rows:
     features = checked(tissue_patches.features)
     summarizer, score = tissue_patches.models.summarizer, None
     if summarizer is not None:
-        score = ReconstructionScore(summarizer, tissue_patches.tokens, tissue_patches.candidates.rows)
+        candidates = tissue_patches.candidates.rows
+        score = ReconstructionScore(summarizer, tissue_patches.tokens, candidates, tissue_patches.threads)
     return _with_worst_covered(
         features, pick_in_rounds(features, tissue_patches.pool, keep, tissue_patches.rare, score), keep
     )

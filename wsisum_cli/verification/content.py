@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -43,9 +44,10 @@ class ContentCheck:
     For a damaged file it only reports which patches are lost.
     """
 
-    def __init__(self, summary: Summary, damaged: set[str]) -> None:
+    def __init__(self, summary: Summary, damaged: set[str], threads: int = 1) -> None:
         self.summary = summary
         self.damaged = damaged
+        self.threads = threads
         self.attributes = summary.record
         self.verdict: Verdict | None = None  # once checked
         self._thresholds: Thresholds | None = None
@@ -398,7 +400,7 @@ class ContentCheck:
             if encoder is None or not whole:
                 continue
             try:
-                features.append(encoder(np.stack(pixels)))
+                features.append(encode_batches(encoder, np.stack(pixels), self.threads))
             except ModelError as error:
                 encoder = None
                 yield Finding("features-not-recomputed", str(error))
@@ -420,6 +422,13 @@ class ContentCheck:
             rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
             message = f"features of patches {rows} do not match their pixels"
             yield Finding("features-differ", message, "patches/features", "cosine 1", f"{float(cosine.min()):.4f}")
+
+
+def encode_batches(encoder: Encoder, pixels: np.ndarray, threads: int) -> np.ndarray:
+    """Features (B, D) of (B, P, P, 3) pixels, one batch of the encoder after another in each thread."""
+    batches = [pixels[start : start + encoder.batch_size] for start in range(0, len(pixels), encoder.batch_size)]
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(encoder, batches)))
 
 
 def as_keys(coords: np.ndarray) -> np.ndarray:
