@@ -121,6 +121,7 @@ def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, scen
         result = verify_summary(
             aside,
             find_encoder,
+            threads=scene.tools.threads,
             find_summarizer=lambda card: models.summarizer,
             find_slide_encoder=lambda card: models.slide_encoder,
         )

@@ -74,7 +74,7 @@ class SelectedPatches:
     quality: Quality
 
 
-def selection_input(tissue: Tissue, options: Options, models: SlideModels) -> TissuePatches:
+def selection_input(tissue: Tissue, options: Options, models: SlideModels, threads: int = 1) -> TissuePatches:
     """The input of the selectors: tissue patches and candidates. It does not depend on how many are kept."""
     candidates = sample_candidates(tissue.features, options.candidates, options.clusters, options.seed)
     suspect = None if tissue.suspect is None else tissue.suspect > 0
@@ -87,6 +87,7 @@ def selection_input(tissue: Tissue, options: Options, models: SlideModels) -> Ti
         models,
         options.rare,
         suspect,
+        threads,
     )
 
 
@@ -104,7 +105,7 @@ class PatchSelector:
         damage: Damage,
     ) -> None:
         self.tissue, self.most, self._selector, self._encoder = tissue, most, options.selector, tools.encoder
-        self._tissue_patches = selection_input(tissue, options, models)
+        self._tissue_patches = selection_input(tissue, options, models, tools.threads)
         self.candidates = self._tissue_patches.candidates
         self._picked: np.ndarray = np.empty(0, np.int64)
         self._pixels = StoredPixels(slide, tissue.grid, options.pixels, options.quality, damage, tools.threads)

@@ -80,7 +80,7 @@ def collect_findings(
             if wrong:
                 return  # the arrays cannot be checked against the attributes
             result.verdict = None  # until the figures are checked
-            content = ContentCheck(summary, damaged)
+            content = ContentCheck(summary, damaged, threads)
             agrees = yield from content.check(models, result.measured, thresholds)
             result.verdict = content.verdict
             if tier == "source" and agrees:
