@@ -36,9 +36,11 @@ SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of it
 ASSOCIATED_ALPHA = 1  # TIFF 6.0 ExtraSamples: colours are multiplied by the alpha channel
 UNASSOCIATED_ALPHA = 2
 SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare glass
-#: Formats in which a tile with neither offset nor bytes was never written (GDAL's SPARSE_OK). A count of zero at an
-#: offset is damage there, as is any tile without bytes in the others.
-SPARSE_FORMATS = {"generic-tiff", "ome-tiff"}
+#: GDAL leaves out empty tiles on request (SPARSE_OK), with neither offset nor bytes. Nothing in a file says whether it
+#: was asked to, so these tags, or its block before the first page, are taken for it, with a note. In all other files
+#: such tiles are damage: an interrupted writer leaves the same behind.
+GDAL_TAGS = {42112, 42113}  # metadata, and the value of pixels without data
+GDAL_BLOCK = b"GDAL_STRUCTURAL_METADATA_SIZE="
 
 
 class NeedsOpenSlideError(Exception):
@@ -99,6 +101,7 @@ class TiffPyramid(Pyramid):
         scanner = identify(self._tif, first)
         self.vendor, self.scanner = scanner.vendor, scanner.model
         self.mpp, self.mpp_source = scanner.mpp, scanner.mpp_source
+        self._by_gdal = self.vendor not in SPARSE_VENDORS and is_by_gdal(first, self._read(0, HEAD))
         profile = first.tags.valueof(34675)
         self.icc_profile = bytes(profile) if profile else None
         self.levels = tuple(
@@ -111,6 +114,8 @@ class TiffPyramid(Pyramid):
             )
             for page in self._pages
         )
+        if self._by_gdal and self._left_out.any():
+            self.notes = (*self.notes, left_out_words(self._left_out))
 
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
         page = self._pages[level]
@@ -205,7 +210,7 @@ class TiffPyramid(Pyramid):
         if not offset or not count:
             if self._is_glass(level, column, row):
                 return None
-            raise TileError(self._where(level, column, row, "has no bytes"))
+            raise TileError(self._where(level, column, row, "has no bytes, as where writing was interrupted"))
         if offset + count > self._size:
             found = f"ends at byte {offset + count} of a file of {self._size}"
             raise TileError(self._where(level, column, row, f"{found}; the file is cut short"))
@@ -233,7 +238,7 @@ class TiffPyramid(Pyramid):
         if self.vendor in SPARSE_VENDORS:
             left_out = (offsets == 0) | (counts == 0)
         else:
-            left_out = (offsets == 0) & (counts == 0) & (self.vendor in SPARSE_FORMATS)
+            left_out = (offsets == 0) & (counts == 0) & self._by_gdal
         return np.asarray(left_out.reshape(first.rows, first.columns), bool)
 
     def _read(self, offset: int, count: int) -> bytes:
@@ -338,6 +343,19 @@ def refuse_two_pixel_sizes(slide: TiffImage, slides: list[TiffImage], path: Path
             "export each into a file of its own",
             "several pixel sizes",
         )
+
+
+def is_by_gdal(page: TiffPage, head: bytes) -> bool:
+    """Whether GDAL wrote a file, of which `page` is level 0 and `head` the first bytes."""
+    return not GDAL_TAGS.isdisjoint(tag.code for tag in page.tags) or GDAL_BLOCK in head[:64]
+
+
+def left_out_words(left_out: np.ndarray) -> str:
+    """What to say of the tiles of level 0 that GDAL may have left out, `left_out` (rows, columns) bool."""
+    return (
+        f"{np.count_nonzero(left_out)} of {left_out.size} tiles of level 0 were never written and are taken for bare "
+        "glass, as GDAL may leave it out; look at the overview"
+    )
 
 
 def is_read_like(planes: Planes, first: Planes) -> bool:
