@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dicoms import write_series
 from draw import draw_tissue, write_svs
 
 from wsisum_cli.archive.workers import Setup, make_product
@@ -107,6 +108,24 @@ def test_every_file_of_a_slide_is_watched(slide: Path, encoder: Encoder):
     job = Job(Source(slide, (slide, beside)), slide.with_suffix(".ozx"), slide.name)
     with pytest.raises(ChangedSlideError, match=r"b\.dat had 3 bytes and now has 7"):
         compress_slide(job, Options(keep=8), tools)
+
+
+def test_a_level_that_is_added_to_a_dicom_slide_meanwhile_fails(encoder: Encoder, tmp_path: Path):
+    files = write_series(tmp_path, draw_tissue(2048, 1536, 1))
+    half, later = files["half"], tmp_path / ".later"
+    half.rename(later)
+    source = find_source(files["full"])
+    assert (source.files, source.added) == ((files["full"],), [])
+    tools = Tools(encoder, stage=at("write", lambda: later.rename(half)))
+    with pytest.raises(ChangedSlideError, match=rf"but {half.name} was added to it"):
+        compress_slide(Job(source, tmp_path / "a.ozx", "a"), Options(keep=8, draws=100), tools)
+    assert not (tmp_path / "a.ozx").exists()
+
+
+def test_a_label_beside_its_dicom_slide_is_not_called_changed(tmp_path: Path):
+    files = write_series(tmp_path, draw_tissue(512, 512, 1))
+    with Source(files["label"], (files["label"],)).unchanged("a"):
+        pass
 
 
 def test_features_and_sweeps_of_a_slide_that_changes_fail_too(slide: Path, encoder: Encoder):
