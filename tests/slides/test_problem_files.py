@@ -204,3 +204,18 @@ def test_summaries_of_several_slides_verify_against_their_file(rows: dict[tuple[
     done = wsisum("verify", folder, "--source", archive / "slides" / "2-scenes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 summaries, 2 ok" in done.stdout
+
+
+def inspected(row: Row) -> str:
+    done = wsisum("inspect", Path(row["output"]) / row["summary"])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_inspect_says_which_image_was_read_and_what_was_odd(rows: dict[tuple[str, str], Row]) -> None:
+    assert "slide 2 of the file" in inspected(rows["alone", "2-scenes/two_scenes.ome.tif#2"])
+    focal = inspected(rows["alone", "8-z/zstack.svs"])
+    assert "image" in focal.split()
+    assert "focal plane 1 of 2" in focal
+    assert SIZE_OF_MANIFEST in inspected(rows["manifest", "states_0.5.tif"])
+    assert "image" not in inspected(rows["alone", "3-zero-tiles/whole.svs"]).split()

@@ -272,6 +272,7 @@ def print_summary(console: Console, facts: Inspection) -> None:
     lines = {
         "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
         f"({source.mpp_source}), {source.vendor}",
+        **image_line(facts),
         "sha256": source.sha256,
         "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
         "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each, "
@@ -309,6 +310,14 @@ def print_summary(console: Console, facts: Inspection) -> None:
         )
         table.add_row(*map(str, cells))
     console.print(table)
+
+
+def image_line(facts: Inspection) -> dict[str, str]:
+    """Which of several slides in the file was read, and which of several focal planes; empty for one of each."""
+    image, plane, planes = facts.source.image, facts.source.focal_plane, facts.source.focal_planes
+    words = [f"slide {image} of the file"] * (image is not None)
+    words += [f"focal plane {plane} of {planes}"] * (plane is not None)
+    return {"image": ", ".join(words)} if words else {}
 
 
 def bound_words(facts: Inspection) -> str:
