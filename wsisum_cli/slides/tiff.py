@@ -16,6 +16,7 @@ import numpy as np
 from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.checks.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
+from wsisum_cli.slides.checks.stream_sizes import is_subsampled_jpeg2000
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.images import choose_slides
 from wsisum_cli.slides.layout import Planes, TiffImage, list_tiff_images, select_planes
@@ -32,7 +33,6 @@ PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
 MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
 COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
-SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 ASSOCIATED_ALPHA = 1  # TIFF 6.0 ExtraSamples: colours are multiplied by the alpha channel
 UNASSOCIATED_ALPHA = 2
 SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare glass
@@ -96,7 +96,7 @@ class TiffPyramid(Pyramid):
             if by_pixels
         )
         first = self._pages[0]
-        if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
+        if first.compression == APERIO_YCBCR and is_subsampled_jpeg2000(self._first_tile(first)):
             raise NeedsOpenSlideError("JPEG 2000 with chroma subsampling")
         scanner = identify(self._tif, first)
         self.vendor, self.scanner = scanner.vendor, scanner.model
@@ -393,15 +393,6 @@ def is_known_colour(page: TiffPage) -> bool:
     if page.photometric == PHOTOMETRIC_YCBCR:
         return page.compression in JPEG_COMPRESSIONS and page.samplesperpixel == 3 and page.planarconfig == 1
     return page.photometric == PHOTOMETRIC_RGB
-
-
-def is_subsampled(stream: bytes) -> bool:
-    """Whether a JPEG 2000 codestream has components smaller than the image."""
-    at = stream.find(SIZ)
-    if at < 0:
-        return False
-    count = int.from_bytes(stream[at + 38 : at + 40], "big")
-    return any(step != 1 for i in range(count) for step in stream[at + 41 + 3 * i : at + 43 + 3 * i])
 
 
 def has_overlaps(tif: TiffFile) -> bool:
