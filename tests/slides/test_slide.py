@@ -420,6 +420,7 @@ def write_streams(path: Path, image: Image, encode: Callable[[Image], bytes], **
         {"compression": "zlib", "predictor": 2},
         {"compression": "zstd"},
         {"compression": "webp"},
+        {"compression": "lerc"},
         {"compression": "jpegxl"},
         {"compression": "jpeg2000"},
         {"compression": "lzw", "bigtiff": True},
@@ -467,6 +468,13 @@ def test_what_is_no_brightfield_rgb(kind: str, small: Image, tmp_path: Path) -> 
     with pytest.raises(NotASlideError, match=r"^a\.tif: expected one RGB image of 8 bits") as caught:
         with_open(tmp_path / "a.tif")
     assert caught.value.reason == "not brightfield RGB"
+
+
+@pytest.mark.parametrize("within", ["deflate", "zstd"])
+def test_lerc_that_is_compressed_once_more_is_refused(within: str, small: Image, tmp_path: Path) -> None:
+    write_tiled(tmp_path / "a.tif", small, compression="lerc", compressionargs={"compression": within})
+    with pytest.raises(SlideError, match=r"^a\.tif: not readable by tile \(LERC compressed once more; export"):
+        with_open(tmp_path / "a.tif")
 
 
 def test_photograph_is_no_slide(small: Image, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ JPEG_COMPRESSIONS = {7, 33007, 34892}
 APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream itself does not say
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
+LERC, LERC_PARAMETERS = 34887, 50674  # a compression, and a tag: version, and what else its streams are compressed by
 MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
 COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
@@ -378,6 +379,8 @@ def why_not_by_tile(page: TiffPage) -> str | None:
         return f"tiles of {page.tilewidth} x {page.tilelength} px"
     if coded not in tifffile.TIFF.DECOMPRESSORS or coded not in JPEG_COMPRESSIONS | SIZED | BOUNDED:
         return f"TIFF compression {coded} is unknown"
+    if coded == LERC and any(page.tags.valueof(LERC_PARAMETERS, default=(0, 0))[1:]):
+        return "LERC compressed once more; export it with another compression"  # whose tiles do not say how large they are
     if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
         return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
     tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
