@@ -29,8 +29,9 @@ def by_openslide(path: Path) -> np.ndarray:
         return np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
 
 
-def by_wsidicom(path: Path) -> np.ndarray:
-    with wsidicom.WsiDicom.open(path) as slide:
+def by_wsidicom(path: Path, *others: Path) -> np.ndarray:
+    """Of a file, or of all files of a series."""
+    with wsidicom.WsiDicom.open([path, *others]) as slide:
         size = slide.levels.base_level.size
         return np.asarray(slide.read_region((0, 0), 0, (size.width, size.height)))
 

@@ -380,7 +380,8 @@ def why_not_by_tile(page: TiffPage) -> str | None:
     if coded not in tifffile.TIFF.DECOMPRESSORS or coded not in JPEG_COMPRESSIONS | SIZED | BOUNDED:
         return f"TIFF compression {coded} is unknown"
     if coded == LERC and any(page.tags.valueof(LERC_PARAMETERS, default=(0, 0))[1:]):
-        return "LERC compressed once more; export it with another compression"  # whose tiles do not say how large they are
+        # Its tiles do not say how large they are.
+        return "LERC compressed once more; export it with another compression"
     if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
         return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
     tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
