@@ -52,14 +52,17 @@ class Row:
         return f"| {self.name} | {self.reader} | {self.reference} {figures} |"
 
 
-def tiff_window(path: Path) -> Window:
-    """By tifffile, which decodes the chunks that a window touches."""
+def tiff_window(path: Path, plane: int | None) -> Window:
+    """By tifffile, which decodes the chunks that a window touches; `plane` is a focal plane, from 1."""
     level = zarr.open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
     rows_first = level.shape[-1] in (3, 4)
+    before = () if plane is None else (plane - 1,)
 
     def cut(x: int, y: int, side: int) -> np.ndarray:
         part = (slice(y, y + side), slice(x, x + side))
-        return np.asarray(level[part])[..., :3] if rows_first else np.moveaxis(np.asarray(level[:, *part]), 0, 2)
+        if rows_first:
+            return np.asarray(level[(*before, *part)])[..., :3]
+        return np.moveaxis(np.asarray(level[(*before, slice(None), *part)]), 0, 2)
 
     return cut
 
@@ -68,12 +71,12 @@ def whole_window(pixels: np.ndarray) -> Window:
     return lambda x, y, side: pixels[y : y + side, x : x + side]
 
 
-def find_reference(path: Path) -> tuple[str, Window]:
+def find_reference(path: Path, plane: int | None) -> tuple[str, Window]:
     """The other library. Raises whatever it does."""
     if path.suffix == ".czi":
         return "pylibCZIrw", whole_window(by_czi_reader(path))
     if not is_dicom(path):
-        return "tifffile", tiff_window(path)
+        return "tifffile", tiff_window(path, plane)
     files = find_source(path).files
     for read in (by_wsidicom, *((by_pydicom, by_openslide) if len(files) == 1 else ())):
         try:
@@ -89,7 +92,7 @@ def compare(path: Path, name: str) -> Row:
     except WsisumError as error:
         return Row(name, f"not read: {error.reason}", "")
     try:
-        reference, window = find_reference(path)
+        reference, window = find_reference(path, pyramid.focal_plane and pyramid.focal_plane[0])
         found = differences(pyramid, window)
         if not found:
             return Row(name, pyramid.reader, "none of its windows can be read")
