@@ -192,6 +192,12 @@ def test_a_few_patches_at_the_edge_make_no_centres(tmp_path: Path):
     features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     found = read_features(plain(tmp_path / "a.h5", features=features, coords=coords), stub_slide(20_480, 3_000))
     assert (len(found.coords), found.left_out) == (39, 1)
+    assert found.notes == ()
+    other = read_features(plain(tmp_path / "b.h5", features=features, coords=coords - 44), stub_slide(20_480, 3_000))
+    assert (other.left_out, other.notes) == (
+        1,
+        ("every patch of the given features would lie on the slide if their coords were centres; are they?",),
+    )
 
 
 def test_path_in_the_encoder_name_is_dropped(tmp_path: Path):

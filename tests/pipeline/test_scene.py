@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from dicoms import write_series
 from draw import draw_tissue, write_svs
+from PIL import Image
 
 from wsisum_cli.archive.workers import Setup, make_product
-from wsisum_cli.errors import ChangedSlideError
+from wsisum_cli.errors import ChangedSlideError, FeaturesError
 from wsisum_cli.models.choice import NO_MODELS
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.compress import compress_slide
@@ -19,6 +23,8 @@ from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.slides.source import Source, find_source
+from wsisum_cli.summary.attributes import remarks
+from wsisum_cli.summary.reader import open_summary
 
 STAGES = ("tissue", "features", "selection", "pixels", "hash", "write")
 
@@ -109,6 +115,24 @@ def test_every_file_of_a_slide_is_watched(slide: Path, encoder: Encoder):
         compress_slide(job, Options(keep=8), tools)
 
 
+def test_a_level_that_is_added_to_a_dicom_slide_meanwhile_fails(encoder: Encoder, tmp_path: Path):
+    files = write_series(tmp_path, draw_tissue(2048, 1536, 1))
+    half, later = files["half"], tmp_path / ".later"
+    half.rename(later)
+    source = find_source(files["full"])
+    assert (source.files, source.added) == ((files["full"],), [])
+    tools = Tools(encoder, stage=at("write", lambda: later.rename(half)))
+    with pytest.raises(ChangedSlideError, match=rf"but {half.name} was added to it"):
+        compress_slide(Job(source, tmp_path / "a.ozx", "a"), Options(keep=8, draws=100), tools)
+    assert not (tmp_path / "a.ozx").exists()
+
+
+def test_a_label_beside_its_dicom_slide_is_not_called_changed(tmp_path: Path):
+    files = write_series(tmp_path, draw_tissue(512, 512, 1))
+    with Source(files["label"], (files["label"],)).unchanged("a"):
+        pass
+
+
 def test_features_and_sweeps_of_a_slide_that_changes_fail_too(slide: Path, encoder: Encoder):
     for make, options, suffix in ((extract_slide, FeatureOptions(), ".h5"), (sweep_slide, Options(draws=100), ".csv")):
         output = slide.with_suffix(suffix)
@@ -134,3 +158,56 @@ def test_a_slide_that_changed_since_it_was_planned_is_hashed_again(slide: Path, 
     outcome = make_product("a.svs", job, setup, encoder, NO_MODELS, Mute())  # type: ignore[arg-type]
     assert outcome.status == "written", outcome.message
     assert outcome.sha256 == find_source(slide).sha256 != planned
+
+
+# --- where the patches of given features lie
+
+
+ISLAND = (512, 384, 1536, 1152)  # left, upper, right, lower
+
+
+@pytest.fixture(scope="module")
+def island(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tissue in the middle of glass."""
+    left, upper, right, lower = ISLAND
+    image = np.full((1536, 2048, 3), 243, np.uint8)
+    image[upper:lower, left:right] = draw_tissue(2048, 1536, 3, kinds=("tumour",))[upper:lower, left:right]
+    path = tmp_path_factory.mktemp("island") / "a.svs"
+    write_svs(path, image, tile=256)
+    return path
+
+
+def remarks_of(slide: Path, coords: np.ndarray, encoder: Encoder, tmp_path: Path, mask: bool = False) -> str:
+    """What is said of a summary of given features, of patches of 128 px."""
+    features = np.random.default_rng(0).normal(size=(len(coords), 16)).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = features, coords
+        file["coords"].attrs["patch_size_level0"] = 128
+    given = tmp_path / "all.png"
+    if mask:
+        Image.new("L", (512, 384), 255).save(given)
+    job = Job(find_source(slide), tmp_path / "a.ozx", "a.svs", mask=given if mask else None, features=tmp_path / "a.h5")
+    compress_slide(job, Options(keep=8, draws=100), Tools(encoder))
+    with open_summary(tmp_path / "a.ozx") as summary:
+        return remarks(summary.record)
+
+
+def over_island(step: int = 128) -> np.ndarray:
+    left, upper, right, lower = ISLAND
+    return np.array([(x, y) for y in range(upper, lower, step) for x in range(left, right, step)])
+
+
+def test_centres_are_noted_where_a_mask_says_what_tissue_is(island: Path, encoder: Encoder, tmp_path: Path):
+    assert remarks_of(island, over_island(), encoder, tmp_path, mask=True).count("contradicts") == 0
+    found = remarks_of(island, over_island() + 64, encoder, tmp_path, mask=True)
+    assert "the tissue that is found without the mask contradicts the given features: expected the upper left" in found
+    with pytest.raises(FeaturesError, match="seem to be centres"):
+        remarks_of(island, over_island() + 64, encoder, tmp_path)
+
+
+def test_rows_that_were_left_out_are_counted_in_the_remarks(island: Path, encoder: Encoder, tmp_path: Path):
+    beyond = np.array([(1984, 700)])
+    found = remarks_of(island, np.concatenate([over_island(), beyond]), encoder, tmp_path)
+    assert "1 row of the given features left out: augmented, or of a patch that reaches beyond the slide" in found
+    assert "if their coords were centres; are they?" in found
+    assert "left out" not in remarks_of(island, over_island(), encoder, tmp_path)

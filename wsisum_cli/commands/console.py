@@ -281,6 +281,7 @@ def print_summary(console: Console, facts: Inspection, verdict: Verdict | None, 
         **({"look at": facts.remarks} if facts.remarks else {}),
         "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
         f"({source.mpp_source}), {source.vendor}",
+        **image_line(facts),
         "artefacts": artefacts_line(facts.artefacts),
         "suspect": suspect_line(facts),
         "encoder": f"{facts.encoder.name} on {facts.provider}",
@@ -322,6 +323,14 @@ def print_kept(console: Console, facts: Inspection) -> None:
         cells = (patch.number, patch.picked, patch.x, patch.y, f"{patch.weight:.1%}", patch.stands_for, patch.cluster)
         table.add_row(*map(str, cells))
     console.print(table)
+
+
+def image_line(facts: Inspection) -> dict[str, str]:
+    """Which of several slides in the file was read, and which of several focal planes; empty for one of each."""
+    image, plane, planes = facts.source.image, facts.source.focal_plane, facts.source.focal_planes
+    words = [f"slide {image} of the file"] * (image is not None)
+    words += [f"focal plane {plane} of {planes}"] * (plane is not None)
+    return {"image": ", ".join(words)} if words else {}
 
 
 def bound_words(facts: Inspection) -> str:

@@ -39,6 +39,7 @@ class GivenFeatures:
     sha256: str  # of the file
     left_out: int  # rows dropped because they reach beyond the slide or are augmentations
     encoder_sha256: str | None  # of the encoder's ONNX file; None if another program made the features
+    notes: tuple[str, ...] = ()  # what a person should check; a clause each
 
     def tissue_share(self, mask: np.ndarray, downsample: float) -> float:
         """Fraction of a tissue mask (H, W) that these patches cover; a mask px is `downsample` level-0 px wide."""
@@ -137,7 +138,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         raise file.error("the file does not state the size of its patches; pass --patch-size-level0")
     coords = file.coords_level0(slide.mpp)
     inside = lie_inside(file, coords, size, slide)
-    check_corners(file, coords, size, slide, inside)
+    notes = check_corners(file, coords, size, slide, inside)
     kept = inside & file.original
     check_rows(file, coords, kept)
     if not kept.any():
@@ -150,6 +151,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         sha256_of(path),
         int((~kept).sum()),
         file.encoder_sha256,
+        notes,
     )
 
 
@@ -188,25 +190,37 @@ def check_places(given: GivenFeatures, mask: np.ndarray, downsample: float, leve
     `mask` (H, W) bool is the tissue, one px for `downsample` level-0 px a side; `name` is how messages call the file.
     Where tissue reaches all around, nothing tells, and nothing is said.
     """
+    misplaced = describe_misplaced(given, mask, downsample, levels)
+    if misplaced:
+        raise FeaturesError(f"{name}: {misplaced}")
+
+
+def describe_misplaced(
+    given: GivenFeatures, mask: np.ndarray, downsample: float, levels: Sequence[Level]
+) -> str | None:
+    """What the coords seem to be instead of upper left corners in px of level 0, as for `check_places`."""
     sums = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     tissue = TissueBelow(sums, downsample, given.patch_size_level0)
-    check_level(given, mask, tissue, levels, name)
+    return describe_level(given, mask, tissue, levels) or describe_centres(given, tissue)
+
+
+def describe_centres(given: GivenFeatures, tissue: TissueBelow) -> str | None:
+    """What speaks for coords that are centres, in words; None where nothing does."""
     coords, half = given.coords.astype(np.float64), given.patch_size_level0 / 2
     before, as_given, after = (tissue.share(coords + shift) for shift in (-half, 0.0, half))
     bend = before - 2 * as_given + after
     # The vertex of a parabola through the three: where the patches lie best on the tissue, in halves of their side.
     best = (before - after) / (2 * bend) if bend < 0 else 0.0
-    if best < -CENTRED and before - after > MIN_GAIN:
-        raise FeaturesError(
-            f"{name}: expected the upper left corners of patches as coords, found what seem to be centres: as such "
-            f"{before:.1%} of their area is tissue, else {as_given:.1%}; subtract half the patch size"
-        )
+    if best >= -CENTRED or before - after <= MIN_GAIN:
+        return None
+    return (
+        f"expected the upper left corners of patches as coords, found what seem to be centres: as such {before:.1%} of "
+        f"their area is tissue, else {as_given:.1%}; subtract half the patch size"
+    )
 
 
-def check_level(
-    given: GivenFeatures, mask: np.ndarray, tissue: TissueBelow, levels: Sequence[Level], name: str
-) -> None:
-    """Raise FeaturesError when the coords fit the tissue far better as px of a lower level."""
+def describe_level(given: GivenFeatures, mask: np.ndarray, tissue: TissueBelow, levels: Sequence[Level]) -> str | None:
+    """What speaks for coords in px of a lower level, in words; None where nothing does."""
     extent = np.array([levels[0].width, levels[0].height])
     on_tissue, of_tissue = tissue.share(given.coords), given.tissue_share(mask, tissue.downsample)
     better: list[tuple[float, float]] = []  # share of the tissue covered, and the level's downsample
@@ -219,23 +233,32 @@ def check_level(
         apart = spread > max(MIN_ON_TISSUE, 2 * of_tissue) and found > on_tissue - MIN_GAIN
         if found > MIN_ON_TISSUE and (apart or found > 2 * on_tissue):
             better.append((spread, downsample))
-    if better:
-        spread, downsample = max(better)
-        raise FeaturesError(
-            f"{name}: expected coords in px of level 0, found what seem to be those of a level {downsample:g} times "
-            f"smaller: as such the patches cover {spread:.0%} of the tissue, else {of_tissue:.0%}; multiply them"
-        )
+    if not better:
+        return None
+    spread, downsample = max(better)
+    return (
+        f"expected coords in px of level 0, found what seem to be those of a level {downsample:g} times smaller: as "
+        f"such the patches cover {spread:.0%} of the tissue, else {of_tissue:.0%}; multiply them"
+    )
 
 
-def check_corners(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide, inside: np.ndarray) -> None:
-    """Raise FeaturesError when many patches reach beyond the slide, and none would if coords were their centres."""
+def check_corners(
+    file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide, inside: np.ndarray
+) -> tuple[str, ...]:
+    """What to note where some patches reach beyond the slide, and none would if coords were their centres.
+
+    Raises FeaturesError where many do.
+    """
     beyond = 1 - float(inside.mean())
     as_centres = (coords >= size / 2) & (coords + size / 2 <= np.array(slide.size))
-    if beyond > MAX_BEYOND and as_centres.all():
-        raise file.error(
-            f"expected the upper left corners of patches as coords, found what seem to be centres: {beyond:.0%} of the "
-            "patches would reach beyond the slide; subtract half the patch size, or leave out these rows"
-        )
+    if not beyond or not as_centres.all():
+        return ()
+    if beyond <= MAX_BEYOND:
+        return ("every patch of the given features would lie on the slide if their coords were centres; are they?",)
+    raise file.error(
+        f"expected the upper left corners of patches as coords, found what seem to be centres: {beyond:.0%} of the "
+        "patches would reach beyond the slide; subtract half the patch size, or leave out these rows"
+    )
 
 
 def check_rows(file: StoredFeatures, coords: np.ndarray, kept: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import NotASlideError, NoTissueError
-from wsisum_cli.features.encode import check_places, encode_patches, find_features, read_features
+from wsisum_cli.features.encode import check_places, describe_misplaced, encode_patches, find_features, read_features
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -70,9 +70,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
                 tissue = read_given_tissue(slide, job, options, encoder)
-                if job.mask is None:  # which may mark some of the tissue alone
-                    assert tissue.given is not None
-                    check_places(tissue.given, mask, overview.downsample, slide.levels, slide.name)
+                slide = replace(slide, notes=(*slide.notes, *note_places(slide, job, tissue, overview, mask)))
         models = models_for(tissue, tools)
         with clock("selection"):
             if tissue.given is not None:
@@ -117,6 +115,22 @@ def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder
     size, card = given.patch_size_level0, encoder.card
     reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
     return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)
+
+
+def note_places(slide: Slide, job: Job, tissue: Tissue, overview: Overview, mask: np.ndarray) -> tuple[str, ...]:
+    """What to note of the places of given features. Raises FeaturesError where these do not lie on the tissue.
+
+    A mask may mark some of the tissue alone: then the tissue that is found without it gives a note, and no more.
+    """
+    given = tissue.given
+    assert given is not None
+    if job.mask is None:
+        check_places(given, mask, overview.downsample, slide.levels, slide.name)
+        return given.notes
+    found = find_tissue(overview.pixels, overview.mpp)
+    misplaced = describe_misplaced(given, found, overview.downsample, slide.levels)
+    words = f"the tissue that is found without the mask contradicts the given features: {misplaced}"
+    return (*given.notes, *([words] * bool(misplaced)))
 
 
 def encode_tissue(slide: Slide, grid: Grid, tools: Tools, damage: Damage, guard: bool = False) -> Tissue:

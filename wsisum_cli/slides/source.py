@@ -55,6 +55,13 @@ class Source:
             self._digests[states] = hash_files(self.files)
         return self._digests[states]
 
+    @property
+    def added(self) -> list[Path]:
+        """Files on disk that belong to the slide, too."""
+        found = find_source(self.path).files
+        # A label alone is no file of the slide that it leads to.
+        return [path for path in found if path not in self.files] if self.path in found else []
+
     @cached_property
     def _digests(self) -> dict[tuple[FileState, ...], str]:
         return {}
@@ -63,17 +70,22 @@ class Source:
     def unchanged(self, name: str) -> Iterator[Callable[[], None]]:
         """Raise ChangedSlideError at the end of the block, or in place of an error in it, when a file has changed.
 
-        What is handed out does the same in between. `name` is how messages call the slide.
+        So does a file that has come to belong to the slide, such as a further level of a DICOM series. What is handed
+        out does the same in between. `name` is how messages call the slide.
         """
         before = self.states
 
         def check() -> None:
-            for path, old, new in zip(self.files, before, self.states, strict=True):
-                if old != new:
-                    raise ChangedSlideError(
-                        f"{name}: expected a slide that stays as it is while it is read, but {path.name} "
-                        f"{what_changed(old, new)}; run again once nothing writes to it"
-                    )
+            changed = [
+                f"{path.name} {what_changed(old, new)}"
+                for path, old, new in zip(self.files, before, self.states, strict=True)
+                if old != new
+            ]
+            for what in changed or [f"{path.name} was added to it" for path in self.added]:
+                raise ChangedSlideError(
+                    f"{name}: expected a slide that stays as it is while it is read, but {what}; run again once "
+                    "nothing writes to it"
+                )
 
         try:
             yield check

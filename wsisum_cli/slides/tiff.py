@@ -16,6 +16,7 @@ import numpy as np
 from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.checks.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
+from wsisum_cli.slides.checks.stream_sizes import is_subsampled_jpeg2000
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.images import choose_slides
 from wsisum_cli.slides.layout import Planes, TiffImage, list_tiff_images, select_planes
@@ -29,16 +30,18 @@ JPEG_COMPRESSIONS = {7, 33007, 34892}
 APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream itself does not say
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
+LERC, LERC_PARAMETERS = 34887, 50674  # a compression, and a tag: version, and what else its streams are compressed by
 MAX_OVERSIZE = 4  # px in a tile's stream over those that it shows; edges may be padded
 COLOUR_TILES = 12  # of a level, whose pixels decide where its marks contradict each other
 HEAD = 1 << 16  # bytes that hold the markers before the first scan
-SIZ = b"\xff\x51"  # JPEG 2000 marker (ITU-T T.800): size of the image and of its components
 ASSOCIATED_ALPHA = 1  # TIFF 6.0 ExtraSamples: colours are multiplied by the alpha channel
 UNASSOCIATED_ALPHA = 2
 SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare glass
-#: Formats in which a tile with neither offset nor bytes was never written (GDAL's SPARSE_OK). A count of zero at an
-#: offset is damage there, as is any tile without bytes in the others.
-SPARSE_FORMATS = {"generic-tiff", "ome-tiff"}
+#: GDAL leaves out empty tiles on request (SPARSE_OK), with neither offset nor bytes. Nothing in a file says whether it
+#: was asked to, so these tags, or its block before the first page, are taken for it, with a note. In all other files
+#: such tiles are damage: an interrupted writer leaves the same behind.
+GDAL_TAGS = {42112, 42113}  # metadata, and the value of pixels without data
+GDAL_BLOCK = b"GDAL_STRUCTURAL_METADATA_SIZE="
 
 
 class NeedsOpenSlideError(Exception):
@@ -94,11 +97,12 @@ class TiffPyramid(Pyramid):
             if by_pixels
         )
         first = self._pages[0]
-        if first.compression == APERIO_YCBCR and is_subsampled(self._first_tile(first)):
+        if first.compression == APERIO_YCBCR and is_subsampled_jpeg2000(self._first_tile(first)):
             raise NeedsOpenSlideError("JPEG 2000 with chroma subsampling")
         scanner = identify(self._tif, first)
         self.vendor, self.scanner = scanner.vendor, scanner.model
         self.mpp, self.mpp_source = scanner.mpp, scanner.mpp_source
+        self._by_gdal = self.vendor not in SPARSE_VENDORS and is_by_gdal(first, self._read(0, HEAD))
         profile = first.tags.valueof(34675)
         self.icc_profile = bytes(profile) if profile else None
         self.levels = tuple(
@@ -111,6 +115,8 @@ class TiffPyramid(Pyramid):
             )
             for page in self._pages
         )
+        if self._by_gdal and self._left_out.any():
+            self.notes = (*self.notes, left_out_words(self._left_out))
 
     def tile(self, level: int, column: int, row: int, shrink: int = 1) -> np.ndarray | None:
         page = self._pages[level]
@@ -205,7 +211,7 @@ class TiffPyramid(Pyramid):
         if not offset or not count:
             if self._is_glass(level, column, row):
                 return None
-            raise TileError(self._where(level, column, row, "has no bytes"))
+            raise TileError(self._where(level, column, row, "has no bytes, as where writing was interrupted"))
         if offset + count > self._size:
             found = f"ends at byte {offset + count} of a file of {self._size}"
             raise TileError(self._where(level, column, row, f"{found}; the file is cut short"))
@@ -233,7 +239,7 @@ class TiffPyramid(Pyramid):
         if self.vendor in SPARSE_VENDORS:
             left_out = (offsets == 0) | (counts == 0)
         else:
-            left_out = (offsets == 0) & (counts == 0) & (self.vendor in SPARSE_FORMATS)
+            left_out = (offsets == 0) & (counts == 0) & self._by_gdal
         return np.asarray(left_out.reshape(first.rows, first.columns), bool)
 
     def _read(self, offset: int, count: int) -> bytes:
@@ -340,6 +346,19 @@ def refuse_two_pixel_sizes(slide: TiffImage, slides: list[TiffImage], path: Path
         )
 
 
+def is_by_gdal(page: TiffPage, head: bytes) -> bool:
+    """Whether GDAL wrote a file, of which `page` is level 0 and `head` the first bytes."""
+    return not GDAL_TAGS.isdisjoint(tag.code for tag in page.tags) or GDAL_BLOCK in head[:64]
+
+
+def left_out_words(left_out: np.ndarray) -> str:
+    """What to say of the tiles of level 0 that GDAL may have left out, `left_out` (rows, columns) bool."""
+    return (
+        f"{np.count_nonzero(left_out)} of {left_out.size} tiles of level 0 were never written and are taken for bare "
+        "glass, as GDAL may leave it out; look at the overview"
+    )
+
+
 def is_read_like(planes: Planes, first: Planes) -> bool:
     """Whether a lower level is stored as level 0 is, and can be read by tile."""
     same = len(planes.pages) == len(first.pages) and planes.focal == first.focal
@@ -360,6 +379,9 @@ def why_not_by_tile(page: TiffPage) -> str | None:
         return f"tiles of {page.tilewidth} x {page.tilelength} px"
     if coded not in tifffile.TIFF.DECOMPRESSORS or coded not in JPEG_COMPRESSIONS | SIZED | BOUNDED:
         return f"TIFF compression {coded} is unknown"
+    if coded == LERC and any(page.tags.valueof(LERC_PARAMETERS, default=(0, 0))[1:]):
+        # Its tiles do not say how large they are.
+        return "LERC compressed once more; export it with another compression"
     if coded not in {APERIO_YCBCR, APERIO_RGB} and not is_known_colour(page):
         return f"photometric interpretation {int(page.photometric)} with TIFF compression {coded}"
     tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
@@ -375,15 +397,6 @@ def is_known_colour(page: TiffPage) -> bool:
     if page.photometric == PHOTOMETRIC_YCBCR:
         return page.compression in JPEG_COMPRESSIONS and page.samplesperpixel == 3 and page.planarconfig == 1
     return page.photometric == PHOTOMETRIC_RGB
-
-
-def is_subsampled(stream: bytes) -> bool:
-    """Whether a JPEG 2000 codestream has components smaller than the image."""
-    at = stream.find(SIZ)
-    if at < 0:
-        return False
-    count = int.from_bytes(stream[at + 38 : at + 40], "big")
-    return any(step != 1 for i in range(count) for step in stream[at + 41 + 3 * i : at + 43 + 3 * i])
 
 
 def has_overlaps(tif: TiffFile) -> bool:

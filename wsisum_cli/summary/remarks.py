@@ -16,6 +16,7 @@ def remarks(attributes: Attributes) -> str:
             None,
             (
                 warn_of_little_tissue(attributes.features),
+                warn_of_rows_left_out(attributes.features),
                 warn_of_suspects(attributes),
                 focal_plane(source),
                 *(source.notes or ()),
@@ -50,3 +51,10 @@ def warn_of_little_tissue(features: ComputedFeatures | GivenFeatures) -> str:
     return (
         f"the given features cover {share:.0%} of the tissue; the summary stands for that part only: are they complete?"
     )
+
+
+def warn_of_rows_left_out(features: ComputedFeatures | GivenFeatures) -> str:
+    """A warning where rows of given features were not used; empty where all were."""
+    count = features.left_out if isinstance(features, GivenFeatures) else 0
+    rows = f"{count} {'row' if count == 1 else 'rows'} of the given features"
+    return f"{rows} left out: augmented, or of a patch that reaches beyond the slide" if count else ""

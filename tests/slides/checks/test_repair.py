@@ -147,26 +147,57 @@ def test_damage_past_five_percent_still_fails(slide_file: Path, tmp_path: Path):
 # --- empty tiles of level 0
 
 
-@pytest.mark.parametrize(
-    ("name", "offset", "glass"),
-    [("a.svs", False, False), ("a.svs", True, False), ("a.tif", False, False), ("a.tif", True, True)],
-)
-def test_an_empty_tile_is_glass_where_the_format_says_so(
-    name: str, offset: bool, glass: bool, image: Image, tmp_path: Path
-):
-    path = tmp_path / name
+def write_small(path: Path, image: Image, gdal: bool = False) -> None:
+    """16 tiles at level 0, as an SVS, an OME-TIFF or a plain TIFF, with the tag of GDAL where wanted."""
     small = np.ascontiguousarray(image[:1024, :1024])
-    if name == "a.svs":
+    if path.suffix == ".svs":
         draw.write_svs(path, small, tile=SIDE, factors=(4,))
+    elif ".ome" in path.suffixes:
+        draw.write_ome_tiff(path, small)
     else:
-        draw.write_tiff(path, small, 0.25)
+        tags = [(42113, "s", 0, "0", True)] * gdal
+        with tifffile.TiffWriter(path) as tiff:
+            for level in (small, draw.reduce(small, 4)):
+                lower = int(level is not small)
+                tiff.write(level, subfiletype=lower, tile=(SIDE, SIDE), compression="deflate", extratags=tags)
+
+
+@pytest.mark.parametrize("name", ["a.svs", "a.tif", "a.ome.tif"])
+@pytest.mark.parametrize("offset", [False, True])
+def test_an_empty_tile_of_level_0_is_damage(name: str, offset: bool, image: Image, tmp_path: Path):
+    path = tmp_path / name
+    write_small(path, image)
     set_tiles(path, 0, {5}, offset)
-    with open_slide(path) as slide:
-        if glass:
-            assert slide.pyramid.tile(0, 1, 1) is None
-            return
-        with pytest.raises(TileError, match=r"tile at column 1, row 1 of level 0 has no bytes"):
-            slide.pyramid.tile(0, 1, 1)
+    with open_slide(path, 0.25) as slide, pytest.raises(TileError, match="row 1 of level 0 has no bytes"):
+        slide.pyramid.tile(0, 1, 1)
+
+
+def test_a_file_whose_writing_was_interrupted_fails(image: Image, tmp_path: Path):
+    """The tables of tiles hold zeros from some tile on, and the lower levels were never written."""
+    path = tmp_path / "a.tif"
+    write_small(path, image)
+    set_tiles(path, 0, set(range(9, 16)), offset=True)
+    set_tiles(path, 1, None, offset=True)
+    with pytest.raises(BrokenSlideError, match=r"7 of 16 tiles cannot be read.* has no bytes, as where writing was in"):
+        overview_of(path)
+
+
+def test_an_empty_tile_of_gdal_is_glass_with_a_note(image: Image, tmp_path: Path):
+    path = tmp_path / "a.tif"
+    write_small(path, image, gdal=True)
+    with open_slide(path, 0.25) as slide:
+        assert slide.all_notes == []
+    set_tiles(path, 0, {5, 6}, offset=True)
+    with open_slide(path, 0.25) as slide:
+        assert slide.pyramid.tile(0, 1, 1) is None
+        assert slide.all_notes == [
+            "2 of 16 tiles of level 0 were never written and are taken for bare glass, as GDAL may leave it out; "
+            "look at the overview"
+        ]
+    write_small(path, image, gdal=True)
+    set_tiles(path, 0, {5})  # GDAL writes no offset without bytes
+    with open_slide(path, 0.25) as slide, pytest.raises(TileError, match="has no bytes"):
+        slide.pyramid.tile(0, 1, 1)
 
 
 def test_a_low_tile_over_bare_glass_is_glass_too(image: Image, tmp_path: Path):

@@ -1,1 +1,1 @@
-"""Whether a file may be decoded and its levels believed: bounds, plausibility and repair of levels."""
+"""Whether a file may be decoded and its levels believed: sizes and bounds, plausibility, stains, repair of levels."""

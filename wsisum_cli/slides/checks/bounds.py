@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wsisum_cli.errors import SlideError
+from wsisum_cli.slides.checks.stream_sizes import image_size
 
 #: Pages of one file; slides have a dozen, stacks of planes a few thousand.
 MAX_PAGES = 20_000
 NDPI_TAG = 65420  # of files whose offsets take 8 bytes though they are no BigTIFF
 PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 SIZES = re.compile(r"\bSize[ZCT]\s*=\s*[\"']\s*(\d{1,18})\s*[\"']")
-PNG, JXL_BOX = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cJXL "
-JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 #: TIFF compressions of streams that say their size themselves: JPEG 2000, PNG, WebP, JPEG XL, JPEG XR, LERC.
 SIZED = {33003, 33004, 33005, 34712, 34933, 34927, 50001, 50002, 52546, 34934, 22610, 34887}
 #: Others whose output tifffile bounds by the size of a tile: none, LZW, Deflate, PackBits, LZMA, Zstandard.
@@ -89,68 +88,3 @@ def check_tile(data: bytes, compression: int, most: int) -> None:
         raise ValueError("its header does not say how large it is") from error
     if width * height > most:
         raise ValueError(f"it is an image of {width} x {height} px, expected at most {most} px")
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the header of a stream of one of `SIZED`. Raises struct.error, LookupError, ValueError."""
-    if data[:8] == PNG:
-        return struct.unpack_from(">II", data, 16)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp_size(data)
-    if data[:2] == b"\xff\x0a":
-        return jxl_size(data[2:])
-    if data[:8] == JXL_BOX:
-        return jxl_size(data[data.index(b"\xff\x0a", 12) + 2 :])
-    if data[:6] == b"Lerc2 ":
-        (version,) = struct.unpack_from("<i", data, 6)
-        height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
-        return abs(width), abs(height)
-    if data[:10] == b"CntZImage ":
-        height, width = struct.unpack_from("<ii", data, 18)
-        return abs(width), abs(height)
-    if data[:3] == b"II\xbc":
-        return jxr_size(data)
-    siz = data.index(b"\xff\x4f\xff\x51") + 4  # JPEG 2000 (ITU-T T.800), bare or in boxes
-    right, lower, left, upper = struct.unpack_from(">IIII", data, siz + 4)
-    return right - left, lower - upper
-
-
-def webp_size(data: bytes) -> tuple[int, int]:
-    """RFC 9649."""
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    width, height = struct.unpack_from("<HH", data, 26)
-    return width & 0x3FFF, height & 0x3FFF
-
-
-def jxl_size(data: bytes) -> tuple[int, int]:
-    """The size header of a JPEG XL codestream (ISO/IEC 18181-1), whose bits come lowest first."""
-    bits, at = int.from_bytes(data[:16], "little"), 0
-
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        return bits >> (at - count) & (1 << count) - 1
-
-    def side() -> int:
-        return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
-
-    small = take(1)
-    height, ratio = side(), take(3)
-    if ratio:
-        across, down = JXL_RATIOS[ratio - 1]
-        return height * across // down, height
-    return side(), height
-
-
-def jxr_size(data: bytes) -> tuple[int, int]:
-    """JPEG XR (ITU-T T.832): a directory like a TIFF's."""
-    (offset,) = struct.unpack_from("<I", data, 4)
-    (count,) = struct.unpack_from("<H", data, offset)
-    entries = [struct.unpack_from("<HHII", data, offset + 2 + 12 * index) for index in range(count)]
-    sides = {tag: value & (0xFFFF if kind == 3 else 0xFFFFFFFF) for tag, kind, _, value in entries}
-    return sides[0xBC80], sides[0xBC81]

@@ -14,6 +14,7 @@ import numpy as np
 
 from wsisum_cli.errors import ColourError, TileError
 from wsisum_cli.slides.checks.repair import assemble
+from wsisum_cli.slides.checks.stains import Stain, measure_stain
 from wsisum_cli.slides.jpeg import components_look_rgb
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.pixels import aligned, from_ycbcr, shrunk, to_ycbcr
@@ -42,12 +43,6 @@ FLAT = 5.0  # grey levels of standard deviation, below which a spot shows too li
 LUMA_SHARE, LIGHT = 0.7, 140.0
 #: RGB shown as YCbCr: light areas are magenta, at the end of the range of red and blue.
 FULL, WEAK_GREEN, MAGENTA_SHARE = 248, 190, 0.02
-#: Optical density, of all channels together, from which a px counts as stained.
-STAINED = 0.3
-MIN_STAINED = 500  # px
-#: In H&E, dark px absorb relatively more red than light px, and green is absorbed most by far.
-GREEN_IN_HE, SURE_SLOPE, SWAPPED_SLOPE = 0.43, 0.01, -0.03
-WEAKEST_GREEN = 0.29
 CHANNELS = "red, green and blue"
 
 
@@ -93,8 +88,9 @@ def check_pyramid(pyramid: Pyramid) -> Check:
             good.append(index)
         else:
             notes.append(f"level {index} is not used: {why}")
-    notes += stain_notes(pyramid, choose_spots(spots, good[-1], 0))
-    return Check(tuple(good), tuple(notes))
+    stain = measure_fine(pyramid, choose_spots(spots, good[-1], 0))
+    odd = stain.note() if stain is not None else None
+    return Check(tuple(good), (*notes, *([odd] if odd else [])))
 
 
 def colour_error(pyramid: Pyramid, why: str) -> ColourError:
@@ -166,7 +162,8 @@ def disagreement(pyramid: Pyramid, lower: int, upper: int, spots: list[Spot]) ->
     difference = mean_difference(pair.lower, pair.upper)
     cause = exchange(pair)
     if cause is not None:
-        if not transform_fault(pair.lower) and not is_like_he(measure_fine(pyramid, spots)):
+        stain = measure_fine(pyramid, spots)
+        if not transform_fault(pair.lower) and not (stain is not None and stain.is_like_he):
             raise colour_error(pyramid, f"level {lower} has the colours of level {upper} with {cause}: one is wrong")
         return f"its colours are those of level {upper} with {cause}"
     if difference > OTHER_COLOUR:
@@ -282,28 +279,10 @@ def transform_fault(colours: np.ndarray) -> str | None:
     return "RGB as if it were YCbCr" if magenta.mean() > MAGENTA_SHARE else None
 
 
-def stain_notes(pyramid: Pyramid, spots: list[Spot]) -> list[str]:
-    """What is odd about the stain, though some slides have it."""
-    stain = measure_fine(pyramid, spots)
-    if stain is None:
-        return []
-    green, slope = stain
-    if green >= GREEN_IN_HE and slope <= SWAPPED_SLOPE:
-        return ["dark parts are redder than light ones, as in H&E whose red and blue are swapped; look at the overview"]
-    if green < WEAKEST_GREEN:
-        return ["it is mostly green or yellow, as some stains are and swapped channels; look at the overview"]
-    return []
-
-
-def is_like_he(stain: tuple[float, float] | None) -> bool:
-    """Whether the channels are surely in their order."""
-    return stain is not None and stain[0] >= GREEN_IN_HE and stain[1] >= SURE_SLOPE
-
-
-def measure_fine(pyramid: Pyramid, spots: list[Spot]) -> tuple[float, float] | None:
-    """`measure_stain` of level 0 at the spots."""
+def measure_fine(pyramid: Pyramid, spots: list[Spot]) -> Stain | None:
+    """The stain of level 0 at the spots; None where too little is stained."""
     found = [fine for spot in spots if (fine := fine_window(pyramid, spot)) is not None]
-    return measure_stain(as_cells(found))
+    return measure_stain(found) if found else None
 
 
 def fine_window(pyramid: Pyramid, spot: Spot) -> np.ndarray | None:
@@ -312,16 +291,3 @@ def fine_window(pyramid: Pyramid, spot: Spot) -> np.ndarray | None:
         return window(pyramid, 0, spot, side, side)
     except TileError:
         return None
-
-
-def measure_stain(colours: np.ndarray) -> tuple[float, float] | None:
-    """Green's share of the optical density, and how much more red than blue dark px absorb than light ones."""
-    density = np.clip(-np.log10(np.maximum(colours, 2) / 245), 0, None)
-    total = density.sum(axis=1)
-    stained = total > STAINED
-    if stained.sum() < MIN_STAINED:
-        return None
-    share, total = density[stained] / total[stained][:, None], total[stained]
-    excess = share[:, 0] - share[:, 2]
-    low, high = np.percentile(total, (30, 90))
-    return float(share[:, 1].mean()), float(excess[total >= high].mean() - excess[total <= low].mean())

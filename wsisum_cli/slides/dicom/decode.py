@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 
 from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.checks.stream_sizes import (
+    JPEG2000_START,
+    jpeg2000_rgb_size,
+    jpeg_rgb_size,
+    jpegls_rgb_size,
+)
 from wsisum_cli.slides.dicom.elements import JPEG, JPEG2000, RAW, RLE
 from wsisum_cli.slides.dicom.instance import Instance
 from wsisum_cli.slides.pixels import from_ycbcr, shrunk
 from wsisum_cli.slides.pyramid import EncodedTile
 
 PLAIN = {RAW, RLE}
-JPEG2000_START = b"\xff\x4f\xff\x51"  # the first two markers, ITU-T T.800
-MAX_PARTS = 1024  # tiles that a JPEG 2000 stream may be cut into
 
 
 def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink: int) -> np.ndarray:
@@ -23,7 +25,7 @@ def decode_frame(instance: Instance, data: bytes, least: tuple[int, int], shrink
     `least` is the height and width on the level: at its right and lower edge a frame may be cut to them.
     """
     if instance.codec == JPEG:
-        check_stream(instance, least, jpeg_size(data))
+        check_stream(instance, least, jpeg_rgb_size(data))
         if is_declared(data, instance.colour.photometric):
             return jpeg.decode(declare_colour(data, instance.colour.photometric).stream, shrink)
         return jpeg.decode(jpeg.redeclare_colour(data, holds_rgb(data, instance.colour.photometric)), shrink)
@@ -50,9 +52,9 @@ def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np
 
     if instance.codec == JPEG2000:
         data = data[max(0, data.find(JPEG2000_START)) :]  # without the boxes of a JP2 file around it
-        size = jpeg2000_size(data)
+        size = jpeg2000_rgb_size(data)
     else:
-        size = jpegls_size(data)
+        size = jpegls_rgb_size(data)
     check_stream(instance, least, size)
     decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
     pixels = np.asarray(decode(data))
@@ -67,37 +69,6 @@ def check_stream(instance: Instance, least: tuple[int, int], size: tuple[int, ..
     if not size or any(not low <= side <= high for low, side, high in zip(least, size, most, strict=True)):
         found = f"{size[1]} x {size[0]} px" if size else "no such stream"
         raise ValueError(f"expected {most[1]} x {most[0]} px of RGB, found {found}")
-
-
-def jpeg2000_size(data: bytes) -> tuple[int, ...]:
-    """Height and width of a codestream of three components, empty for any other.
-
-    Also empty where the image is cut into so many tiles that decoders allocate far more than its px.
-    """
-    if not data.startswith(JPEG2000_START) or len(data) < 42:
-        return ()
-    width, height, left, upper, across, down, from_left, from_upper, components = struct.unpack_from(">8IH", data, 8)
-    if components != 3 or not across or not down:
-        return ()
-    tiles = -(-(width - from_left) // across) * -(-(height - from_upper) // down)
-    return (height - upper, width - left) if tiles <= MAX_PARTS else ()
-
-
-def jpegls_size(data: bytes) -> tuple[int, ...]:
-    """Height and width of a stream of three components, empty for any other."""
-    return three_components(jpeg.header_markers(data).get(0xF7, b""))
-
-
-def jpeg_size(data: bytes) -> tuple[int, ...]:
-    """Height and width of a stream of three components, empty for any other."""
-    markers = jpeg.header_markers(data)
-    return jpeg.frame_size(data) and three_components(next(markers[code] for code in jpeg.FRAMES if code in markers))
-
-
-def three_components(frame: bytes) -> tuple[int, ...]:
-    """Height and width in a frame header; empty unless it has three components of 8 bits."""
-    fits = len(frame) >= 6 and (frame[0], frame[5]) == (8, 3)
-    return struct.unpack(">HH", frame[1:5]) if fits else ()
 
 
 def is_declared(stream: bytes, photometric: str) -> bool:
