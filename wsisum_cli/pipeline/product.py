@@ -107,6 +107,7 @@ def features_figures(provenance: FeatureProvenance) -> dict[str, Any]:
         "tissue_patches": provenance.patches,
         "provider": provenance.provider,
         "broken_tiles": provenance.broken_tiles.count,
+        "message": "; ".join(provenance.source.notes or ()),
     }
 
 

@@ -157,7 +157,7 @@ def _band(rows: Image, table: Plane, lamp: Plane, mpp: float) -> tuple[Plane, Pl
     apart = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     details = fine - cv2.GaussianBlur(fine, (0, 0), 2.0)
     contrast = np.sqrt(np.maximum(cv2.blur(details * details, _window(GRAIN_UM, mpp)), 0))
-    step = cv2.morphologyEx(fine, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    step = np.asarray(cv2.morphologyEx(fine, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)), np.float32)
     return cv2.blur(fine, window), cv2.blur(apart, window), contrast, step
 
 
