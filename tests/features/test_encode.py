@@ -179,6 +179,21 @@ def test_patches_reaching_beyond_the_slide_are_dropped_and_counted(tmp_path: Pat
     assert found.left_out == 1
 
 
+def test_centres_that_reach_beyond_the_slide_as_corners_are_refused(tmp_path: Path):
+    path = plain(tmp_path / "a.h5", coords=COORDS + 256)
+    width, height = (COORDS.max(axis=0) + 512).tolist()
+    with pytest.raises(FeaturesError, match="seem to be centres"):
+        read_features(path, stub_slide(width, height))
+    assert read_features(plain(tmp_path / "b.h5"), stub_slide(width, height)).left_out == 0
+
+
+def test_a_few_patches_at_the_edge_make_no_centres(tmp_path: Path):
+    coords = np.stack([np.arange(40) * 512 + 300, np.full(40, 300)], axis=1)
+    features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    found = read_features(plain(tmp_path / "a.h5", features=features, coords=coords), stub_slide(20_480, 3_000))
+    assert (len(found.coords), found.left_out) == (39, 1)
+
+
 def test_path_in_the_encoder_name_is_dropped(tmp_path: Path):
     for said, expected in (("/home/jane/uni.bin", "uni.bin"), (r"C:\Users\jane\uni", "uni"), (b"conch", "conch")):
         path = plain(tmp_path / "a.h5")

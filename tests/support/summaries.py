@@ -17,7 +17,7 @@ from draw import draw_tissue, write_svs
 from onnx_models import write_slide_encoder, write_summarizer
 from records import ENCODER, base_attributes
 
-from wsisum_cli.features.embedding import Tokens, embed_tissue
+from wsisum_cli.features.embedding import SlideEmbeddings, Tokens, embed_tissue
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.slide_encoder import load_slide_encoder
@@ -25,7 +25,7 @@ from wsisum_cli.models.summarizer import load_summarizer
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.random_draws import draw
+from wsisum_cli.quality.random_draws import Draws, draw
 from wsisum_cli.quality.verdict import PERCENTILES, Thresholds
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.slides import jpeg
@@ -147,7 +147,7 @@ def measured_parts(
         ),
         **embedded.figures(),
     }
-    draws = draw(Tokens(features, coords, 2 * SIDE), cluster, len(rows), embedded, 0, 20)
+    draws = with_model_draws(draw(features, cluster, len(rows), 0, 20), embedded)
     standing = describe_standing(quality, draws, len(rows), Thresholds(dict.fromkeys(PERCENTILES, (0, 0))))
     standing |= {
         "guarantee": guaranteed(coords, 2 * SIDE, 0.25, similarity),
@@ -163,6 +163,14 @@ def measured_parts(
         "tissue": TissueMap(coords, stand_in, similarity, cluster, prefixes_of(features, rows)),
         "reference": replace(reference_of(features), **embedded.arrays(), **draws.arrays()),
     }
+
+
+def with_model_draws(draws: Draws, embedded: SlideEmbeddings) -> Draws:
+    """Add quantiles of the figures of models, as files have them that were written when models were drawn for."""
+    measured = {name: value for name, value in embedded.figures().items() if value is not None}
+    quantiles = [np.linspace(value - 0.1, value, 101) for value in measured.values()]
+    by_models = np.array(quantiles, np.float32).reshape(len(quantiles), 101)
+    return replace(draws, models=tuple(measured), by_models=by_models, model_count=20 if measured else 0)
 
 
 def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tiles: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from wsisum_cli.slides.source import sha256_of
 MIN_DOWNSAMPLE = 1.5  # of a level whose px cannot be taken for those of level 0
 MIN_ON_TISSUE = 0.4  # share of the patches' area; other programs find tissue otherwise
 CENTRED, MIN_GAIN = 0.65, 0.02  # halves of a patch side; share of the area
+MAX_BEYOND = 0.05  # share of patches that may reach beyond the slide; other programs pad a few at its edges
 
 Progress = Callable[[int, int], None]  # patches done, all patches
 Look = Callable[[np.ndarray, np.ndarray], None]  # rows and pixels of a batch; called from several threads
@@ -135,7 +136,9 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
     if not size or size < 1:
         raise file.error("the file does not state the size of its patches; pass --patch-size-level0")
     coords = file.coords_level0(slide.mpp)
-    kept = lie_inside(file, coords, size, slide) & file.original
+    inside = lie_inside(file, coords, size, slide)
+    check_corners(file, coords, size, slide, inside)
+    kept = inside & file.original
     check_rows(file, coords, kept)
     if not kept.any():
         raise file.error("no patch lies inside the slide; is it another slide's file?")
@@ -221,6 +224,17 @@ def check_level(
         raise FeaturesError(
             f"{name}: expected coords in px of level 0, found what seem to be those of a level {downsample:g} times "
             f"smaller: as such the patches cover {spread:.0%} of the tissue, else {of_tissue:.0%}; multiply them"
+        )
+
+
+def check_corners(file: StoredFeatures, coords: np.ndarray, size: int, slide: Slide, inside: np.ndarray) -> None:
+    """Raise FeaturesError when many patches reach beyond the slide, and none would if coords were their centres."""
+    beyond = 1 - float(inside.mean())
+    as_centres = (coords >= size / 2) & (coords + size / 2 <= np.array(slide.size))
+    if beyond > MAX_BEYOND and as_centres.all():
+        raise file.error(
+            f"expected the upper left corners of patches as coords, found what seem to be centres: {beyond:.0%} of the "
+            "patches would reach beyond the slide; subtract half the patch size, or leave out these rows"
         )
 
 

@@ -56,7 +56,8 @@ def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
     with clock("draws"):
         cluster = scene.patch_selector.candidates.cluster
         count = affordable(limit.keep, options.draws)
-        draws = draw(selected.tissue.tokens, cluster, limit.keep, embedded, options.seed, count)
+        features, threads = selected.tissue.features, scene.tools.threads
+        draws = draw(features, cluster, limit.keep, options.seed, count, threads)
     with clock("hash"):
         scene.hashed.result()
         scene.check_unchanged()
@@ -78,9 +79,7 @@ def fit_into_bytes(scene: Scene, limit: Limit, most: int) -> SummaryContents:
         if keep not in provisional:
             with scene.clock("pixels"):
                 selected = scene.patch_selector.select(keep)
-                figures = tuple(name for name, value in embedded.figures().items() if value is not None)
-                count = affordable(keep, scene.options.draws)
-                draws = unmeasured(keep, figures, count, scene.options.seed)
+                draws = unmeasured(keep, affordable(keep, scene.options.draws), scene.options.seed)
                 provisional[keep] = size_of(
                     assemble_contents(scene, selected, embedded, draws, limit.cut(keep, MAX_BYTES))
                 )

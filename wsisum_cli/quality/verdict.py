@@ -26,9 +26,6 @@ PERCENTILES: dict[str, tuple[float, float]] = {
     "coverage_min": (90, 25),
     "weighted_cosine": (90, 0),
     "composition": (50, 0),
-    "reconstruction": (25, 0),
-    "embedding_cosine": (25, 0),
-    "slide_cosine": (25, 0),
 }
 #: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5

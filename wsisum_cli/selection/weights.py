@@ -16,6 +16,8 @@ Weights = npt.NDArray[np.float64]
 SUM = 1e3
 #: Penalty for deviating from the counts. Small, so that it only decides between equally good weights.
 STRAY = 1e-4
+#: Weights are rounded to multiples of 1 / ROUNDED, so that stored values do not depend on the last bits.
+ROUNDED = 2**40
 
 
 def fit_weights(kept: Features, mean: Features, counts: npt.ArrayLike) -> Weights:
@@ -46,7 +48,7 @@ def fit_mean(kept: Weights, mean: Weights, shares: Weights) -> Weights:
     fitted, _ = nnls(rows, wanted, maxiter=100 * len(kept))
     if not fitted.any():  # the mean lies on the opposite side, so no weights help
         return shares
-    whole = np.rint(fitted / fitted.sum() * 2**40)  # rounded, so that stored values do not depend on the last bits
+    whole = np.rint(fitted / fitted.sum() * ROUNDED)
     return np.asarray(whole / whole.sum(), np.float64)
 
 

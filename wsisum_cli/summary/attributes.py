@@ -254,9 +254,9 @@ class Draws(Section):
     """The random draws that the figures are compared with."""
 
     keep: list[Size] = Field(min_length=1, description="numbers of patches drawn, ascending; the last is K")
-    models: list[Figure] = Field(description="figures of `reference/model_draws`")
+    models: list[Figure] = Field(description="figures of `reference/model_draws`, in files that have it")
     count: Count = Field(description="draws of `reference/draws`")
-    model_count: Count = Field(description="draws of `reference/model_draws`")
+    model_count: Count = Field(description="draws of `reference/model_draws`; 0 without it")
     seed: Count = Field(description="seed of the draws")
 
 
