@@ -118,7 +118,7 @@ def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> tu
 
 
 def unexplained_notes(share: float) -> list[str]:
-    """What is said of an area that is neither tissue nor glass, a `share` of the tissue's; nothing where it is small."""
+    """What to say about an area that is neither tissue nor glass, a `share` of the tissue's; nothing if small."""
     if share <= MUCH_UNEXPLAINED:
         return []
     return [
