@@ -42,6 +42,7 @@ FILLED = 0.5  # of a piece; the rest are gaps that were closed
 STEEP = 0.6  # of the height of an edge, within `EDGE_UM`
 SHARP = 0.7  # of the edge of a film
 FREE = 0.15  # of the edge of a film, where no other tissue lies beside it
+ALONE = 0.9  # the same, of a piece that lies on glass
 STRAIGHT = 0.4  # of the edge, level or upright: a seam
 HALF = 0.5
 UNIT = 16  # sixteenths
@@ -54,6 +55,7 @@ GAP_UM, WIDTH_UM, RIM_UM = 64.0, 64.0, 40.0  # half the width of cells of fat, o
 HALO_UM = 150.0  # around tissue, where glass has glare
 RUN_UM = 240.0  # of an edge that is straight
 NET_MM2, PIECE_MM2, GREY_PIECE_MM2 = 0.01, 0.03, 0.1
+GREY_ISLE_MM2 = 1.0  # alone on glass, without a colour: what is smaller may be dust or glue, which reach 0.4
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,38 @@ class _Light:
     net: float  # least contrast of tissue
 
 
-def find_faint(smooth: Image, glass: NDArray[np.float64], mask: Image, barred: Mask, void: Mask, mpp: float) -> Faint:
+@dataclass(frozen=True)
+class _Pieces:
+    """What is seen beside the mask, by connected piece; the background is the first."""
+
+    labels: NDArray[np.int32]  # (H, W)
+    mm2: Share  # (count,)
+    free: Share  # (count,) share of its edge that has no tissue beside it
+    within: NDArray[np.intp]  # flat places of all its pixels
+    edge: NDArray[np.intp]
+    free_edge: NDArray[np.intp]
+
+    def share(self, where: Mask, of: NDArray[np.intp]) -> Share:
+        """(count,) of the pixels of each piece at these places, 0 where it has none of them."""
+        piece = self.labels.ravel()[of]
+        found = np.bincount(piece[where], minlength=len(self.mm2))
+        return np.asarray(found / np.maximum(np.bincount(piece, minlength=len(self.mm2)), 1))
+
+
+def find_faint(smooth: Image, glass: NDArray[np.float64], mask: Image, barred: Mask, mpp: float) -> Faint:
     """Look for faint tissue in a smoothed overview, (H, W, 3) uint8 RGB, outside the (H, W) mask of tissue.
 
-    `barred` is ink, and `void` black: neither is tissue; the first is counted among the unexplained.
+    `barred`, (H, W), is ink and black, which are neither tissue nor unexplained.
     """
     nothing = np.zeros(mask.shape, bool)
     if mpp > COARSEST or min(mask.shape) < 4:
         return Faint(nothing, nothing)
     light = _light(smooth, glass, mask, mpp)
-    solid = _solid(light.density, mask, barred | void)
+    solid = _solid(light.density, mask, barred)
     seen = light.excess > UNIT
     body = _body(seen, mask, _grown(solid, RIM_UM, mpp), mpp)
     tissue, unexplained = _sorted(body, seen, light, mask, mpp) if body.any() else (nothing, nothing)
-    return Faint(tissue, unexplained | (_wide_pieces(solid & ~void, mpp) & (mask == 0)))
+    return Faint(tissue, unexplained | (_wide_pieces(solid & ~_grown(barred, RIM_UM, mpp), mpp) & (mask == 0)))
 
 
 def _solid(density: Half, mask: Image, barred: Mask) -> Mask:
@@ -193,40 +213,49 @@ def _body(seen: Mask, mask: Image, solid: Mask, mpp: float) -> Image:
 
 def _sorted(body: Image, seen: Mask, light: _Light, mask: Image, mpp: float) -> tuple[Mask, Mask]:
     """The pieces that are tissue, and those of which nobody knows what they are, each (H, W) bool."""
+    pieces = _pieces(body, mask, mpp)
+    dense, colour, contrast, step = (
+        plane.ravel()[pieces.within] for plane in (light.density, light.colour, light.contrast, light.step)
+    )
+    coloured, rough, stepped, filled, dark = (
+        pieces.share(where, pieces.within) > HALF
+        for where in (
+            *(colour > light.tint, contrast > light.net, step > NET_STEP),
+            *(seen.ravel()[pieces.within], dense > CLEAR),
+        )
+    )
+    grey = pieces.share((dense > GREY_FILM) & (dense < THICKEST_GREY), pieces.within) > HALF
+    stray = ~coloured & (pieces.free > ALONE) & (pieces.mm2 < GREY_ISLE_MM2)
+    net = rough & stepped & filled & (pieces.mm2 > NET_MM2)
+    film = pieces.share(np.maximum(dense, colour) > FILM, pieces.within) > HALF
+    film &= pieces.mm2 > np.where(coloured, PIECE_MM2, GREY_PIECE_MM2)
+    film &= _ends(pieces, light.excess, mask.shape, mpp)
+    tissue = (net | (film & (coloured | grey))) & ~stray
+    doubtful = film | ((dark | (rough & (filled | stepped))) & (pieces.mm2 > PIECE_MM2))
+    for kinds in (tissue, doubtful):
+        kinds[0] = False  # the background
+    return tissue[pieces.labels], (doubtful & ~tissue)[pieces.labels]
+
+
+def _pieces(body: Image, mask: Image, mpp: float) -> _Pieces:
     import cv2
 
     count, labels, stats, _ = cv2.connectedComponentsWithStats(body, connectivity=4)
-    area = stats[:, cv2.CC_STAT_AREA] * mpp**2 / 1e6
     within = np.flatnonzero(body)
     edge = within[cv2.erode(body, np.ones((3, 3), np.uint8)).ravel()[within] == 0]
-    free = edge[~_grown(mask > 0, EDGE_UM, mpp).ravel()[edge]]
+    free_edge = edge[~_grown(mask > 0, EDGE_UM, mpp).ravel()[edge]]
+    edges, free_edges = (np.bincount(labels.ravel()[of], minlength=count) for of in (edge, free_edge))
+    mm2 = np.asarray(stats[:, cv2.CC_STAT_AREA] * mpp**2 / 1e6, np.float64)
+    return _Pieces(np.asarray(labels), mm2, free_edges / np.maximum(edges, 1), within, edge, free_edge)
 
-    def share(where: Mask, of: NDArray[np.intp]) -> Share:
-        """(count,) of the pixels of each piece, given by their places, 0 where it has none of these."""
-        piece = labels.ravel()[of]
-        found = np.bincount(piece[where], minlength=count)
-        return np.asarray(found / np.maximum(np.bincount(piece, minlength=count), 1))
 
-    dense, colour, contrast, step = (
-        plane.ravel()[within] for plane in (light.density, light.colour, light.contrast, light.step)
-    )
-    coloured = share(colour > light.tint, within) > HALF
-    rough = share(contrast > light.net, within) > HALF
-    stepped = share(step > NET_STEP, within) > HALF
-    net = rough & stepped & (share(seen.ravel()[within], within) > FILLED)
-    grey = share((dense > GREY_FILM) & (dense < THICKEST_GREY), within) > HALF
-    film = share(np.maximum(dense, colour) > FILM, within) > HALF
-    edges, free_edges = (np.bincount(labels.ravel()[of], minlength=count) for of in (edge, free))
-    steep, straight = _steep(light.excess, mpp), _straight(edge, mask.shape, mpp)
-    sharp = (share(steep.ravel()[free], free) > SHARP) & (free_edges > FREE * edges)
-    seam = share(straight.ravel()[free], free) > STRAIGHT
-    large = area > np.where(coloured, PIECE_MM2, GREY_PIECE_MM2)
-    tissue = (net & (area > NET_MM2)) | (film & (coloured | grey) & sharp & ~seam & large)
-    dark = share(dense > CLEAR, within) > HALF
-    doubtful = ((dark | rough) & (area > PIECE_MM2)) | (film & sharp & ~seam & large)
-    for kinds in (tissue, doubtful):
-        kinds[0] = False  # the background
-    return tissue[labels], (doubtful & ~tissue)[labels]
+def _ends(pieces: _Pieces, excess: Image, shape: tuple[int, ...], mpp: float) -> Mask:
+    """(count,) bool: pieces that end at an edge, not at a seam, where no other tissue lies beside them."""
+    steep = _steep(excess, mpp).ravel()[pieces.free_edge]
+    straight = _straight(pieces.edge, shape, mpp).ravel()[pieces.free_edge]
+    sharp = pieces.share(steep, pieces.free_edge) > SHARP
+    seam = pieces.share(straight, pieces.free_edge) > STRAIGHT
+    return np.asarray(sharp & ~seam & (pieces.free > FREE))
 
 
 def _steep(excess: Image, mpp: float) -> Mask:

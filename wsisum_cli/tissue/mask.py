@@ -93,7 +93,7 @@ class Survey:
     """What an overview shows, each (H, W) bool."""
 
     tissue: Mask
-    unexplained: Mask  # neither tissue nor glass nor a shadow, but for dust, hairs and black
+    unexplained: Mask  # neither tissue nor glass, shadow, ink or black, without dust and hairs
 
     @property
     def unexplained_share(self) -> float:
@@ -192,7 +192,7 @@ def _find_tissue(image: Image, mpp: float) -> tuple[Image, Mask]:
     mask = _u8(_closed(mask | _colourless(mask, grain, colours.dark, barred, mpp), mpp))
     mask[barred] = 0
     mask = _without_sparse(mask, mpp)
-    faint = find_faint(smooth, glass, mask, pens, colours.void, mpp)
+    faint = find_faint(smooth, glass, mask, barred | (colours.dark & grain.even), mpp)
     mask |= faint.tissue
     mask = _without_holes(mask, colours.dark & ~barred, mpp)
     mask = _without_crumbs(mask, mpp)
