@@ -49,12 +49,13 @@ GRAIN = (1.5, 6.0)  # least that tissue must have, by the noise of the glass: tw
 GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.04  # over the density; tissue has more than the first, ink less than the second
 FAINTEST, FAINT = 9, (0.1, 0.15)  # least density of tissue, and over the usual one of what has grain: glare has less
 GRAINY = 0.4  # share of a piece of tissue without its border
+MOST_EVEN = 0.2  # the same, of a dark piece
 EXPLAINED = (0.4, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
 
 # Sizes.
 GRAIN_UM = 56.0  # window in which grain is looked at
 BORDER_UM = 64.0  # whose contrast is that of an edge
-MIN_PIECE_MM2 = 0.004  # without its border
+MIN_PIECE_MM2, MIN_DARK_MM2 = 0.004, 0.15  # without its border; specks of ink and dust with grain reach 0.04
 GAP_UM = 32.0  # half the width of the gaps that are closed
 WINDOW_UM = 136.0
 MIN_SHARE = 0.28  # of the window: a net of fat reaches 0.35, a hair 0.25
@@ -285,10 +286,14 @@ def _colourless(mask: Image, grain: _Grain, dark: Mask, barred: Mask, mpp: float
 
 
 def _unseen_pieces(rest: Image, grain: _Grain, dark: Mask, mpp: float) -> Image:
-    """Whole pieces of what colours leave out; ink without a colour is darker than these."""
+    """Whole pieces that colours leave out; mostly dark ones, which may be ink or soot, if large and not even."""
     labels, inner, within = _pieces(rest, mpp)
-    grainy, black = (np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark))
-    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner) & (black <= inner / 2)
+    grainy, black, even = (
+        np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark, dark & grain.even)
+    )
+    mm2 = inner * mpp**2 / 1e6
+    taken = (mm2 >= MIN_PIECE_MM2) & (grainy >= GRAINY * inner)
+    taken &= (black <= inner / 2) | ((mm2 >= MIN_DARK_MM2) & (even <= MOST_EVEN * inner))
     taken[0] = False  # the background
     return _u8(taken[labels])
 
