@@ -166,8 +166,8 @@ def no_tissue_words(overview: Overview) -> str:
     if share < WORTH_A_LOOK:
         return "no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
     return (
-        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass; look at it, and where it is "
-        "tissue, mark it in a mask (polygons in level-0 px)"
+        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass would be; look at it, and "
+        "where it is tissue, mark it in a mask (polygons in level-0 px)"
     )
 
 
