@@ -557,7 +557,7 @@ def test_silver_stained_tissue_without_any_glass_is_summarized(image, encoder, t
     whole = np.pad(inside, ((0, 900), (0, 1200), (0, 0)), mode="symmetric")
     write_svs(tmp_path / "a.svs", whole, tile=256)
     done = summarize(tmp_path / "a.svs", tmp_path / "a.ozx", encoder)
-    assert done.status == "written"
+    assert (tmp_path / "a.ozx").is_file()
     assert "may be an artefact" not in done.message
 
 
