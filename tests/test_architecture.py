@@ -24,7 +24,10 @@ MOST_ROOMS = 14
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
     "PIL": {"figures.canvas"},
-    "cv2": {"slides.pixels", "tissue.mask", "tissue.artefacts", "training.encoder.augment"},
+    "cv2": {
+        *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.glass", "tissue.mask"),
+        "training.encoder.augment",
+    },
     "fsspec": {"summary.reader"},
     "google_crc32c": {"summary.arrays"},
     "h5py": {"features.h5"},

@@ -24,6 +24,7 @@ from draw import cut_short, draw_tissue, write_svs, write_tiff
 from onnx_models import expected_embedding
 from places import SCHEMA
 from spoil import break_tile
+from stains import RECOLOURINGS
 from summaries import figures_of, tiny_models
 
 from wsisum_cli.errors import (
@@ -535,6 +536,30 @@ def test_empty_slide_has_no_tissue(encoder, tmp_path):
         summarize(tmp_path / "a.svs", tmp_path / "a.ozx", encoder)
     assert caught.value.reason == "no tissue"
     assert [path.name for path in tmp_path.iterdir()] == ["a.svs"]
+
+
+def test_a_smooth_film_beside_tissue_is_pointed_out(encoder, tmp_path):
+    """Whether it is tissue nobody can tell from the overview, so a person is asked to look."""
+    tissue = draw_tissue(3600, 3000, seed=1)
+    wide = np.concatenate([tissue, np.full((3000, 3000, 3), tissue[0, 0])], axis=1).astype(np.uint8)
+    write_svs(tmp_path / "a.svs", wide, tile=256)
+    assert "neither bare glass" not in summarize(tmp_path / "a.svs", tmp_path / "a.ozx", encoder).message
+    veiled = wide.copy()
+    cv2.ellipse(veiled, (5000, 1500), (900, 900), 0, 0, 360, (228, 226, 228), -1)
+    veiled[:, 3700:] = cv2.blur(veiled[:, 3700:], (401, 401))
+    write_svs(tmp_path / "b.svs", veiled, tile=256)
+    message = summarize(tmp_path / "b.svs", tmp_path / "b.ozx", encoder).message
+    assert "neither bare glass nor taken for tissue" in message
+    assert "mark all tissue in a mask" in message
+
+
+def test_silver_stained_tissue_without_any_glass_is_summarized(image, encoder, tmp_path):
+    inside = RECOLOURINGS["silver"](image[1100:2000, 700:1300])
+    whole = np.pad(inside, ((0, 900), (0, 1200), (0, 0)), mode="symmetric")
+    write_svs(tmp_path / "a.svs", whole, tile=256)
+    done = summarize(tmp_path / "a.svs", tmp_path / "a.ozx", encoder)
+    assert (tmp_path / "a.ozx").is_file()
+    assert "may be an artefact" not in done.message
 
 
 def test_dark_image_is_not_a_slide(encoder, tmp_path):

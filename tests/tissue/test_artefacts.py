@@ -108,8 +108,10 @@ def test_what_is_painted_on_drawn_tissue_is_found(patches, name):
 @pytest.mark.parametrize("colour", INKS)
 def test_ink_of_every_colour_is_found(patches, colour):
     rng = np.random.default_rng(1)
-    kinds = kinds_of(np.stack([pen(patch, rng, colour) for patch in patches[:12]]), 0.5)
-    assert (kinds == PEN).mean() > 0.9
+    inked = [pen(patch, rng, colour) for patch in patches[:12]]
+    kinds = kinds_of(np.stack([*inked, *patches[12:]]), 0.5)
+    assert (kinds[:12] == PEN).mean() > 0.9
+    assert not kinds[12:].any()
 
 
 def test_what_a_decoder_puts_for_lost_data_is_found(patches):
@@ -141,6 +143,20 @@ def test_a_hue_of_much_of_the_slide_is_its_stain(patches):
     rng = np.random.default_rng(4)
     blue = np.stack([pen(patch, rng, "blue") if row % 3 else patch for row, patch in enumerate(patches)])
     assert not (kinds_of(blue, 0.5) == PEN).any()
+
+
+@pytest.mark.parametrize("recolour", ["light green", "silver"])
+@pytest.mark.parametrize("count", [4, 12, 20])
+def test_the_stain_of_a_small_slide_is_not_ink(tiles, recolour, count):
+    name = max(tiles, key=lambda slide: len(tiles[slide]))
+    kinds = kinds_of(np.stack([RECOLOURINGS[recolour](tile) for tile in tiles[name][:count]]), 0.5)
+    assert not (kinds == PEN).any()
+
+
+def test_ink_on_half_of_a_small_slide_is_ink(patches):
+    rng = np.random.default_rng(6)
+    kinds = kinds_of(np.stack([*(pen(patch, rng, "green") for patch in patches[:6]), *patches[6:12]]), 0.5)
+    assert (kinds == PEN).tolist() == [True] * 6 + [False] * 6
 
 
 def test_classifying_does_not_depend_on_the_order(patches):

@@ -15,7 +15,7 @@ from stains import RECOLOURINGS
 from wsisum_cli.errors import MaskError
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import open_slide, read_overview
-from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share, survey_overview
 
 GLASS = (243, 242, 244)
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
@@ -140,7 +140,8 @@ def test_a_little_glass_beside_much_pale_tissue_is_still_glass():
     assert_found(find_tissue(scanned(stain(glass(), tissue, 0.3 * HE)), 8.0), tissue)
 
 
-def test_a_net_of_fat_is_tissue_and_its_cells_are_filled():
+def net_of_fat():
+    """The septa between cells of fat, and the fat with its cells, each (400, 500) bool."""
     rng = np.random.default_rng(3)
     septa, fat = np.zeros((2, 400, 500), np.uint8)
     cells = cv2.Subdiv2D((0, 0, 500, 400))
@@ -151,7 +152,13 @@ def test_a_net_of_fat_is_tissue_and_its_cells_are_filled():
         if 125 < x < 325 and 125 < y < 275:
             cv2.polylines(septa, [np.int32(facet)], True, 1, 1)
             cv2.fillPoly(fat, [np.int32(facet)], 1)
-    assert_found(find_tissue(scanned(stain(glass(), septa > 0, 0.8 * HE), 1.0), 8.0), fat > 0, 0.85)
+    return septa > 0, fat > 0
+
+
+@pytest.mark.parametrize("amount", [0.8, 0.3])
+def test_a_net_of_fat_is_tissue_and_its_cells_are_filled(amount):
+    septa, fat = net_of_fat()
+    assert_found(find_tissue(scanned(stain(glass(), septa, amount * HE), 1.0), 8.0), fat, 0.85)
 
 
 def test_a_wide_lumen_stays_out_and_a_small_one_is_filled():
@@ -609,6 +616,85 @@ def test_drawn_tissue_of_other_stains_is_found_and_shadows_and_ink_are_not(recol
     assert found[expected].mean() >= 0.9
     assert not found[10:70, 290:490].any()
     assert found[300:, 350:].mean() < 0.001
+
+
+PALE = ("pale ihc", "negative ihc", "pale fat", "reticulin", "perls", "grocott")
+FOUR = (
+    *("duodenum/duodenum-lymphangiectasia.svs", "lung/lung-scc-3.svs"),
+    *("colon/tubular-adenoma.ome.tiff", "pancreas/pdac-tru-cut-3.tiff"),
+)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_pale_stains_are_found_on_tissue_of_all_kinds(shared, name):
+    """Three thin slides with hardly any unstained-looking tissue left lose up to a twelfth of it."""
+    path = shared / "slides" / name
+    with open_slide(path, 0.25, path.name) as slide:
+        image = read_overview(slide, Damage(), 1).pixels
+    survey = survey_overview(image, 8.0)
+    assert survey.unexplained_share < 0.05
+    near = cv2.dilate(survey.tissue.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    for stain_name in PALE:
+        found = find_tissue(RECOLOURINGS[stain_name](image), 8.0)
+        assert found[survey.tissue].mean() >= (0.91 if stain_name == "pale fat" else 0.94), stain_name
+        assert found[~near].mean() <= 0.005, stain_name
+
+
+@pytest.mark.parametrize("recolour", ["silver", "light green", "methyl green", "dab all over"])
+@pytest.mark.parametrize("depth", [1.0, 1.6])
+def test_a_slide_that_is_tissue_everywhere_is_all_tissue_in_any_stain(stomach, recolour, depth):
+    inside = stomach[150:200, 150:210]
+    assert find_tissue(inside, 8.0).all()
+    dense = 245 * (RECOLOURINGS[recolour](inside) / 245.0) ** depth
+    survey = survey_overview(np.clip(dense, 0, 255).astype(np.uint8), 8.0)
+    assert survey.tissue.mean() > 0.97
+
+
+# -- faint tissue, and what is neither -----------------------------------------------------------------------
+
+
+def film(image, density, soft, axes=(75, 60)):
+    """A smooth film beside `TISSUE`, of one optical density, and where it lies."""
+    where = ellipse(image.shape, (410, 310), axes)
+    return image * 10 ** (-density * cv2.GaussianBlur(where.astype(float), (0, 0), soft)[..., None]), where
+
+
+def test_a_pale_coloured_film_with_an_edge_is_tissue():
+    image, where = film(stain(glass(), TISSUE, HE), np.array([0.02, 0.045, 0.02]), 1.0)
+    assert_found(find_tissue(scanned(image, 0.7), 8.0), TISSUE | where, 0.9, margin=12)
+
+
+@pytest.mark.parametrize(
+    ("density", "soft", "axes"), [(0.02, 1.0, (75, 60)), (0.05, 8.0, (60, 45))], ids=["very faint", "small"]
+)
+def test_a_grey_film_that_is_not_taken_for_tissue_is_unexplained(density, soft, axes):
+    image, where = film(stain(glass(), TISSUE, HE), density, soft, axes)
+    survey = survey_overview(scanned(image, 0.7), 8.0)
+    assert not survey.tissue[where].any()
+    assert survey.unexplained[where].mean() > 0.7
+    assert survey.unexplained_share > 0.1
+
+
+def test_glass_with_ink_or_a_gap_between_tissue_is_not_unexplained():
+    clean = stain(glass(), TISSUE | ellipse(glass().shape, (200, 355), (110, 60)), HE)
+    inked = paint(clean, stroke(clean.shape, [(330, 60), (470, 80), (460, 200)], 50), (30, 30, 34))
+    penned = paint(clean, stroke(clean.shape, [(330, 60), (470, 80), (460, 200)], 50), (40, 140, 60))
+    for image in (clean, inked, penned):
+        assert survey_overview(scanned(image, 1.0), 8.0).unexplained_share < 0.01
+
+
+def test_grey_specks_alone_on_glass_are_no_tissue():
+    image = stain(glass(), TISSUE, HE)
+    for x, y in ((400, 60), (440, 120), (60, 350), (420, 330)):
+        speck = cv2.GaussianBlur(ellipse(image.shape, (x, y), (9, 6)).astype(float), (0, 0), 3.0)
+        image = image * 10 ** (-0.05 * speck * texture(speck.shape, x))[..., None]
+    assert_found(find_tissue(scanned(image, 0.7), 8.0), TISSUE, margin=10)
+
+
+def test_no_tissue_gives_no_share_of_it():
+    survey = survey_overview(scanned(glass()), 8.0)
+    assert survey.unexplained_share == 0
+    assert survey_overview(np.zeros((0, 5, 3), np.uint8), 8.0).tissue.shape == (0, 5)
 
 
 def test_what_is_darker_than_glass_is_measured():

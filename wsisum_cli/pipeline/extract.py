@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,6 +99,7 @@ class ExtractResult:
     patches: int
     provider: str
     broken_tiles: int
+    message: str = ""  # what the user should check
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -116,7 +117,8 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
     ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
-            mask = find_tissue_mask(slide, overview, job.mask)
+            mask, notes = find_tissue_mask(slide, overview, job.mask)
+            slide = replace(slide, notes=(*slide.notes, *notes))
         with clock("features"):
             grid = choose_grid(slide, overview, mask, NOTHING_COPIED, encoder)
             digest = hashing.submit(lambda: job.source.sha256)  # hash while reading: the file is then in the disk cache
@@ -134,6 +136,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
         patches=len(tissue.features),
         provider=encoder.provider,
         broken_tiles=damage.count,
+        message="; ".join(slide.all_notes),
         seconds=clock.seconds,
     )
 

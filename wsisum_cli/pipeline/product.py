@@ -99,6 +99,7 @@ def features_figures(provenance: FeatureProvenance, _options: Any) -> dict[str, 
         "tissue_patches": provenance.patches,
         "provider": provenance.provider,
         "broken_tiles": provenance.broken_tiles.count,
+        "message": "; ".join(provenance.source.notes or ()),
     }
 
 

@@ -25,10 +25,12 @@ from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.summary.overview import blank_glass
 from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
-from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share
+from wsisum_cli.tissue.mask import is_brightfield, read_mask, shaded_share, survey_overview
 
 #: Share of a slide without tissue that is darker than glass, from which on it is told.
 WORTH_A_LOOK = 0.001
+#: Area that is neither tissue nor glass over that of the tissue, from which on a note says so.
+MUCH_UNEXPLAINED = 0.05
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
     ):
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
-            mask = find_tissue_mask(slide, overview, job.mask)
+            mask, notes = find_tissue_mask(slide, overview, job.mask)
+            slide = replace(slide, notes=(*slide.notes, *notes))
         with clock("features"):
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
             hashed = hashing.submit(lambda: job.source.sha256)  # hash while reading: the file is then in the disk cache
@@ -96,16 +99,30 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
         )
 
 
-def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> np.ndarray:
-    """Tissue mask (H, W), bool, in overview pixels. Raises NotASlideError, MaskError."""
+def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> tuple[np.ndarray, list[str]]:
+    """Tissue mask (H, W), bool, in overview pixels, and what a person should know of it, a clause each.
+
+    Raises NotASlideError, MaskError.
+    """
     if given is not None:
-        return read_mask(given, overview.pixels.shape[:2], overview.downsample)
+        return read_mask(given, overview.pixels.shape[:2], overview.downsample), []
     if not is_brightfield(overview.pixels):
         raise NotASlideError(
             f"{slide.name}: the image is mostly dark, like fluorescence; only brightfield slides can be summarized",
             "not brightfield RGB",
         )
-    return find_tissue(overview.pixels, overview.mpp)
+    survey = survey_overview(overview.pixels, overview.mpp)
+    return survey.tissue, unexplained_notes(survey.unexplained_share)
+
+
+def unexplained_notes(share: float) -> list[str]:
+    """What to say about an area that is neither tissue nor glass, a `share` of the tissue's; nothing if small."""
+    if share <= MUCH_UNEXPLAINED:
+        return []
+    return [
+        f"an area of {share:.0%} of the tissue's is neither bare glass nor taken for tissue (ink, dirt, or tissue too "
+        "faint to tell); look at the overview, and where it is tissue, mark all tissue in a mask"
+    ]
 
 
 def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
@@ -163,8 +180,8 @@ def no_tissue_words(overview: Overview) -> str:
     if share < WORTH_A_LOOK:
         return "no patch of tissue found; where there is some, mark it in a mask (polygons in level-0 px)"
     return (
-        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass; look at it, and where it is "
-        "tissue, mark it in a mask (polygons in level-0 px)"
+        f"no patch of tissue found, though {share:.1%} of the slide is darker than glass would be; look at it, and "
+        "where it is tissue, mark it in a mask (polygons in level-0 px)"
     )
 
 

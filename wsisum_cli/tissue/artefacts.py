@@ -69,7 +69,8 @@ FAINTEST_DETAIL, FAINT_DETAIL = 2.5, 6.0  # grey levels; the noise of a camera s
 # Beside the other patches of the slide.
 FEWEST_BESIDE = 16  # patches that a slide's own measure is taken from
 # A hue or a grey that more of the slide has is a stain, such as light green, silver, or iron on nuclei.
-MOST_PENNED, MOST_GREYED = 0.3, 0.15
+MOST_PENNED, MOST_GREYED, MOST_OF_FEW = 0.3, 0.15, 0.6
+FEWEST_OF_STAIN = 4  # patches
 BLURRED_FOCUS, BLURRED_DETAIL, SMOOTH = -0.75, 0.5, 0.15
 DENSE = 90  # percentile of the thickness that counts as one layer of dense tissue
 THICK, THICK_AND_BLURRED = 1.05, -0.3
@@ -150,8 +151,13 @@ def classify(statistics: Statistics, fair: Mask | None = None) -> Kinds:
 
 
 def _unless_stain(found: Mask, fair: Mask, most: float) -> Mask:
-    """The same patches, (N,), or none where more than `most` of the `fair` ones have that colour: it is the stain's."""
-    of_stain = np.count_nonzero(fair) >= FEWEST_BESIDE and found[fair].mean() > most
+    """The same patches, (N,), or none where more than `most` of the `fair` ones have that colour: it is the stain's.
+
+    On a slide of few patches most of them must have it.
+    """
+    count = np.count_nonzero(fair)
+    least = most if count >= FEWEST_BESIDE else MOST_OF_FEW
+    of_stain = count >= FEWEST_OF_STAIN and found[fair].mean() > least
     return np.zeros_like(found) if of_stain else found
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.errors import MaskError
+from wsisum_cli.tissue.faint import find_faint
+from wsisum_cli.tissue.glass import glass_colour
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
@@ -27,11 +29,7 @@ Image = NDArray[np.uint8]
 WORK_MPP = 8.0  # finer overviews are reduced to this: cells do not matter here
 
 # Grey levels.
-WHITE = 254  # what scanners and stitchers write where they scanned nothing
 BLACK = 16
-DEFAULT_GLASS = 243
-DIMMEST_GLASS = 160
-FLAT = 6  # within 80 µm; pale tissue has 10 and more
 
 # Optical densities in thousandths.
 STAIN = 18  # fat septa reach about 25, a scanner's glare around dense tissue 15
@@ -51,14 +49,13 @@ GRAIN = (1.5, 6.0)  # least that tissue must have, by the noise of the glass: tw
 GRAIN_OF_TISSUE, GRAIN_OF_INK = 0.03, 0.04  # over the density; tissue has more than the first, ink less than the second
 FAINTEST, FAINT = 9, (0.1, 0.15)  # least density of tissue, and over the usual one of what has grain: glare has less
 GRAINY = 0.4  # share of a piece of tissue without its border
+MOST_EVEN = 0.2  # the same, of a dark piece
 EXPLAINED = (0.4, 0.95)  # share of a piece of tissue that colours find, where they leave out tissue of the same piece
 
 # Sizes.
 GRAIN_UM = 56.0  # window in which grain is looked at
 BORDER_UM = 64.0  # whose contrast is that of an edge
-MIN_PIECE_MM2 = 0.004  # without its border
-MIN_GLASS = 0.002  # of the overview
-MIN_TINTED = 0.3  # the same, for glass of a colour that pale tissue could have
+MIN_PIECE_MM2, MIN_DARK_MM2 = 0.004, 0.15  # without its border; specks of ink and dust with grain reach 0.04
 GAP_UM = 32.0  # half the width of the gaps that are closed
 WINDOW_UM = 136.0
 MIN_SHARE = 0.28  # of the window: a net of fat reaches 0.35, a hair 0.25
@@ -92,24 +89,41 @@ class _Grain:
     even: Mask  # with as little contrast as ink
 
 
-def find_tissue(overview: Image, mpp: float) -> Mask:
-    """Find tissue in an (H, W, 3) uint8 RGB overview of `mpp` µm per px (2 to 60).
+@dataclass(frozen=True)
+class Survey:
+    """What an overview shows, each (H, W) bool."""
 
-    Returns (H, W) bool, True = tissue; all False where there is none. Glass, stitching gaps and seams, black
-    borders, ink, pen strokes, dust, hairs and crumbs below 0.008 mm² are left out; lumens and fat cells below
-    0.02 mm² are filled.
+    tissue: Mask
+    unexplained: Mask  # neither tissue nor glass, shadow, ink or black, without dust and hairs
+
+    @property
+    def unexplained_share(self) -> float:
+        """Area of the unexplained over that of the tissue; 0 where there is none of either."""
+        return int(self.unexplained.sum()) / max(1, int(self.tissue.sum()))
+
+
+def find_tissue(overview: Image, mpp: float) -> Mask:
+    """The tissue alone of `survey_overview`, (H, W) bool."""
+    return survey_overview(overview, mpp).tissue
+
+
+def survey_overview(overview: Image, mpp: float) -> Survey:
+    """Find tissue in an (H, W, 3) uint8 RGB overview of `mpp` µm per px (2 to 60), all False where there is none.
+
+    Glass, stitching gaps and seams, black borders, ink, pen strokes, dust, hairs and crumbs below 0.008 mm² are left
+    out; lumens and fat cells below 0.02 mm² are filled.
     """
     import cv2
 
     height, width = overview.shape[:2]
     if height == 0 or width == 0:
-        return np.zeros((height, width), bool)
+        return Survey(*np.zeros((2, height, width), bool))
     factor = min(1.0, mpp / WORK_MPP)
     if factor < 1:
         size = _scaled(overview.shape, factor)
         overview = _u8(cv2.resize(overview, size, interpolation=cv2.INTER_AREA))
-    mask = _find_tissue(overview, mpp / factor)
-    return _u8(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+    found = _find_tissue(overview, mpp / factor)
+    return Survey(*(_u8(cv2.resize(_u8(part), (width, height), interpolation=cv2.INTER_NEAREST)) > 0 for part in found))
 
 
 def shaded_share(overview: Image) -> float:
@@ -119,7 +133,7 @@ def shaded_share(overview: Image) -> float:
     if not overview.size:
         return 0.0
     smooth = _u8(cv2.GaussianBlur(overview, (0, 0), 1.0))
-    colours = _colours(smooth, _glass(smooth))
+    colours = _colours(smooth, glass_colour(smooth))
     return float(np.mean((colours.density > SHADED) & ~colours.void))
 
 
@@ -165,20 +179,25 @@ def read_mask(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
     return mask
 
 
-def _find_tissue(image: Image, mpp: float) -> Image:
-    """The mask of an overview at its working resolution, (H, W) uint8, 1 = tissue."""
+def _find_tissue(image: Image, mpp: float) -> tuple[Image, Mask]:
+    """The mask of an overview at its working resolution, (H, W) uint8, 1 = tissue; and what is unexplained."""
     import cv2
 
     smooth = _u8(cv2.GaussianBlur(image, (0, 0), 1.0))
-    colours = _colours(smooth, _glass(smooth))
+    glass = glass_colour(smooth)
+    colours = _colours(smooth, glass)
     grain = _grain(colours.density, mpp)
-    barred = _pens(colours, grain, mpp) | colours.void
+    pens = _pens(colours, grain, mpp)
+    barred = pens | colours.void
     mask = _u8(colours.stained & ~barred)
     mask = _u8(_closed(mask | _colourless(mask, grain, colours.dark, barred, mpp), mpp))
     mask[barred] = 0
     mask = _without_sparse(mask, mpp)
+    faint = find_faint(smooth, glass, mask, barred | (colours.dark & grain.even), mpp)
+    mask |= faint.tissue
     mask = _without_holes(mask, colours.dark & ~barred, mpp)
-    return _without_crumbs(mask, mpp)
+    mask = _without_crumbs(mask, mpp)
+    return mask, faint.unexplained & (mask == 0)
 
 
 def _u8(array: Any) -> Image:
@@ -195,37 +214,6 @@ def _disc(radius_um: float, mpp: float) -> Image:
 
     side = 2 * round(radius_um / mpp) + 1
     return _u8(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-
-
-def _glass(smooth: Image) -> NDArray[np.float64]:
-    """The colour (3,) of clear glass: the brightest of the common colours of what is bright, flat and grey.
-
-    Pure white does not count while there is any other glass: it is what stitchers fill gaps with.
-    """
-    import cv2
-
-    half = _u8(cv2.resize(smooth, _scaled(smooth.shape, 0.5), interpolation=cv2.INTER_AREA))
-    red, green, blue = (_u8(channel) for channel in cv2.split(half))
-    square = np.ones((5, 5), np.uint8)
-    flat = _u8(cv2.subtract(cv2.dilate(green, square), cv2.erode(green, square))) <= FLAT
-    lowest, highest = cv2.min(red, blue), cv2.max(cv2.max(red, green), blue)
-    # Lamps and cameras tint glass a little pink or blue, and more towards yellow.
-    grey = (cv2.subtract(lowest, green) <= 8) & (cv2.subtract(highest, red) <= 12)
-    grey &= cv2.subtract(highest, blue) <= 24
-    white = _u8(cv2.min(lowest, green)) >= WHITE
-    flat &= ~white & (green >= DIMMEST_GLASS)
-    for which, share in ((flat & grey, MIN_GLASS), (white, MIN_GLASS), (flat, MIN_TINTED)):
-        if np.count_nonzero(which) > share * which.size:
-            return _brightest_common(half[which])
-    return np.full(3, DEFAULT_GLASS, np.float64)
-
-
-def _brightest_common(pixels: Image) -> NDArray[np.float64]:
-    """The median of the brightest common shade in (N, 3) pixels."""
-    counts = np.convolve(np.bincount(pixels[:, 1], minlength=256), np.ones(5), mode="same")
-    top = int(np.flatnonzero(counts >= 0.2 * counts.max())[-1])
-    near = np.abs(pixels[:, 1].astype(np.int16) - top) <= 5
-    return np.asarray(np.median(pixels[near], axis=0), np.float64)
 
 
 def _colours(smooth: Image, glass: NDArray[np.float64]) -> _Colours:
@@ -298,10 +286,14 @@ def _colourless(mask: Image, grain: _Grain, dark: Mask, barred: Mask, mpp: float
 
 
 def _unseen_pieces(rest: Image, grain: _Grain, dark: Mask, mpp: float) -> Image:
-    """Whole pieces of what colours leave out; ink without a colour is darker than these."""
+    """Whole pieces that colours leave out; mostly dark ones, which may be ink or soot, if large and not even."""
     labels, inner, within = _pieces(rest, mpp)
-    grainy, black = (np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark))
-    taken = (inner * mpp**2 >= MIN_PIECE_MM2 * 1e6) & (grainy >= GRAINY * inner) & (black <= inner / 2)
+    grainy, black, even = (
+        np.bincount(labels[within & where], minlength=len(inner)) for where in (grain.grainy, dark, dark & grain.even)
+    )
+    mm2 = inner * mpp**2 / 1e6
+    taken = (mm2 >= MIN_PIECE_MM2) & (grainy >= GRAINY * inner)
+    taken &= (black <= inner / 2) | ((mm2 >= MIN_DARK_MM2) & (even <= MOST_EVEN * inner))
     taken[0] = False  # the background
     return _u8(taken[labels])
 
