@@ -144,7 +144,7 @@ def note_places(slide: Slide, job: Job, tissue: Tissue, overview: Overview, mask
     if job.mask is None:
         check_places(given, mask, overview.downsample, slide.levels, slide.name)
         return given.notes
-    found = find_tissue(overview.pixels, overview.mpp)
+    found = survey_overview(overview.pixels, overview.mpp).tissue
     misplaced = describe_misplaced(given, found, overview.downsample, slide.levels)
     words = f"the tissue that is found without the mask contradicts the given features: {misplaced}"
     return (*given.notes, *([words] * bool(misplaced)))
