@@ -86,7 +86,7 @@ def test_advice_names_what_is_missing_and_the_number_that_would_do(tiny):
         (represented(0.2, unread=900), REVIEWED, "part of the slide cannot be read"),
         (represented(0.97), replace(REVIEWED, representative="PASS", well_chosen="REVIEW"), "the selector wsisum"),
         (represented(0.97).model_copy(update={"contrast": 0.5}), REVIEWED, "use another --encoder"),
-        (None, REVIEWED, "verify it with --source"),
+        (None, REVIEWED, "compress the slide again"),
     ],
 )
 def test_advice_fits_the_cause(tiny, section, verdict, expected):

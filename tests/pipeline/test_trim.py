@@ -21,6 +21,7 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.trim import outputs_of, trim_summary
+from wsisum_cli.quality.verdict import VERDICTS
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.verification.appraisal import ModelFinders
@@ -95,6 +96,20 @@ def test_trimmed_summary_equals_one_made_with_fewer_patches(made, slide, encoder
         for name in summary.members:
             if name.startswith(kept):
                 assert summary.read(name) == before.read(name)
+
+
+def test_trimming_never_improves_verdict_or_represented_tissue(made, tmp_path):
+    shares, places = [], []
+    for keep in range(MOST, 0, -3):
+        done = trim_summary(made["jpeg", MOST], tmp_path / "a.ozx", keep, force=True)
+        shares.append(done.represented)
+        places.append(VERDICTS.index(done.verdict))
+        with open_summary(tmp_path / "a.ozx") as trimmed, open_summary(made["jpeg", MOST]) as before:
+            assert trimmed.record.represented is not None
+            assert before.record.represented is not None
+            assert trimmed.record.represented.cosine == before.record.represented.cosine
+    assert shares == sorted(shares, reverse=True)
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("mode", ["source", "jpeg"])

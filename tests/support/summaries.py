@@ -29,16 +29,18 @@ from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.product import summary_figures
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.likeness import measure_likeness
-from wsisum_cli.quality.random_draws import Draws, draw
+from wsisum_cli.quality.random_draws import BY_FEATURES, Draws, draw
 from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented, fewest_for, share_curve
 from wsisum_cli.quality.verdict import read_thresholds
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, cut_patch
 from wsisum_cli.slides.source import find_source
+from wsisum_cli.summary.arrays import encode_array
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models
+from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import describe_standing
 from wsisum_cli.summary.writer import (
     FORMAT_VERSION,
@@ -266,6 +268,29 @@ def write_changed(path: Path, contents: SummaryContents, changes: dict[str, Any]
             attributes.pop(name, None)
 
     return sign_again(path, unpack(path), change)
+
+
+def write_as_1_3(path: Path, summary: Path) -> Path:
+    """The summary as format 1.3 had it, with a verdict from percentiles alone."""
+    members, figures = unpack(summary), len(BY_FEATURES)
+    with open_summary(summary) as opened:
+        draws = opened.array("reference/draws")[:, :figures]
+    members |= encode_array("reference/draws", draws, ["keep", "figure", "quantile"])
+    percentiles = dict.fromkeys(BY_FEATURES, 100)
+    limits = {name: [99, 50] for name in BY_FEATURES}
+
+    def change(attributes: dict[str, Any]) -> None:
+        del attributes["represented"]
+        attributes["format_version"] = "1.3"
+        thresholds = {"percentiles": limits, "values": {}}
+        attributes["verdict"] = {
+            "verdict": "PASS",
+            "percentiles": percentiles,
+            "reasons": [],
+            "thresholds": thresholds,
+        }
+
+    return sign_again(path, members, change)
 
 
 def figures_of(result: CompressResult) -> SimpleNamespace:

@@ -152,7 +152,7 @@ def _judge_values(figures: Figures, thresholds: Thresholds) -> list[tuple[str, s
 
 def _judge_choice(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
     chance = figures.chance
-    if figures.complete:
+    if figures.complete or figures.represented is None:  # which is a reason for REVIEW already
         return []
     if chance is None:
         return [(REVIEW, "there are no random draws to compare with")]

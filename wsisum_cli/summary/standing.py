@@ -98,7 +98,8 @@ def explain(attributes: Attributes, verdict: Verdict) -> str:
         return ""
     section = attributes.represented
     if section is None:
-        return "verify it with --source while the slide exists, or compress the slide again"
+        measured = judge_again(attributes) != verdict
+        return "compress the slide again" + ("" if measured else ", or verify it with --source while the slide exists")
     parts = [missing_words(section)] if section.share < 1 else []
     return "; ".join([*parts, what_to_do(attributes, verdict)])
 

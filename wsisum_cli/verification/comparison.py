@@ -40,6 +40,8 @@ from wsisum_cli.verification.overview import compare_with_slide
 
 #: Share of the tissue by which represented tissue may differ: other processors round cosines near the limit otherwise.
 SHARE_TOLERANCE = 0.02
+#: Of figures of a trimmed summary: patches that were cut off count with features of pixels that are no longer stored.
+TRIMMED_TOLERANCE = 0.02
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1: one JPEG generation at quality 90, with a margin
 
 
@@ -162,7 +164,8 @@ def compare_measures(
     if content.attributes.minor_version < 2:
         del now["composition"]
     measured |= {f"source_{name}": value for name, value in now.items()}
-    yield from compare_quality(content.attributes.quality, now, "the slide's tissue")
+    tolerance = QUALITY_TOLERANCE if content.attributes.trimmed_from is None else TRIMMED_TOLERANCE
+    yield from compare_quality(content.attributes.quality, now, "the slide's tissue", tolerance)
     yield from compare_represented(content, yardstick, similarity, len(coords) - len(rows), measured)
     if len(rows) == len(coords):
         tissue = Tokens(features, coords, content.attributes.patch.patch_size_level0)
