@@ -10,7 +10,18 @@ from stubs import Mapped, Stub
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.figures.canvas import Style, facts_of, fitted, half_blocks, percent, plain, save_png
 from wsisum_cli.figures.colour import INK, RAMP, RARE, UNWEIGHTED, colours_of
-from wsisum_cli.figures.layout import HEADER, MARGIN, PAD, Tissue, arrange, leaders, overlaps, place_labels, scale_bar
+from wsisum_cli.figures.layout import (
+    HEADER,
+    MARGIN,
+    PAD,
+    Tissue,
+    arrange,
+    leaders,
+    overlaps,
+    place_labels,
+    scale_bar,
+    untangled,
+)
 from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank, swatches_of
 
 
@@ -231,6 +242,14 @@ def test_numbers_leave_the_tissue_where_glass_is_near():
     shares = tissue.share(np.hstack([places, places + sizes]))
     assert shares.tolist() == [0, 1, 0]  # glass is too far from the second
     assert len(leaders(boxes, places, sizes)) >= 1
+
+
+def test_leaders_do_not_cross():
+    boxes = np.array([[100, 100, 110, 110], [160, 100, 170, 110], [300, 100, 310, 110]], float)
+    places, sizes = np.array([[150, 40], [90, 40], [290, 70]], float), np.tile([30, 22], (3, 1))
+    assert untangled(boxes, places, sizes).tolist() == [[90, 40], [150, 40], [290, 70]]
+    sizes[0, 0] = 50  # too wide for the other place
+    assert untangled(boxes, places, sizes).tolist() == places.tolist()
 
 
 def test_numbers_avoid_boxes_without_numbers():

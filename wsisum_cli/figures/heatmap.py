@@ -97,7 +97,8 @@ def draw_map(summary: Summary, kind: str) -> np.ndarray:
     draw_kept(page, frames, WHITE)
     regions = [boxes[rows] + np.tile(plan.corner, 2) for rows in layer.regions]
     labels = [*letters(regions), *numbers(frames, layer.named, patch_numbers(summary.weights))]
-    draw_labels(page, labels, LABEL_SIZE, plan.panel, find_tissue(pixels, plan.corner, plan.panel), frames)
+    tissue, others = find_tissue(pixels, plan.corner, plan.panel), np.delete(frames, layer.named, axis=0)
+    draw_labels(page, labels, LABEL_SIZE, plan.panel, tissue, others)
     page.outline(plan.panel, HAIRLINE)
     draw_legend(page, plan, facts, layer, ground(pixels, boxes))
     return page.pixels

@@ -232,6 +232,8 @@ def scale_bar(mm: float, room: float) -> tuple[int, str]:
 
 
 DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in number heights
+NEAR = 6  # px from a box, where a label would seem to be its own
+ALIKE = 8  # px by which the widths of two labels may differ that change places
 ON_TISSUE = 0.8  # cost of a label on tissue: it moves to the glass if that is nearer than some three label heights
 
 
@@ -293,11 +295,30 @@ def place_beside(
         options, costs = label_options(box, size)
         area = float(size.prod())
         costs = costs + 20 * overlaps(options, placed).sum(axis=1) / area
-        costs += 3 * overlaps(options, np.vstack([np.delete(boxes, row, axis=0), others])).sum(axis=1) / area
+        strange = np.vstack([np.delete(boxes, row, axis=0), others])
+        costs += 3 * overlaps(options, strange + np.array([-NEAR, -NEAR, NEAR, NEAR])).sum(axis=1) / area
         costs += 100 * (1 - overlaps(options, whole)[:, 0] / area)
         best = (costs if tissue is None else costs + ON_TISSUE * tissue.share(options)).argmin()
         placed, total = np.vstack([placed, options[best]]), total + float(costs[best])
-    return placed[:, :2], total
+    return untangled(boxes, placed[:, :2], sizes), total
+
+
+def untangled(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The places (K, 2) after labels of like width changed places where that brings both nearer to their boxes.
+
+    Then no two leader lines of such labels cross.
+    """
+    targets, middles = (boxes[:, :2] + boxes[:, 2:]) / 2, places + sizes / 2
+    alike = np.abs(sizes[:, None, 0] - sizes[None, :, 0]) <= ALIKE
+    for _ in range(len(boxes)):
+        far = np.linalg.norm(targets[:, None] - middles[None], axis=2)  # from each box to each label
+        own = far.diagonal()
+        gain = np.where(alike, own[:, None] + own[None, :] - far - far.T, 0)
+        one, two = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[one, two] < 1:
+            break
+        middles[[one, two]] = middles[[two, one]]
+    return np.asarray(middles - sizes / 2)
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

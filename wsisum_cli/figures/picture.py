@@ -186,7 +186,7 @@ def swatches_of(entries: Sequence[Entry]) -> list[Swatch]:
         tissue = "1 tissue patch" if most == 1 else f"at most {most} tissue patches"
         found.append(Swatch(RARE, f"rare: represents {tissue}"))
     if any(not entry.is_rare and not entry.is_on_ramp for entry in entries):
-        found.append(Swatch(UNWEIGHTED, "no weight: others make up the slide's mean"))
+        found.append(Swatch(UNWEIGHTED, "no weight in the slide's mean"))
     return found
 
 
