@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stubs import Mapped, Stub
+from stubs import SIDE, Mapped, Stub
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.figures.canvas import Style, facts_of, fitted, half_blocks, percent, plain, save_png
@@ -20,6 +20,7 @@ from wsisum_cli.figures.layout import (
     overlaps,
     place_labels,
     scale_bar,
+    spread,
     untangled,
 )
 from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank, swatches_of
@@ -131,6 +132,25 @@ def test_frames_have_the_same_colour_on_the_overview_and_around_the_patch(count:
 def test_tiny_boxes_are_drawn_large_enough_to_see():
     boxes = boxes_on_page(Stub(3, (3000, 2000), downsample=400))
     assert (boxes[:, 2:] - boxes[:, :2] == MIN_BOX).all()
+
+
+def test_boxes_that_are_larger_than_their_patches_do_not_hide_each_other():
+    stub: Any = Stub(9, (3000, 2000), downsample=64)
+    stub.coords = np.array([(x, y) for y in range(3) for x in range(3)], np.int32) * SIDE + 60_000
+    boxes = boxes_on_page(stub).astype(float)
+    shared = overlaps(boxes, boxes) * ~np.eye(9, dtype=bool)
+    assert shared.max() <= 0.25 * MIN_BOX**2
+    assert [entry.row for entry in rank(stub)] == np.argsort(-stub.weights).tolist()
+    middles = (boxes[:, :2] + boxes[:, 2:])[np.argsort([entry.row for entry in rank(stub)])].reshape(3, 3, 2)
+    assert (np.diff(middles[..., 0], axis=1) > 0).all()  # from left to right, as the patches lie
+    assert (np.diff(middles[..., 1], axis=0) > 0).all()
+
+
+def test_boxes_move_by_their_side_at_most():
+    boxes = np.repeat(np.array([[500, 500, 514, 514]]), 40, axis=0) + np.tile(np.arange(40)[:, None] % 7, (1, 4))
+    assert np.abs(spread(boxes) - boxes).max() <= 14
+    alone = np.array([[0, 0, 14, 14], [100, 0, 114, 14]])
+    assert (spread(alone) == alone).all()
 
 
 def test_colours_follow_the_weights():

@@ -232,6 +232,9 @@ def scale_bar(mm: float, room: float) -> tuple[int, str]:
 
 
 DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in number heights
+MANY = (
+    500  # labels and boxes, which are not moved any more once they are placed: that takes time, and nobody reads them
+)
 NEAR = 6  # px from a box, where a label would seem to be its own
 ALIKE = 8  # px by which the widths of two labels may differ that change places
 ON_TISSUE = 0.8  # cost of a label on tissue: it moves to the glass if that is nearer than some three label heights
@@ -310,7 +313,7 @@ def untangled(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.nd
     """
     targets, middles = (boxes[:, :2] + boxes[:, 2:]) / 2, places + sizes / 2
     alike = np.abs(sizes[:, None, 0] - sizes[None, :, 0]) <= ALIKE
-    for _ in range(len(boxes)):
+    for _ in range(len(boxes) if len(boxes) <= MANY else 0):
         far = np.linalg.norm(targets[:, None] - middles[None], axis=2)  # from each box to each label
         own = far.diagonal()
         gain = np.where(alike, own[:, None] + own[None, :] - far - far.T, 0)
@@ -319,6 +322,29 @@ def untangled(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.nd
             break
         middles[[one, two]] = middles[[two, one]]
     return np.asarray(middles - sizes / 2)
+
+
+ROUNDS = 30  # of pushing boxes apart
+
+
+def spread(boxes: np.ndarray) -> np.ndarray:
+    """Push boxes (K, 4) of equal size apart until they do not overlap, or nearly so; each moves by its side at most.
+
+    Meant for boxes that are drawn larger than what they stand for, so that none hides another.
+    """
+    side, start = (boxes[:, 2:] - boxes[:, :2]).max(), boxes[:, :2].astype(float)
+    corners = start.copy()
+    for _ in range(ROUNDS if len(boxes) <= MANY else 0):
+        apart = corners[:, None] - corners[None]
+        room = side - np.abs(apart)
+        hit = (room > 0).all(axis=2) & (apart != 0).any(axis=2)
+        if not hit.any():
+            break
+        along = np.where(apart == 0, np.inf, room)  # no direction to push along an axis where they agree
+        least = along == along.min(axis=2, keepdims=True)
+        corners += np.where(hit[..., None] & least, np.sign(apart) * room / 2, 0).sum(axis=1)
+        corners = np.clip(corners, start - side, start + side)
+    return boxes + np.tile((corners - start).round().astype(int), 2)
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

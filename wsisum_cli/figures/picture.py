@@ -45,7 +45,7 @@ from wsisum_cli.figures.colour import (
     ramp_colours,
     weight_limits,
 )
-from wsisum_cli.figures.layout import MARGIN, PAD, TOP, Plan, arrange
+from wsisum_cli.figures.layout import MARGIN, PAD, TOP, Plan, arrange, spread
 from wsisum_cli.quality.guarantee import MM2
 from wsisum_cli.selection.rarity import SPOT
 from wsisum_cli.summary.reader import Summary
@@ -151,14 +151,18 @@ def draw_overview(page: Canvas, plan: Plan, facts: Facts, entries: Sequence[Entr
 
 
 def boxes_of(plan: Plan, facts: Facts, entries: Sequence[Entry], corner: tuple[int, int]) -> np.ndarray:
-    """Boxes (K, 4) int left, upper, right, lower px in the panel, each side at least `MIN_BOX`."""
+    """Boxes (K, 4) int left, upper, right, lower px in the panel, each side at least `MIN_BOX`.
+
+    Where they are larger than the patches, they are pushed apart.
+    """
     scale = np.array(plan.map_size) / facts.size
     coords = np.array([(entry.x, entry.y) for entry in entries], float)
     side = np.maximum(np.minimum(facts.side * scale, plan.map_size), MIN_BOX)
     upper_left = np.round((coords + facts.side / 2) * scale - side / 2)
     upper_left = np.clip(upper_left, -side, plan.map_size)  # a damaged file may contain any coordinates
     boxes = np.hstack([upper_left, upper_left + np.round(side)]).astype(int)
-    return np.asarray(boxes + np.tile(corner, 2))
+    is_enlarged = (facts.side * scale < MIN_BOX).all()
+    return np.asarray((spread(boxes) if is_enlarged else boxes) + np.tile(corner, 2))
 
 
 def number_size(count: int, side: int) -> int:
