@@ -344,7 +344,7 @@ def spread(boxes: np.ndarray) -> np.ndarray:
         least = along == along.min(axis=2, keepdims=True)
         corners += np.where(hit[..., None] & least, np.sign(apart) * room / 2, 0).sum(axis=1)
         corners = np.clip(corners, start - side, start + side)
-    return boxes + np.tile((corners - start).round().astype(int), 2)
+    return np.asarray(boxes + np.tile((corners - start).round().astype(int), 2))
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
