@@ -272,6 +272,17 @@ def test_leaders_do_not_cross():
     assert untangled(boxes, places, sizes).tolist() == places.tolist()
 
 
+def test_no_two_numbers_would_better_change_places():
+    corners = np.random.default_rng(5).uniform(300, 700, (40, 2)).round()
+    boxes, sizes = np.hstack([corners, corners + 14]), np.tile([30, 22], (40, 1))
+    mask = np.zeros((1000, 1000), bool)
+    mask[280:740, 280:740] = True
+    middles = place_labels(boxes, sizes, (1000, 1000), Tissue(mask)) + sizes / 2
+    far = np.linalg.norm((corners + 7)[:, None] - middles[None], axis=2)
+    own = far.diagonal()
+    assert (own[:, None] + own[None, :] - far - far.T).max() < 3  # places are rounded to px
+
+
 def test_numbers_avoid_boxes_without_numbers():
     box, size = np.array([[500, 500, 514, 514]], float), np.array([[30, 22]])
     [[left, upper]] = place_labels(box, size, (1000, 1000)).tolist()

@@ -126,7 +126,8 @@ def draw_words(page: Canvas, plan: Plan, facts: Facts) -> None:
     content = plan.width - 2 * MARGIN
     page.write((MARGIN, 84), facts.name, TITLE, content)
     page.write((MARGIN, 128), facts.details, DETAILS, content)
-    page.write((MARGIN, TOP - 14), "Positions of the kept patches", HEADLINE, plan.panel_width)
+    enlarged_words = ", in boxes larger than they are" if are_enlarged(plan, facts) else ""
+    page.write((MARGIN, TOP - 14), f"Positions of the kept patches{enlarged_words}", HEADLINE, plan.panel_width)
     x, y = plan.cell(0)
     size = f"each {facts.side * facts.mpp / 1000:.2g} mm wide, stored at {facts.stored_mpp:.3g} microns per px"
     page.write((x, y - 14), f"Kept patches by weight, {size}", HEADLINE, plan.width - MARGIN - x)
@@ -161,8 +162,12 @@ def boxes_of(plan: Plan, facts: Facts, entries: Sequence[Entry], corner: tuple[i
     upper_left = np.round((coords + facts.side / 2) * scale - side / 2)
     upper_left = np.clip(upper_left, -side, plan.map_size)  # a damaged file may contain any coordinates
     boxes = np.hstack([upper_left, upper_left + np.round(side)]).astype(int)
-    is_enlarged = (facts.side * scale < MIN_BOX).all()
-    return np.asarray((spread(boxes) if is_enlarged else boxes) + np.tile(corner, 2))
+    return np.asarray((spread(boxes) if are_enlarged(plan, facts) else boxes) + np.tile(corner, 2))
+
+
+def are_enlarged(plan: Plan, facts: Facts) -> bool:
+    """Whether the boxes on the overview are larger than the patches, which are too small to see."""
+    return bool((facts.side * np.array(plan.map_size) / facts.size < MIN_BOX).all())
 
 
 def number_size(count: int, side: int) -> int:
