@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colours import lightness, oklab
 from stubs import SIDE, TISSUE, Mapped
 
 from wsisum_cli.errors import SummaryError
@@ -15,26 +16,19 @@ from wsisum_cli.figures.canvas import RAMP_WIDTH, save_png
 from wsisum_cli.figures.colour import (
     INK,
     KINDS,
-    LUMA,
-    RAMP,
+    OTHERS,
+    REPRESENTED,
+    UNREPRESENTED,
     VIRIDIS,
     WHITE,
     as_seen,
-    coverage_scale,
     kind_colour,
-    ramp_colours,
     squares,
-    tinted,
-    weight_scale,
 )
-from wsisum_cli.figures.heatmap import MAPS, artefact_layer, draw_map, plan_of
+from wsisum_cli.figures.heatmap import LETTERS, MAPS, artefact_layer, draw_map, plan_of
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN
 from wsisum_cli.summary.writer import TissueMap
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS
-
-
-def lightness(colour: tuple[int, ...]) -> float:
-    return float(np.array(colour) @ LUMA)
 
 
 def middle(plan: Any, stub: Any, x: int, y: int) -> tuple[int, int]:
@@ -52,102 +46,6 @@ def map_of(stub: Any, kind: str) -> tuple[np.ndarray, Any, Any]:
     """The picture, its layer and its plan."""
     layer = MAPS[kind](stub)
     return draw_map(stub, kind), layer, plan_of(layer, stub.overview)
-
-
-# ------------------------------------------------------------------------------------------------ colours and scales
-
-
-@pytest.mark.parametrize("ramp", [RAMP, VIRIDIS])
-def test_ramps_grow_lighter_throughout(ramp: np.ndarray):
-    shades = [lightness(colour) for colour in ramp_colours(np.linspace(0, 1, 50), ramp)]
-    assert (np.diff(shades) > 0).all()
-
-
-def oklab(colours: np.ndarray) -> np.ndarray:
-    """(N, 3) sRGB 0..255 to Ottosson's space, in which distances are those that people see."""
-    linear = np.where(colours <= 10.3, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4)
-    cones = [(0.41222, 0.53633, 0.05145), (0.21190, 0.68070, 0.10740), (0.08830, 0.28172, 0.62998)]
-    opponents = [(0.21045, 0.79362, -0.00407), (1.97800, -2.42859, 0.45059), (0.02590, 0.78277, -0.80868)]
-    return np.asarray(np.cbrt(linear @ np.array(cones).T) @ np.array(opponents).T)
-
-
-def test_fifty_category_colours_are_distinct():
-    assert len(KINDS) == len(set(KINDS)) == 50
-    places = oklab(np.array(KINDS, float))
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(50)
-    assert distances.min() > 0.06
-    assert distances[:7, :7].min() > 0.1
-    assert [kind_colour(number) for number in (0, 50)] == [KINDS[0]] * 2
-
-
-@pytest.mark.parametrize(
-    ("values", "ticks", "first"),
-    [
-        ([0.41, 0.6, 1.0], (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "0.4"),
-        ([0.935, 0.95, 1.0], (0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0), "0.93"),
-        ([1.0], (0.99, 1.0), "0.99"),
-        ([0.2] + [0.9] * 300 + [1.0], (0.9, 0.92, 0.94, 0.96, 0.98, 1.0), "< 0.90"),
-        ([-0.3, 0.2], (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2), "-0.3"),
-    ],
-)
-def test_scales_of_coverage_have_round_ends(values: list[float], ticks: tuple[float, ...], first: str):
-    scale = coverage_scale(np.array(values))
-    assert scale.ticks == pytest.approx(ticks)
-    assert scale.words[0] == first
-
-
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        ([0.013, 0.09], ("1 %", "2 %", "5 %", "10 %")),
-        ([0.125], ("10 %", "20 %")),
-        ([1.0], ("50 %", "100 %")),
-        ([1e-5, 0.5], ("0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")),
-        ([0.0, 1.0], ("< 50 %", "100 %")),
-        ([0.0, 0.012, 0.3], ("< 1 %", "2 %", "5 %", "10 %", "20 %", "50 %")),
-        ([1e-9], ("< 0.0001 %", "0.0002 %")),
-    ],
-)
-def test_scales_of_weight_are_logarithmic_with_round_ends(weights: list[float], words: tuple[str, ...]):
-    scale = weight_scale(np.array(weights))
-    assert scale.words == words
-    assert scale.share(np.array([scale.ticks[0], scale.ticks[-1]])).tolist() == [0, 1]
-    assert np.diff(scale.share(np.array(scale.ticks))).min() > 0.09
-
-
-def test_values_outside_a_scale_get_its_end_colour():
-    scale = coverage_scale(np.linspace(0.5, 1, 100))
-    assert scale.colours(np.array([-1.0, 2.0])) == [tuple(VIRIDIS[0].astype(int)), tuple(VIRIDIS[-1].astype(int))]
-
-
-# ----------------------------------------------------------------------------------------------------------- squares
-
-
-@pytest.mark.parametrize("size", [(100, 77), (333, 250), (1999, 1501)])
-def test_neighbouring_squares_share_their_edges(size: tuple[int, int]):
-    coords = np.array([(x, y) for y in range(12) for x in range(16)]) * SIDE
-    boxes = squares(coords, SIDE, (16 * SIDE, 12 * SIDE), size)
-    painted = np.zeros(size[::-1], int)
-    for left, upper, right, lower in boxes.tolist():
-        painted[upper:lower, left:right] += 1
-    assert (painted == 1).all()
-
-
-def test_squares_stay_on_the_map_and_are_visible():
-    coords = np.array([[0, 0], [10**9, 10**9], [-(2**31), 5]])
-    boxes = squares(coords, 10, (100_000, 100_000), (50, 40))
-    assert boxes.min() >= 0
-    assert (boxes[:, 2] <= 50).all()
-    assert (boxes[:, 3] <= 40).all()
-    assert (boxes[:, 2:] - boxes[:, :2] >= 1).all()
-
-
-def test_tissue_shows_through():
-    pixels = np.random.default_rng(0).integers(60, 240, (8, 8, 3), np.uint8)
-    made = tinted(pixels, np.array([[0, 0, 4, 8]]), [KINDS[0]])
-    assert np.array_equal(made[:, 4:], pixels[:, 4:])
-    shades = pixels[:, :4] @ LUMA
-    assert np.corrcoef(shades.ravel(), (made[:, :4] @ LUMA).ravel())[0, 1] > 0.999
 
 
 # -------------------------------------------------------------------------------------------------------------- maps
@@ -177,16 +75,163 @@ def test_patches_are_coloured_by_the_weight_of_their_representative():
     )
 
 
-def test_patches_are_coloured_by_cluster_and_named_by_share():
+def spread_clusters(stub: Any, count: int) -> None:
+    """Divide the tissue into `count` clusters by falling size, in order of its patches."""
+    shares = np.arange(count, 0, -1) / (count * (count + 1) / 2)
+    sizes = np.diff(np.rint(np.cumsum(shares) * len(stub.tissue.coords)).astype(int), prepend=0)
+    stub.tissue.cluster[:] = np.repeat(np.arange(count), np.sort(sizes)[::-1])
+
+
+def test_patches_are_coloured_by_cluster_and_named_by_a_kept_patch():
     stub: Any = Mapped(5)
     stub.tissue.cluster[:] = 7
     stub.tissue.cluster[len(stub.tissue.coords) * 2 // 3 :] = 2
-    stub.cluster = stub.tissue.cluster[:5]
+    stub.cluster = np.array([7, 2, 7, 7, 2], np.int16)
+    stub.weights = np.array([0.1, 0.15, 0.4, 0.3, 0.05])
     pixels, layer, plan = map_of(stub, "cluster")
-    assert [swatch.words for swatch in layer.swatches] == ["7: 66.7 %", "2: 33.3 %"]
-    for row in (100, -1):
-        colour = kind_colour(int(stub.tissue.cluster[row]))
+    assert [swatch.words for swatch in layer.swatches] == ["patch 1: 66.7 %", "patch 3: 33.3 %"]
+    assert layer.named == (1, 2)
+    for row, colour in ((100, KINDS[0]), (-1, KINDS[1])):
         assert tuple(pixels[middle(plan, stub, *stub.tissue.coords[row])]) == seen(colour)
+
+
+def test_a_cluster_without_a_kept_patch_is_named_by_the_one_most_like_it():
+    stub: Any = Mapped(2)
+    spread_clusters(stub, 2)
+    stub.cluster, stub.weights = np.zeros(2, np.int16), np.array([0.4, 0.6])
+    stub.tissue.representative[stub.tissue.cluster == 1] = 0
+    assert [swatch.words for swatch in MAPS["cluster"](stub).swatches] == ["patch 1: 66.7 %", "like patch 2: 33.3 %"]
+
+
+@pytest.mark.parametrize("count", [12, 13, 40])
+def test_at_most_twelve_clusters_have_a_colour(count: int):
+    stub: Any = Mapped(60)
+    spread_clusters(stub, count)
+    stub.cluster = np.arange(60, dtype=np.int16) % count
+    layer = MAPS["cluster"](stub)
+    assert [swatch.colour for swatch in layer.swatches] == [*KINDS[:12], OTHERS][: min(count, 13)]
+    assert len(layer.named) == 12
+    for colour, cluster in zip(layer.colours, stub.tissue.cluster.tolist(), strict=True):
+        assert colour == (KINDS[cluster] if cluster < 12 else OTHERS)
+    if count > 12:
+        rest = float((stub.tissue.cluster >= 12).mean())
+        assert layer.swatches[-1].words == f"others, {count - 12}: {100 * rest:.1f} %"
+
+
+def test_clusters_of_another_number_of_kept_patches_are_refused():
+    stub: Any = Mapped(5)
+    stub.cluster = stub.cluster[:4]
+    with pytest.raises(SummaryError, match="patches/cluster"):
+        draw_map(stub, "cluster")
+
+
+# ------------------------------------------------------------------------------------------------ represented tissue
+
+
+def with_gaps(gaps: list[tuple[int, int, int]], count: int = 5, unread: int = 0) -> Any:
+    """A stub all of whose tissue is represented, but for runs of squares: column, row and length of each."""
+    stub: Any = Mapped(count)
+    places = stub.tissue.coords // SIDE
+    stub.tissue.similarity[:] = 0.9
+    for column, row, length in gaps:
+        inside = (places[:, 1] == row) & (places[:, 0] >= column) & (places[:, 0] < column + length)
+        stub.tissue.similarity[inside] = 0.5
+    stub.represent(0.75, unread)
+    return stub
+
+
+def test_exactly_the_unrepresented_patches_are_coloured_as_such():
+    stub = with_gaps([(3, 4, 3), (10, 8, 1), (20, 12, 2)])
+    pixels, layer, plan = map_of(stub, "represented")
+    missing = stub.tissue.similarity < 0.75
+    assert np.count_nonzero(missing) == 6
+    assert [colour == UNREPRESENTED for colour in layer.colours] == missing.tolist()
+    boxes = squares(layer.coords, SIDE, (12800, 9600), plan.map_size) + np.tile(plan.corner, 2)
+    for (left, upper, right, lower), gap in zip(boxes.tolist(), missing.tolist(), strict=True):
+        square = pixels[upper + 4 : lower - 4, left + 4 : right - 4]  # without frames and outlines
+        strong, calm = ((square == seen(colour)).all(axis=2).any() for colour in (UNREPRESENTED, REPRESENTED))
+        assert (strong, calm) == (gap, not gap)
+
+
+def test_the_cosine_of_the_yardstick_itself_is_represented():
+    stub: Any = Mapped(5)
+    stub.tissue.similarity[:] = 0.75
+    stub.represent(0.75)
+    assert set(MAPS["represented"](stub).colours) == {REPRESENTED}
+
+
+def test_the_two_colours_differ_for_colour_blind_readers():
+    deficient = {
+        "red": [(0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)],
+        "green": [(0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)],
+        "none": np.eye(3),
+    }  # Machado and others, 2009
+    pair = np.array([seen(REPRESENTED), seen(UNREPRESENTED)], float)
+    for name, matrix in deficient.items():
+        one, two = oklab(np.clip(pair @ np.array(matrix).T, 0, 255))
+        assert np.linalg.norm(one - two) > 0.1, name
+
+
+def test_regions_are_lettered_by_size_with_the_patch_they_are_most_like():
+    stub = with_gaps([(10, 8, 2), (3, 4, 3)])
+    stub.weights = np.array([0.1, 0.15, 0.4, 0.3, 0.05])
+    layer = MAPS["represented"](stub)
+    places, expected = (stub.tissue.coords // SIDE).tolist(), []
+    for letter, count, squares_of in (("A", 3, [[3, 4], [4, 4], [5, 4]]), ("B", 2, [[10, 8], [11, 8]])):
+        nearest = np.bincount([stub.tissue.representative[places.index(at)] for at in squares_of]).argmax()
+        number = 1 + int((stub.weights > stub.weights[nearest]).sum())
+        expected.append((letter, f"{count * 0.128**2:.2g} sq mm, most like patch {number}"))
+        assert nearest in layer.named
+    assert [(swatch.mark, swatch.words) for swatch in layer.swatches[2:]] == expected
+    assert layer.heading.startswith(
+        "Represented: 98.8 % of 7.4 sq mm of tissue; 0.082 sq mm in 2 areas has no look-alike"
+    )
+
+
+def test_regions_beyond_the_letters_are_counted():
+    stub = with_gaps([(2 + 3 * (at % 7), 1 + 3 * (at // 7), 1) for at in range(20)])
+    layer = MAPS["represented"](stub)
+    assert "".join(swatch.mark for swatch in layer.swatches) == LETTERS
+    assert len(layer.regions) == len(LETTERS)
+    assert layer.note == "and 8 more areas without a letter, none larger"
+
+
+def test_regions_are_outlined():
+    stub = with_gaps([(3, 4, 3)])
+    pixels, layer, plan = map_of(stub, "represented")
+    boxes = squares(layer.coords, SIDE, (12800, 9600), plan.map_size) + np.tile(plan.corner, 2)
+    left, upper, right, lower = boxes[layer.regions[0][0]].tolist()
+    assert (
+        tuple(pixels[upper - 1, left + 3])
+        == tuple(pixels[lower, left + 3])
+        == tuple(pixels[upper + 3, left - 1])
+        == INK
+    )
+    assert tuple(pixels[upper + 3, right]) == seen(UNREPRESENTED)  # the next square of the region
+
+
+def test_unread_tissue_is_said():
+    layer = MAPS["represented"](with_gaps([(3, 4, 3)], unread=7))
+    assert "7 patches, not drawn, could not be read" in layer.heading
+
+
+def test_formats_before_represented_tissue_are_refused_with_advice():
+    stub: Any = Mapped(5)
+    stub.attributes["format_version"] = "1.3"
+    with pytest.raises(SummaryError, match=r"stub\.ozx: expected format 1\.4 .* found 1\.3; .*--source.*compress"):
+        draw_map(stub, "represented")
+
+
+@pytest.mark.parametrize("key", ["share", "region_count"])
+def test_a_map_that_contradicts_the_attributes_is_refused(key: str):
+    stub = with_gaps([(3, 4, 3)])
+    stub.attributes["represented"][key] = 1
+    stub.attributes["represented"] |= {"region_count": 2} if key == "region_count" else {}
+    with pytest.raises(SummaryError, match="represented tissue do not match"):
+        draw_map(stub, "represented")
+
+
+# ------------------------------------------------------------------------------------------------------------ legends
 
 
 def test_the_legend_has_the_colours_of_the_map():
@@ -290,7 +335,7 @@ def test_unrecorded_artefacts_are_labelled():
 
 
 @pytest.mark.parametrize("size", [(3000, 250), (100, 1500), (20, 20), (16, 16), (1, 1), (2000, 2)])
-@pytest.mark.parametrize("kind", ["coverage", "cluster"])
+@pytest.mark.parametrize("kind", ["represented", "coverage", "cluster"])
 def test_maps_of_any_shape_fit_the_page(size: tuple[int, int], kind: str):
     pixels, _, plan = map_of(Mapped(1, size), kind)
     assert pixels.shape == (plan.height, plan.width, 3)
@@ -324,7 +369,7 @@ def empty_tissue(stub: Any) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_representative, spoil_similarity, shorten_tissue, empty_tissue])
-@pytest.mark.parametrize("kind", ["coverage", "weight", "cluster"])
+@pytest.mark.parametrize("kind", ["represented", "coverage", "weight", "cluster"])
 def test_inconsistent_tissue_is_refused(spoil: Any, kind: str):
     stub: Any = Mapped(5)
     spoil(stub)
@@ -339,12 +384,13 @@ def test_inconsistent_artefacts_are_refused():
         draw_map(stub, "artefact")
 
 
-def test_cluster_numbers_that_do_not_fit_are_omitted():
-    small, large = Mapped(9, (600, 100), 128), Mapped(9)
-    for stub, shown in ((small, False), (large, True)):
-        stub.cluster = np.arange(9, dtype=np.int16)
-        layer, plan = MAPS["cluster"](stub), plan_of(MAPS["cluster"](stub), stub.overview)  # type: ignore[arg-type]
-        numbered = draw_map(stub, "cluster")  # type: ignore[arg-type]
-        stub.cluster = np.zeros(9, np.int16)
-        assert layer.numbers == tuple(range(9))
-        assert (numbered[plan.corner[1] :] != draw_map(stub, "cluster")[plan.corner[1] :]).any() == shown  # type: ignore[arg-type]
+def test_the_numbers_of_named_patches_are_drawn():
+    stub: Any = Mapped(9)
+    plan = plan_of(MAPS["cluster"](stub), stub.overview)
+    stub.cluster = np.zeros(9, np.int16)
+    frames = squares(stub.coords, SIDE, (12800, 9600), plan.map_size) + np.tile(plan.corner, 2)
+    numbered = []
+    for left, upper, right, lower in frames.tolist():
+        inside = draw_map(stub, "cluster")[upper + 8 : lower - 8, left + 8 : right - 8]
+        numbered.append(bool((inside == INK).all(axis=2).any()))
+    assert tuple(np.flatnonzero(numbered)) == MAPS["cluster"](stub).named

@@ -260,7 +260,7 @@ def chunks(png: bytes) -> set[bytes]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["coverage", "weight", "cluster", "artefact"])
+@pytest.mark.parametrize("kind", [kind.value for kind in Map])
 def test_maps_are_written_to_the_default_or_given_path(
     kind: str, summary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

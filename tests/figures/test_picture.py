@@ -5,17 +5,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stubs import Stub
+from stubs import SIDE, Mapped, Stub
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.figures.canvas import Style, facts_of, fitted, half_blocks, percent, plain, save_png
-from wsisum_cli.figures.colour import INK, RAMP, colours_of
-from wsisum_cli.figures.layout import HEADER, MARGIN, PAD, arrange, leaders, overlaps, place_labels, scale_bar
-from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank
+from wsisum_cli.figures.colour import INK, RAMP, RARE, UNWEIGHTED, colours_of
+from wsisum_cli.figures.layout import (
+    HEADER,
+    MARGIN,
+    PAD,
+    Tissue,
+    arrange,
+    leaders,
+    overlaps,
+    place_labels,
+    scale_bar,
+    spread,
+    untangled,
+)
+from wsisum_cli.figures.picture import MIN_BOX, boxes_of, draw_summary, rank, swatches_of
 
 
 def plan_of(stub: Any) -> Any:
-    return arrange(len(stub.weights), (stub.overview.shape[1], stub.overview.shape[0]))
+    size = (stub.overview.shape[1], stub.overview.shape[0])
+    return arrange(len(stub.weights), size, len(swatches_of(rank(stub))))
 
 
 def boxes_on_page(stub: Any) -> np.ndarray:
@@ -121,13 +134,95 @@ def test_tiny_boxes_are_drawn_large_enough_to_see():
     assert (boxes[:, 2:] - boxes[:, :2] == MIN_BOX).all()
 
 
+def test_boxes_that_are_larger_than_their_patches_do_not_hide_each_other():
+    stub: Any = Stub(9, (3000, 2000), downsample=64)
+    stub.coords = np.array([(x, y) for y in range(3) for x in range(3)], np.int32) * SIDE + 60_000
+    boxes = boxes_on_page(stub).astype(float)
+    shared = overlaps(boxes, boxes) * ~np.eye(9, dtype=bool)
+    assert shared.max() <= 0.25 * MIN_BOX**2
+    assert [entry.row for entry in rank(stub)] == np.argsort(-stub.weights).tolist()
+    middles = (boxes[:, :2] + boxes[:, 2:])[np.argsort([entry.row for entry in rank(stub)])].reshape(3, 3, 2)
+    assert (np.diff(middles[..., 0], axis=1) > 0).all()  # from left to right, as the patches lie
+    assert (np.diff(middles[..., 1], axis=0) > 0).all()
+
+
+def test_boxes_move_by_their_side_at_most():
+    boxes = np.repeat(np.array([[500, 500, 514, 514]]), 40, axis=0) + np.tile(np.arange(40)[:, None] % 7, (1, 4))
+    assert np.abs(spread(boxes) - boxes).max() <= 14
+    alone = np.array([[0, 0, 14, 14], [100, 0, 114, 14]])
+    assert (spread(alone) == alone).all()
+
+
 def test_colours_follow_the_weights():
-    light, middle, heavy = colours_of(np.array([0.01, 0.1, 0.89]))
+    light, middle, heavy = colours_of(np.array([0.08, 0.2, 0.72]))
     assert light == tuple(RAMP[0].astype(int))
     assert heavy == tuple(RAMP[-1].astype(int))
     assert sum(light) < sum(middle) < sum(heavy)
     assert len(set(colours_of(np.full(7, 1 / 7)))) == 1
     assert len(colours_of(np.array([0.0, 1.0]))) == 2
+
+
+def test_tiny_weights_leave_the_colours_of_the_others_distinct():
+    weights = np.linspace(0.5, 2, 30) / 30
+    for tiny in (0.0, 1e-12, 1e-7, 1e-4):
+        mixed = np.append(weights, tiny)
+        colours = np.array(colours_of(mixed), float)
+        assert tuple(colours[-1]) == tuple(RAMP[0])
+        assert np.abs(colours[0] - colours[29]).max() > 100
+        assert np.abs(colours[:30] - np.array(colours_of(weights), float)).max() < 150
+        assert len(set(map(tuple, colours[:30].tolist()))) > 20
+
+
+def test_a_zero_weight_leaves_the_frames_distinct():
+    stub: Any = Stub(12)
+    stub.weights[3] = 0
+    stub.weights /= stub.weights.sum()
+    entries = rank(stub)
+    assert len({entry.colour for entry in entries}) == 12
+    assert entries[-1].colour == UNWEIGHTED
+    assert entries[0].colour == tuple(RAMP[-1].astype(int))
+    pixels, plan = draw_summary(stub), plan_of(stub)
+    for index, entry in enumerate(entries):
+        x, y = plan.cell(index)
+        assert tuple(pixels[y + plan.thumb // 2, x + 1]) == entry.colour
+
+
+def test_patches_of_little_tissue_are_marked_rare():
+    stub: Any = Stub(4)
+    stub.counts = np.array([800, 2, 1, 431], np.int32)
+    stub.weights = np.array([0.7, 0.05, 0.0, 0.25])
+    entries = {entry.row: entry for entry in rank(stub)}
+    assert [entries[row].words for row in range(4)] == ["70.0 %", "rare, 5.0 %", "rare", "25.0 %"]
+    assert [entries[row].colour == RARE for row in range(4)] == [False, True, True, False]
+    assert [swatch.words for swatch in swatches_of(list(entries.values()))] == [
+        "rare: represents at most 2 tissue patches"
+    ]
+
+
+def test_patches_without_weight_that_represent_much_are_not_rare():
+    stub: Any = Stub(3)
+    stub.counts, stub.weights = np.array([500, 434, 300], np.int32), np.array([0.6, 0.0, 0.4])
+    entries = rank(stub)
+    assert [(entry.row, entry.words) for entry in entries] == [(0, "60.0 %"), (2, "40.0 %"), (1, "no weight")]
+    assert entries[-1].colour == UNWEIGHTED
+    assert [swatch.colour for swatch in swatches_of(entries)] == [UNWEIGHTED]
+
+
+def test_where_every_patch_is_kept_none_is_rare():
+    stub: Any = Stub(6)
+    stub.counts = np.ones(6, np.int32)
+    assert not any(entry.is_rare for entry in rank(stub))
+    assert swatches_of(rank(stub)) == []
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mpp"),
+    [({"mode": "source", "tiles": 4}, 0.25), ({"mode": "jpeg", "quality": 90, "subsampling": "4:4:4"}, 0.5)],
+)
+def test_the_stored_pixel_size_is_that_of_the_copied_tiles_or_of_the_encoder(pixels: dict[str, Any], mpp: float):
+    stub: Any = Stub(3)
+    stub.attributes["pixels"] = pixels  # read at level 0, 0.25 µm, by a decoder that halves each side
+    assert facts_of(stub).stored_mpp == pytest.approx(mpp)
 
 
 @pytest.mark.parametrize("count", [5, 60, 200])
@@ -155,6 +250,52 @@ def test_numbers_apart_from_their_boxes_have_leaders():
     sizes = np.array([[20, 20], [20, 20]])
     lines = leaders(boxes, np.array([[110, 95], [300, 350]]), sizes)
     assert lines.tolist() == [[310, 310, 310, 350]]
+
+
+def test_numbers_leave_the_tissue_where_glass_is_near():
+    mask = np.zeros((1000, 1000), bool)
+    mask[200:800, 200:800] = True
+    boxes = np.array([[220, 500, 234, 514], [490, 500, 504, 514], [500, 780, 514, 794]], float)
+    sizes = np.tile([30, 22], (3, 1))
+    tissue = Tissue(mask)
+    places = place_labels(boxes, sizes, (1000, 1000), tissue)
+    shares = tissue.share(np.hstack([places, places + sizes]))
+    assert shares.tolist() == [0, 1, 0]  # glass is too far from the second
+    assert len(leaders(boxes, places, sizes)) >= 1
+
+
+def test_leaders_do_not_cross():
+    boxes = np.array([[100, 100, 110, 110], [160, 100, 170, 110], [300, 100, 310, 110]], float)
+    places, sizes = np.array([[150, 40], [90, 40], [290, 70]], float), np.tile([30, 22], (3, 1))
+    assert untangled(boxes, places, sizes).tolist() == [[90, 40], [150, 40], [290, 70]]
+    sizes[0, 0] = 50  # too wide for the other place
+    assert untangled(boxes, places, sizes).tolist() == places.tolist()
+
+
+def test_no_two_numbers_would_better_change_places():
+    corners = np.random.default_rng(5).uniform(300, 700, (40, 2)).round()
+    boxes, sizes = np.hstack([corners, corners + 14]), np.tile([30, 22], (40, 1))
+    mask = np.zeros((1000, 1000), bool)
+    mask[280:740, 280:740] = True
+    middles = place_labels(boxes, sizes, (1000, 1000), Tissue(mask)) + sizes / 2
+    far = np.linalg.norm((corners + 7)[:, None] - middles[None], axis=2)
+    own = far.diagonal()
+    assert (own[:, None] + own[None, :] - far - far.T).max() < 3  # places are rounded to px
+
+
+def test_numbers_avoid_boxes_without_numbers():
+    box, size = np.array([[500, 500, 514, 514]], float), np.array([[30, 22]])
+    [[left, upper]] = place_labels(box, size, (1000, 1000)).tolist()
+    other = np.array([[left, upper, left + 30, upper + 22]], float)
+    moved = place_labels(box, size, (1000, 1000), others=other)
+    assert overlaps(np.hstack([moved, moved + size]).astype(float), other).max() == 0
+
+
+def test_the_share_of_tissue_under_a_label():
+    mask = np.zeros((10, 20), bool)
+    mask[:5] = True
+    boxes = np.array([[0, 0, 4, 4], [0, 4, 4, 6], [2, 6, 9, 9], [30, 30, 40, 40], [3, 3, 3, 3]], float)
+    assert Tissue(mask).share(boxes).tolist() == [1, 0.5, 0, 1, 1]
 
 
 @pytest.mark.parametrize("length", [10, 80, 400])
@@ -201,6 +342,12 @@ def test_details_say_what_was_kept():
     words = facts_of(Stub(5)).details  # type: ignore[arg-type]
     for part in ("5 of 1,234 tissue patches", "coverage 0.930", "1.5 MB instead of 30.0 MB (ratio 20.0)", "texture 1"):
         assert part in words
+
+
+def test_details_say_what_is_represented_where_the_file_knows():
+    words = facts_of(Mapped(5)).details  # type: ignore[arg-type]
+    assert "50 % of 7.4 sq mm of tissue represented" in words
+    assert "coverage" not in words
 
 
 def test_the_ratio_is_left_out_where_the_source_is_empty():

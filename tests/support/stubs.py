@@ -9,6 +9,8 @@ import numpy as np
 from records import base_attributes
 
 from wsisum_cli.errors import SummaryError
+from wsisum_cli.quality.likeness import Likeness
+from wsisum_cli.quality.represented import TissuePlaces, describe_represented
 from wsisum_cli.summary.attributes import Attributes, parse_attributes
 from wsisum_cli.summary.writer import TissueMap
 
@@ -30,6 +32,7 @@ class Stub:
         self.coords = np.array([divmod(i, columns)[::-1] for i in range(count)], np.int32) * SIDE
         weights = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
         self.weights = weights / weights.sum()
+        self.counts = np.diff(np.linspace(0, 1234, count + 1).astype(int)).astype(np.int32)
         self.patches: list[np.ndarray] = [np.full((256, 256, 3), self.colour(row), np.uint8) for row in range(count)]
         self.attributes: dict[str, Any] = base_attributes()
         self.attributes["source"] |= {
@@ -70,8 +73,17 @@ class Mapped(Stub):
             (1 - 0.5 * number / max(1, len(number) - 1)).astype(np.float16),
             (number // 40).astype(np.int16),
         )
+        self.counts = np.bincount(self.tissue.representative, minlength=count).astype(np.int32)
         self.cluster = self.tissue.cluster[:count]
         self.arrays: dict[str, np.ndarray] = {}
+        self.represent(0.75)
+
+    def represent(self, cosine: float, unread: int = 0) -> None:
+        """Record what is represented from this cosine on, as format 1.4 does."""
+        places = TissuePlaces(self.tissue.coords, SIDE, self.attributes["source"]["mpp"], unread)
+        likeness, tissue = Likeness(cosine, 10, 0.9), self.tissue
+        section = describe_represented(places, likeness, tissue.representative, tissue.similarity, None)
+        self.attributes |= {"represented": section, "format_version": "1.4"}
 
     def optional(self, name: str) -> np.ndarray | None:
         return self.arrays.get(name)

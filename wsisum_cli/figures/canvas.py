@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from wsisum_cli.figures.colour import GREY, HAIRLINE, INK, WHITE, Colour, Scale, as_seen, ramp_colours
-from wsisum_cli.figures.layout import SWATCH_ROW, scale_bar
+from wsisum_cli.figures.colour import GREY, HAIRLINE, INK, LUMA, WHITE, Colour, Scale, as_seen, ramp_colours
+from wsisum_cli.figures.layout import SWATCH_ROW, Tissue, leaders, place_labels, scale_bar
+from wsisum_cli.quality import verdict
+from wsisum_cli.summary import standing
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import Summary
 
@@ -24,6 +27,7 @@ HALO = 3  # px, dark rim around numbers
 SMOOTH, DPI = 4, 300  # supersampling of slanted lines; resolution stated in the file
 
 Box = Sequence[int]  # left, upper, right, lower px
+Boxes = np.ndarray  # (N, 4) of them
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,10 @@ class Canvas:
         """Draw one line; `anchor`, as in Pillow, is the point placed at `at`, by default the start of the baseline."""
         self._draw.text(at, text, colour, font(size), anchor=anchor)
 
-    def write(self, at: tuple[float, float], text: str, style: Style, width: float) -> None:
-        """Draw one line with its baseline starting at `at`, at most `width` px wide."""
+    def write(self, at: tuple[float, float], text: str, style: Style, width: float, anchor: str = "ls") -> None:
+        """Draw one line, at most `width` px wide, with its `anchor` at `at`, by default the start of the baseline."""
         text, face = fitted(text, style, width)
-        self._draw.text(at, text, style.colour, face, anchor="ls")
+        self._draw.text(at, text, style.colour, face, anchor=anchor)
 
     def upright(self, at: tuple[int, int], text: str, style: Style, room: int) -> None:
         """Draw one line rotated upwards, with its left edge and middle at `at`, at most `room` px high."""
@@ -72,11 +76,11 @@ class Canvas:
         mask = line.transpose(Image.Transpose.ROTATE_90)
         self._image.paste(style.colour, (at[0], at[1] - mask.height // 2), mask)
 
-    def number(self, corner: tuple[float, float], text: str, size: int) -> None:
-        """Draw a white number in a dark halo, upper left at `corner`; `number_extent` gives the size."""
+    def number(self, corner: tuple[float, float], text: str, size: int, colour: Colour = WHITE) -> None:
+        """Draw a light number in a dark halo, upper left at `corner`; `number_extent` gives the size."""
         left, upper, *_ = font(size).getbbox(text)
         x, y = corner[0] + HALO - left, corner[1] + HALO - upper
-        self._draw.text((x, y), text, WHITE, font(size), stroke_width=HALO, stroke_fill=INK)
+        self._draw.text((x, y), text, colour, font(size), stroke_width=HALO, stroke_fill=INK)
 
     def bar(self, box: Box, colour: Colour) -> None:
         """Draw a filled rectangle."""
@@ -188,12 +192,53 @@ RAMP_WIDTH, RAMP_HEIGHT, TICK = 560, 18, 6  # px
 SWATCH, SWATCH_GAP = 24, 34  # px: side; gap between a swatch's text and the next swatch
 
 
+GLASS = 228  # lightness 0..255 from which a pixel of an overview is glass
+
+
 @dataclass(frozen=True)
 class Swatch:
-    """A colour and its meaning."""
+    """A colour and its meaning, with a letter on the colour where there is a `mark`."""
 
     colour: Colour
     words: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """Text that names a patch or a region on an overview."""
+
+    text: str
+    box: Box  # px of the canvas, of what it names
+    colour: Colour = WHITE
+
+
+def draw_labels(
+    canvas: Canvas, labels: Sequence[Label], size: int, panel: Box, tissue: Tissue, others: Boxes | None = None
+) -> None:
+    """Draw labels in dark haloes, in or near their boxes, off the tissue where glass is near, with leader lines.
+
+    They stay on the `panel`, of which `tissue` tells where it shows tissue; `others` (M, 4) are boxes without labels.
+    """
+    if not labels:
+        return
+    corner, size_of_panel = np.array(panel[:2]), (panel[2] - panel[0], panel[3] - panel[1])
+    boxes = np.array([label.box for label in labels], float) - np.tile(corner, 2)
+    sizes = np.array([number_extent(label.text, size) for label in labels])
+    unlabelled = None if others is None else others - np.tile(corner, 2)
+    places = place_labels(boxes, sizes, size_of_panel, tissue, unlabelled)
+    canvas.leaders(leaders(boxes, places, sizes) + np.tile(corner, 2))
+    for label, place in zip(labels, (places + corner).tolist(), strict=True):
+        canvas.number(place, label.text, size, label.colour)
+
+
+def find_tissue(pixels: np.ndarray, corner: tuple[int, int], panel: Box) -> Tissue:
+    """Where a panel shows tissue that has the (H, W, 3) uint8 `pixels` at `corner`, as px of the canvas."""
+    mask = np.zeros((panel[3] - panel[1], panel[2] - panel[0]), bool)
+    left, upper = corner[0] - panel[0], corner[1] - panel[1]
+    high, wide = pixels.shape[:2]
+    mask[upper : upper + high, left : left + wide] = pixels @ LUMA < GLASS
+    return Tissue(mask)
 
 
 def draw_scale_bar(canvas: Canvas, at: tuple[int, int], mm: float, room: int) -> None:
@@ -226,15 +271,18 @@ def swatch_columns(swatches: Sequence[Swatch], room: int) -> tuple[int, int]:
     return max(1, (room + SWATCH_GAP) // column), column
 
 
-def draw_swatches(canvas: Canvas, at: tuple[int, int], room: int, swatches: Sequence[Swatch], ground: float) -> None:
-    """Draw swatches row by row from `at`; colours as over tissue of lightness `ground`."""
+def draw_swatches(
+    canvas: Canvas, at: tuple[int, int], room: int, swatches: Sequence[Swatch], ground: float | None
+) -> None:
+    """Draw swatches row by row from `at`; colours as over tissue of lightness `ground`, or as they are if None."""
     count, wide = swatch_columns(swatches, room)
     for index, swatch in enumerate(swatches):
         row, column = divmod(index, count)
         left, upper = at[0] + column * wide, at[1] + row * SWATCH_ROW
         box = (left, upper, left + SWATCH, upper + SWATCH)
-        canvas.bar(box, as_seen(swatch.colour, ground))
+        canvas.bar(box, swatch.colour if ground is None else as_seen(swatch.colour, ground))
         canvas.outline(box, HAIRLINE)
+        canvas.text((left + SWATCH / 2, upper + 19), swatch.mark, SMALL.size, INK, "ms")
         canvas.text((left + SWATCH + 10, upper + 19), swatch.words, SMALL.size, GREY)
 
 
@@ -250,23 +298,34 @@ class Facts:
     size: tuple[float, float]  # width, height of level 0
     mpp: float
     side: float  # of a patch, level-0 px
+    stored_mpp: float  # of the stored pixels of the patches
 
 
 def facts_of(summary: Summary) -> Facts:
     source, side = summary.record.source, summary.record.patch.patch_size_level0
     words = "   ·   ".join(details(summary))
-    return Facts(plain(source.name), words, (source.width, source.height), source.mpp, side)
+    return Facts(plain(source.name), words, (source.width, source.height), source.mpp, side, stored_mpp(summary.record))
+
+
+def stored_mpp(record: Attributes) -> float:
+    """µm per stored px: of the level that copied tiles come from, or of a patch as the encoder sees it."""
+    reading = record.patch.reading
+    return record.source.mpp * reading.scale / reading.shrink if record.pixels.mode == "source" else record.patch.mpp
 
 
 def details(summary: Summary) -> Iterator[str]:
     record = summary.record
     yield f"{len(summary.weights):,} of {record.tissue_patches:,} tissue patches"
-    yield f"coverage {record.quality.coverage:.3f}"
+    if record.represented is not None:
+        share, whole = verdict.percent(record.represented.share), area(record.represented.tissue_mm2)
+        yield f"{share} of {whole} of tissue represented"
+    else:
+        yield f"coverage {record.quality.coverage:.3f}"
     before, after = record.source.bytes, summary.file.seek(0, os.SEEK_END)
     if before and after:
         yield f"{after / 1e6:,.1f} MB instead of {before / 1e6:,.1f} MB (ratio {before / after:,.1f})"
     version = f" {record.encoder_card.version}" if record.encoder_card is not None else ""
-    yield plain(f"encoder {record.encoder.name}{version}")
+    yield plain(f"{'' if record.encoder.name == 'encoder' else 'encoder '}{record.encoder.name}{version}")
 
 
 def plain(text: str) -> str:
@@ -274,6 +333,18 @@ def plain(text: str) -> str:
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return "".join(letter if " " <= letter <= "~" else "?" for letter in kept)
+
+
+def area(mm2: float) -> str:
+    """An area as elsewhere, without the raised 2, which Pillow's own font lacks."""
+    return standing.area(mm2).replace("mm²", "sq mm")
+
+
+def patch_numbers(weights: np.ndarray) -> np.ndarray:
+    """The number (K,) of each kept patch: its rank by falling weight, from 1; ties keep the order of picking."""
+    numbers = np.empty(len(weights), int)
+    numbers[np.argsort(-np.asarray(weights, float), kind="stable")] = np.arange(1, len(weights) + 1)
+    return numbers
 
 
 def percent(weight: float) -> str:

@@ -20,6 +20,13 @@ INK: Colour = (28, 30, 34)
 GREY: Colour = (104, 108, 116)
 HAIRLINE: Colour = (208, 210, 214)
 WHITE: Colour = (255, 255, 255)
+#: Of tissue with and without a look-alike among the kept patches. They differ in lightness, and as blue and yellow do.
+REPRESENTED: Colour = (170, 196, 226)
+UNREPRESENTED: Colour = (255, 64, 0)
+OTHERS: Colour = (150, 152, 156)  # of categories too small for a colour of their own
+RARE: Colour = (213, 94, 0)  # of patches that represent hardly any tissue but themselves
+UNWEIGHTED: Colour = (176, 178, 184)  # of patches without weight that do represent tissue
+LABEL: Colour = (255, 232, 130)
 #: From low to high weight. Lightness rises throughout, and no common stain has these hues.
 RAMP = np.array([(24, 78, 160), (0, 134, 168), (24, 176, 112), (150, 208, 48), (255, 226, 32)], float)
 
@@ -43,15 +50,31 @@ KINDS = hues(
 )
 
 
+LEAST = 1e-6  # share of the tissue; smaller shares look the same
+
+
 def kind_colour(number: int) -> Colour:
     """Colour of a category number, from 0; always the same, repeating after fifty."""
     return KINDS[number % len(KINDS)]
 
 
-def colours_of(weights: np.ndarray) -> list[Colour]:
-    """Colours by the logarithm of the weights: few patches represent much of the tissue, many represent little."""
-    scaled = np.log(np.maximum(weights, 1e-9))
-    low, high = scaled.min(), scaled.max()
+FLOOR = 1 / 4  # of an equal weight for each patch; smaller weights look the same
+
+
+def weight_limits(weights: np.ndarray) -> tuple[float, float]:
+    """The weights with the first and the last colour. The first is not below `FLOOR`, so that tiny weights, which
+    fitting may give, do not cost the others their contrast.
+    """
+    weights = np.asarray(weights, float)
+    high = max(float(weights.max()), LEAST)
+    low = max(float(weights.min()), FLOOR / len(weights))
+    return min(low, high), high
+
+
+def colours_of(weights: np.ndarray, limits: tuple[float, float] | None = None) -> list[Colour]:
+    """Colours by the logarithm of the weights, between `limits`, by default theirs."""
+    low, high = np.log(limits or weight_limits(weights))
+    scaled = np.clip(np.log(np.maximum(weights, LEAST)), low, high)
     return ramp_colours((scaled - low) / (high - low) if high > low else np.ones(len(weights)))
 
 
@@ -64,11 +87,7 @@ def ramp_colours(shares: np.ndarray, ramp: np.ndarray = RAMP) -> list[Colour]:
 
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # between ticks on a cosine scale
 
-
 MOST_STEPS = 8
-
-
-LEAST = 1e-6  # share of the tissue; smaller shares look the same
 
 
 @dataclass(frozen=True)

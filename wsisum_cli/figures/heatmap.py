@@ -1,9 +1,9 @@
-"""Maps of one property of every tissue patch over the overview: coverage, weight, cluster, or artefact kind."""
+"""Maps of one property of every tissue patch over the overview: represented, coverage, weight, cluster, artefact."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,19 +17,29 @@ from wsisum_cli.figures.canvas import (
     TITLE,
     Canvas,
     Facts,
+    Label,
     Swatch,
+    area,
+    draw_labels,
     draw_scale,
     draw_scale_bar,
     draw_swatches,
     enlarged,
     facts_of,
-    number_extent,
+    find_tissue,
+    patch_numbers,
     percent,
     swatch_columns,
 )
 from wsisum_cli.figures.colour import (
     GREY,
     HAIRLINE,
+    INK,
+    KINDS,
+    LABEL,
+    OTHERS,
+    REPRESENTED,
+    UNREPRESENTED,
     WHITE,
     Colour,
     Scale,
@@ -41,13 +51,20 @@ from wsisum_cli.figures.colour import (
     weight_scale,
 )
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
+from wsisum_cli.quality import verdict
+from wsisum_cli.quality.represented import TissuePlaces, is_represented, unrepresented
+from wsisum_cli.summary.attributes import Represented
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import SUSPECT, TissueMap
 
 ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}
 ARTEFACT_HEADING = "Artefacts: suspect tissue, and patches removed because they show nothing"
 MIN_FRAME = 8  # px
-NUMBER_SIZES = range(22, 12, -1)  # font sizes
+LABEL_SIZE = 22  # of the font
+OUTLINE = 3  # px
+LETTERS = "ABCDEFGHIJKL"  # of unrepresented regions, largest first
+MOST_CLUSTERS = 12  # with a colour of their own
+SHARE_ERROR = 2e-6  # of a share in the attributes, which is rounded
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,9 @@ class Layer:
     colours: list[Colour]
     scale: Scale | None = None
     swatches: tuple[Swatch, ...] = ()
-    note: str = ""  # instead of a legend
-    numbers: tuple[int, ...] = ()  # in the frames of the K kept patches; empty: no numbers
+    note: str = ""  # beside the scale bar, instead of a colour scale
+    named: tuple[int, ...] = ()  # rows of the kept patches that bear their numbers
+    regions: tuple[np.ndarray, ...] = ()  # rows of the squares of each region to outline, with `LETTERS`
 
 
 def draw_map(summary: Summary, kind: str) -> np.ndarray:
@@ -74,10 +92,13 @@ def draw_map(summary: Summary, kind: str) -> np.ndarray:
     draw_words(page, plan, facts, layer)
     pixels = enlarged(overview, plan.map_size)
     boxes = squares(layer.coords, facts.side, facts.size, plan.map_size)
-    page.image(tinted(pixels, boxes, layer.colours), plan.corner)
+    page.image(outlined(tinted(pixels, boxes, layer.colours), [boxes[rows] for rows in layer.regions]), plan.corner)
     frames = squares(summary.coords, facts.side, facts.size, plan.map_size) + np.tile(plan.corner, 2)
     draw_kept(page, frames, WHITE)
-    draw_numbers(page, frames, layer.numbers)
+    regions = [boxes[rows] + np.tile(plan.corner, 2) for rows in layer.regions]
+    labels = [*letters(regions), *numbers(frames, layer.named, patch_numbers(summary.weights))]
+    tissue, others = find_tissue(pixels, plan.corner, plan.panel), np.delete(frames, layer.named, axis=0)
+    draw_labels(page, labels, LABEL_SIZE, plan.panel, tissue, others)
     page.outline(plan.panel, HAIRLINE)
     draw_legend(page, plan, facts, layer, ground(pixels, boxes))
     return page.pixels
@@ -102,6 +123,68 @@ def checked_tissue(summary: Summary) -> TissueMap:
     return tissue
 
 
+def represented_layer(summary: Summary) -> Layer:
+    """Which tissue is represented. Raises SummaryError for a format before 1.4, which does not know."""
+    section, tissue = checked_represented(summary), checked_tissue(summary)
+    reached = is_represented(tissue.similarity, section.cosine)
+    places = TissuePlaces(tissue.coords, summary.record.patch.patch_size_level0, summary.record.source.mpp)
+    regions = unrepresented(places, np.flatnonzero(~reached))
+    share = np.count_nonzero(reached) / (len(reached) + section.unread)
+    if abs(share - section.share) > SHARE_ERROR or len(regions) != section.region_count:
+        raise SummaryError(f"{summary.name}: attributes and arrays of represented tissue do not match; verify the file")
+    lettered, missing_mm2 = tuple(regions[: len(LETTERS)]), np.count_nonzero(~reached) * places.patch_mm2
+    nearest = [int(np.bincount(tissue.representative[rows]).argmax()) for rows in lettered]
+    areas = [len(rows) * places.patch_mm2 for rows in lettered]
+    return Layer(
+        represented_heading(section, missing_mm2),
+        tissue.coords,
+        [REPRESENTED if found else UNREPRESENTED for found in reached.tolist()],
+        swatches=(
+            Swatch(REPRESENTED, f"represented: {area(section.mm2)}"),
+            Swatch(UNREPRESENTED, f"not represented: {area(missing_mm2)}"),
+            *region_swatches(areas, patch_numbers(summary.weights)[nearest].tolist()),
+        ),
+        note=more_regions(len(regions) - len(lettered)),
+        named=tuple(sorted(set(nearest))),
+        regions=lettered,
+    )
+
+
+def checked_represented(summary: Summary) -> Represented:
+    """The attribute `represented`. Raises SummaryError for a format that lacks it."""
+    section, version = summary.record.represented, summary.record.format_version
+    if section is None:
+        raise SummaryError(
+            f"{summary.name}: expected format 1.4 or later, which says what tissue is represented, found {version}; "
+            "verify it with --source while the slide exists, or compress the slide again"
+        )
+    return section
+
+
+def region_swatches(areas: list[float], patches: list[int]) -> list[Swatch]:
+    """What the letters mean: the area of each region in mm², and the number of the patch it is most like."""
+    named = zip(LETTERS, areas, patches, strict=False)
+    return [Swatch(UNREPRESENTED, f"{area(mm2)}, most like patch {patch}", letter) for letter, mm2, patch in named]
+
+
+def more_regions(count: int) -> str:
+    """How many regions have no letter."""
+    return f"and {count:,} more {'area' if count == 1 else 'areas'} without a letter, none larger" if count else ""
+
+
+def represented_heading(section: Represented, missing_mm2: float) -> str:
+    """Share and area of what is represented, and what is not."""
+    count = section.region_count
+    areas = "1 area" if count == 1 else f"{count:,} areas"
+    words = f"Represented: {verdict.percent(section.share)} of {area(section.tissue_mm2)} of tissue"
+    if count:
+        words += f"; {area(missing_mm2)} in {areas} has no look-alike among the kept patches"
+    if section.unread:
+        patches = "1 patch" if section.unread == 1 else f"{section.unread:,} patches"
+        words += f"; {patches}, not drawn, could not be read"
+    return words
+
+
 def coverage_layer(summary: Summary) -> Layer:
     tissue = checked_tissue(summary)
     scale = coverage_scale(tissue.similarity)
@@ -117,14 +200,36 @@ def weight_layer(summary: Summary) -> Layer:
 
 
 def cluster_layer(summary: Summary) -> Layer:
-    tissue = checked_tissue(summary)
-    numbers, counts = np.unique(tissue.cluster, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    shares = zip(numbers[order].tolist(), (counts[order] / len(tissue.cluster)).tolist(), strict=True)
-    swatches = tuple(Swatch(kind_colour(number), f"{number}: {percent(share)}") for number, share in shares)
-    colours = [kind_colour(number) for number in tissue.cluster.tolist()]
-    heading = "Clusters of the tissue patches, largest first; numbers are the clusters of kept patches"
-    return Layer(heading, tissue.coords, colours, swatches=swatches, numbers=tuple(summary.cluster.tolist()))
+    """The largest clusters, each named after a kept patch that shows it, or else after the one most like it."""
+    tissue, kept = checked_tissue(summary), summary.cluster
+    if kept.shape != summary.weights.shape:
+        raise SummaryError(f"{summary.name}: patches/cluster and patches/weights do not match; verify the file")
+    clusters, counts = np.unique(tissue.cluster, return_counts=True)
+    largest = np.argsort(-counts, kind="stable")[:MOST_CLUSTERS]
+    shares, patch = (counts[largest] / len(tissue.cluster)).tolist(), patch_numbers(summary.weights)
+    colour_of = dict(zip(clusters[largest].tolist(), KINDS, strict=False))
+    found = [patch_of_cluster(cluster, tissue, kept, patch) for cluster in colour_of]
+    swatches = [
+        Swatch(colour, f"{'' if shown else 'like '}patch {patch[row]}: {percent(share)}")
+        for colour, (row, shown), share in zip(colour_of.values(), found, shares, strict=True)
+    ]
+    if (others := len(clusters) - len(largest)) > 0:
+        swatches.append(Swatch(OTHERS, f"others, {others}: {percent(1 - sum(shares))}"))
+    heading = "Clusters of the tissue patches, largest first, each named after a kept patch"
+    colours = [colour_of.get(cluster, OTHERS) for cluster in tissue.cluster.tolist()]
+    named = tuple(sorted({row for row, _ in found}))
+    return Layer(heading, tissue.coords, colours, swatches=tuple(swatches), named=named)
+
+
+def patch_of_cluster(cluster: int, tissue: TissueMap, kept: np.ndarray, patch: np.ndarray) -> tuple[int, bool]:
+    """The row of the kept patch that stands for a cluster, and whether it is of that cluster.
+
+    `kept` (K,) are the clusters of the kept patches, `patch` (K,) their numbers; of several the first number.
+    """
+    shown = np.flatnonzero(kept == cluster)
+    if len(shown):
+        return int(shown[patch[shown].argmin()]), True
+    return int(np.bincount(tissue.representative[tissue.cluster == cluster]).argmax()), False
 
 
 def artefact_layer(summary: Summary) -> Layer:
@@ -174,6 +279,7 @@ def artefact_colour(number: int) -> Colour:
 
 #: The maps, by their command-line names.
 MAPS: dict[str, Callable[[Summary], Layer]] = {
+    "represented": represented_layer,
     "coverage": coverage_layer,
     "weight": weight_layer,
     "cluster": cluster_layer,
@@ -197,15 +303,30 @@ def draw_kept(page: Canvas, frames: np.ndarray, colour: Colour) -> None:
         page.frame([*(box[:2] - grow // 2).tolist(), *(box[2:] + grow - grow // 2).tolist()], colour)
 
 
-def draw_numbers(page: Canvas, frames: np.ndarray, numbers: Sequence[int]) -> None:
-    """Draw numbers in the middle of their frames, if the longest fits into the narrowest."""
-    if not numbers:
-        return
-    longest, room = str(max(numbers)), int((frames[:, 2:] - frames[:, :2]).min())
-    size = next((size for size in NUMBER_SIZES if max(number_extent(longest, size)) <= room), 0)
-    for number, box in zip(numbers, frames.tolist(), strict=True) if size else ():
-        wide, high = number_extent(str(number), size)
-        page.number(((box[0] + box[2] - wide) / 2, (box[1] + box[3] - high) / 2), str(number), size)
+def outlined(pixels: np.ndarray, regions: list[np.ndarray]) -> np.ndarray:
+    """Draw a dark line around each region, given as the (M, 4) boxes of its squares, on (H, W, 3) uint8 pixels."""
+    image = pixels.copy()
+    for boxes in regions:
+        for left, upper, right, lower in boxes.tolist():
+            image[max(0, upper - OUTLINE) : lower + OUTLINE, max(0, left - OUTLINE) : right + OUTLINE] = INK
+        for left, upper, right, lower in boxes.tolist():
+            image[upper:lower, left:right] = pixels[upper:lower, left:right]
+    return image
+
+
+def letters(regions: list[np.ndarray]) -> list[Label]:
+    """A letter for each region, at the square nearest to the middle of its (M, 4) boxes."""
+    found = []
+    for letter, boxes in zip(LETTERS, regions, strict=False):
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        nearest = int(np.abs(middles - middles.mean(axis=0)).sum(axis=1).argmin())
+        found.append(Label(letter, boxes[nearest].tolist(), LABEL))
+    return found
+
+
+def numbers(frames: np.ndarray, named: tuple[int, ...], patch: np.ndarray) -> list[Label]:
+    """The numbers of the `named` rows, at their frames (K, 4)."""
+    return [Label(str(patch[row]), frames[row].tolist()) for row in named]
 
 
 def draw_legend(page: Canvas, plan: MapPlan, facts: Facts, layer: Layer, lightness: float) -> None:

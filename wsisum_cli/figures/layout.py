@@ -39,6 +39,12 @@ class Plan:
     flows: bool  # whether patches that do not fit beside the overview continue below it
     thumb: int
     map_size: tuple[int, int]  # px of the scaled overview
+    swatch_rows: int = 0  # in the legend
+
+    @property
+    def legend(self) -> int:
+        """Height of what is below the overview."""
+        return LEGEND + self.swatch_rows * SWATCH_ROW
 
     @property
     def caption(self) -> int:
@@ -47,7 +53,7 @@ class Plan:
 
     @property
     def cell_height(self) -> int:
-        return self.thumb + round(2.7 * self.caption) + ROW_GAP
+        return self.thumb + round(3.9 * self.caption) + ROW_GAP
 
     @property
     def panel(self) -> tuple[int, int, int, int]:
@@ -59,14 +65,14 @@ class Plan:
         """Columns and rows of patches beside the overview; the rest continue below."""
         columns = self.columns - self.panel_columns
         needed = math.ceil(self.count / columns) if columns else 0
-        level = round((self.panel[3] + LEGEND - TOP) / self.cell_height)
+        level = round((self.panel[3] + self.legend - TOP) / self.cell_height)
         return columns, min(needed, max(1, level)) if self.flows else needed
 
     @property
     def beneath(self) -> int:
         """Top px of the patches below the overview."""
         columns, rows = self.beside
-        return max(self.panel[3] + LEGEND, TOP + rows * self.cell_height) + (0 if columns else HEADING)
+        return max(self.panel[3] + self.legend, TOP + rows * self.cell_height) + (0 if columns else HEADING)
 
     @property
     def height(self) -> int:
@@ -93,13 +99,13 @@ class Plan:
         return MARGIN + column * (self.thumb + GAP), top + row * self.cell_height
 
 
-def arrange(count: int, overview: tuple[int, int]) -> Plan:
+def arrange(count: int, overview: tuple[int, int], swatch_rows: int = 0) -> Plan:
     """The best page for `count` patches and an overview of this width and height."""
     width = 2000 if count <= 6 else 2400 if count <= 72 else 3000
-    return max(plans(width, count, overview), key=lambda plan: plan.score)
+    return max(plans(width, count, overview, swatch_rows), key=lambda plan: plan.score)
 
 
-def plans(width: int, count: int, overview: tuple[int, int]) -> Iterator[Plan]:
+def plans(width: int, count: int, overview: tuple[int, int], swatch_rows: int) -> Iterator[Plan]:
     content = width - 2 * MARGIN
     for columns in range(3, (content + GAP) // (MIN_THUMB + GAP) + 1):
         thumb = (content + GAP) // columns - GAP
@@ -110,7 +116,7 @@ def plans(width: int, count: int, overview: tuple[int, int]) -> Iterator[Plan]:
             if thumb <= MAX_THUMB and (beside or stacked):
                 for flows in (False, True):
                     map_size = fit_map(overview, panel - 2 * PAD)
-                    yield Plan(width, count, columns, taken, panel, flows, thumb, map_size)
+                    yield Plan(width, count, columns, taken, panel, flows, thumb, map_size, swatch_rows)
 
 
 def fit_map(overview: tuple[int, int], width: int, height: int = MAX_MAP) -> tuple[int, int]:
@@ -226,11 +232,41 @@ def scale_bar(mm: float, room: float) -> tuple[int, str]:
 
 
 DIRECTIONS, DISTANCES = 16, (0.0, 0.6, 1.2, 2.0, 3.0, 4.5, 6.5)  # of numbers from their boxes, in number heights
+MANY = (
+    500  # labels and boxes, which are not moved any more once they are placed: that takes time, and nobody reads them
+)
+NEAR = 6  # px from a box, where a label would seem to be its own
+ALIKE = 8  # px by which the widths of two labels may differ that change places
+ON_TISSUE = 0.8  # cost of a label on tissue: it moves to the glass if that is nearer than some three label heights
 
 
-def place_labels(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> np.ndarray:
-    """Upper left (K, 2) int of labels of `sizes` (K, 2): all in their boxes (K, 4) or all beside, as covers less."""
-    beside, beside_cost = place_beside(boxes, sizes, panel)
+class Tissue:
+    """Where tissue lies on a panel, so that labels can avoid it; `mask` (H, W) bool at the size of the panel."""
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self._sums = np.pad(mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+
+    def share(self, boxes: np.ndarray) -> np.ndarray:
+        """Share (C,) of each box (C, 4) that lies on tissue; 1 where a box is empty or off the panel."""
+        limit = np.array(self._sums.shape)[::-1] - 1
+        left, upper, right, lower = np.clip(boxes.round().astype(int), 0, np.tile(limit, 2)).T
+        sums, area = self._sums, (right - left) * (lower - upper)
+        inside = sums[lower, right] - sums[upper, right] - sums[lower, left] + sums[upper, left]
+        return np.asarray(np.where(area > 0, inside / np.maximum(area, 1), 1.0))
+
+
+def place_labels(
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    panel: tuple[int, int],
+    tissue: Tissue | None = None,
+    others: np.ndarray | None = None,
+) -> np.ndarray:
+    """Upper left (K, 2) int of labels of `sizes` (K, 2): all in their boxes (K, 4) or all beside, as covers less.
+
+    Labels beside their boxes avoid `tissue` and `others` (M, 4), boxes without labels, where they can.
+    """
+    beside, beside_cost = place_beside(boxes, sizes, panel, tissue, others)
     inside, inside_cost = place_inside(boxes, sizes)
     return (inside if inside_cost < beside_cost else beside).round().astype(int)
 
@@ -247,18 +283,68 @@ def place_inside(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, floa
     return corners, float((1.2 * covered + 10 * crowded).sum())
 
 
-def place_beside(boxes: np.ndarray, sizes: np.ndarray, panel: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """Positions (K, 2) around the boxes, each in turn where it covers least, and their cost."""
+def place_beside(
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    panel: tuple[int, int],
+    tissue: Tissue | None = None,
+    others: np.ndarray | None = None,
+) -> tuple[np.ndarray, float]:
+    """Positions (K, 2) around the boxes, each in turn where it covers least, and their cost, that of tissue aside."""
     placed, total = np.empty((0, 4)), 0.0
     whole = np.array([[0, 0, *panel]], float)
+    others = np.empty((0, 4)) if others is None else others
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
         options, costs = label_options(box, size)
         area = float(size.prod())
         costs = costs + 20 * overlaps(options, placed).sum(axis=1) / area
-        costs += 3 * overlaps(options, np.delete(boxes, row, axis=0)).sum(axis=1) / area
+        strange = np.vstack([np.delete(boxes, row, axis=0), others])
+        costs += 3 * overlaps(options, strange + np.array([-NEAR, -NEAR, NEAR, NEAR])).sum(axis=1) / area
         costs += 100 * (1 - overlaps(options, whole)[:, 0] / area)
-        placed, total = np.vstack([placed, options[costs.argmin()]]), total + float(costs.min())
-    return placed[:, :2], total
+        best = (costs if tissue is None else costs + ON_TISSUE * tissue.share(options)).argmin()
+        placed, total = np.vstack([placed, options[best]]), total + float(costs[best])
+    return untangled(boxes, placed[:, :2], sizes), total
+
+
+def untangled(boxes: np.ndarray, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The places (K, 2) after labels of like width changed places where that brings both nearer to their boxes.
+
+    Then no two leader lines of such labels cross.
+    """
+    targets, middles = (boxes[:, :2] + boxes[:, 2:]) / 2, places + sizes / 2
+    alike = np.abs(sizes[:, None, 0] - sizes[None, :, 0]) <= ALIKE
+    for _ in range(len(boxes) if len(boxes) <= MANY else 0):
+        far = np.linalg.norm(targets[:, None] - middles[None], axis=2)  # from each box to each label
+        own = far.diagonal()
+        gain = np.where(alike, own[:, None] + own[None, :] - far - far.T, 0)
+        one, two = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[one, two] < 1:
+            break
+        middles[[one, two]] = middles[[two, one]]
+    return np.asarray(middles - sizes / 2)
+
+
+ROUNDS = 30  # of pushing boxes apart
+
+
+def spread(boxes: np.ndarray) -> np.ndarray:
+    """Push boxes (K, 4) of equal size apart until they do not overlap, or nearly so; each moves by its side at most.
+
+    Meant for boxes that are drawn larger than what they stand for, so that none hides another.
+    """
+    side, start = (boxes[:, 2:] - boxes[:, :2]).max(), boxes[:, :2].astype(float)
+    corners = start.copy()
+    for _ in range(ROUNDS if len(boxes) <= MANY else 0):
+        apart = corners[:, None] - corners[None]
+        room = side - np.abs(apart)
+        hit = (room > 0).all(axis=2) & (apart != 0).any(axis=2)
+        if not hit.any():
+            break
+        along = np.where(apart == 0, np.inf, room)  # no direction to push along an axis where they agree
+        least = along == along.min(axis=2, keepdims=True)
+        corners += np.where(hit[..., None] & least, np.sign(apart) * room / 2, 0).sum(axis=1)
+        corners = np.clip(corners, start - side, start + side)
+    return np.asarray(boxes + np.tile((corners - start).round().astype(int), 2))
 
 
 def label_options(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
