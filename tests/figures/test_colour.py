@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from colours import lightness, oklab
+from colour_vision import lightness, oklab
 from stubs import SIDE
 
 from wsisum_cli.figures.colour import (

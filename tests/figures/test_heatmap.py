@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colours import lightness, oklab
+from colour_vision import lightness, oklab
 from stubs import SIDE, TISSUE, Mapped
 
 from wsisum_cli.errors import SummaryError
