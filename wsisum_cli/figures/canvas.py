@@ -136,6 +136,31 @@ def reduced(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to this width and height, by what is best for that."""
+    return (enlarged if pixels.shape[1] < size[0] else reduced)(pixels, size)
+
+
+def part(pixels: np.ndarray, box: Sequence[float], side: int, beyond: Colour) -> np.ndarray:
+    """Enlarge a square `box` of (H, W, 3) uint8 pixels, in fractions of px, to (side, side, 3).
+
+    Off the pixels, which the box must touch, it is `beyond`. Linear: no edge appears that the pixels lack.
+    """
+    from PIL import Image
+
+    square, limit = np.asarray(box, float), np.tile(pixels.shape[1::-1], 2)
+    inside = np.clip(square, 0, limit)
+    origin, zoom = np.tile(square[:2], 2), side / np.tile(square[2:] - square[:2], 2)
+    left, upper, right, lower = ((inside - origin) * zoom).round().astype(int).tolist()
+    first, last = np.floor(inside[:2]).astype(int), np.ceil(inside[2:]).astype(int)
+    cut = Image.fromarray(np.ascontiguousarray(pixels[first[1] : last[1], first[0] : last[0]]))
+    where = tuple((inside - np.tile(first, 2)).tolist())
+    image = np.full((side, side, 3), beyond, np.uint8)
+    found = cut.resize((right - left, lower - upper), Image.Resampling.BILINEAR, where)
+    image[upper:lower, left:right] = np.asarray(found)
+    return image
+
+
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont

@@ -45,19 +45,26 @@ from wsisum_cli.figures.colour import (
     Scale,
     coverage_scale,
     ground,
-    kind_colour,
     squares,
     tinted,
     weight_scale,
 )
 from wsisum_cli.figures.layout import BAR_LEGEND, MARGIN, TOP, MapPlan, arrange_map
+from wsisum_cli.figures.suspects import (
+    Group,
+    artefact_colour,
+    draw_sheet,
+    group_suspects,
+    kept_rows,
+    kind_name,
+    suspect_places,
+)
 from wsisum_cli.quality import verdict
 from wsisum_cli.quality.represented import TissuePlaces, is_represented, unrepresented
 from wsisum_cli.summary.attributes import Represented
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.writer import SUSPECT, TissueMap
+from wsisum_cli.summary.writer import TissueMap
 
-ARTEFACTS = {1: "pen", 2: "blurred", 3: "fold", 4: "bubble", 5: "blank", 6: "black", 7: "corrupt"}
 ARTEFACT_HEADING = "Artefacts: suspect tissue, and patches removed because they show nothing"
 MIN_FRAME = 8  # px
 LABEL_SIZE = 22  # of the font
@@ -79,6 +86,7 @@ class Layer:
     note: str = ""  # beside the scale bar, instead of a colour scale
     named: tuple[int, ...] = ()  # rows of the kept patches that bear their numbers
     regions: tuple[np.ndarray, ...] = ()  # rows of the squares of each region to outline, with `LETTERS`
+    suspects: tuple[Group, ...] = ()  # to draw examples of below the map
 
 
 def draw_map(summary: Summary, kind: str) -> np.ndarray:
@@ -101,13 +109,15 @@ def draw_map(summary: Summary, kind: str) -> np.ndarray:
     draw_labels(page, labels, LABEL_SIZE, plan.panel, tissue, others)
     page.outline(plan.panel, HAIRLINE)
     draw_legend(page, plan, facts, layer, ground(pixels, boxes))
+    draw_sheet(page, plan.sheet, facts, layer.suspects, summary)
     return page.pixels
 
 
 def plan_of(layer: Layer, overview: np.ndarray) -> MapPlan:
     size = (overview.shape[1], overview.shape[0])
     count, _ = swatch_columns(layer.swatches, arrange_map(size).width - 2 * MARGIN)
-    return arrange_map(size, math.ceil(len(layer.swatches) / count))
+    examples = tuple(len(group.examples) for group in layer.suspects)
+    return arrange_map(size, math.ceil(len(layer.swatches) / count), examples)
 
 
 def checked_tissue(summary: Summary) -> TissueMap:
@@ -242,22 +252,12 @@ def artefact_layer(summary: Summary) -> Layer:
     counted = [*count_by_kind(suspect[1], ""), *count_by_kind(removed[1], "" if stays else ", removed")]
     swatches = tuple(Swatch(artefact_colour(number), words) for number, words in counted)
     coords, kind = (np.concatenate(both) for both in zip(suspect, removed, strict=True))
-    return Layer(ARTEFACT_HEADING, coords, [artefact_colour(number) for number in kind.tolist()], swatches=swatches)
-
-
-def suspect_places(summary: Summary) -> tuple[np.ndarray, np.ndarray]:
-    """Coords (S, 2) and kinds (S,) of suspect tissue. Raises SummaryError when its arrays do not belong together."""
-    kind = summary.optional(SUSPECT)
-    if kind is None:
-        return np.empty((0, 2), np.int32), np.empty(0, np.uint8)
-    coords = summary.tissue.coords
-    if kind.shape != (len(coords),):
-        raise SummaryError(f"{summary.name}: {SUSPECT} and tissue/coords do not belong together; verify the file")
-    return coords[kind > 0], kind[kind > 0]
+    colours, groups = [artefact_colour(number) for number in kind.tolist()], group_suspects(summary)
+    return Layer(ARTEFACT_HEADING, coords, colours, swatches=swatches, named=kept_rows(groups), suspects=groups)
 
 
 def removed_places(summary: Summary) -> tuple[np.ndarray, np.ndarray]:
-    """The same of what was removed."""
+    """Coords (S, 2) and kinds (S,) of what was removed. Raises SummaryError when they do not match."""
     coords, kind = summary.optional("artefact/coords"), summary.optional("artefact/kind")
     if coords is None or kind is None:
         return np.empty((0, 2), np.int32), np.empty(0, np.uint8)
@@ -270,11 +270,7 @@ def count_by_kind(kind: np.ndarray, what: str) -> list[tuple[int, str]]:
     """The kinds among (A,) codes, and how often each comes, in words."""
     numbers, counts = np.unique(kind, return_counts=True)
     found = zip(numbers.tolist(), counts.tolist(), strict=True)
-    return [(number, f"{ARTEFACTS.get(number, f'kind {number}')}: {count:,}{what}") for number, count in found]
-
-
-def artefact_colour(number: int) -> Colour:
-    return kind_colour(number - 1)
+    return [(number, f"{kind_name(number)}: {count:,}{what}") for number, count in found]
 
 
 #: The maps, by their command-line names.

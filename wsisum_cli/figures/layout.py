@@ -24,6 +24,8 @@ MAX_ZOOM, SMALL_MAP = 8, 480  # largest enlargement, unless the overview would s
 MAP_WIDTHS, MAP_SIDE, CELL_MAP = (1280, 1880), 1560, 1200  # px: page of one map; its map height; that of panels
 SWATCH_ROW = 34  # px high
 CELL_TITLE, CELL_PAD, COLUMN_GAP, BLOCK_GAP, SIDE_WORDS = 84, 12, 36, 44, 44  # px, on pages with panels
+SHEET_TITLE, GROUP_HEADING, EXAMPLE_WORDS = 100, 40, 58  # px high, on the sheet below a map
+SHEET_COLUMNS, MIN_EXAMPLE = (6, 4), 240  # most first; px
 STACKED = 2.5  # aspect ratio from which an overview may take the full width
 
 
@@ -126,12 +128,55 @@ def fit_map(overview: tuple[int, int], width: int, height: int = MAX_MAP) -> tup
 
 
 @dataclass(frozen=True)
+class SheetPlan:
+    """Groups of square examples below a map: a title, then for each group a heading and rows of examples."""
+
+    width: int  # px of the page
+    top: int  # px
+    counts: tuple[int, ...]  # examples in each group
+
+    @property
+    def columns(self) -> int:
+        """They divide a full group into equal rows, and leave examples large enough to judge."""
+        return next((columns for columns in SHEET_COLUMNS if self._side(columns) >= MIN_EXAMPLE), SHEET_COLUMNS[-1])
+
+    def _side(self, columns: int) -> int:
+        return (self.width - 2 * MARGIN + GAP) // columns - GAP
+
+    @property
+    def thumb(self) -> int:
+        """Side of an example."""
+        return self._side(self.columns)
+
+    @property
+    def cell_height(self) -> int:
+        return self.thumb + EXAMPLE_WORDS + ROW_GAP
+
+    def heading(self, group: int) -> tuple[int, int]:
+        """Upper left px of the heading of a group; with one past the last, of the end of the sheet."""
+        rows = sum(math.ceil(count / self.columns) for count in self.counts[:group])
+        return MARGIN, self.top + SHEET_TITLE + group * (GROUP_HEADING + BLOCK_GAP // 2) + rows * self.cell_height
+
+    def cell(self, group: int, index: int) -> tuple[int, int]:
+        """Upper left px of an example."""
+        row, column = divmod(index, self.columns)
+        top = self.heading(group)[1] + GROUP_HEADING
+        return MARGIN + column * (self.thumb + GAP), top + row * self.cell_height
+
+    @property
+    def lower(self) -> int:
+        """Bottom px; the top of an empty sheet."""
+        return self.heading(len(self.counts))[1] if self.counts else self.top
+
+
+@dataclass(frozen=True)
 class MapPlan:
-    """The page of one map: the overview at full width, and the legend below."""
+    """The page of one map: the overview at full width, the legend below, and beneath it examples, if any."""
 
     width: int
     map_size: tuple[int, int]
     swatch_rows: int
+    examples: tuple[int, ...] = ()  # in each group
 
     @property
     def panel(self) -> tuple[int, int, int, int]:
@@ -144,16 +189,20 @@ class MapPlan:
         return (self.width - self.map_size[0]) // 2, TOP + PAD
 
     @property
+    def sheet(self) -> SheetPlan:
+        return SheetPlan(self.width, self.panel[3] + BAR_LEGEND + self.swatch_rows * SWATCH_ROW, self.examples)
+
+    @property
     def height(self) -> int:
-        return self.panel[3] + BAR_LEGEND + self.swatch_rows * SWATCH_ROW + FOOTER
+        return self.sheet.lower + FOOTER
 
 
-def arrange_map(overview: tuple[int, int], swatch_rows: int = 0) -> MapPlan:
-    """The page for an overview of this width and height."""
+def arrange_map(overview: tuple[int, int], swatch_rows: int = 0, examples: tuple[int, ...] = ()) -> MapPlan:
+    """The page for an overview of this width and height, with this many examples in each group below it."""
     smallest, widest = MAP_WIDTHS
     around = 2 * (MARGIN + PAD)
     size = fit_map(overview, widest - around, MAP_SIDE)
-    return MapPlan(max(smallest, size[0] + around), size, swatch_rows)
+    return MapPlan(max(smallest, size[0] + around), size, swatch_rows, examples)
 
 
 @dataclass(frozen=True)
