@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from running import wsisum
 from stubs import SIDE, Mapped
 
 from wsisum_cli.errors import SummaryError
@@ -24,6 +25,7 @@ from wsisum_cli.figures.suspects import (
     kept_rows,
     spread_examples,
 )
+from wsisum_cli.summary.reader import open_summary
 
 PEN, BLURRED, FOLD = 1, 2, 3
 
@@ -202,6 +204,22 @@ def test_the_same_summary_gives_the_same_bytes(tmp_path: Path):
     for name in ("one.png", "two.png"):
         save_png(tmp_path / name, draw_map(suspected(kinds, 12), "artefact"))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_suspects_of_a_real_slide_can_be_judged(shared: Path, tmp_path: Path):
+    slide = shared / "problems" / "qupath032-bioformats670-ki67.ome.tif"
+    assert wsisum("compress", slide, "-o", tmp_path, "--encoder", "texture").returncode == 0
+    with open_summary(tmp_path / "qupath032-bioformats670-ki67.ozx") as summary:
+        pixels, sheet = sheet_of(summary)
+        groups = group_suspects(summary)
+        assert {group.kind: group.count for group in groups} == {4: summary.record.suspect_count}
+        assert any(example.kept is None for group in groups for example in group.examples)
+        kept = [(index, example.kept) for index, example in enumerate(groups[0].examples) if example.kept is not None]
+        assert kept
+        for index, row in kept:
+            wanted = resized(summary.patches[row], (sheet.thumb, sheet.thumb))
+            inside = (slice(FRAME, -FRAME), slice(FRAME, -FRAME))
+            assert (cell_of(pixels, sheet, 0, index)[inside] == wanted[inside]).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ damage
