@@ -64,6 +64,7 @@ def test_older_summary_is_trimmed_within_its_format(drawn, tmp_path):
 
 def test_yardstick_of_another_slide_is_found(drawn, tmp_path):
     """A lower cosine makes everything alike: the file agrees with itself, the slide does not."""
+
     def boast(attributes: dict[str, Any]) -> None:
         attributes["represented"] |= {
             "cosine": 0.0,
