@@ -23,8 +23,8 @@ from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.slides.source import Source, find_source
-from wsisum_cli.summary.attributes import remarks
 from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.remarks import remarks
 
 STAGES = ("tissue", "features", "selection", "pixels", "hash", "write")
 

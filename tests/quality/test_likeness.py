@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tissue_groups import tissue
 
-from wsisum_cli.quality.likeness import STRICTEST, Likeness, adjacent, contrast, measure_likeness, rounded_down
+from wsisum_cli.quality.likeness import (
+    STRICTEST,
+    Likeness,
+    adjacent,
+    contrast,
+    measure_likeness,
+    rounded_down,
+    says_little,
+)
 
 
 def grid(columns: int, rows: int, side: int = 64) -> np.ndarray:
@@ -84,3 +92,8 @@ def test_yardstick_is_rounded_down_to_what_a_summary_stores(cosine):
     found = rounded_down(cosine)
     assert found <= min(cosine, STRICTEST)
     assert float(np.float16(found)) == found
+
+
+def test_few_pairs_are_doubted_less():
+    assert [says_little(value, 100) for value in (0.5, 0.59, 0.6, 0.9)] == [True, True, False, False]
+    assert [says_little(value, 99) for value in (0.4, 0.5, 0.51, 0.9)] == [True, True, False, False]

@@ -12,7 +12,7 @@ from tissue_groups import chance_of, tissue
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.features.embedding import Tokens
-from wsisum_cli.quality.likeness import measure_likeness
+from wsisum_cli.quality.likeness import measure_likeness, says_little
 from wsisum_cli.quality.random_draws import DRAWN, Draws, draw
 from wsisum_cli.quality.represented import TissuePlaces, describe_represented
 from wsisum_cli.quality.verdict import (
@@ -34,7 +34,7 @@ from wsisum_cli.selection.selectors import pick
 
 EVEN = np.linspace(0, 1, 101, dtype=np.float32)
 QUALITY = {"coverage": 0.9, "coverage_p05": 0.8, "coverage_min": 0.5, "weighted_cosine": 0.99, "composition": 0.1}
-GOOD = Figures(0.96, 0.2, 0.9, Chance(100, 32), QUALITY)
+GOOD = Figures(0.96, 0.2, False, Chance(100, 32), QUALITY)
 
 
 # the two answers
@@ -51,14 +51,14 @@ GOOD = Figures(0.96, 0.2, 0.9, Chance(100, 32), QUALITY)
         ({"largest_mm2": 1.0}, "PASS", "PASS"),
         ({"largest_mm2": 1.1}, "REVIEW", "PASS"),
         ({"largest_mm2": 10.1}, "FAIL", "PASS"),
-        ({"contrast": 0.59}, "REVIEW", "PASS"),
+        ({"says_little": True}, "REVIEW", "PASS"),
         ({"represented": None}, "REVIEW", "PASS"),
         ({"chance": Chance(98, 8)}, "PASS", "REVIEW"),
         ({"chance": Chance(94, 8)}, "PASS", "FAIL"),
         ({"chance": Chance(100, 8, alike=True)}, "PASS", "REVIEW"),
         ({"chance": None}, "PASS", "REVIEW"),
         ({"represented": 0.5, "chance": Chance(98, 8)}, "FAIL", "REVIEW"),
-        ({"represented": 1.0, "contrast": 0.5, "chance": None, "complete": True}, "PASS", "PASS"),
+        ({"represented": 1.0, "says_little": True, "chance": None, "complete": True}, "PASS", "PASS"),
     ],
 )
 def test_worse_answer_is_the_verdict(changes, representative, well_chosen):
@@ -97,7 +97,8 @@ def figures_of(tokens: Tokens, rows: np.ndarray, draws: Draws, keep: int) -> Fig
     found = describe_represented(places, yardstick, representative, similarity, None)
     largest = found["regions"][0]["mm2"] if found["regions"] else 0.0
     chance = chance_of(tokens, rows, yardstick.cosine, draws, keep)
-    return Figures(found["share"], largest, yardstick.contrast, chance, {}, keep == len(tokens.features))
+    doubtful = says_little(yardstick.contrast, yardstick.pairs)
+    return Figures(found["share"], largest, doubtful, chance, {}, keep == len(tokens.features))
 
 
 @pytest.fixture(scope="module")

@@ -270,8 +270,8 @@ def write_changed(path: Path, contents: SummaryContents, changes: dict[str, Any]
     return sign_again(path, unpack(path), change)
 
 
-def write_as_1_3(path: Path, summary: Path) -> Path:
-    """The summary as format 1.3 had it, with a verdict from percentiles alone."""
+def write_as(path: Path, summary: Path, version: str = "1.3") -> Path:
+    """The summary as format 1.2 or 1.3 had it, with a verdict from percentiles alone."""
     members, figures = unpack(summary), len(BY_FEATURES)
     with open_summary(summary) as opened:
         draws = opened.array("reference/draws")[:, :figures]
@@ -281,7 +281,7 @@ def write_as_1_3(path: Path, summary: Path) -> Path:
 
     def change(attributes: dict[str, Any]) -> None:
         del attributes["represented"]
-        attributes["format_version"] = "1.3"
+        attributes["format_version"] = version
         thresholds = {"percentiles": limits, "values": {}}
         attributes["verdict"] = {
             "verdict": "PASS",

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 from places import SCHEMA
-from summaries import compress_drawn, shipped_encoder, sign_again, unpack, write_as_1_3
+from summaries import compress_drawn, shipped_encoder, sign_again, unpack, write_as
 
 from wsisum_cli.pipeline.trim import trim_summary
 from wsisum_cli.summary.inspection import inspect_summary
@@ -22,7 +22,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A drawn slide, a summary of it, and the same in format 1.3."""
     folder = tmp_path_factory.mktemp("drawn")
     found = compress_drawn(folder)
-    return {**found, "older": write_as_1_3(folder / "older.ozx", found["jpeg"])}
+    return {**found, "older": write_as(folder / "older.ozx", found["jpeg"])}
 
 
 def verify(path: Path, slide: Path | None = None) -> Verification:

@@ -21,6 +21,9 @@ NEAREST = 8
 FEW_PAIRS = 8
 #: Random pairs that are compared with.
 RANDOM_PAIRS = 10_000
+#: How often adjacent patches must be more alike than random ones: with this many pairs or more, and with fewer, whose
+#: contrast is uncertain. Even very uniform tissue, such as liver, reaches 0.7.
+ENOUGH_PAIRS, CONTRAST, LEAST_CONTRAST = 100, 0.6, 0.5
 #: The yardstick is never stricter: rounding to float16 alone changes a cosine by half of this.
 STRICTEST = 1 - 2.0**-10
 
@@ -56,6 +59,11 @@ def measure_likeness(features: Features, coords: Coords, patch_size_level0: floa
         alike = pair_cosines(features, first, second)
         random = pair_cosines(features, one[apart], other[apart])
     return Likeness(rounded_down(float(np.median(alike))), pairs, round(contrast(alike, random), 4))
+
+
+def says_little(contrast: float, pairs: int) -> bool:
+    """Whether a yardstick with this contrast, of so many pairs, is in doubt."""
+    return contrast <= LEAST_CONTRAST or (pairs >= ENOUGH_PAIRS and contrast < CONTRAST)
 
 
 def contrast(alike: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> float:

@@ -34,8 +34,6 @@ DISTANCES = {"composition", "largest_mm2"}
 COMPARED = ("coverage", "represented")
 #: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5
-#: How often adjacent patches must be more alike than random ones. Even very uniform tissue, such as liver, reaches 0.7.
-CONTRAST = 0.6
 #: Coverage below which patches are not all the same.
 ALL_ALIKE = 0.999
 
@@ -74,13 +72,13 @@ class Figures:
     """What a verdict is reached from.
 
     `represented`: share of the tissue; None where the file does not say, as before format 1.4. `largest_mm2`: the
-    largest unrepresented region. `contrast`: of `Likeness`. `chance`: None without draws. `quality`: the figures of
+    largest unrepresented region. `says_little`: of `likeness`. `chance`: None without draws. `quality`: the figures of
     `VALUES`. `complete`: all tissue is kept.
     """
 
     represented: float | None
     largest_mm2: float
-    contrast: float
+    says_little: bool
     chance: Chance | None
     quality: Mapping[str, float | None]
     complete: bool = False
@@ -127,7 +125,7 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
         return [(REVIEW, text)]
     found = []
     share, largest = figures.represented, figures.largest_mm2
-    if figures.contrast < CONTRAST and not figures.complete:
+    if figures.says_little and not figures.complete:
         text = "adjacent patches are hardly more alike than random ones: the features say little about this slide"
         found.append((REVIEW, text))
     answer, wanted = _place(share, thresholds.limits["represented"])

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from wsisum_cli.quality.likeness import says_little
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import (
-    CONTRAST,
     FAIL,
     PASS,
     Chance,
@@ -62,9 +62,10 @@ def figures_from(
 ) -> Figures:
     """What a verdict is reached from; `all_kept`: no tissue patch that could be read was left out."""
     if represented is None:
-        return Figures(None, 0.0, 1.0, chance, quality)
+        return Figures(None, 0.0, False, chance, quality)
     complete = all_kept and not represented.unread
-    return Figures(represented.share, largest_mm2(represented), represented.contrast, chance, quality, complete)
+    doubtful = says_little(represented.contrast, represented.pairs)
+    return Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete)
 
 
 def largest_mm2(represented: recorded.Represented) -> float:
@@ -118,7 +119,7 @@ def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
     """The next step that most likely leads to a better verdict."""
     section = attributes.represented
     assert section is not None
-    if section.contrast < CONTRAST:
+    if says_little(section.contrast, section.pairs):
         return "the encoder says little about this slide; use another --encoder, or keep the slide"
     if verdict.representative == PASS:
         return "keep the slide, or compress it with the selector wsisum or another encoder"
