@@ -28,6 +28,8 @@ REPRESENTED = ("represented", "random_low", "random_median", "random_high")
 OF_MODELS = ("reconstruction", "embedding_cosine", "slide_cosine")
 COLUMNS = ("patches", "bytes", *REPRESENTED, *FIGURES, *OF_MODELS, "default", "verdict")
 SUFFIX, PICTURE = ".sweep.csv", ".png"  # the picture's suffix replaces .csv
+#: Share of the axis's length within which two numbers hide each other.
+CROWDED = 0.07
 #: Percentiles of random draws that the plot shows as a band, and the median.
 BAND = (1, 50, 99)
 
@@ -128,18 +130,28 @@ def draw_sweep(rows: Sequence[Row], name: str) -> bytes:
     axes.plot(size, share["random_median"], color="0.6", label="median random draw")
     axes.plot(size, share["represented"], marker="o", label="summary")
     for place, row in zip(size, rows, strict=True):
-        axes.axvline(place, color="0.5" if row["default"] else "0.92", linewidth=1, zorder=0)
-        label, weight = (f"{row['patches']} (default)", "bold") if row["default"] else (str(row["patches"]), "normal")
-        above = axes.get_xaxis_transform()
-        axes.text(place, 1.01, label, weight=weight, fontsize="small", rotation=45, va="bottom", transform=above)
+        words = f"default: {row['patches']} patches" if row["default"] else None
+        axes.axvline(place, color="0.4" if row["default"] else "0.92", linewidth=1, zorder=0, label=words)
+    named = labelled(rows)
+    for row in named:
+        place, weight = (row["bytes"] / 1e6, 1), "bold" if row["default"] else "normal"
+        above = ("data", "axes fraction")
+        axes.annotate(str(row["patches"]), place, xycoords=above, ha="center", va="bottom", weight=weight)
     axes.set_xscale("log")
-    axes.set_xticks(size, [f"{place:.2g}" for place in size])
+    axes.set_xticks([row["bytes"] / 1e6 for row in named], [f"{row['bytes'] / 1e6:.2g}" for row in named])
     axes.set_xticks([], minor=True)
     # A $ in the slide's name would start math mode.
-    axes.set_title(f"{printable(name)}, patches kept", pad=34, parse_math=False)
+    axes.set_title(f"{printable(name)}, patches kept", pad=16, parse_math=False)
     axes.set(xlabel="summary in MB", ylabel="tissue represented, %", ylim=(0, 101))
     axes.legend(fontsize="small", frameon=False, loc="lower right")
     return as_png(figure)
+
+
+def labelled(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose numbers do not hide that of the default on a logarithmic axis."""
+    default = next((row["bytes"] for row in rows if row["default"]), 0)
+    apart = (max(row["bytes"] for row in rows) / min(row["bytes"] for row in rows)) ** CROWDED
+    return [row for row in rows if row["default"] or not default / apart < row["bytes"] < default * apart]
 
 
 def printable(name: str) -> str:
