@@ -19,8 +19,8 @@ endif
 	@summary=$$(find $(DEMO)/summaries -name '*.ozx' | sort | head -n 1); \
 	test -n "$$summary" || { echo "no summary was written; see the lines above"; exit 1; }; \
 	echo; echo "wsisum inspect $$summary"; $(BIN)/wsisum inspect "$$summary" --image $(DEMO)/picture.png
-	@echo
-	$(BIN)/wsisum verify $(DEMO)/summaries --source $(or $(ARCHIVE),$(DEMO)/archive)
+	@echo; echo "verify exits with 1 if any slide lacks a summary with the verdict PASS."
+	$(BIN)/wsisum verify $(DEMO)/summaries --source $(or $(ARCHIVE),$(DEMO)/archive) || test $$? -eq 1
 	@echo; echo "Summaries and report: $(DEMO)/summaries   Picture: $(DEMO)/picture.png"
 
 test: $(VENV)/ready

@@ -77,7 +77,8 @@ def test_another_folder_gets_the_same_bytes(archive: Path, output: Path, tmp_pat
 def test_summaries_verify_without_and_with_their_source(archive: Path, output: Path):
     for extra in ([], ["--quick"], ["--source", archive]):
         done = wsisum("verify", output, "--json", "--require", "review", *extra)
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == (1 if "--source" in extra else 0), done.stdout
+        assert ("2 slides of the archive have no summary here" in done.stderr) == ("--source" in extra)
         results = json.loads(done.stdout)
         assert len(results) == 3
         assert all(result["ok"] and not result["findings"] for result in results)

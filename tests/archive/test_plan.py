@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicoms import Slide, write_level
+from draw import draw_tissue, write_svs
 from records import base_attributes
+from running import wsisum
 
 from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.plan import Request, has_pixel_size, make_jobs, plan_archive
@@ -225,6 +227,20 @@ def test_unreadable_summary_has_no_source(tmp_path: Path):
 def test_single_slide_is_always_the_source(tmp_path: Path):
     touch(tmp_path, "1.svs")
     assert SourceIndex(tmp_path / "1.svs").find("any.ozx") == tmp_path / "1.svs"
+
+
+def test_slides_without_a_summary_are_left(tmp_path: Path):
+    drawn = draw_tissue(1200, 900, 1)
+    write_svs(tmp_path / "a.svs", drawn)
+    (tmp_path / "deep").mkdir()
+    write_svs(tmp_path / "deep" / "b.svs", draw_tissue(1200, 900, 2))
+    (tmp_path / "c.vsi").write_bytes(b"a format that is not read")
+    index = SourceIndex(tmp_path)
+    assert index.left() == ["a.svs", "c.vsi", "deep/b.svs"]
+    done = wsisum("compress", tmp_path / "a.svs", "-o", tmp_path / "out", "--encoder", "texture", "--draws", 100)
+    assert done.returncode == 0, done.stderr
+    assert index.find(tmp_path / "out" / "a.ozx") == tmp_path / "a.svs"
+    assert index.left() == ["c.vsi", "deep/b.svs"]
 
 
 # names that other file systems take for the same

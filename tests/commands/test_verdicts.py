@@ -17,7 +17,7 @@ from wsisum_cli.quality.verdict import Verdict
 from wsisum_cli.summary.attributes import Region, Represented
 from wsisum_cli.summary.inspection import inspect_summary
 from wsisum_cli.summary.reader import open_summary
-from wsisum_cli.summary.standing import explain
+from wsisum_cli.summary.standing import explain, largest_mm2
 
 PATCH = 0.016384  # mm²
 
@@ -33,6 +33,7 @@ def represented(share: float, *regions: Region, needed: int | None = None, unrea
         mm2=share * 10,
         tissue_mm2=10.0,
         unread=unread,
+        patch_mm2=PATCH,
         cosine=0.75,
         pairs=100,
         contrast=0.9,
@@ -62,7 +63,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_guarantee_names_its_exceptions(sizes, expected):
     section = represented(0.9, *map(region, sizes))
-    assert guarantee_words(section, PATCH) == f"every tissue area of {expected}"
+    assert guarantee_words(section) == f"every tissue area of {expected}"
 
 
 REVIEWED = Verdict("REVIEW", "REVIEW", "PASS", ("because",))
@@ -84,8 +85,10 @@ def test_advice_names_what_is_missing_and_the_number_that_would_do(tiny):
         (represented(0.88, region(9)), REVIEWED, "keep the slide if they matter"),
         (represented(0.6, region(9)), replace(REVIEWED, verdict="FAIL"), "and keep the slide"),
         (represented(0.2, unread=900), REVIEWED, "part of the slide cannot be read"),
-        (represented(0.97), replace(REVIEWED, representative="PASS", well_chosen="REVIEW"), "the selector wsisum"),
+        (represented(0.97), replace(REVIEWED, representative="PASS", well_chosen="REVIEW"), "more patches"),
         (represented(0.97).model_copy(update={"contrast": 0.5}), REVIEWED, "use another --encoder"),
+        (represented(0.8, needed=96), replace(REVIEWED, well_chosen="FAIL"), "keep the slide, or compress"),
+        (represented(0.99), replace(REVIEWED, verdict="FAIL"), "a larger --keep"),
         (None, REVIEWED, "compress the slide again"),
     ],
 )
@@ -98,6 +101,12 @@ def test_advice_fits_the_cause(tiny, section, verdict, expected):
 def test_advice_is_empty_for_a_pass(tiny):
     with open_summary(tiny) as summary:
         assert explain(summary.record, replace(REVIEWED, verdict="PASS")) == ""
+
+
+def test_unread_tissue_is_an_exception_and_one_area():
+    section = represented(0.8, region(4), unread=500)
+    assert largest_mm2(section) == pytest.approx(500 * PATCH)
+    assert guarantee_words(section).endswith("except the area above, and except what could not be read")
 
 
 def test_lines_say_share_beside_random_patches(tiny):
@@ -170,6 +179,21 @@ def test_file_without_a_verdict_is_never_enough(tmp_path):
     done = wsisum("verify", tmp_path / "old.ozx")
     assert done.returncode == 1
     assert "no verdict" in done.stdout
+
+
+def test_lenient_thresholds_of_a_summary_are_not_enough(tmp_path):
+    slide = tmp_path / "a.svs"
+    write_svs(slide, draw_tissue(1800, 1500, 1))
+    options = [option for text in ("represented=0/0", "chance=0/0") for option in ("--threshold", text)]
+    command = ["compress", slide, "-o", tmp_path / "out", "--encoder", "texture", "--draws", 100, "--keep", 1, *options]
+    assert wsisum(*command).returncode == 0
+    summary = tmp_path / "out" / "a.ozx"
+    found = json.loads(wsisum("verify", summary, "--json").stdout)
+    assert (found["verdict"]["verdict"], found["enough"]) == ("PASS", False)
+    done = wsisum("verify", summary)
+    assert done.returncode == 1
+    assert "by the default ones REVIEW" in done.stdout or "by the default ones FAIL" in done.stdout
+    assert wsisum("verify", summary, *options).returncode == 0
 
 
 # plans

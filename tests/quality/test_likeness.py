@@ -96,4 +96,5 @@ def test_yardstick_is_rounded_down_to_what_a_summary_stores(cosine):
 
 def test_few_pairs_are_doubted_less():
     assert [says_little(value, 100) for value in (0.5, 0.59, 0.6, 0.9)] == [True, True, False, False]
+    assert [says_little(value, 0) for value in (0.5, 0.59, 0.6)] == [True, True, False]  # patches that lie apart
     assert [says_little(value, 99) for value in (0.4, 0.5, 0.51, 0.9)] == [True, True, False, False]

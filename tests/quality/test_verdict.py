@@ -53,6 +53,8 @@ GOOD = Figures(0.96, 0.2, False, Chance(100, 32), QUALITY)
         ({"largest_mm2": 10.1}, "FAIL", "PASS"),
         ({"says_little": True}, "REVIEW", "PASS"),
         ({"represented": None}, "REVIEW", "PASS"),
+        ({"partial": True}, "REVIEW", "PASS"),
+        ({"partial": True, "complete": True}, "REVIEW", "PASS"),
         ({"chance": Chance(98, 8)}, "PASS", "REVIEW"),
         ({"chance": Chance(94, 8)}, "PASS", "FAIL"),
         ({"chance": Chance(100, 8, alike=True)}, "PASS", "REVIEW"),
@@ -68,10 +70,15 @@ def test_worse_answer_is_the_verdict(changes, representative, well_chosen):
     assert (verdict.reasons == ()) == (verdict.verdict == "PASS")
 
 
+def test_area_above_a_limit_is_not_printed_as_the_limit():
+    assert judge(replace(GOOD, largest_mm2=1.001)).reasons[0].startswith("the largest unrepresented area is 1.01 mm²")
+    assert judge(replace(GOOD, largest_mm2=104.2)).reasons[0].startswith("the largest unrepresented area is 104.2 mm²")
+
+
 def test_reasons_name_the_figure_and_what_is_needed():
     poor = replace(GOOD, represented=0.6549, largest_mm2=1.5, chance=Chance(40, 8))
     assert judge(poor).reasons == (
-        "65.4 % of the tissue is represented; anything but FAIL needs 70 %",
+        "65.4 % of the tissue is represented; REVIEW needs 70 %",
         "the largest unrepresented area is 1.5 mm²; PASS needs at most 1 mm²",
         "the patches are no better than random ones: they beat at most 40 % of random draws of as many",
     )
@@ -161,6 +168,14 @@ def test_chance_is_never_worse_for_more_patches(levels, offsets, seed):
     assert percentiles == sorted(percentiles)
 
 
+def test_few_patches_never_pass_by_chance():
+    tokens = tissue(40)
+    by_features = np.full((4, len(DRAWN), 101), -1, np.float32)  # which everything beats
+    draws = Draws((1, 2, 4, 8), by_features, (), np.empty((0, 101), np.float32), 100, 0, 0)
+    found = [chance_of(tokens, np.arange(40), 0.7, draws, keep) for keep in (4, 8)]
+    assert [chance.percentile for chance in found if chance is not None] == [98, 100]
+
+
 def test_chance_is_judged_by_coverage_and_represented_tissue_alike():
     tokens = tissue(40)
     rows = np.arange(40)
@@ -207,15 +222,16 @@ def test_percentile(value, expected):
 
 
 def test_thresholds_are_parsed_and_stored():
-    thresholds = read_thresholds(["represented=0.95/0.8", "chance=100", "coverage>=0.9", "composition<=0.2"])
+    thresholds = read_thresholds(["represented=0.95/0.8", "chance=100/95", "coverage>=0.9", "composition<=0.2"])
     assert thresholds.limits == {**LIMITS, "represented": (0.95, 0.8), "chance": (100, 95)}
     assert thresholds.values == {"coverage": 0.9, "composition": 0.2}
     assert stored_thresholds(thresholds.as_dict()) == thresholds
     assert stored_thresholds(Thresholds().as_dict()) == Thresholds() == read_thresholds([])
 
 
-def test_thresholds_of_older_files_give_way_to_the_defaults():
-    assert stored_thresholds({"percentiles": {"coverage": [99, 90]}, "values": {"coverage": 0.5}}) == Thresholds()
+def test_limits_of_older_files_give_way_to_the_defaults():
+    older = {"percentiles": {"coverage": [99, 90]}, "values": {"coverage": 0.5, "slide_cosine": 0.9}}
+    assert stored_thresholds(older) == Thresholds(values={"coverage": 0.5})
 
 
 def test_values_apply_regardless_of_draws():

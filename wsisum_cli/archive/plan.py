@@ -24,11 +24,10 @@ from wsisum_cli.summary.attributes import Source as SourceRecord
 
 #: Why an output is made again.
 CHANGED, DAMAGED = "the slide changed", "the output is damaged"
-AS_FORCED: list[str] = []
 #: Options by another name than that on the command line.
 OPTION_NAMES = {
     "mask_sha256": "mask",
-    "patch_size_level0": "patch-size",
+    "patch_size_level0": "patch-size-level0",
     "max_bytes": "max-bytes",
     "max_keep": "max-keep",
 }
@@ -81,7 +80,7 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     root = request.source if request.source.is_dir() else request.source.parent
     for relative, job in make_jobs(request, manifest, root, sources):
         taken.add(output_name(request, job))
-        found = AS_FORCED if request.force else look_up(request, relative, job, known.get(relative))
+        found = [] if request.force else look_up(request, relative, job, known.get(relative))
         if isinstance(found, Outcome):
             outcomes.append(found)
         else:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from wsisum_cli.archive.formats import is_left_out, is_zarr, not_read, pixel_folder, zarr_outcome
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
-from wsisum_cli.slides.slide import SLIDE_SUFFIXES
+from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
 from wsisum_cli.slides.source import Source, companion, find_source
 from wsisum_cli.summary.reader import open_summary
+
+#: Why further files of a slide have no summary of their own.
+NO_SLIDES = (PART_OF_A_SLIDE, COMPANION) = ("part of a slide", "companion folder")
 
 
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
@@ -79,7 +82,7 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
         for inside in sorted(companions.keys() & set(folders)):
             relative = (folder / inside).relative_to(root).as_posix()
             message = f"holds the pixels of {companions[inside]}"
-            outcomes.append(Outcome(relative + "/", SKIPPED, "companion folder", message))
+            outcomes.append(Outcome(relative + "/", SKIPPED, COMPANION, message))
         folders[:] = sorted(f for f in folders if not is_left_out(f) and f not in companions)
         yield folder, sorted(file for file in files if not file.startswith("."))
 
@@ -87,18 +90,25 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
 def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
     """Outcomes of the further DICOM files of a series; its first file gets the slide's outcome."""
     return [
-        Outcome(path.relative_to(root).as_posix(), SKIPPED, "part of a slide", f"belongs to {first.name}")
+        Outcome(path.relative_to(root).as_posix(), SKIPPED, PART_OF_A_SLIDE, f"belongs to {first.name}")
         for first, *others in series
         for path in others
     ]
 
 
+#: A pixel size, so that a file without one can be opened; images counted for a file that cannot be.
+ANY_MPP, MOST_IMAGES = 0.5, 99
+
+
 class SourceIndex:
-    """Finds the source slides of summaries in an archive, walking it once."""
+    """Finds the source slides of summaries in an archive, walking it once, and remembers which were found."""
 
     def __init__(self, source: Path) -> None:
+        self._root = source
         self._single = source if source.is_file() else None
-        sources = [] if self._single else find_slides(source, source / "no output here")[0]
+        sources, self._outcomes = ([], []) if self._single else find_slides(source, source / "no output here")[:2]
+        self._sources = {found.path: found for found in sources}
+        self._images: dict[Path, set[int | None]] = {}  # of sources that were found
         self._by_size: dict[int, list[Source]] = {}
         for found in sources:
             with contextlib.suppress(OSError):
@@ -106,13 +116,43 @@ class SourceIndex:
 
     def find(self, summary: str | Path) -> Path | None:
         """The source slide, matched by size, then content; None if the archive lacks it or the summary is bad."""
-        if self._single is not None:
-            return self._single
         try:
             with open_summary(summary) as opened:
                 wanted = opened.record.source
+                if self._single is not None:
+                    self._images.setdefault(self._single, set()).add(wanted.image)
+                    return self._single
                 fitting = self._by_size.get(wanted.bytes, [])
                 same = [found for found in fitting if found.sha256 == wanted.sha256]
         except (WsisumError, OSError):
-            return None
+            return self._single
+        for found in same:
+            self._images.setdefault(found.path, set()).add(wanted.image)
         return same[0].path if same else None
+
+    def left(self) -> list[str]:
+        """The slides of the archive that were not found for any summary, as paths within it, `FILE#N` for one image."""
+        if self._single is not None:
+            return self._left_of(self._single) if self._single in self._images else []
+        unread = [outcome.source for outcome in self._outcomes if outcome.reason not in NO_SLIDES]
+        missing = [place for path in self._sources for place in self._left_of(path)]
+        return sorted([*unread, *missing])
+
+    def _left_of(self, path: Path) -> list[str]:
+        name, images = relative_name(path, self._root), self._images.get(path)
+        if images is None:
+            return [name]
+        if images == {None}:
+            return []
+        return [f"{name}#{number}" for number in range(1, count_images(path) + 1) if number not in images]
+
+
+def count_images(path: Path) -> int:
+    """How many slides a file holds; more than any file does where it cannot be read."""
+    try:
+        with open_slide(path, ANY_MPP):
+            return 1
+    except SeveralSlidesError as error:
+        return error.count
+    except (WsisumError, OSError):
+        return MOST_IMAGES

@@ -26,7 +26,6 @@ from wsisum_cli.summary.attributes import Artefacts
 from wsisum_cli.summary.inspection import Inspection
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
-SEVERITIES = {"error": "red", "warning": "yellow", "info": "dim"}
 PICTURE_COLUMNS = 64
 WIDE = 220
 WRAP_WIDTH = 24  # smallest width of a column that may wrap

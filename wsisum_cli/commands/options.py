@@ -89,8 +89,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would b
 ThresholdOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Threshold of the verdict, repeatable: NAME=PASS/FAIL, such as represented=0.95/0.8, or a value, such as "
-        "'coverage>=0.9'.",
+        help="Threshold of the verdict, repeatable: NAME=PASS/FAIL, with the names represented, largest_mm2 and "
+        "chance, or a value, such as 'coverage>=0.9'.",
         metavar="THRESHOLD",
     ),
 ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, percent
-from wsisum_cli.summary.standing import area, explain
+from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, percent
+from wsisum_cli.summary.standing import explain
 
 if TYPE_CHECKING:
     from wsisum_cli.summary.attributes import Represented
@@ -24,8 +24,8 @@ MEANINGS = {
     REVIEW: "look at the summary before you rely on it",
     FAIL: "do not rely on this summary",
 }
-#: Unrepresented areas that are named one by one.
-NAMED = 3
+#: Unrepresented areas, and slides without a summary, that are named one by one.
+NAMED, LEFT_NAMED = 3, 10
 
 
 def verdict_text(verdict: str) -> Text:
@@ -35,7 +35,7 @@ def verdict_text(verdict: str) -> Text:
 def headline(verdict: Verdict | None) -> Text:
     """The first line of `inspect`: the verdict in words."""
     if verdict is None:
-        return Text("No verdict: the summary has a format before 1.2; verify it with --source, or compress again")
+        return Text("No verdict: the summary has a format before 1.2; compress the slide again")
     return Text.assemble(verdict_text(verdict.verdict), f": {MEANINGS[verdict.verdict]}")
 
 
@@ -58,7 +58,7 @@ def represented_lines(facts: Inspection, section: Represented) -> dict[str, str]
     return {
         "represented": f"{percent(section.share)} of {area(section.tissue_mm2)} of tissue{beside}{unread}",
         "unrepresented": unrepresented_words(facts, section),
-        "guarantee": guarantee_words(section, (facts.patch_size_level0 * facts.source.mpp / 1000) ** 2),
+        "guarantee": guarantee_words(section),
     }
 
 
@@ -72,17 +72,19 @@ def unrepresented_words(facts: Inspection, section: Represented) -> str:
         for region in section.regions[:NAMED]
     ]
     rest = f", and {section.region_count - NAMED} smaller" if section.region_count > NAMED else ""
+    unread = ", with what could not be read" if section.unread else ""
     areas = "1 area" if section.region_count == 1 else f"{section.region_count} areas"
-    return f"{area(section.tissue_mm2 - section.mm2)} in {areas}: {', '.join(named)}{rest}"
+    return f"{area(section.tissue_mm2 - section.mm2)} in {areas}{unread}: {', '.join(named)}{rest}"
 
 
-def guarantee_words(section: Represented, patch_mm2: float) -> str:
+def guarantee_words(section: Represented) -> str:
     """From which size every tissue area has a look-alike, but for the largest unrepresented ones."""
     sizes = [region.mm2 for region in section.regions]
-    least = patch_mm2 + (sizes[NAMED] if len(sizes) > NAMED else 0)
+    least = section.patch_mm2 + (sizes[NAMED] if len(sizes) > NAMED else 0)
     larger = sum(mm2 >= least for mm2 in sizes[:NAMED])
     but = {0: "", 1: ", except the area above"}.get(larger, f", except the {larger} areas above")
-    return f"every tissue area of {area(least)} or more has a look-alike among the kept patches{but}"
+    unread = ", and except what could not be read" if section.unread else ""
+    return f"every tissue area of {area(least)} or more has a look-alike among the kept patches{but}{unread}"
 
 
 def print_verifications(console: Console, results: Sequence[Verification], required: str, explained: bool) -> None:
@@ -94,6 +96,8 @@ def print_verifications(console: Console, results: Sequence[Verification], requi
             print_verdict(console, result, result.verdict, required)
         elif result.ok:
             console.print(f"  no verdict: the format is too old, so --require {required.lower()} is not met")
+        if result.remarks:
+            console.print(Text(f"  {result.remarks}"))
         if explained:
             print_explanation(console, result)
         for finding in result.findings:
@@ -113,13 +117,26 @@ def print_verifications(console: Console, results: Sequence[Verification], requi
 def print_verdict(console: Console, result: Verification, verdict: Verdict, required: str) -> None:
     section = None if result.record is None else result.record.represented
     share = "" if section is None else f": {percent(section.share)} of {area(section.tissue_mm2)} of tissue represented"
-    console.print(Text.assemble("  ", verdict_text(verdict.verdict), share))
-    for reason in verdict.reasons if verdict.verdict == REVIEW else ():  # a finding gives those of FAIL
+    recorded = " (recorded, not checked)" if result.tier == "quick" else ""
+    console.print(Text.assemble("  ", verdict_text(verdict.verdict), share, recorded))
+    said = any(finding.code == "verdict-fail" for finding in result.findings)  # which gives the reasons of FAIL
+    for reason in () if said else verdict.reasons:
         console.print(Text(f"    {reason}"))
+    if result.by_default is not None and result.record is not None:
+        own = ", ".join(result.record.options.thresholds or [])
+        words = f"by thresholds that the summary was made with ({own}); by the default ones {result.by_default.verdict}"
+        console.print(Text(f"    {words}; pass --threshold to accept others"))
     if result.advice:
         console.print(Text(f"    {result.advice}"))
     if result.ok and not result.meets(required):
         console.print(Text(f"    not enough for --require {required.lower()}: the exit code is 1", "yellow"))
+
+
+def slides_left(names: Sequence[str]) -> str:
+    """What to say of slides of the archive that have no summary."""
+    first = ", ".join(names[:LEFT_NAMED]) + (", ..." if len(names) > LEFT_NAMED else "")
+    slides = "1 slide of the archive has" if len(names) == 1 else f"{len(names)} slides of the archive have"
+    return f"{slides} no summary here: {first}; the exit code is 1"
 
 
 def print_explanation(console: Console, result: Verification) -> None:

@@ -34,7 +34,9 @@ class Required(StrEnum):
 def verify(
     summaries: SummariesArgument,
     source: Annotated[Path | None, typer.Option(help="The original slide, or its archive.", exists=True)] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Check structure and sizes only.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check structure and sizes only. Not enough to delete a slide.")
+    ] = False,
     encoder: Annotated[
         str | None, typer.Option(help="Encoder file, if it is not one of the bundled or added models.")
     ] = None,
@@ -51,12 +53,13 @@ def verify(
     """Check a summary, and compare it with the original slide.
 
     The comparison with the slide needs --source. The verdict is PASS, REVIEW or FAIL. The exit code is 0 only if every
-    summary is intact and has the verdict that --require names, or a better one.
+    summary is intact and has the verdict that --require names, or a better one. For a folder of summaries and the
+    archive as --source, every slide of the archive must have a summary too.
     """
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.archive.workers import cores
-    from wsisum_cli.commands.console import output
-    from wsisum_cli.commands.verdicts import print_verifications
+    from wsisum_cli.commands.console import output, warn
+    from wsisum_cli.commands.verdicts import print_verifications, slides_left
     from wsisum_cli.quality.verdict import read_thresholds
     from wsisum_cli.verification.verify import verify_summary
 
@@ -77,7 +80,12 @@ def verify(
         typer.echo(json.dumps(found[0] if single else found, ensure_ascii=False, indent=1))
     else:
         print_verifications(output(), results, required, explain)
-    raise typer.Exit(0 if all(is_enough(result, required) for result in results) else FOUND)
+    # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
+    whole = len(results) > 1 or any(Path(name).is_dir() for name in summaries) or (source and source.is_file())
+    left = index.left() if index and whole else []
+    if left:
+        warn(slides_left(left))
+    raise typer.Exit(FOUND if left or not all(is_enough(result, required) for result in results) else 0)
 
 
 def is_enough(result: Verification, required: str) -> bool:

@@ -15,7 +15,6 @@ import numpy as np
 from wsisum_cli.figures.colour import GREY, HAIRLINE, INK, LUMA, WHITE, Colour, Scale, as_seen, ramp_colours
 from wsisum_cli.figures.layout import SWATCH_ROW, Tissue, leaders, place_labels, scale_bar
 from wsisum_cli.quality import verdict
-from wsisum_cli.summary import standing
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import Summary
@@ -362,7 +361,7 @@ def plain(text: str) -> str:
 
 def area(mm2: float) -> str:
     """An area as elsewhere, without the raised 2, which Pillow's own font lacks."""
-    return standing.area(mm2).replace("mm²", "sq mm")
+    return verdict.area(mm2).replace("mm²", "sq mm")
 
 
 def patch_numbers(weights: np.ndarray) -> np.ndarray:

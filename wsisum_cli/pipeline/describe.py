@@ -50,8 +50,9 @@ def assemble_contents(
     measured = rounded(asdict(selected.quality) | embedded.figures())
     attributes = describe(scene, tissue) | describe_models(embedded.models)
     represented = describe_representation(scene, selected)
+    share = attributes["features"].get("tissue_share")
     thresholds, prefixes = read_thresholds(options.thresholds), selected.selection.prefixes
-    attributes |= describe_standing(represented, measured, prefixes, draws, limit.keep, thresholds)
+    attributes |= describe_standing(represented, measured, prefixes, draws, limit.keep, thresholds, share)
     attributes |= {"represented": represented, "trimmed_from": None}
     attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp)}
     reached = None if options.share is None else represented["share"] >= options.share

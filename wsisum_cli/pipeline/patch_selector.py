@@ -47,8 +47,13 @@ class Tissue:
         return Tokens(self.features, self.grid.coords, self.grid.patch_size_level0)
 
     def places(self, mpp: float) -> TissuePlaces:
-        """Where the tissue lies; `mpp` is µm per level-0 px. Pixels that no decoder can give count as unread tissue."""
-        lost = int(np.count_nonzero(self.artefacts.kind == KINDS.index("corrupt")))
+        """Where the tissue lies; `mpp` is µm per level-0 px.
+
+        Of what was removed, all but glass and unscanned black is of one colour, as decoders fill in for lost pixels: it
+        counts as unread tissue.
+        """
+        empty = [KINDS.index(name) for name in ("blank", "black")]
+        lost = int(np.count_nonzero(~np.isin(self.artefacts.kind, empty)))
         return TissuePlaces(self.grid.coords, self.grid.patch_size_level0, mpp, self.unread + lost)
 
     def judged(self, judgement: Judgement) -> Tissue:

@@ -27,9 +27,9 @@ from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import is_brightfield, read_mask, shaded_share, survey_overview
 
-#: Share of a slide without tissue that is darker than glass, from which on it is told.
+#: Share of a slide without tissue that is darker than glass, above which a message says so.
 WORTH_A_LOOK = 0.001
-#: Area that is neither tissue nor glass over that of the tissue, from which on a note says so.
+#: Area that is neither tissue nor glass over that of the tissue, above which a note says so.
 MUCH_UNEXPLAINED = 0.05
 
 
@@ -120,8 +120,8 @@ def unexplained_notes(share: float) -> list[str]:
     if share <= MUCH_UNEXPLAINED:
         return []
     return [
-        f"an area of {share:.0%} of the tissue's is neither bare glass nor taken for tissue (ink, dirt, or tissue too "
-        "faint to tell); look at the overview, and where it is tissue, mark all tissue in a mask"
+        f"an area as large as {share:.0%} of the tissue is neither glass nor tissue (ink, dirt, or very faint tissue); "
+        "look at the overview, and where it is tissue, mark all tissue in a mask"
     ]
 
 
@@ -146,7 +146,7 @@ def note_places(slide: Slide, job: Job, tissue: Tissue, overview: Overview, mask
         return given.notes
     found = survey_overview(overview.pixels, overview.mpp).tissue
     misplaced = describe_misplaced(given, found, overview.downsample, slide.levels)
-    words = f"the tissue that is found without the mask contradicts the given features: {misplaced}"
+    words = f"tissue found without the mask contradicts the given features: {misplaced}"
     return (*given.notes, *([words] * bool(misplaced)))
 
 
@@ -201,7 +201,8 @@ def drop_unreadable(
 
     guard = options.artefacts == "guard"
     judged = tissue.judged(judge_picked(slide, tissue.grid, picked, damage, threads, guard))
-    return judged if guard else replace(judged, suspect=None)
+    unread = len(tissue.features) - len(judged.features) - len(judged.artefacts.kind)
+    return replace(judged, unread=tissue.unread + unread, suspect=judged.suspect if guard else None)
 
 
 def models_for(tissue: Tissue, tools: Tools) -> SlideModels:

@@ -25,7 +25,7 @@ from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import write_container, writing_aside
 from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
-from wsisum_cli.summary.standing import describe_standing, judge_again
+from wsisum_cli.summary.standing import describe_standing, judge_again, tissue_share
 from wsisum_cli.summary.writer import (
     ROOT,
     PatchArrays,
@@ -187,7 +187,7 @@ def describe_cut(
         "target_reached": is_reached(record, represented, quality.coverage),
         "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.minor_version < 3),
         **({} if represented is None else {"represented": represented}),
-        **describe_standing(represented, measured, prefixes, draws, keep, thresholds),
+        **describe_standing(represented, measured, prefixes, draws, keep, thresholds, tissue_share(record)),
     }
 
 

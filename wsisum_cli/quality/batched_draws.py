@@ -41,7 +41,7 @@ class Pool:
     features: npt.NDArray[np.float64]  # (P, D), rounded as a summary stores them
     mean: npt.NDArray[np.float64]  # (D,) of all tissue features
     cluster: npt.NDArray[np.integer]  # (N,)
-    alike: float  # cosine from which on a drawn patch represents another
+    alike: float  # cosine at which a drawn patch represents another
 
 
 def measure_draws(pool: Pool, drawn: Rows, sizes: tuple[int, ...], threads: int = 1) -> Figures:

@@ -17,7 +17,7 @@ from wsisum_cli.features.vectors import Coords, Features, blocks, checked, one_t
 OVERLAPPING, APART = 0.75, 1.5
 #: Equally near patches that are compared with, where none are adjacent.
 NEAREST = 8
-#: Pairs from which on their median means something.
+#: Fewer pairs than this have no median that means anything.
 FEW_PAIRS = 8
 #: Random pairs that are compared with.
 RANDOM_PAIRS = 10_000
@@ -30,7 +30,7 @@ STRICTEST = 1 - 2.0**-10
 
 @dataclass(frozen=True)
 class Likeness:
-    """`cosine`: from which on two patches of a slide count as alike; a float16 number, at most `STRICTEST`.
+    """`cosine`: the cosine at which two patches of a slide count as alike; a float16 number, at most `STRICTEST`.
 
     `pairs`: adjacent pairs that it is the median of; 0 where there are too few, and each patch was compared with the
     nearest other instead. `contrast`: how often, 0..1, such a pair is more alike than a random pair; ties count half,
@@ -63,7 +63,8 @@ def measure_likeness(features: Features, coords: Coords, patch_size_level0: floa
 
 def says_little(contrast: float, pairs: int) -> bool:
     """Whether a yardstick with this contrast, of so many pairs, is in doubt."""
-    return contrast <= LEAST_CONTRAST or (pairs >= ENOUGH_PAIRS and contrast < CONTRAST)
+    enough = pairs >= ENOUGH_PAIRS or pairs == 0  # where patches lie apart, each was compared with the nearest
+    return contrast <= LEAST_CONTRAST or (enough and contrast < CONTRAST)
 
 
 def contrast(alike: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> float:

@@ -125,7 +125,7 @@ def draw(
 ) -> Draws:
     """Measure `count` draws of `keep` from features (N, D) of all tissue patches with clusters (N,).
 
-    `alike` is the cosine from which on a patch represents another. The result does not depend on `threads`.
+    `alike` is the cosine at which a patch represents another. The result does not depend on `threads`.
     """
     sizes, rng = sizes_of(keep), np.random.default_rng(seed)
     with one_thread():

@@ -83,6 +83,7 @@ def describe_represented(
         "mm2": round(share * places.count * places.patch_mm2, 6),
         "tissue_mm2": round(places.count * places.patch_mm2, 6),
         "unread": places.unread,
+        "patch_mm2": round(places.patch_mm2, 9),
         "cosine": likeness.cosine,
         "pairs": likeness.pairs,
         "contrast": likeness.contrast,

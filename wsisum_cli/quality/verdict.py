@@ -30,10 +30,10 @@ LIMITS: dict[str, tuple[float, float]] = {"represented": (0.9, 0.7), "largest_mm
 VALUES = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine", "composition")
 #: Figures for which lower is better.
 DISTANCES = {"composition", "largest_mm2"}
-#: Figures by which patches are compared with random draws.
-COMPARED = ("coverage", "represented")
 #: Figures that differ by less are equal: they were summed in another order.
 EQUAL = 1e-5
+#: Fewer patches than this beat at most `HARDLY` percent of random draws: one or two good ones say little of the rest.
+FEW, HARDLY = 8, 98
 #: Coverage below which patches are not all the same.
 ALL_ALIKE = 0.999
 
@@ -73,7 +73,7 @@ class Figures:
 
     `represented`: share of the tissue; None where the file does not say, as before format 1.4. `largest_mm2`: the
     largest unrepresented region. `says_little`: of `likeness`. `chance`: None without draws. `quality`: the figures of
-    `VALUES`. `complete`: all tissue is kept.
+    `VALUES`. `complete`: all tissue is kept. `partial`: the features cover little of the tissue.
     """
 
     represented: float | None
@@ -82,6 +82,7 @@ class Figures:
     chance: Chance | None
     quality: Mapping[str, float | None]
     complete: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
         return [(REVIEW, text)]
     found = []
     share, largest = figures.represented, figures.largest_mm2
+    if figures.partial:
+        found.append((REVIEW, "the given features cover little of the tissue; the figures are of that part alone"))
     if figures.says_little and not figures.complete:
         text = "adjacent patches are hardly more alike than random ones: the features say little about this slide"
         found.append((REVIEW, text))
@@ -134,7 +137,8 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
         found.append((answer, text))
     answer, wanted = _place(-largest, tuple(-limit for limit in thresholds.limits["largest_mm2"]))
     if answer != PASS:
-        text = f"the largest unrepresented area is {largest:.2g} mm²; {asks_for(answer)} at most {-wanted:g} mm²"
+        shown = np.ceil(largest * 100) / 100  # rounded up: what exceeds a limit is never printed as the limit
+        text = f"the largest unrepresented area is {shown:g} mm²; {asks_for(answer)} at most {-wanted:g} mm²"
         found.append((answer, text))
     return found
 
@@ -173,7 +177,7 @@ def _place(value: float, limits: Sequence[float]) -> tuple[str, float]:
 
 
 def asks_for(answer: str) -> str:
-    return "PASS needs" if answer == REVIEW else "anything but FAIL needs"
+    return "PASS needs" if answer == REVIEW else "REVIEW needs"
 
 
 def percent(share: float) -> str:
@@ -181,8 +185,13 @@ def percent(share: float) -> str:
     return f"{np.floor(share * 1000 + 1e-6) / 10:.1f} %".replace(".0 %", " %")
 
 
+def area(mm2: float) -> str:
+    """An area in mm², with two digits that matter."""
+    return f"{mm2:.1f} mm²" if mm2 >= 1 else f"{mm2:.2g} mm²"
+
+
 def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, keep: int) -> Chance | None:
-    """Compare the first `keep` picks with random draws. `cosine`: from which on patches are alike; None: unknown.
+    """Compare the first `keep` picks with random draws. `cosine`: at which patches are alike; None: unknown.
 
     The best number of patches counts, among those at which every summary has draws, so that the answer cannot get worse
     when patches are added: picks that once beat chance are not chosen worse because more follow. None without draws.
@@ -191,17 +200,16 @@ def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, 
     if cosine is not None and "represented" in draws.figures:
         curves["represented"] = share_curve(prefixes, keep, cosine)
     every = int(prefixes.patch[-1]) + 1
-    found = [
-        (
-            min(percentile(float(curve[number - 1]), draws.exactly(name, number)) for name, curve in curves.items()),
-            number,
-        )
-        for number in draws.keep
-        if number <= keep and (number in FEWER or number == every)
-    ]
+
+    def beaten(number: int) -> int:
+        most = 100 if number >= FEW or number == every else HARDLY
+        found = (percentile(float(curve[number - 1]), draws.exactly(name, number)) for name, curve in curves.items())
+        return min(most, *found)
+
+    found = [(beaten(number), number) for number in draws.keep if number <= keep and number in (*FEWER, every)]
     if not found:
         return None
-    best, number = max(found, key=lambda pair: (pair[0], pair[1]))
+    best, number = max(found)
     quantiles = draws.exactly("coverage", draws.keep[0])
     alike = bool(quantiles[0] == quantiles[-1] and float(curves["coverage"][-1]) < ALL_ALIKE)
     return Chance(best, number, alike and every > 1)
@@ -223,7 +231,7 @@ def read_thresholds(texts: Iterable[str]) -> Thresholds:
         value = re.fullmatch(r"(\w+)(>=|<=)([\d.]+)", text)
         try:
             if pair is not None and pair[1] in LIMITS:
-                limits[pair[1]] = _read_limits(pair[1], float(pair[2]), float(pair[3] or limits[pair[1]][1]))
+                limits[pair[1]] = _read_limits(pair[1], float(pair[2]), float(pair[3] or pair[2]))
             elif value is not None and value[1] in VALUES and (value[2] == "<=") == (value[1] in DISTANCES):
                 values[value[1]] = float(value[3])
             else:
@@ -247,8 +255,8 @@ def _read_limits(name: str, passes: float, fails: float) -> tuple[float, float]:
 
 
 def stored_thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    """Read thresholds as `Thresholds.as_dict` wrote them. Files before format 1.4 have others: the defaults apply."""
+    """Read thresholds as `Thresholds.as_dict` wrote them. Without limits, before format 1.4, the defaults apply."""
     if stored.get("limits") is None:
-        return Thresholds()
+        return Thresholds(values={name: value for name, value in stored["values"].items() if name in VALUES})
     limits = {name: (pair[0], pair[1]) for name, pair in stored["limits"].items()}
     return Thresholds({**LIMITS, **limits}, stored["values"])

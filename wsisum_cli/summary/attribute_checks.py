@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wsisum_cli.models.plain_errors import plain_errors
+from wsisum_cli.quality.represented import LISTED
 from wsisum_cli.summary.attributes import (
     NULLABLE,
     REQUIRED_SINCE,
@@ -17,6 +18,7 @@ from wsisum_cli.summary.attributes import (
     Artefacts,
     Attributes,
     Patch,
+    Represented,
     Suspect,
     minor_version,
     parse_attributes,
@@ -85,6 +87,8 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
         yield from wrong_trim(attributes)
     if attributes.artefacts is not None:
         yield from wrong_artefacts(attributes.artefacts)
+    if attributes.represented is not None:
+        yield from wrong_represented(attributes.represented, attributes.patches)
     if attributes.suspect is not None:
         yield from wrong_suspects(attributes.suspect, attributes.tissue_patches)
 
@@ -97,6 +101,16 @@ def wrong_reading(patch: Patch) -> Iterator[str]:
         yield "patch.reading.side does not cover patch.patch_size_level0"
     if reading.side > MAX_TILES * min(reading.tile_width, reading.tile_height):
         yield f"a patch spans more than {MAX_TILES} tiles"
+
+
+def wrong_represented(represented: Represented, patches: int) -> Iterator[str]:
+    """Regions that name a patch that is not kept, or are not as many as counted; areas that do not fit."""
+    if any(region.nearest >= patches for region in represented.regions):
+        yield "represented.regions names a patch that is not kept"
+    if len(represented.regions) != min(represented.region_count, LISTED):
+        yield "represented.regions are not as many as represented.region_count says"
+    if abs(represented.share * represented.tissue_mm2 - represented.mm2) > 1e-4 * max(represented.tissue_mm2, 1):
+        yield "represented.mm2 is not represented.share of represented.tissue_mm2"
 
 
 def wrong_sizes(attributes: Attributes) -> Iterator[str]:

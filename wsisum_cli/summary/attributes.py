@@ -320,9 +320,10 @@ class Represented(Section):
 
     share: Share = Field(description="of the tissue, 0 to 1")
     mm2: Area = Field(description="represented tissue")
-    tissue_mm2: Area = Field(description="all tissue")
+    tissue_mm2: Area = Field(description="all tissue, with what could not be read")
     unread: Count = Field(description="tissue patches that could not be read; they count as not represented")
-    cosine: Cosine = Field(description="from which on a patch represents another: the median of adjacent patches")
+    patch_mm2: Area = Field(description="area of a patch")
+    cosine: Cosine = Field(description="at which a patch represents another: the median of adjacent patches")
     pairs: Count = Field(description="adjacent pairs; 0 where there are too few, and nearest patches were compared")
     contrast: Share = Field(description="how often adjacent patches are more alike than random ones; ties count half")
     needed: Size | None = Field(description="fewest patches that would represent 95 %; null where not found")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from wsisum_cli.summary.attributes import Attributes, ComputedFeatures, GivenFeatures, Source
+from wsisum_cli.summary.standing import LITTLE_TISSUE
 
 MUCH_SUSPECT = 0.01  # share of the tissue above which a line says so
-LITTLE_TISSUE = 0.5  # share; other programs find tissue otherwise, but hardly less than half of it
 
 
 def remarks(attributes: Attributes) -> str:

@@ -17,6 +17,7 @@ from wsisum_cli.quality.verdict import (
     Figures,
     Thresholds,
     Verdict,
+    area,
     compare_with_chance,
     judge,
     percent,
@@ -26,6 +27,9 @@ from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.summary import attributes as recorded
 from wsisum_cli.summary.attributes import Attributes
 
+#: Share of the tissue; other programs find tissue otherwise, but hardly so much less of it.
+LITTLE_TISSUE = 0.75
+
 
 def describe_standing(
     represented: Mapping[str, Any] | None,
@@ -34,14 +38,15 @@ def describe_standing(
     draws: Draws,
     keep: int,
     thresholds: Thresholds,
+    tissue_share: float | None = None,
 ) -> dict[str, Any]:
     """The attributes `draws` and `verdict` of the first `keep` picks, from the attributes `represented` and `quality`.
 
-    `represented` is None before format 1.4.
+    `represented` is None before format 1.4. `tissue_share` is how much of the tissue given features cover.
     """
     section = None if represented is None else recorded.Represented.model_validate(represented)
     chance = compare_with_chance(prefixes, section.cosine if section else None, draws, keep)
-    figures = figures_from(section, quality, chance, keep == int(prefixes.patch[-1]) + 1)
+    figures = figures_from(section, quality, chance, keep == int(prefixes.patch[-1]) + 1, tissue_share)
     made = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
     return {
         "draws": {**made, "model_count": draws.model_count, "seed": draws.seed},
@@ -59,18 +64,24 @@ def figures_from(
     quality: Mapping[str, float | None],
     chance: Chance | None,
     all_kept: bool,
+    tissue_share: float | None = None,
 ) -> Figures:
     """What a verdict is reached from; `all_kept`: no tissue patch that could be read was left out."""
     if represented is None:
         return Figures(None, 0.0, False, chance, quality)
     complete = all_kept and not represented.unread
     doubtful = says_little(represented.contrast, represented.pairs)
-    return Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete)
+    partial = tissue_share is not None and tissue_share < LITTLE_TISSUE
+    return Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete, partial)
 
 
 def largest_mm2(represented: recorded.Represented) -> float:
-    """Area of the largest unrepresented region; 0 without one."""
-    return represented.regions[0].mm2 if represented.regions else 0.0
+    """Area of the largest unrepresented region; 0 without one.
+
+    Nobody knows where unread tissue lies, so all of it counts as one region.
+    """
+    unread = represented.unread * represented.patch_mm2
+    return max(unread, represented.regions[0].mm2 if represented.regions else 0.0)
 
 
 def recorded_figures(attributes: Attributes) -> Figures:
@@ -78,7 +89,14 @@ def recorded_figures(attributes: Attributes) -> Figures:
     stored = attributes.verdict.chance if attributes.verdict is not None else None
     chance = None if stored is None else Chance(stored.percentile, stored.keep, stored.alike)
     quality = attributes.quality.model_dump(exclude_unset=True)
-    return figures_from(attributes.represented, quality, chance, attributes.patches == attributes.tissue_patches)
+    all_kept = attributes.patches == attributes.tissue_patches
+    return figures_from(attributes.represented, quality, chance, all_kept, tissue_share(attributes))
+
+
+def tissue_share(attributes: Attributes) -> float | None:
+    """How much of the tissue given features cover; None where they were computed, or the file does not say."""
+    features = attributes.features
+    return features.tissue_share if isinstance(features, recorded.GivenFeatures) else None
 
 
 def judge_again(attributes: Attributes, thresholds: Thresholds | None = None) -> Verdict | None:
@@ -99,8 +117,7 @@ def explain(attributes: Attributes, verdict: Verdict) -> str:
         return ""
     section = attributes.represented
     if section is None:
-        measured = judge_again(attributes) != verdict
-        return "compress the slide again" + ("" if measured else ", or verify it with --source while the slide exists")
+        return "compress the slide again, or verify it with --source while the slide exists"
     parts = [missing_words(section)] if section.share < 1 else []
     return "; ".join([*parts, what_to_do(attributes, verdict)])
 
@@ -119,18 +136,17 @@ def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
     """The next step that most likely leads to a better verdict."""
     section = attributes.represented
     assert section is not None
-    if says_little(section.contrast, section.pairs):
+    if (covered := tissue_share(attributes)) is not None and covered < LITTLE_TISSUE:
+        return "complete the features, or let wsisum compute them"
+    if says_little(section.contrast, section.pairs) and section.share < 1:
         return "the encoder says little about this slide; use another --encoder, or keep the slide"
-    if verdict.representative == PASS:
-        return "keep the slide, or compress it with the selector wsisum or another encoder"
+    if verdict.well_chosen != PASS:
+        return "keep the slide, or compress it with the selector wsisum, more patches or another encoder"
+    if section.share >= WANTED and not section.unread:
+        return "compress the slide with a larger --keep, or look at it with wsisum inspect --details"
     if section.needed is not None and section.needed > attributes.patches:
         return f"--keep {section.needed} would represent {percent(WANTED)}"
     if section.unread and section.share + section.unread / (attributes.tissue_patches + section.unread) >= WANTED:
         return "part of the slide cannot be read; scan it again, or restore it from a backup"
     look = "look at these areas with wsisum inspect --map represented"
     return f"{look}, and keep the slide" if verdict.verdict == FAIL else f"{look}; keep the slide if they matter"
-
-
-def area(mm2: float) -> str:
-    """An area in mm², with two digits that matter."""
-    return f"{mm2:.1f} mm²" if mm2 >= 1 else f"{mm2:.2g} mm²"

@@ -38,7 +38,6 @@ THICKEST_GREY = 150.0  # a smooth grey is ink, not a film
 CLEAR = 25.0  # no glare reaches it
 
 # Shares.
-FILLED = 0.5  # of a piece; the rest are gaps that were closed
 STEEP = 0.6  # of the height of an edge, within `EDGE_UM`
 SHARP = 0.7  # of the edge of a film
 FREE = 0.15  # of the edge of a film, where no other tissue lies beside it

@@ -22,7 +22,7 @@ from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_repres
 from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge, stored_thresholds
 from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality, Represented
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.standing import figures_from, judge_again, recorded_figures
+from wsisum_cli.summary.standing import figures_from, judge_again, recorded_figures, tissue_share
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
@@ -239,13 +239,17 @@ def check_verdict(
     return found
 
 
-def judge_by(summary: Summary, yardstick: Likeness, thresholds: Thresholds | None) -> Verdict | None:
+def judge_by(summary: Summary, yardstick: Likeness, unread: int, thresholds: Thresholds | None) -> Verdict | None:
     """The verdict on a summary that records no yardstick; None without draws."""
     record, draws, prefixes = summary.record, summary.draws, summary.prefixes
     if draws is None or prefixes is None or draws.keep[-1] < record.patches:
         return None
-    section = Represented.model_validate({**represented_again(summary, yardstick, 0), "needed": None})
+    if record.artefacts is not None and record.minor_version < 3 and not record.artefacts.ignored:
+        unread += record.artefacts.count  # which could be tissue then
+    unread += record.broken_tiles.count  # patches that these cost were not counted
+    section = Represented.model_validate({**represented_again(summary, yardstick, unread), "needed": None})
     chance = compare_with_chance(prefixes, yardstick.cosine, draws, record.patches)
     quality = record.quality.model_dump(exclude_unset=True)
+    stored = stored_thresholds(record.verdict.thresholds.model_dump()) if record.verdict else Thresholds()
     all_kept = record.patches == record.tissue_patches
-    return judge(figures_from(section, quality, chance, all_kept), thresholds or Thresholds())
+    return judge(figures_from(section, quality, chance, all_kept, tissue_share(record)), thresholds or stored)

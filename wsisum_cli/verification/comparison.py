@@ -38,6 +38,8 @@ from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
 from wsisum_cli.verification.overview import compare_with_slide
 
+#: How far the contrast of the yardstick may differ.
+CONTRAST_TOLERANCE = 0.02
 #: Share of the tissue by which represented tissue may differ: other processors round cosines near the limit otherwise.
 SHARE_TOLERANCE = 0.02
 #: Of figures of a trimmed summary: patches that were cut off count with features of pixels that are no longer stored.
@@ -189,8 +191,12 @@ def compare_represented(
     measured |= {"source_represented": round(share, 6), "source_alike": yardstick.cosine}
     if stated is None:
         if attributes.minor_version >= 2:
-            content.judge_by(yardstick)
-    elif abs(stated.cosine - yardstick.cosine) > QUALITY_TOLERANCE or abs(stated.share - share) > SHARE_TOLERANCE:
+            content.judge_by(yardstick, unread)
+    elif (
+        abs(stated.cosine - yardstick.cosine) > QUALITY_TOLERANCE
+        or abs(stated.share - share) > SHARE_TOLERANCE
+        or abs(stated.contrast - yardstick.contrast) > CONTRAST_TOLERANCE
+    ):
         wanted = f"{stated.share:.4f} at cosine {stated.cosine:.4f}"
         found = f"{share:.4f} at cosine {yardstick.cosine:.4f}"
         yield Finding("quality-differs", "represented tissue differs from the slide's", ROOT, wanted, found)

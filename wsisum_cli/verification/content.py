@@ -77,9 +77,12 @@ class ContentCheck:
         yield from check_overview(self.summary)
         return True
 
-    def judge_by(self, yardstick: Likeness) -> None:
-        """Reach the verdict on a file before format 1.4, by a yardstick measured on its slide."""
-        self.verdict = judge_by(self.summary, yardstick, self._thresholds)
+    def judge_by(self, yardstick: Likeness, unread: int) -> None:
+        """Reach the verdict on a file before format 1.4, by a yardstick measured on its slide.
+
+        `unread` tissue patches can no longer be read.
+        """
+        self.verdict = judge_by(self.summary, yardstick, unread, self._thresholds)
 
     def lost_patches(self) -> Iterator[Finding]:
         """Report the patches that cannot be read because their pixels are damaged."""

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from wsisum_cli.quality.verdict import VERDICTS, Verdict
 from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.remarks import remarks
 from wsisum_cli.summary.standing import explain
 
 #: Every code that a finding can have, with its severity and what it means; docs/cli.md lists them.
@@ -77,6 +78,7 @@ class Verification:
     measured: dict[str, float] = field(default_factory=dict)  # figures computed on the way
     verdict: Verdict | None = None  # None before format 1.2, or where the file is damaged
     record: Attributes | None = None  # None where the file is damaged
+    by_default: Verdict | None = None  # by the default thresholds, where the summary was judged by its own
 
     @property
     def ok(self) -> bool:
@@ -95,6 +97,7 @@ class Verification:
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
             "represented": None if section is None else section.share,
             "advice": self.advice,
+            "remarks": self.remarks,
         }
 
     @property
@@ -103,5 +106,14 @@ class Verification:
         return "" if self.verdict is None or self.record is None else explain(self.record, self.verdict)
 
     def meets(self, required: str) -> bool:
-        """Whether there is a verdict, and it is `required` or better."""
-        return self.verdict is not None and VERDICTS.index(self.verdict.verdict) <= VERDICTS.index(required)
+        """Whether there is a verdict, and it is `required` or better.
+
+        Thresholds that a summary was made with are not enough: the default ones must agree, or the user give others.
+        """
+        found = [self.verdict] if self.by_default is None else [self.verdict, self.by_default]
+        return all(one is not None and VERDICTS.index(one.verdict) <= VERDICTS.index(required) for one in found)
+
+    @property
+    def remarks(self) -> str:
+        """What a reader should look at; empty where there is nothing."""
+        return "" if self.record is None else remarks(self.record)

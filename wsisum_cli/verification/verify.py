@@ -47,6 +47,8 @@ def verify_summary(
     # Whatever the damage, the caller gets findings and can go on with other files.
     except Exception as error:  # noqa: BLE001
         result.findings.append(Finding("internal", f"{type(error).__name__}: {error}"))
+    if any(finding.severity == "error" for finding in result.findings):
+        result.verdict = None  # of a file that is not what it says
     return result
 
 
@@ -74,6 +76,8 @@ def collect_findings(
             wrong = yield from check_attributes(summary)
             if not wrong:
                 result.record, result.verdict = summary.record, judge_again(summary.record, thresholds)
+                if thresholds is None and summary.record.options.thresholds:
+                    result.by_default = judge_again(summary.record, Thresholds())
             if tier == "quick":
                 return
             damaged |= yield from check_checksums(summary)
