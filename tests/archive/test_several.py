@@ -16,6 +16,7 @@ from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Request, plan_archive
 from wsisum_cli.archive.run import preview_outcomes
 from wsisum_cli.archive.several import Splitter
+from wsisum_cli.archive.walk import SourceIndex
 from wsisum_cli.pipeline.job import Job, Options
 
 SCENES = [Part(SLIDE, "Scene 1", 640, 512), Part(SLIDE, "Scene 2", 512, 512, seed=1)]
@@ -130,3 +131,14 @@ def test_a_second_run_makes_what_is_missing_alone(archive: Path) -> None:
     assert second == {"a/two.ome.tif#1": ("skipped", "up to date"), "a/two.ome.tif#2": ("written", "")}
     third, _ = run(archive)
     assert set(third.values()) == {("skipped", "up to date")}
+
+
+def test_a_slide_of_the_file_without_a_summary_is_left(archive: Path) -> None:
+    run(archive)
+    summaries = [archive.parent / "out" / "a" / f"two.{number}.ozx" for number in (1, 2)]
+    for source, name in ((archive, "a/two.ome.tif"), (archive / "a" / "two.ome.tif", "two.ome.tif")):
+        index = SourceIndex(source)
+        assert index.find(summaries[0]) == archive / "a" / "two.ome.tif"
+        assert index.left() == [f"{name}#2"]
+        index.find(summaries[1])
+        assert index.left() == []
