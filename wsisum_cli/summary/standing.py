@@ -138,7 +138,7 @@ def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
     assert section is not None
     if (covered := tissue_share(attributes)) is not None and covered < LITTLE_TISSUE:
         return "complete the features, or let wsisum compute them"
-    if says_little(section.contrast, section.pairs) and section.share < 1:
+    if says_little(section.contrast, section.pairs) and attributes.patches < attributes.tissue_patches:
         return "the encoder says little about this slide; use another --encoder, or keep the slide"
     if verdict.well_chosen != PASS:
         return "keep the slide, or compress it with the selector wsisum, more patches or another encoder"
