@@ -164,13 +164,17 @@ def plan_line(plan: Plan) -> str:
     return ", ".join(parts)
 
 
+#: What to say of the limit that decided how many patches are kept, where it is worth a word.
+LIMITED = {"max_bytes": ", limited by --max-bytes", "most": ", limited by --max-keep", "tissue": ", all tissue"}
+
+
 def outcome_line(outcome: Outcome) -> str:
     if outcome.status == WRITTEN and outcome.sweep:
         return printable(f"{outcome.source}: measured, {sum(outcome.seconds.values()):.1f} s")
     if outcome.status == WRITTEN:
         ratio = f"{outcome.ratio:.1f}x" if outcome.ratio else ""
         seconds = sum(outcome.seconds.values())
-        bound = f", limited by {outcome.bound}" if outcome.bound not in (None, "keep", "target") else ""
+        bound = LIMITED.get(outcome.bound or "", "")
         bound += ", target not reached" if outcome.target_reached is False else ""
         broken = f", {pluralize(outcome.broken_tiles, 'broken tile')} skipped" if outcome.broken_tiles else ""
         artefacts = f", {outcome.artefacts} empty removed" if outcome.artefacts else ""
