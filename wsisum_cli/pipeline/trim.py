@@ -14,7 +14,6 @@ import numpy as np
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.features.embedding import Tokens
 from wsisum_cli.quality.guarantee import guaranteed
-from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented
@@ -25,7 +24,7 @@ from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import write_container, writing_aside
 from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
-from wsisum_cli.summary.standing import describe_standing, judge_again, tissue_share
+from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, tissue_share
 from wsisum_cli.summary.writer import (
     ROOT,
     PatchArrays,
@@ -197,7 +196,7 @@ def describe_less(summary: Summary, similarity: np.ndarray, representative: np.n
     if before is None:
         return None
     places = TissuePlaces(summary.tissue.coords, patch.patch_size_level0, summary.record.source.mpp, before.unread)
-    likeness = Likeness(before.cosine, before.pairs, before.contrast)
+    likeness = likeness_of(before)
     return describe_represented(places, likeness, representative, similarity, before.needed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wsisum_cli.models.card import ModelCard
@@ -79,10 +79,7 @@ def condition(minor: int, paths: tuple[str, ...]) -> dict[str, Any]:
 def key_table() -> str:
     """A Markdown table of every key: its dotted path, since which version, and what it says."""
     since = {path: f"1.{minor}" for minor, paths in REQUIRED_SINCE.items() for path in paths if minor}
-    rows = [
-        f"| `{path}` | {since.get(path, since.get(path.split('.')[0], ''))} | {text} |"
-        for path, text in keys(Attributes)
-    ]
+    rows = [f"| `{path}` | {since_of(path, since)} | {text} |" for path, text in keys(Attributes)]
     return "\n".join(["| key | since | what it says |", "|---|---|---|", *rows])
 
 
@@ -101,3 +98,10 @@ def sections(annotation: Any) -> Iterator[type[Section]]:
         yield annotation
     for part in getattr(annotation, "__args__", ()):
         yield from sections(part)
+
+
+def since_of(path: str, since: Mapping[str, str]) -> str:
+    """The version that added a key, or else the nearest key above it; empty for the first version."""
+    while path not in since and "." in path:
+        path = path.rpartition(".")[0]
+    return since.get(path, "")

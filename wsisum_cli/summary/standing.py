@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.quality.likeness import says_little
+from wsisum_cli.quality.likeness import Likeness, says_little
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import (
@@ -73,6 +73,11 @@ def figures_from(
     doubtful = says_little(represented.contrast, represented.pairs)
     partial = tissue_share is not None and tissue_share < LITTLE_TISSUE
     return Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete, partial)
+
+
+def likeness_of(represented: recorded.Represented) -> Likeness:
+    """The recorded yardstick."""
+    return Likeness(represented.cosine, represented.pairs, represented.contrast)
 
 
 def largest_mm2(represented: recorded.Represented) -> float:

@@ -22,7 +22,7 @@ from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_repres
 from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge, stored_thresholds
 from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality, Represented
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.standing import figures_from, judge_again, recorded_figures, tissue_share
+from wsisum_cli.summary.standing import figures_from, judge_again, likeness_of, recorded_figures, tissue_share
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
@@ -187,7 +187,7 @@ def check_represented(summary: Summary) -> Iterator[Finding]:
     stated = summary.record.represented
     if stated is None:
         return
-    again = represented_again(summary, Likeness(stated.cosine, stated.pairs, stated.contrast), stated.unread)
+    again = represented_again(summary, likeness_of(stated), stated.unread)
     if again != stated.model_dump(exclude={"needed"}):
         wanted, found = (
             f"{stated.share:.4f}, {stated.region_count} areas",
