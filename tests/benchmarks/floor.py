@@ -78,7 +78,7 @@ def opened(path: Path, mpp: float | None, tools: Tools) -> Iterator[tuple[Slide,
     """The slide and the grid that `compress` lays on it."""
     with open_slide(path, mpp, path.name) as slide:
         overview = read_overview(slide, Damage(), tools.threads)
-        mask = find_tissue_mask(slide, overview, None)
+        mask, _ = find_tissue_mask(slide, overview, None)
         yield slide, choose_grid(slide, overview, mask, Options(), tools.encoder)
 
 
