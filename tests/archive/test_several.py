@@ -14,9 +14,11 @@ from containers import SLIDE, Part, write_container
 from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Request, plan_archive
-from wsisum_cli.archive.run import preview_outcomes
+from wsisum_cli.archive.run import Listener, Run, preview_outcomes
 from wsisum_cli.archive.several import Splitter
 from wsisum_cli.archive.walk import SourceIndex
+from wsisum_cli.archive.workers import Setup
+from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.pipeline.job import Job, Options
 
 SCENES = [Part(SLIDE, "Scene 1", 640, 512), Part(SLIDE, "Scene 2", 512, 512, seed=1)]
@@ -142,3 +144,20 @@ def test_a_slide_of_the_file_without_a_summary_is_left(archive: Path) -> None:
         assert index.left() == [f"{name}#2"]
         index.find(summaries[1])
         assert index.left() == []
+
+
+def test_a_run_says_why_such_slides_are_made_again(archive: Path) -> None:
+    heard: list[tuple[str, list[str]]] = []
+
+    def go(keep: int) -> None:
+        wanted = Request(
+            archive, archive.parent / "out", Options(keep=keep), load_encoder("texture").card.sha256, mpp=0.5
+        )
+        Run(wanted, Setup(wanted.options, "texture", "cpu", 1, wanted.output)).go(
+            Manifest(), Listener(again=lambda slide, why: heard.append((slide, why)))
+        )
+
+    go(4)
+    assert heard == []
+    go(5)
+    assert sorted(heard) == [("a/two.ome.tif#1", ["keep 4 -> 5"]), ("a/two.ome.tif#2", ["keep 4 -> 5"])]

@@ -27,7 +27,7 @@ from spoil import PAINTERS, as_ihc  # noqa: E402
 from wsisum_cli.models.encoder import load_encoder  # noqa: E402
 from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
 from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
-from wsisum_cli.selection.selectors import keep_count, pick  # noqa: E402
+from wsisum_cli.selection.selectors import pick  # noqa: E402
 from wsisum_cli.slides.damage import Damage  # noqa: E402
 from wsisum_cli.slides.patches import read_patches  # noqa: E402
 from wsisum_cli.slides.slide import open_slide, read_overview  # noqa: E402
@@ -98,7 +98,7 @@ def encode(encoder, patches: np.ndarray) -> np.ndarray:
 def picks(features: np.ndarray, coords: np.ndarray, suspect: np.ndarray | None) -> dict[str, np.ndarray]:
     """Rows that each selector keeps."""
     tissue_patches = TissuePatches(features, coords, sample_candidates(features, 500, 50, 0), 0, SIDE, suspect=suspect)
-    return {name: pick(tissue_patches, keep_count(len(coords), KEEP), name) for name in SELECTORS}
+    return {name: pick(tissue_patches, min(KEEP, len(coords)), name) for name in SELECTORS}
 
 
 def kept_artefacts(slides: dict[str, tuple[np.ndarray, np.ndarray]], encoder) -> list[str]:

@@ -27,7 +27,8 @@ from wsisum_cli.features.vectors import checked, one_thread  # noqa: E402
 from wsisum_cli.quality.batched_draws import measure_draws  # noqa: E402
 from wsisum_cli.quality.random_draws import draw_pool, sizes_of  # noqa: E402
 from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
-from wsisum_cli.selection.selectors import keep_count  # noqa: E402
+
+KEEP = 64  # patches, as many as there were by default
 
 
 def timed(measure: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
@@ -39,7 +40,7 @@ def timed(measure: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
 def compare(path: Path, count: int, rounds: int, threads: int) -> str:
     """One row of the table: seconds of both ways, their ratio with its spread, and the largest difference."""
     features = checked(load_h5(path).features)
-    keep = keep_count(len(features), None)
+    keep = min(KEEP, len(features))
     sizes, rng = sizes_of(keep), np.random.default_rng(0)
     cluster = sample_candidates(features).cluster
     with one_thread():

@@ -113,10 +113,14 @@ def test_lines_say_share_beside_random_patches(tiny):
     with open_summary(tiny) as summary:
         facts = inspect_summary(summary)
     facts = facts.model_copy(
-        update={"represented": represented(0.9549, region(9, 512)), "random": {"represented": 0.86}}
+        update={
+            "represented": represented(0.9549, region(9, 512)),
+            "random": {"represented": 0.86},
+            "random_patches": 64,
+        }
     )
     lines = standing_lines(facts, REVIEWED)
-    assert lines["represented"] == "95.4 % of 10.0 mm² of tissue; random patches of the same number: 86 %"
+    assert lines["represented"] == "95.4 % of 10.0 mm² of tissue; 64 random patches: 86 %"
     assert lines["unrepresented"].startswith("0.45 mm² in 1 area: 0.15 mm² at 512, 64 (most like patch ")
     assert lines["because"] == "because"
 

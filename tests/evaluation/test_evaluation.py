@@ -31,10 +31,12 @@ from wsisum_cli.evaluation.arms import (  # noqa: E402
     Slide,
     arms_of,
     bags_of,
+    fewest_representing,
     find_summaries,
     kept_in_summary,
     parse_keep,
     read_bags,
+    share_kept,
 )
 from wsisum_cli.evaluation.cohort import Cohort, read_labels  # noqa: E402
 from wsisum_cli.evaluation.cross_validation import ABMIL, MEAN, Plan, cross_validate  # noqa: E402
@@ -51,6 +53,7 @@ from wsisum_cli.evaluation.folds import (  # noqa: E402
 )
 from wsisum_cli.evaluation.probe import STRENGTHS, USUAL, choose_strength, probe  # noqa: E402
 from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
+from wsisum_cli.quality.likeness import measure_likeness  # noqa: E402
 
 WIDTH = 6
 CPU = torch.device("cpu")
@@ -308,7 +311,7 @@ def test_the_probe_learns_and_a_constant_feature_does_no_harm():
 
 
 @pytest.mark.parametrize(
-    ("text", "patches", "kept"), [("64", 1000, 64), ("64", 10, 10), ("5%", 300, 15), ("1%", 20, 1), ("auto", 500, 63)]
+    ("text", "patches", "kept"), [("64", 1000, 64), ("64", 10, 10), ("5%", 300, 15), ("1%", 20, 1), ("auto", 500, None)]
 )
 def test_how_many_to_keep(text: str, patches: int, kept: int):
     assert parse_keep(text).of(patches) == kept
@@ -375,6 +378,17 @@ def test_what_was_picked_is_kept_and_made_again_where_damaged_or_of_other_featur
     stamp = kept.stat().st_mtime_ns
     read_bags(["s"], {"s": store / "h5" / "s01.h5"}, arms, {}, tmp_path)
     assert kept.stat().st_mtime_ns != stamp
+
+
+def test_auto_keeps_as_many_as_represent_most_of_the_tissue(store: Path):
+    slide = Slide(store / "h5" / "s00.h5", None, 0)
+    tissue = slide.tissue_patches
+    cosine = measure_likeness(tissue.features, tissue.coords, tissue.patch_size_level0).cosine
+    for selector in ("wsisum", "cluster"):
+        keep = fewest_representing(tissue, selector)
+        assert 8 < keep < 80
+        assert share_kept(tissue, keep, selector, cosine) >= 0.95
+        assert share_kept(tissue, keep - 1, selector, cosine) < 0.95
 
 
 def test_large_slides_are_thinned_and_their_mean_is_that_of_all(store: Path):

@@ -19,7 +19,7 @@ from wsisum_cli.selection import facility
 from wsisum_cli.selection.candidates import Candidates, sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
-from wsisum_cli.selection.selectors import SELECTORS, Selection, keep_count, select
+from wsisum_cli.selection.selectors import SELECTORS, Selection, select
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)
 every_selector = pytest.mark.parametrize("selector", list(SELECTORS))
@@ -82,30 +82,6 @@ def slides(draw) -> tuple[np.ndarray, int]:
 # how many
 
 
-@pytest.mark.parametrize(
-    ("tissue_patches", "keep", "expected"),
-    [
-        (200, None, 25),
-        (500, None, 63),
-        (10_000, None, 64),
-        (20, None, 8),
-        (5, None, 5),
-        (1, None, 1),
-        (200, 7, 7),
-        (200, 150, 150),
-        (200, 300, 200),
-    ],
-)
-def test_keep_count(tissue_patches, keep, expected):
-    assert keep_count(tissue_patches, keep) == expected
-
-
-@pytest.mark.parametrize(("tissue_patches", "keep"), [(0, None), (9, 0), (9, -1)])
-def test_keep_count_of_zero_is_refused(tissue_patches, keep):
-    with pytest.raises(ValueError, match="at least one patch to keep"):
-        keep_count(tissue_patches, keep)
-
-
 # every selector
 
 
@@ -160,7 +136,7 @@ def test_keeping_all_is_perfect(selector):
 @pytest.mark.parametrize("value", [0, 1])
 def test_equal_patches_are_all_represented(selector, patches, value):
     features = np.full((patches, 5), value, np.float32)
-    selection = kept(features, keep_count(patches, None), selector)
+    selection = kept(features, min(8, patches), selector)
     quality = measured(features, selection)
     assert quality.coverage == quality.coverage_min == value
     assert quality.weighted_cosine == pytest.approx(value, abs=1e-12)
@@ -213,7 +189,7 @@ def test_picks_are_nested(selector, slide):
 def test_patch_order_does_not_matter_without_draws(selector, patches, seed):
     features = gaussian(patches, seed=seed)
     order = np.random.default_rng(seed).permutation(patches)
-    keep = keep_count(patches, None)
+    keep = min(8, patches)
     straight, shuffled = kept(features, keep, selector), kept(features[order], keep, selector)
     assert np.array_equal(straight.rows, order[shuffled.rows])
     assert np.array_equal(straight.counts, shuffled.counts)

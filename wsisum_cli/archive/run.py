@@ -28,6 +28,7 @@ class Listener:
 
     planned: Callable[[Plan], None] = lambda plan: None
     more: Callable[[int], None] = lambda count: None  # slides than planned: a file held several
+    again: Callable[[str, list[str]], None] = lambda slide, why: None  # such a slide is made again, and why
     event: Callable[[Event], None] = lambda event: None
     outcome: Callable[[Outcome], None] = lambda outcome: None
 
@@ -53,7 +54,11 @@ class Run:
 
         def split(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
             listener.more(count - 1)
-            return splitter(source, job, count)
+            before = set(splitter.again)
+            found = splitter(source, job, count)
+            for slide in [slide for slide in splitter.again if slide not in before]:
+                listener.again(slide, splitter.again[slide])
+            return found
 
         make_folder(self.request.output)
         self.outcomes += plan.outcomes

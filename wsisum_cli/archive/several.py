@@ -24,6 +24,7 @@ class Splitter:
         self._taken = set(plan.taken)
         self.files: set[str] = set()  # that held several slides, by their paths within the archive
         self.slides: list[str] = []  # found in them
+        self.again: dict[str, list[str]] = {}  # why slides of such files are made again
 
     def __call__(self, source: str, job: Job, count: int) -> tuple[list[tuple[str, Job]], list[Outcome]]:
         """Jobs of the slides of `source` that are to be made, and outcomes of the others."""
@@ -45,7 +46,11 @@ class Splitter:
         if self._request.force:
             return None
         found = look_up(self._request, name, job, self._known.get(name))
-        return found if isinstance(found, Outcome) else None
+        if isinstance(found, Outcome):
+            return found
+        if found:
+            self.again[name] = found
+        return None
 
     def _job(self, name: str, job: Job, number: int) -> Job | Outcome:
         """The job of one slide, or why it can have none."""

@@ -84,7 +84,7 @@ class LineProgress:
         self._total = self._done = 0
 
     def listener(self) -> Listener:
-        return Listener(planned=self.planned, more=self.more, outcome=self.outcome)
+        return Listener(planned=self.planned, more=self.more, again=self.again, outcome=self.outcome)
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.jobs)
@@ -93,6 +93,9 @@ class LineProgress:
 
     def more(self, count: int) -> None:
         self._total += count
+
+    def again(self, slide: str, why: list[str]) -> None:
+        self._console.print(again_line(slide, why), markup=False)
 
     def outcome(self, outcome: Outcome) -> None:
         self._done += 1
@@ -108,7 +111,7 @@ class BarProgress:
         self._slides: dict[str, TaskID] = {}
 
     def listener(self) -> Listener:
-        return Listener(self.planned, self.more, self.event, self.outcome)
+        return Listener(self.planned, self.more, self.again, self.event, self.outcome)
 
     def planned(self, plan: Plan) -> None:
         for line in plan_lines(plan):
@@ -119,6 +122,9 @@ class BarProgress:
         if self._archive is not None:
             total = self._progress.tasks[self._progress.task_ids.index(self._archive)].total or 0
             self._progress.update(self._archive, total=total + count)
+
+    def again(self, slide: str, why: list[str]) -> None:
+        self._progress.console.print(again_line(slide, why), markup=False)
 
     def event(self, event: Event) -> None:
         if event.source not in self._slides:
@@ -143,6 +149,11 @@ class BarProgress:
 
 def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def again_line(slide: str, why: list[str]) -> str:
+    """Why a slide of a file of several is made again, which the plan could not know."""
+    return f"made again: {printable(slide)}, {', '.join(why)}"
 
 
 def plan_lines(plan: Plan) -> list[str]:

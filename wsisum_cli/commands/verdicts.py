@@ -53,7 +53,7 @@ def standing_lines(facts: Inspection, verdict: Verdict | None) -> dict[str, str]
 
 def represented_lines(facts: Inspection, section: Represented) -> dict[str, str]:
     random = facts.random.get("represented")
-    beside = "" if random is None else f"; random patches of the same number: {percent(random)}"
+    beside = "" if random is None else f"; {facts.random_patches} random patches: {percent(random)}"
     unread = f"; {section.unread} patches could not be read" if section.unread else ""
     return {
         "represented": f"{percent(section.share)} of {area(section.tissue_mm2)} of tissue{beside}{unread}",
@@ -147,26 +147,29 @@ def print_explanation(console: Console, result: Verification) -> None:
 
 def explanation(result: Verification) -> dict[str, str]:
     """The three answers: intact, representative and well chosen, each with what it means."""
-    verdict, record = result.verdict, result.record
+    verdict, record, limits = result.verdict, result.record, result.thresholds.limits
     with_slide = " and agrees with the slide" if result.tier == "source" else "; the slide was not compared"
     intact = f"yes, the file is as it was written{with_slide}" if result.ok or not errors(result) else "NO, see below"
     found = {"intact": intact}
     if verdict is None or record is None:
         return found
     section, chance = record.represented, record.verdict.chance if record.verdict else None
-    passes, fails = LIMITS["represented"]
+    by = "By default" if limits == LIMITS else "By the thresholds used"
     if section is not None:
         found["representative"] = (
             f"{verdict.representative}. A tissue patch is represented if some kept patch is at least as like it as two "
-            f"adjacent patches of this slide typically are (cosine {section.cosine:.3f}). By default PASS needs "
-            f"{percent(passes)} and no unrepresented area above {LIMITS['largest_mm2'][0]:g} mm²; below "
-            f"{percent(fails)} it is FAIL"
+            f"adjacent patches of this slide typically are (cosine {section.cosine:.3f}). {by} PASS needs "
+            f"{percent(limits['represented'][0])} and no unrepresented area above {limits['largest_mm2'][0]:g} mm²; "
+            f"below {percent(limits['represented'][1])}, or with an area above {limits['largest_mm2'][1]:g} mm², it is "
+            "FAIL"
         )
-    if chance is not None:
+    if record.patches == record.tissue_patches:
+        found["well chosen"] = f"{verdict.well_chosen}. All tissue is kept, so no choice was made"
+    elif chance is not None:
         found["well chosen"] = (
             f"{verdict.well_chosen}. {chance.percentile} % of random draws of {chance.keep} patches are not better "
-            f"than the first {chance.keep} kept ones, in coverage and in represented tissue. By default PASS needs "
-            f"{LIMITS['chance'][0]:g} %; below {LIMITS['chance'][1]:g} % it is FAIL"
+            f"than the first {chance.keep} kept ones, in coverage and in represented tissue. {by} PASS needs "
+            f"{limits['chance'][0]:g} %; below {limits['chance'][1]:g} % it is FAIL"
         )
     found["verdict"] = f"{verdict.verdict}, {MEANINGS[verdict.verdict]}: the worse of the two answers"
     found["what to do"] = explain(record, verdict) or "nothing"

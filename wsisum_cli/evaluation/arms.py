@@ -17,9 +17,13 @@ from wsisum_cli import __version__
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.features.h5 import FeatureFile, read_feature_file
 from wsisum_cli.features.vectors import Rows
+from wsisum_cli.quality.likeness import measure_likeness
+from wsisum_cli.quality.represented import WANTED, fewest_picks, share_of
+from wsisum_cli.selection.budget import AUTO, LEAST, MAX_KEEP, fewest
 from wsisum_cli.selection.candidates import sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
-from wsisum_cli.selection.selectors import SELECTORS, keep_count, pick, weigh
+from wsisum_cli.selection.prefixes import prefixes_of
+from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick, weigh
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.training.data import estimate_side, save_arrays
@@ -30,7 +34,6 @@ Weights = npt.NDArray[np.float64]
 MOST = 4_096
 #: Selectors that need more than features and coords, and cannot be used here.
 NEED_MODELS = ("attention",)
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,15 @@ class Bag:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many patches to keep: a number, or a share (0..1) of the slide's; by default one in eight, 8 to 64."""
+    """How many patches to keep: a number, or a share (0..1) of the slide's; by default as few as `compress` would."""
 
     number: int | None = None
     share: float | None = None
 
-    def of(self, patches: int) -> int:
-        """How many of a slide's patches to keep."""
-        if self.share is not None:
-            return max(1, round(self.share * patches))
-        return keep_count(patches, self.number)
+    def of(self, patches: int) -> int | None:
+        """How many of a slide's patches to keep; None if represented tissue decides."""
+        number = self.number if self.share is None else max(1, round(self.share * patches))
+        return None if number is None else min(number, patches)
 
     def __str__(self) -> str:
         if self.share is not None:
@@ -177,12 +179,31 @@ def cached_pick(slide: Slide, name: str, arm: Arm, cache: Path | None) -> tuple[
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # damaged: pick again
     assert arm.selector is not None
-    rows = pick(slide.tissue_patches, min(arm.keep.of(len(slide.features)), len(slide.features)), arm.selector)
+    keep = arm.keep.of(len(slide.features)) or fewest_representing(slide.tissue_patches, arm.selector)
+    rows = pick(slide.tissue_patches, keep, arm.selector)
     selection = weigh(slide.features, rows)
     counts, weights = selection.counts, selection.weights
     if path is not None:
         save_arrays(path, {"rows": rows, "counts": counts, "weights": weights, "made_from": np.array(made_from)})
     return rows, counts, weights
+
+
+def fewest_representing(tissue_patches: TissuePatches, selector: str) -> int:
+    """How many patches `compress` would keep by default: the fewest that represent 95 % of the tissue, 8 to 256."""
+    features, count = tissue_patches.features, len(tissue_patches.features)
+    most = min(MAX_KEEP, count)
+    cosine = measure_likeness(features, tissue_patches.coords, tissue_patches.patch_size_level0).cosine
+    if selector in NESTED:
+        found = fewest_picks(lambda keep: pick(tissue_patches, keep, selector), features, cosine, WANTED, most)
+    else:
+        found = fewest(lambda keep: share_kept(tissue_patches, keep, selector, cosine) >= WANTED, most)
+    return min(max(found or most, LEAST), count)
+
+
+def share_kept(tissue_patches: TissuePatches, keep: int, selector: str, cosine: float) -> float:
+    """The share of the tissue that so many picks represent."""
+    rows = pick(tissue_patches, keep, selector)
+    return share_of(prefixes_of(tissue_patches.features, rows).of(keep)[1], cosine)
 
 
 def kept_in_summary(path: Path, file: FeatureFile) -> Bag:

@@ -15,7 +15,7 @@ from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Options, Tools
 from wsisum_cli.quality.likeness import Likeness, measure_likeness
 from wsisum_cli.quality.measures import Quality, measure_selection
-from wsisum_cli.quality.represented import TissuePlaces, fewest_for, share_curve, share_of
+from wsisum_cli.quality.represented import TissuePlaces, fewest_picks, share_curve, share_of
 from wsisum_cli.selection.budget import GUESS, fewest
 from wsisum_cli.selection.candidates import draw_by_cluster, sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
@@ -168,14 +168,9 @@ class PatchSelector:
         """The same by the slide's features alone; None if `most` patches do not, or the picks are not nested."""
         if self._selector not in NESTED:
             return None
-        most, keep = min(most, len(self._half)), 0
-        while keep < most:
-            keep = min(max(2 * keep, GUESS), most)
-            prefixes = prefixes_of(self._half, self.rows(keep, most))
-            curve = share_curve(prefixes, keep, self.likeness.cosine, self.unread)
-            if (found := fewest_for(curve, share)) is not None:
-                return found
-        return None
+        most = min(most, len(self._half))
+        cosine = self.likeness.cosine
+        return fewest_picks(lambda keep: self.rows(keep, most), self._half, cosine, share, most, self.unread)
 
     @property
     def unread(self) -> int:
@@ -183,9 +178,19 @@ class PatchSelector:
         return self.tissue.places(1.0).unread
 
     def _share(self, keep: int) -> float:
+        """The share of the tissue that `keep` patches represent, as stored."""
         rows = self.rows(keep)
-        tissue, _ = self._as_stored(rows, self._pixels.of(rows))
+        pixels = self._pixels.of(rows)
+        if self._selector in NESTED and (isinstance(pixels, SourceTiles) or self.tissue.given is not None):
+            return float(self._shares[keep - 1])  # nothing is encoded anew, so no feature changes
+        tissue, _ = self._as_stored(rows, pixels)
         return share_of(prefixes_of(tissue.features, rows).of(keep)[1], self.likeness.cosine, self.unread)
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """The share (K,) that the first 1, 2, ... `most` patches represent, by the slide's own features."""
+        most = min(self.most, len(self._half))
+        return share_curve(prefixes_of(self._half, self.rows(most)), most, self.likeness.cosine, self.unread)
 
     def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
         """Replace the features of the kept patches by those of the stored pixels, so that the file is consistent.

@@ -17,14 +17,13 @@ from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented
-from wsisum_cli.quality.verdict import stored_thresholds
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.weights import fit_weights
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import write_container, writing_aside
 from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
-from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, tissue_share
+from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, recorded_thresholds, tissue_share
 from wsisum_cli.summary.writer import (
     ROOT,
     PatchArrays,
@@ -178,7 +177,7 @@ def describe_cut(
     embedded = embedding_figures(available, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
     represented = describe_less(summary, similarity, representative)
-    thresholds = stored_thresholds(record.verdict.thresholds.model_dump())
+    thresholds = recorded_thresholds(record)
     return {
         "patches": keep,
         "trimmed_from": record.trimmed_from or record.patches,

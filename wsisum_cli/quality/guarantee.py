@@ -19,6 +19,9 @@ from wsisum_cli.features.vectors import Coords
 #: mm² per µm².
 MM2 = 1e-6
 
+#: Cells along the side of a patch, in which the area of overlapping patches is counted.
+CELLS = 4
+
 #: Distance in patch sides from which on a whole patch fits between two patches.
 REACH = 2 - 1e-6
 Place = tuple[float, float, int]  # x, y in patch sides, number
@@ -29,7 +32,7 @@ class Guarantee:
     """The region size from which each cosine is guaranteed.
 
     `cosine` (N,) float64 ascends; `largest` (N,) int64 is the number of patches in the largest region whose patches all
-    have at most that cosine. `patch_mm2` is the area of a patch.
+    have at most that cosine. `patch_mm2` is the area that a patch adds, as `area_of_patch` gives it.
     """
 
     cosine: npt.NDArray[np.float64]
@@ -40,14 +43,6 @@ class Guarantee:
         """Smallest area in mm² that always holds a patch of at least `cosine`; more than all tissue if none does."""
         below = int(np.searchsorted(self.cosine, cosine, side="left"))
         return (1 + (int(self.largest[below - 1]) if below else 0)) * self.patch_mm2
-
-    def cosine_of(self, area: float) -> float:
-        """Highest cosine reached by a patch in every region of at least `area` mm²; -1 below one patch."""
-        patches = int(np.floor(area / self.patch_mm2 + 1e-9))  # whole patches in such an area
-        if patches < 1:
-            return -1.0
-        too_large = np.flatnonzero(self.largest >= patches)
-        return float(self.cosine[too_large[0] if len(too_large) else -1])
 
 
 #: Cosines for which a summary records the area.
@@ -89,7 +84,19 @@ def guarantee(
     sizes = _growth((np.rint(places) if whole_sides else places)[order])
     cosine = similarity[order].astype(np.float64)
     last = np.searchsorted(cosine, cosine, side="right") - 1  # equal cosines are added together
-    return Guarantee(cosine, sizes[last], (patch_size_level0 * mpp) ** 2 * MM2)
+    return Guarantee(cosine, sizes[last], area_of_patch(coords, patch_size_level0, mpp))
+
+
+def area_of_patch(coords: Coords, patch_size_level0: float, mpp: float) -> float:
+    """Area in mm² that each patch at `coords` (N, 2) adds on average: that of a patch, less where patches overlap.
+
+    Patches of given features may overlap; each counted whole, their tissue would be larger than it is.
+    """
+    whole = (patch_size_level0 * mpp) ** 2 * MM2
+    corners = np.rint((coords - coords.min(axis=0, initial=0)) * (CELLS / patch_size_level0)).astype(np.int64)
+    cells = (corners[:, None, None] + np.moveaxis(np.indices((CELLS, CELLS)), 0, -1)).reshape(-1, 2)
+    covered = len(np.unique(cells[:, 0] * (cells[:, 1].max(initial=0) + 1) + cells[:, 1]))
+    return whole if covered == len(cells) else whole * covered / len(cells)
 
 
 def connected(places: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:

@@ -64,7 +64,7 @@ class Draws:
     def of(self, name: str, keep: int) -> Figures | None:
         """Quantiles (101,) of one figure, for draws of `keep` patches or the next larger size.
 
-        Larger draws score higher, so the comparison is never too lenient. None if the figure was not measured.
+        Larger draws score higher, so the comparison is strict. None if the figure was not measured.
         """
         number = self.number(keep)
         return None if number is None or name not in self.figures else self.exactly(name, number)

@@ -5,17 +5,19 @@ The share never falls when a patch is added, because every tissue patch keeps it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsisum_cli.features.vectors import Coords
-from wsisum_cli.quality.guarantee import MM2, connected
+from wsisum_cli.features.vectors import Coords, Features, Rows
+from wsisum_cli.quality.guarantee import area_of_patch, connected
 from wsisum_cli.quality.likeness import Likeness
-from wsisum_cli.selection.prefixes import Prefixes
+from wsisum_cli.selection.budget import GUESS
+from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
 
 #: Share of the tissue that the default number of patches represents, and that advice aims at.
 WANTED = 0.95
@@ -35,9 +37,9 @@ class TissuePlaces:
     mpp: float
     unread: int = 0
 
-    @property
+    @cached_property
     def patch_mm2(self) -> float:
-        return (self.patch_size_level0 * self.mpp) ** 2 * MM2
+        return area_of_patch(self.coords, self.patch_size_level0, self.mpp)
 
     @property
     def count(self) -> int:
@@ -123,6 +125,23 @@ def describe_region(
         "nearest": int(np.bincount(representative[rows]).argmax()),
         "cosine": round(float(similarity[rows].astype(np.float16).astype(np.float64).mean()), 4),
     }
+
+
+def fewest_picks(
+    picks: Callable[[int], Rows], features: Features, cosine: float, share: float, most: int, unread: int = 0
+) -> int | None:
+    """Fewest nested picks that represent `share` of the tissue; None if `most` do not.
+
+    `picks` gives the first picks, as many as asked for, as rows of features (N, D); more of them are asked for only
+    where fewer do not suffice.
+    """
+    most, keep = min(most, len(features)), 0
+    while keep < most:
+        keep = min(max(2 * keep, GUESS), most)
+        curve = share_curve(prefixes_of(features, picks(keep)), keep, cosine, unread)
+        if (found := fewest_for(curve, share)) is not None:
+            return found
+    return None
 
 
 def fewest_for(curve: Sequence[float] | npt.NDArray[np.float64], share: float) -> int | None:

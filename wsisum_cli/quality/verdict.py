@@ -215,12 +215,9 @@ def compare_with_chance(prefixes: Prefixes, cosine: float | None, draws: Draws, 
     return Chance(best, number, alike and every > 1)
 
 
-def percentile(value: float, quantiles: np.ndarray, less_is_better: bool = False) -> int:
+def percentile(value: float, quantiles: np.ndarray) -> int:
     """Percentage of draws that are not better, in whole percent, from their `quantiles` (101,)."""
-    value += -EQUAL if less_is_better else EQUAL
-    if less_is_better:
-        value, quantiles = -value, -quantiles[::-1]
-    return max(int(np.searchsorted(quantiles, value, side="right")) - 1, 0)
+    return max(int(np.searchsorted(quantiles, value + EQUAL, side="right")) - 1, 0)
 
 
 def read_thresholds(texts: Iterable[str]) -> Thresholds:

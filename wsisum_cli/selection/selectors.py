@@ -32,10 +32,6 @@ from wsisum_cli.selection.wsisum import pick_in_rounds
 #: tissue_patches, keep -> rows (K,) of N, in order of picking.
 Selector = Callable[[TissuePatches, int], Rows]
 
-#: Keep one patch in eight: WSISum's mask ratio of 0.875.
-ONE_IN = 8
-FEWEST, MOST = 8, 64
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -55,16 +51,6 @@ class Selection:
     prefixes: Prefixes
     representative: npt.NDArray[np.int32]
     similarity: npt.NDArray[np.float32]
-
-
-def keep_count(tissue_patches: int, keep: int | None) -> int:
-    """How many patches to keep: `keep`, or one in eight (8 to 64) if None; at most all. Raises ValueError."""
-    if tissue_patches < 1 or (keep is not None and keep < 1):
-        raise ValueError(f"expected at least one patch to keep, found {keep} of {tissue_patches} tissue patches")
-    if keep is None:
-        one_in_eight = (tissue_patches + ONE_IN // 2) // ONE_IN  # the half rounds up: 500 gives the paper's 63
-        keep = min(max(one_in_eight, FEWEST), MOST)
-    return min(keep, tissue_patches)
 
 
 def pick(tissue_patches: TissuePatches, keep: int, selector: str = "wsisum") -> Rows:

@@ -54,7 +54,7 @@ REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
         *("options.draws", "options.thresholds", "options.max_bytes", "options.target"),
     ),
     3: ("suspect",),
-    4: ("represented", "verdict.representative", "verdict.well_chosen", "verdict.chance"),
+    4: (*("represented", "verdict.representative", "verdict.well_chosen", "verdict.chance"),),
 }
 
 #: Of these, null is a value.
@@ -211,7 +211,7 @@ class Options(Section):
     target: float | None = Field(
         None, gt=0, le=1, description="share of the tissue to represent (before 1.4: coverage)"
     )
-    max_keep: int | None = Field(None, ge=1, description="most patches, where the number is not given")
+    max_keep: int | None = Field(None, ge=1, description="since 1.4: most patches, where the number is not given")
     selector: str = Field(description="how patches are picked")
     rare: float | None = Field(None, ge=0, le=0.5, description="share of the kept patches for rare tissue")
     seed: int = Field(description="seed of all random draws")
@@ -271,7 +271,9 @@ class Draws(Section):
 class Thresholds(Section):
     """What a verdict asks for."""
 
-    limits: dict[Limited, Limits] | None = Field(None, description="where a figure passes, and past which it fails")
+    limits: dict[Limited, Limits] | None = Field(
+        None, description="since 1.4: where a figure passes, and past which it fails"
+    )
     percentiles: dict[Figure, Limits] | None = Field(
         None, description="before 1.4: percentile from which a figure passes, and below which it fails"
     )
@@ -322,7 +324,7 @@ class Represented(Section):
     mm2: Area = Field(description="represented tissue")
     tissue_mm2: Area = Field(description="all tissue, with what could not be read")
     unread: Count = Field(description="tissue patches that could not be read; they count as not represented")
-    patch_mm2: Area = Field(description="area of a patch")
+    patch_mm2: Area = Field(description="area of a patch; where patches overlap, the area that each adds on average")
     cosine: Cosine = Field(description="at which a patch represents another: the median of adjacent patches")
     pairs: Count = Field(description="adjacent pairs; 0 where there are too few, and nearest patches were compared")
     contrast: Share = Field(description="how often adjacent patches are more alike than random ones; ties count half")

@@ -87,7 +87,8 @@ class Inspection(BaseModel):
     bytes: int
     ratio: float  # of the slide's size to the summary's
     kept: list[StoredPatch]
-    random: dict[str, float]  # median of random draws of as many patches, by figure; empty without draws
+    random: dict[str, float]  # median of random draws of `random_patches`, by figure; empty without draws
+    random_patches: int | None  # as many as are kept; after a trim the next larger number that was drawn
     advice: str  # on a verdict that is not PASS; empty otherwise
     remarks: str  # what a reader should look at; empty where there is nothing
 
@@ -111,6 +112,7 @@ def inspect_summary(summary: Summary) -> Inspection:
             "ratio": round(record.source.bytes / size, 2),
             "kept": kept_patches(summary),
             "random": random_medians(summary),
+            "random_patches": random_patches(summary),
             "advice": explain(record, verdict) if verdict else "",
             "remarks": remarks(record),
         }
@@ -118,7 +120,7 @@ def inspect_summary(summary: Summary) -> Inspection:
 
 
 def random_medians(summary: Summary) -> dict[str, float]:
-    """What half of the random draws of as many patches exceed, by figure; empty without draws."""
+    """What half of the random draws of `random_patches` exceed, by figure; empty without draws."""
     if summary.record.draws is None or (draws := summary.draws) is None:
         return {}
     keep, section = summary.record.patches, summary.record.represented
@@ -127,6 +129,13 @@ def random_medians(summary: Summary) -> dict[str, float]:
         readable = summary.record.tissue_patches
         found["represented"] = share * readable / (readable + section.unread)  # draws are of readable tissue alone
     return {name: round(value, 6) for name, value in found.items() if value is not None}
+
+
+def random_patches(summary: Summary) -> int | None:
+    """How many patches each random draw has that the kept ones are compared with; None without draws."""
+    if summary.record.draws is None or (draws := summary.draws) is None:
+        return None
+    return draws.number(summary.record.patches)
 
 
 def kept_patches(summary: Summary) -> list[StoredPatch]:

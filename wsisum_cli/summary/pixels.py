@@ -29,6 +29,7 @@ class StoredPixels:
         self._damage, self._threads = damage, threads
         self._streams: dict[int, bytes] = {}  # by row of the grid
         self._tiles: dict[Tile, EncodedTile | None] = {}
+        self._plain: dict[bytes, bool] = {}  # by stream; to find out takes as long as to decode it
 
     def of(self, rows: np.ndarray) -> Pixels:
         """Pixels of the (K,) `rows` of the grid. Raises SlideError or a subclass."""
@@ -43,9 +44,7 @@ class StoredPixels:
         cheap = pull(kept, grid.patch_size_level0, grid.reading) <= MAX_PULL
         if copyable and (mode == "source" or (mode == "auto" and cheap)):
             tiles = self._copied_or_none(kept, mode == "source")
-            if tiles is not None and all(
-                jpeg.frame_size(tile) == tiles.side and jpeg.holds_only_pixels(tile) for tile in tiles.streams
-            ):
+            if tiles is not None and all(map(self._is_plain, tiles.streams)):
                 return tiles
             if mode == "source":
                 raise SlideError(
@@ -88,6 +87,14 @@ class StoredPixels:
             streams=[encoded.stream for _, encoded in tiles],
             side=(level.tile_height, level.tile_width),
         )
+
+    def _is_plain(self, stream: bytes) -> bool:
+        """Whether a tile has the size of all others, and nothing but pixels in it."""
+        if stream not in self._plain:
+            level = self._slide.pyramid.levels[self._grid.reading.level]
+            side = (level.tile_height, level.tile_width)
+            self._plain[stream] = jpeg.frame_size(stream) == side and jpeg.holds_only_pixels(stream)
+        return self._plain[stream]
 
     def _tile(self, at: Tile) -> EncodedTile | None:
         """The encoded tile; None if the source does not store it."""

@@ -111,9 +111,14 @@ def judge_again(attributes: Attributes, thresholds: Thresholds | None = None) ->
     """
     if attributes.verdict is None:
         return None
-    return judge(
-        recorded_figures(attributes), thresholds or stored_thresholds(attributes.verdict.thresholds.model_dump())
-    )
+    return judge(recorded_figures(attributes), thresholds or recorded_thresholds(attributes))
+
+
+def recorded_thresholds(attributes: Attributes) -> Thresholds:
+    """The thresholds that a summary was made with; the default ones where it records none."""
+    if attributes.verdict is None:
+        return Thresholds()
+    return stored_thresholds(attributes.verdict.thresholds.model_dump())
 
 
 def explain(attributes: Attributes, verdict: Verdict) -> str:

@@ -19,10 +19,17 @@ from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented, fewest_for, share_curve
-from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge, stored_thresholds
+from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge
 from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality, Represented
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.standing import figures_from, judge_again, likeness_of, recorded_figures, tissue_share
+from wsisum_cli.summary.standing import (
+    figures_from,
+    judge_again,
+    likeness_of,
+    recorded_figures,
+    recorded_thresholds,
+    tissue_share,
+)
 from wsisum_cli.summary.writer import ROOT, Reference
 from wsisum_cli.verification.finding import Finding
 
@@ -232,8 +239,7 @@ def check_verdict(
             yield Finding("verdict-differs", "the verdict does not match the figures", ROOT, wanted, stated.verdict)
     recorded = recorded_figures(record)
     figures = {name: measured.get(name, value) for name, value in recorded.quality.items()}
-    stored = stored_thresholds(record.verdict.thresholds.model_dump())
-    found = judge(replace(recorded, quality=figures), thresholds or stored)
+    found = judge(replace(recorded, quality=figures), thresholds or recorded_thresholds(record))
     if found.verdict == FAIL:
         yield Finding("verdict-fail", "; ".join(found.reasons))
     return found
@@ -250,6 +256,6 @@ def judge_by(summary: Summary, yardstick: Likeness, unread: int, thresholds: Thr
     section = Represented.model_validate({**represented_again(summary, yardstick, unread), "needed": None})
     chance = compare_with_chance(prefixes, yardstick.cosine, draws, record.patches)
     quality = record.quality.model_dump(exclude_unset=True)
-    stored = stored_thresholds(record.verdict.thresholds.model_dump()) if record.verdict else Thresholds()
     all_kept = record.patches == record.tissue_patches
-    return judge(figures_from(section, quality, chance, all_kept, tissue_share(record)), thresholds or stored)
+    figures = figures_from(section, quality, chance, all_kept, tissue_share(record))
+    return judge(figures, thresholds or recorded_thresholds(record))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from wsisum_cli.quality.verdict import VERDICTS, Verdict
+from wsisum_cli.quality.verdict import VERDICTS, Thresholds, Verdict
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.remarks import remarks
 from wsisum_cli.summary.standing import explain
@@ -78,6 +78,7 @@ class Verification:
     measured: dict[str, float] = field(default_factory=dict)  # figures computed on the way
     verdict: Verdict | None = None  # None before format 1.2, or where the file is damaged
     record: Attributes | None = None  # None where the file is damaged
+    thresholds: Thresholds = field(default_factory=Thresholds)  # by which the verdict was reached
     by_default: Verdict | None = None  # by the default thresholds, where the summary was judged by its own
 
     @property
@@ -95,6 +96,7 @@ class Verification:
             "findings": found,
             "measured": self.measured,
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
+            "thresholds": self.thresholds.as_dict(),
             "represented": None if section is None else section.share,
             "advice": self.advice,
             "remarks": self.remarks,

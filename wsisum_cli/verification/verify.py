@@ -16,7 +16,7 @@ from wsisum_cli.quality.verdict import Thresholds
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import layout_differs
 from wsisum_cli.summary.reader import Summary, name_of, open_summary
-from wsisum_cli.summary.standing import judge_again
+from wsisum_cli.summary.standing import judge_again, recorded_thresholds
 from wsisum_cli.summary.writer import ROOT
 from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, ModelFinders
 from wsisum_cli.verification.comparison import compare_with_source
@@ -76,6 +76,7 @@ def collect_findings(
             wrong = yield from check_attributes(summary)
             if not wrong:
                 result.record, result.verdict = summary.record, judge_again(summary.record, thresholds)
+                result.thresholds = thresholds or recorded_thresholds(summary.record)
                 if thresholds is None and summary.record.options.thresholds:
                     result.by_default = judge_again(summary.record, Thresholds())
             if tier == "quick":
