@@ -18,6 +18,7 @@ ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 #: A JFIF marker: three components are YCbCr.
 JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size and name the components
+SEQUENTIAL = {0xC0, 0xC1}
 SCAN = 0xDA
 #: Baseline, extended and progressive frames, scans, tables, restart interval, JFIF's and Adobe's colour marks.
 PIXEL_MARKERS = {0xC0, 0xC1, 0xC2, SCAN, 0xDB, 0xC4, 0xDD, 0xE0, 0xEE}
@@ -50,6 +51,16 @@ def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 def header_markers(stream: bytes) -> dict[int, bytes]:
     """Marker code -> payload of the segments before the first scan; a repeated marker keeps its last payload."""
     return {code: payload for code, payload, _ in header_segments(stream)}
+
+
+def is_one_scan(stream: bytes) -> bool:
+    """Whether a decoder reads the first scan alone: a sequential frame, all of whose components that scan has."""
+    frame = scan = b""
+    for code, payload, _ in header_segments(stream):
+        if code in FRAMES:
+            frame = payload if code in SEQUENTIAL and not frame else b"\0" * 6
+        scan = payload
+    return len(frame) > 5 and bool(scan) and scan[0] == frame[5]
 
 
 def frame_size(stream: bytes) -> tuple[int, ...]:
@@ -274,7 +285,7 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     height, width, *_ = simplejpeg.decode_jpeg_header(stream)
     if height * width > MAX_TILE_PIXELS:
         raise ValueError(f"{width} x {height} px are no tile")
-    if stream.count(b"\xff\xda") > MAX_SCANS:
+    if not is_one_scan(stream) and stream.count(bytes((0xFF, SCAN))) > MAX_SCANS:
         raise ValueError(f"it has more than {MAX_SCANS} scans, each of which takes as long as a whole image")
     if shrink > 1:
         # All three limits are needed: without them simplejpeg decodes at full size and does not say so.

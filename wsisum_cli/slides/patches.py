@@ -48,7 +48,10 @@ class Reading:
 
     def tiles(self, x: int, y: int) -> list[Tile]:
         """The tiles that the patch at level-0 (x, y) touches, row by row."""
-        left, upper = self.corner(x, y)
+        return self.tiles_at(*self.corner(x, y))
+
+    def tiles_at(self, left: int, upper: int) -> list[Tile]:
+        """The tiles that the patch with this upper left px read touches, row by row."""
         right, lower = min(left + self.side, self.width), min(upper + self.side, self.height)
         columns = range(left // self.tile_width, (right - 1) // self.tile_width + 1)
         rows = range(upper // self.tile_height, (lower - 1) // self.tile_height + 1)
@@ -77,13 +80,33 @@ def plan_reading(levels: Sequence[Level], patch_size_level0: int, patch_size: in
 
 def cut_patch(reading: Reading, x: int, y: int, get_tile: Callable[[Tile], np.ndarray | None]) -> np.ndarray:
     """One patch as (P, P, 3) uint8 RGB. `get_tile` gives a tile as read, None for glass."""
+    found = np.empty((reading.patch_size, reading.patch_size, 3), np.uint8)
+    cut_into(found, reading, x, y, get_tile)
+    return found
+
+
+def cut_into(
+    found: np.ndarray, reading: Reading, x: int, y: int, get_tile: Callable[[Tile], np.ndarray | None]
+) -> None:
+    """The same, written into `found` (P, P, 3)."""
+    resized = reading.side != reading.patch_size
+    pixels = np.empty((reading.side, reading.side, 3), np.uint8) if resized else found
     left, upper = reading.corner(x, y)
-    pixels = np.full((reading.side, reading.side, 3), GLASS, np.uint8)
-    for column, row in reading.tiles(x, y):
-        tile = get_tile((column, row))
-        if tile is not None:
-            paste(pixels, tile, column * reading.tile_width - left, row * reading.tile_height - upper)
-    return resize(pixels, reading.patch_size, reading.patch_size)
+    if left + reading.side > reading.width or upper + reading.side > reading.height:
+        pixels[:] = GLASS  # the level is smaller than a patch
+    for column, row in reading.tiles_at(left, upper):
+        lay_tile(pixels, reading, get_tile((column, row)), (column, row), (left, upper))
+    if resized:
+        found[:] = resize(pixels, reading.patch_size, reading.patch_size)
+
+
+def lay_tile(pixels: np.ndarray, reading: Reading, tile: np.ndarray | None, at: Tile, corner: tuple[int, int]) -> None:
+    """Copy what a patch, whose `corner` is (left, upper) px read, has of a tile; glass where the tile has no px."""
+    x, y = at[0] * reading.tile_width - corner[0], at[1] * reading.tile_height - corner[1]
+    if tile is None or tile.shape[:2] != (reading.tile_height, reading.tile_width):
+        pixels[max(y, 0) : max(y + reading.tile_height, 0), max(x, 0) : max(x + reading.tile_width, 0)] = GLASS
+    if tile is not None:
+        paste(pixels, tile, x, y)
 
 
 def paste(canvas: np.ndarray, tile: np.ndarray, left: int, upper: int) -> None:
@@ -95,17 +118,22 @@ def paste(canvas: np.ndarray, tile: np.ndarray, left: int, upper: int) -> None:
 
 
 class TileCache:
-    """Decoded tiles, each kept until the last patch that touches it is cut; used from several threads."""
+    """Decodes tiles; one that several patches touch is kept until the last of them is cut. For several threads.
+
+    Where the grid lies on the tiles, no patch shares any: they are decoded and handed on, without a lock.
+    """
 
     def __init__(self, pyramid: Pyramid, reading: Reading, coords: np.ndarray, damage: Damage) -> None:
         self._pyramid, self._reading, self._damage = pyramid, reading, damage
-        self._uses = Counter(tile for x, y in coords.tolist() for tile in reading.tiles(x, y))
+        self._uses = shared_tiles(reading, coords)
         self._tiles: dict[Tile, Future[np.ndarray | None]] = {}
         self._lock = threading.Lock()
         self._capacity = max(MIN_CACHED, CACHE_BYTES // (reading.tile_width * reading.tile_height * 3))
 
     def get(self, tile: Tile) -> np.ndarray | None:
         """The tile as read. Raises TileError, each time for the same broken tile."""
+        if tile not in self._uses:
+            return self._read(tile)
         with self._lock:
             future = self._tiles.get(tile)
             first = future is None
@@ -118,31 +146,45 @@ class TileCache:
 
     def release(self, tiles: Iterable[Tile]) -> None:
         """Say that one patch touching these tiles is done."""
+        if not self._uses:
+            return
         with self._lock:
             for tile in tiles:
-                self._uses[tile] -= 1
-                if self._uses[tile] == 0:
-                    self._tiles.pop(tile, None)
+                if tile in self._uses:  # its number stays, so that no thread takes it for a tile of one patch
+                    self._uses[tile] -= 1
+                    if self._uses[tile] == 0:
+                        self._tiles.pop(tile, None)
 
-    def _decode(self, tile: Tile, future: Future[np.ndarray | None]) -> None:
+    def _read(self, tile: Tile) -> np.ndarray | None:
         level = self._reading.level
         try:
             pixels = self._pyramid.tile(level, *tile, self._reading.shrink)
         except TileError as error:
             self._damage.note(level, *tile, str(error))
+            raise
+        self._damage.tried()
+        return pixels
+
+    def _decode(self, tile: Tile, future: Future[np.ndarray | None]) -> None:
+        try:
+            future.set_result(self._read(tile))
+        except TileError as error:
             future.set_exception(error)
         except BaseException as error:
             future.set_exception(error)  # whoever waits for this tile must wake up
             raise
-        else:
-            self._damage.tried()
-            future.set_result(pixels)
 
     def _evict(self) -> None:
         if len(self._tiles) > self._capacity:
             oldest = next((t for t, future in self._tiles.items() if future.done()), None)
             if oldest is not None:
                 del self._tiles[oldest]
+
+
+def shared_tiles(reading: Reading, coords: np.ndarray) -> dict[Tile, int]:
+    """The tiles that several patches at (N, 2) `coords` touch, and how many do."""
+    touched = Counter(tile for x, y in coords.tolist() for tile in reading.tiles(x, y))
+    return {tile: count for tile, count in touched.items() if count > 1}
 
 
 def read_patches(
@@ -155,18 +197,21 @@ def read_patches(
     cache = TileCache(pyramid, reading, coords, damage)
 
     def read_block(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = [(row, patch) for row in rows if (patch := cut_or_none(*coords[row].tolist())) is not None]
-        kept = np.array([row for row, _ in found], np.int64)
-        shape = (0, reading.patch_size, reading.patch_size, 3)
-        return kept, np.stack([patch for _, patch in found]) if found else np.empty(shape, np.uint8)
+        pixels = np.empty((len(rows), reading.patch_size, reading.patch_size, 3), np.uint8)
+        kept: list[int] = []
+        for row in rows.tolist():
+            if is_cut(pixels[len(kept)], *coords[row].tolist()):
+                kept.append(row)
+        return np.array(kept, np.int64), pixels[: len(kept)]
 
-    def cut_or_none(x: int, y: int) -> np.ndarray | None:
+    def is_cut(into: np.ndarray, x: int, y: int) -> bool:
         try:
-            return cut_patch(reading, x, y, cache.get)
+            cut_into(into, reading, x, y, cache.get)
         except TileError:
-            return None
+            return False
         finally:
             cache.release(reading.tiles(x, y))
+        return True
 
     with ThreadPoolExecutor(threads) as pool:
         yield from map_ahead(pool, read_block, blocks(coords, reading), 2 * threads)
