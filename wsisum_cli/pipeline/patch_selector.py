@@ -117,6 +117,7 @@ class PatchSelector:
         # Rounded to float16, as kept features are stored: no figure of the tissue depends on which patches are kept.
         self._half = as_half(tissue.features).astype(np.float32)
         self._stored: dict[int, np.ndarray] = {}  # row -> features of the stored pixels
+        self._shares: np.ndarray = np.empty(0)  # of the tissue that the first 1, 2, ... picks represent
 
     def rows(self, keep: int, most: int = 0) -> np.ndarray:
         """Tissue rows (K,) of the selected patches, in the order they were picked; `keep` may be up to `most`."""
@@ -182,15 +183,16 @@ class PatchSelector:
         rows = self.rows(keep)
         pixels = self._pixels.of(rows)
         if self._selector in NESTED and (isinstance(pixels, SourceTiles) or self.tissue.given is not None):
-            return float(self._shares[keep - 1])  # nothing is encoded anew, so no feature changes
+            return self._share_unchanged(keep)
         tissue, _ = self._as_stored(rows, pixels)
         return share_of(prefixes_of(tissue.features, rows).of(keep)[1], self.likeness.cosine, self.unread)
 
-    @cached_property
-    def _shares(self) -> np.ndarray:
-        """The share (K,) that the first 1, 2, ... `most` patches represent, by the slide's own features."""
-        most = min(self.most, len(self._half))
-        return share_curve(prefixes_of(self._half, self.rows(most)), most, self.likeness.cosine, self.unread)
+    def _share_unchanged(self, keep: int) -> float:
+        """The same where nothing is encoded anew, so that no feature changes: for all patches picked so far at once."""
+        if len(self._shares) < keep:
+            prefixes = prefixes_of(self._half, self._picked)
+            self._shares = share_curve(prefixes, len(self._picked), self.likeness.cosine, self.unread)
+        return float(self._shares[keep - 1])
 
     def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
         """Replace the features of the kept patches by those of the stored pixels, so that the file is consistent.
