@@ -124,7 +124,7 @@ def tiny_contents(mode: str = "jpeg", overview_side: int = 40, models: SlideMode
     touched = sorted({tile for x, y in coords[rows].tolist() for tile in READING.tiles(x, y)})
     if mode == "source":
         streams = [tiles[at] for at in touched]
-        pixels = SourceTiles(np.array(touched, np.int32), np.full(len(touched), spliced, np.int32), streams, (32, 32))
+        pixels = SourceTiles(np.array(touched, np.int32), np.full(len(touched), spliced, np.int32), streams)
     else:
         pixels = [jpeg.encode(patches[row]) for row in rows]
         features[rows] = STUB(np.stack([jpeg.decode(stream) for stream in pixels]))
@@ -254,7 +254,8 @@ def sign_again(
         if name != "zarr.json"
     }
     change(attributes)
-    write_container(path, {**members, "zarr.json": json.dumps(root).encode()})
+    counted = not str(attributes.get("format_version")).startswith("1.")
+    write_container(path, {**members, "zarr.json": json.dumps(root).encode()}, counted)
     return path
 
 
@@ -271,7 +272,7 @@ def write_changed(path: Path, contents: SummaryContents, changes: dict[str, Any]
 
 
 def write_as(path: Path, summary: Path, version: str = "1.3") -> Path:
-    """The summary as format 1.2 or 1.3 had it, with a verdict from percentiles alone."""
+    """The summary as one migrated from format 1.2 or 1.3 has it, with a verdict from percentiles alone."""
     members, figures = unpack(summary), len(BY_FEATURES)
     with open_summary(summary) as opened:
         draws = opened.array("reference/draws")[:, :figures]
@@ -281,7 +282,7 @@ def write_as(path: Path, summary: Path, version: str = "1.3") -> Path:
 
     def change(attributes: dict[str, Any]) -> None:
         del attributes["represented"]
-        attributes["format_version"] = version
+        attributes["migrated_from"] = version
         thresholds = {"percentiles": limits, "values": {}}
         attributes["verdict"] = {
             "verdict": "PASS",

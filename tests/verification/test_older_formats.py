@@ -57,7 +57,7 @@ def test_older_summary_is_trimmed_within_its_format(drawn, tmp_path):
     assert (done.patches, done.represented, done.verdict) == (3, None, "REVIEW")
     with open_summary(tmp_path / "a.ozx") as summary:
         jsonschema.validate(summary.attributes, SCHEMA)
-        assert summary.record.format_version == "1.3"
+        assert (summary.record.format_version, summary.record.migrated_from) == ("2.0", "1.3")
     assert verify(tmp_path / "a.ozx").ok
     assert verify(tmp_path / "a.ozx", drawn["slide"]).ok
 

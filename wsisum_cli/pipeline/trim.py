@@ -13,6 +13,7 @@ import numpy as np
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.features.embedding import Tokens
+from wsisum_cli.pipeline.migrate import current_attributes, current_members
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.random_draws import Draws
@@ -82,8 +83,8 @@ def trim_summary(
 
 def check_trimmable(path: Path, summary: Summary) -> None:
     """Raises SummaryError for what cannot be cut."""
-    if summary.record.minor_version < 2:
-        version = summary.record.format_version
+    if summary.record.revision < 2:
+        version = summary.record.migrated_from or summary.record.format_version
         raise SummaryError(
             f"{summary.name}: expected format 1.2 or later, found {version}, which does not record which patches "
             "represent the tissue when fewer are kept; compress the slide again"
@@ -112,16 +113,15 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
     draws = draws.cut(keep)
     pixels = cut_pixels(summary, keep)
     representative, similarity = before.of(keep)
-    side = summary.record.patch.patch_size
-    files = {name: summary.read(name) for name in summary.members if stays_unchanged(name)}
-    files |= encode_kept(kept, pixels, side)
+    files = {name: data for name, data in current_members(summary).items() if stays_unchanged(name)}
+    files |= encode_kept(kept, pixels)
     files |= encode_tissue(replace(tissue, representative=representative, similarity=similarity, prefixes=cut))
     files |= encode_draws(draws)
     about = describe_cut(summary, kept, cut, draws, models)
     if isinstance(pixels, SourceTiles):
         about["pixels"] = {"mode": "source", "tiles": len(pixels.streams)}
     root = parse_json(summary.read(ROOT))
-    root["attributes"]["wsisum"] = {**summary.attributes, **about, "members": list_members(files)}
+    root["attributes"]["wsisum"] = {**current_attributes(summary), **about, "members": list_members(files)}
     return {**files, ROOT: json.dumps(root, separators=(",", ":"), allow_nan=False).encode()}
 
 
@@ -148,9 +148,7 @@ def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
     touched = {tile for x, y in summary.coords[:keep].tolist() for tile in patches.reading.tiles(x, y)}
     rows = [row for row, at in enumerate(patches.positions.tolist()) if tuple(at) in touched]
     streams = [patches.shard.stream(row) for row in rows]
-    return SourceTiles(
-        patches.positions[rows], summary.array("patches/tile_spliced")[rows], streams, patches.shard.side
-    )
+    return SourceTiles(patches.positions[rows], summary.array("patches/tile_spliced")[rows], streams)
 
 
 def describe_cut(
@@ -183,7 +181,7 @@ def describe_cut(
         "trimmed_from": record.trimmed_from or record.patches,
         "quality": measured,
         "target_reached": is_reached(record, represented, quality.coverage),
-        "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.minor_version < 3),
+        "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.revision < 3),
         **({} if represented is None else {"represented": represented}),
         **describe_standing(represented, measured, prefixes, draws, keep, thresholds, tissue_share(record)),
     }

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Self
 import google_crc32c
 import numpy as np
 import zarr
-from numcodecs import blosc
+from numcodecs import blosc, zstd
 from zarr.abc.codec import ArrayBytesCodec
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON
@@ -27,6 +27,7 @@ from zarr.storage import MemoryStore
 from wsisum_cli.slides import jpeg
 
 JPEG_CODEC = "imagecodecs_jpeg"
+ZSTD_LEVEL = 3  # JPEG streams hardly get smaller; only the zeros behind them do
 MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
 SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # larger arrays may not be compressed more than this
 TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
@@ -123,23 +124,41 @@ def encode_array(name: str, values: np.ndarray, dimensions: Sequence[str], fill:
     return to_bytes(files)
 
 
-def encode_jpegs(name: str, streams: Sequence[bytes], side: tuple[int, int]) -> dict[str, bytes]:
-    """The files of a uint8 array (len(streams), H, W, 3) with these streams as chunks, in one shard."""
+def encode_rows(name: str, streams: Sequence[bytes], dimension: str) -> dict[str, bytes]:
+    """The files of a uint8 array (len(streams), longest) with a JPEG stream in each row, filled up with zeros.
+
+    Each row is a chunk of one shard, so that a reader gets it with two requests. `<name>_bytes` has the lengths.
+    """
     files: dict[str, Buffer] = {}
+    longest = max(map(len, streams))
     zarr.create_array(
         MemoryStore(files),
         name=name,
-        shape=(len(streams), *side, 3),
+        shape=(len(streams), longest),
         dtype=np.uint8,
-        shards=(len(streams), *side, 3),
-        chunks=(1, *side, 3),
-        serializer=JpegCodec(),
-        compressors=Crc32cCodec(),
-        fill_value=255,
-        dimension_names=["patch", "y", "x", "c"],
+        shards=(len(streams), longest),
+        chunks=(1, longest),
+        compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
+        fill_value=0,
+        dimension_names=[dimension, "byte"],
         zarr_format=3,
     )
-    return {**to_bytes(files), f"{name}/c/0/0/0/0": pack_shard([stream + checksum(stream) for stream in streams])}
+    rows = [zstd.compress(stream.ljust(longest, b"\0"), ZSTD_LEVEL) for stream in streams]
+    lengths = encode_array(f"{name}_bytes", np.array([len(stream) for stream in streams], np.int32), [dimension])
+    return {**to_bytes(files), **lengths, f"{name}/c/0/0": pack_shard([row + checksum(row) for row in rows])}
+
+
+def decode_row(chunk: bytes, longest: int) -> bytes:
+    """A row as `encode_rows` wrote it, without its checksum. Raises ValueError, before more memory is taken than that.
+
+    What claims to be smaller than it is, or larger, is refused by the decompressor.
+    """
+    row = bytearray(longest)
+    try:
+        zstd.decompress(chunk, row)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"it cannot be decompressed ({error})") from error
+    return bytes(row)
 
 
 def checksum(data: bytes) -> bytes:

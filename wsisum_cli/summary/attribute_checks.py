@@ -20,8 +20,8 @@ from wsisum_cli.summary.attributes import (
     Patch,
     Represented,
     Suspect,
-    minor_version,
     parse_attributes,
+    revision_of,
 )
 from wsisum_cli.tissue.artefacts import KINDS
 
@@ -55,8 +55,8 @@ def missing_from_cards(attributes: Attributes) -> Iterator[str]:
 
 def missing_since(raw: Mapping[str, Any]) -> Iterator[str]:
     """Keys that the format's version requires, and that are missing."""
-    for minor, paths in REQUIRED_SINCE.items():
-        for path in paths if minor_version(raw["format_version"]) >= minor else ():
+    for revision, paths in REQUIRED_SINCE.items():
+        for path in paths if revision_of(raw) >= revision else ():
             *parents, name = path.split(".")
             section: Mapping[str, Any] = raw
             for parent in parents:
@@ -81,9 +81,9 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
     yield from wrong_draws(attributes)
     if (attributes.source.focal_plane is None) != (attributes.source.focal_planes is None):
         yield "source.focal_plane and source.focal_planes are not there together"
-    if attributes.minor_version >= 1:
+    if attributes.revision >= 1:
         yield from wrong_models(attributes)
-    if attributes.minor_version >= 2:
+    if attributes.revision >= 2:
         yield from wrong_trim(attributes)
     if attributes.artefacts is not None:
         yield from wrong_artefacts(attributes.artefacts)

@@ -44,7 +44,10 @@ Figure = Literal[
     "slide_cosine",
 ]
 
-#: Minor version -> the keys that it added and requires.
+#: Formats that are read, in order. 2.0 stores pixels in another way, and has the keys of 1.4.
+VERSIONS = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0")
+
+#: Place in `VERSIONS` -> the keys that this format added and requires.
 REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
     0: ("members",),
     1: ("summarizer", "slide_encoder", "quality.reconstruction", "quality.embedding_cosine"),
@@ -349,6 +352,9 @@ class Attributes(Section):
     """The object `wsisum` among the attributes of the root's zarr.json."""
 
     format_version: str = Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="MAJOR.MINOR")
+    migrated_from: str | None = Field(
+        None, pattern=r"^1\.[0-9]{1,4}$", description="the format that the file had; it has the keys of that one"
+    )
     disclaimer: str = Field(description="what a summary is not for")
     source: Source = Field(description="the slide that the summary was made from")
     tissue_patches: Size = Field(description="N")
@@ -395,9 +401,9 @@ class Attributes(Section):
         return self.model_dump(mode="json", exclude_unset=True)
 
     @property
-    def minor_version(self) -> int:
-        """The second number of the format's version."""
-        return minor_version(self.format_version)
+    def revision(self) -> int:
+        """Place in `VERSIONS` of the format whose keys there are; see `revision_of`."""
+        return revision_of({"format_version": self.format_version, "migrated_from": self.migrated_from})
 
     @property
     def encoder_card(self) -> Card | None:
@@ -433,10 +439,17 @@ class Attributes(Section):
         return 0 if self.artefacts is None else self.artefacts.count
 
 
-def minor_version(format_version: Any) -> int:
-    """The second number of a format's version; 0 where there is none."""
-    found = re.fullmatch(r"[0-9]{1,4}\.([0-9]{1,4})", format_version) if isinstance(format_version, str) else None
-    return int(found[1]) if found else 0
+def revision_of(raw: Mapping[str, Any]) -> int:
+    """Place in `VERSIONS` of the format whose keys some attributes have: their own, or that of the file migrated.
+
+    That of 1.0 where they do not say; that of the last known one where a later one added to it.
+    """
+    stated = raw.get("migrated_from") or raw.get("format_version")
+    found = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", stated) if isinstance(stated, str) else None
+    if found is None:
+        return 0
+    same_major = [place for place, version in enumerate(VERSIONS) if version.split(".")[0] == found[1]]
+    return min(same_major[0] + int(found[2]), same_major[-1]) if same_major else 0
 
 
 def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
@@ -448,8 +461,8 @@ def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
 
 def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes without keys that mean nothing in their version, because a later one added them."""
-    known = minor_version(raw.get("format_version"))
-    later = [path for minor, paths in REQUIRED_SINCE.items() if minor > known for path in paths]
+    known = revision_of(raw)
+    later = [path for revision, paths in REQUIRED_SINCE.items() if revision > known for path in paths]
     copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
     for path in later:
         *parents, name = path.split(".")

@@ -78,10 +78,10 @@ def writing_aside(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def write_container(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the members in order and sync them to disk."""
+def write_container(path: Path, contents: Mapping[str, bytes], counted: bool = True) -> None:
+    """Write the members in order and sync them to disk; `counted` as for `tail`."""
     with open(path, "wb") as file:
-        for part in container_parts(contents):
+        for part in container_parts(contents, counted):
             file.write(part)
         file.flush()
         os.fsync(file.fileno())
@@ -97,8 +97,8 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def container_parts(contents: Mapping[str, bytes]) -> list[bytes]:
-    """The bytes of the file, in order."""
+def container_parts(contents: Mapping[str, bytes], counted: bool = True) -> list[bytes]:
+    """The bytes of the file, in order; `counted` as for `tail`."""
     parts: list[bytes] = []
     members: list[Member] = []
     offset = 0
@@ -109,7 +109,7 @@ def container_parts(contents: Mapping[str, bytes]) -> list[bytes]:
         members.append(Member(name, offset, len(data), zlib.crc32(data), start))
         parts += [header, data]
         offset = start + len(data)
-    return [*parts, tail(members, offset)]
+    return [*parts, tail(members, offset, counted)]
 
 
 def local_header(name: str, size: int, crc: int) -> bytes:
@@ -127,21 +127,34 @@ def central_header(member: Member) -> bytes:
     return b"PK\1\2" + struct.pack("<HHHHHHIII", *head) + struct.pack("<HHHHHII", *rest) + name + sizes
 
 
-def tail(members: Sequence[Member], offset: int) -> bytes:
-    """Central directory, ZIP64 end record and locator, end record with the RFC-9 comment."""
+def tail(members: Sequence[Member], offset: int, counted: bool = True) -> bytes:
+    """Central directory, ZIP64 end record and locator, end record with the RFC-9 comment.
+
+    `counted`: the end record has the true numbers as far as they fit, for programs that do not read ZIP64. Formats
+    before 2.0 leave them to ZIP64.
+    """
     directory = b"".join(map(central_header, members))
     end = offset + len(directory)
     count = len(members)
+    counts = end_counts(count, len(directory), offset, counted)
     record = (44, MADE_BY_UNIX, VERSION_NEEDED, 0, 0, count, count, len(directory), offset)
     return b"".join(
         [
             directory,
             b"PK\6\6" + struct.pack("<QHHIIQQQQ", *record),
             b"PK\6\7" + struct.pack("<IQI", 0, end, 1),
-            b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 0xFFFF, 0xFFFF, IN_ZIP64, IN_ZIP64, len(COMMENT)),
+            b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, *counts, len(COMMENT)),
             COMMENT,
         ]
     )
+
+
+def end_counts(count: int, size: int, offset: int, counted: bool) -> tuple[int, int, int, int]:
+    """Number of members twice, size and offset of the central directory, as the end record has them."""
+    if not counted:
+        return 0xFFFF, 0xFFFF, IN_ZIP64, IN_ZIP64
+    number = min(count, 0xFFFF)
+    return number, number, min(size, IN_ZIP64), min(offset, IN_ZIP64)
 
 
 def read_members(file: IO[bytes], name: str) -> list[Member]:
@@ -223,8 +236,8 @@ def read_member(file: IO[bytes], member: Member, start: int = 0, size: int | Non
     return data[start:stop]
 
 
-def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
-    """How the file's structure differs from RFC-9 and this format; None if it does not.
+def layout_differs(file: IO[bytes], members: Sequence[Member], counted: bool = True) -> str | None:
+    """How the file's structure differs from RFC-9 and this format; None if it does not. `counted` as for `tail`.
 
     Every byte outside members' data is compared with what the members' names, sizes and checksums imply.
     """
@@ -240,7 +253,7 @@ def layout_differs(file: IO[bytes], members: Sequence[Member]) -> str | None:
         if member.offset != offset or file.read(len(header)) != header:
             return f"the header of {member.name} differs"
         offset += len(header) + member.size
-    expected = tail(members, offset)
+    expected = tail(members, offset, counted)
     size = file.seek(0, os.SEEK_END)
     if size != offset + len(expected):
         return f"the file has {size} bytes, but its members add up to {offset + len(expected)}"

@@ -77,7 +77,6 @@ class StoredPixels:
     def _copied(self, kept: np.ndarray) -> SourceTiles:
         """The tiles that the kept patches touch, each once, in row order. Raises TileError when one is broken."""
         reading = self._grid.reading
-        level = self._slide.pyramid.levels[reading.level]
         touched = {tile for x, y in kept.tolist() for tile in reading.tiles(x, y)}
         ordered = sorted(touched, key=lambda at: (at[1], at[0]))
         tiles = [(at, encoded) for at in ordered if (encoded := self._tile(at)) is not None]
@@ -85,7 +84,6 @@ class StoredPixels:
             positions=np.array([at for at, _ in tiles], np.int32).reshape(-1, 2),
             spliced=np.array([encoded.spliced for _, encoded in tiles], np.int32),
             streams=[encoded.stream for _, encoded in tiles],
-            side=(level.tile_height, level.tile_width),
         )
 
     def _is_plain(self, stream: bytes) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import operator
 import os
 import zlib
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -31,7 +32,7 @@ from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
-from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import Member, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
@@ -50,7 +51,12 @@ from wsisum_cli.summary.writer import (
 )
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
-JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")
+if TYPE_CHECKING:
+    from wsisum_cli.summary.arrays import Layout
+
+JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")  # before format 2.0
+ROW_CODECS = ("bytes", "zstd", "crc32c")
+MAX_ROW = 1 << 26  # bytes of a stream, and of the zeros behind it
 #: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
 SCHEMES = ("file", "http", "https", "s3", "gs", "az")
 MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
@@ -181,14 +187,19 @@ class Summary:
     def _attributes(self) -> dict[str, Any]:
         try:
             attributes = parse_json(self.read(ROOT))["attributes"]["wsisum"]
-            version = attributes["format_version"].split(".")[0]
+            version = attributes["format_version"].split(".")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SummaryError(f"{self.name}: not a summary slide: its zarr.json has no wsisum attributes") from error
-        if version != FORMAT_VERSION.split(".")[0]:
+        if version[0] not in {known.split(".")[0] for known in VERSIONS}:
             found = attributes["format_version"]
             raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
         found_attributes: dict[str, Any] = attributes
         return found_attributes
+
+    @property
+    def is_first_major(self) -> bool:
+        """Whether the file has a format before 2.0."""
+        return bool(self.attributes["format_version"].split(".")[0] == "1")
 
     @property
     def attributes_are_whole(self) -> bool:
@@ -196,15 +207,23 @@ class Summary:
         return zlib.crc32(self.read(ROOT)) == self.members[ROOT].crc
 
     def array(self, name: str) -> np.ndarray:
-        """Read an array by its path, decoding images. Raises SummaryError."""
-        from wsisum_cli.summary.arrays import decode_array, read_layout
+        """Read an array by its path. Raises SummaryError.
+
+        JPEG streams are rows of bytes; before format 2.0 they are images, which are decoded.
+        """
+        from wsisum_cli.summary.arrays import SAFE_BYTES, SAFE_RATIO, decode_array, read_layout
 
         metadata = self.read(f"{name}/zarr.json")
         try:
             layout = read_layout(metadata)
             if layout.codecs == JPEG_CODECS:
-                shard = JpegShard(self, name)
+                shard = JpegRows(self, name)
                 return np.stack([shard.decoded(row) for row in range(len(shard))])
+            if layout.codecs == ROW_CODECS:
+                rows = JpegRows(self, name)
+                if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * self.members[rows.member].size):
+                    raise ValueError(f"it claims to hold {layout.bytes} bytes")
+                return np.stack([rows.padded(row) for row in range(len(rows))])
             key = "/".join(["0"] * len(layout.shape))
             return decode_array(metadata, self.read(f"{name}/c/{key}"))
         except ValueError as error:
@@ -339,8 +358,15 @@ class Summary:
     def overview(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, the finest overview in the file."""
         if f"{OVERVIEW}/zarr.json" in self.members:
-            return JpegShard(self, OVERVIEW).decoded(0)
+            return JpegRows(self, OVERVIEW).decoded(0)
         return np.moveaxis(self.array(PORTABLE), 0, 2)
+
+
+def patch_side(attributes: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of a stored patch; None where damaged attributes do not say."""
+    patch = attributes.get("patch")
+    side = patch.get("patch_size") if isinstance(patch, dict) else None
+    return (side, side) if type(side) is int else None
 
 
 def reading_of(attributes: Mapping[str, Any]) -> Reading:
@@ -349,53 +375,80 @@ def reading_of(attributes: Mapping[str, Any]) -> Reading:
     return Reading(**{field.name: stored[field.name] for field in fields(Reading)})
 
 
-class JpegShard:
-    """A uint8 array (count, H, W, 3) of JPEG streams in one shard, read and decoded one by one.
+class JpegRows:
+    """JPEG streams in one shard, read and decoded one by one: a row each, or before format 2.0 an image each.
 
-    Raises SummaryError when the shard, or a requested chunk, does not match its metadata.
+    `side` (height, width) is what every image has; None where it is the image that says so. Raises SummaryError when
+    the shard, or a requested stream, does not match its metadata.
     """
 
-    def __init__(self, summary: Summary, array: str) -> None:
+    def __init__(self, summary: Summary, array: str, side: tuple[int, int] | None = None) -> None:
         from wsisum_cli.summary.arrays import read_layout, shard_index_size, unpack_shard_index
 
         self._summary = summary
-        self.member = f"{array}/c/0/0/0/0"
-        metadata = summary.read(f"{array}/zarr.json")
-        summary.read(self.member, 0, 0)  # raises if it is missing
         try:
-            layout = read_layout(metadata)
-            if layout.codecs != JPEG_CODECS or len(layout.shape) != 4 or layout.shape[3] != 3:
-                raise ValueError(f"it has the shape {layout.shape} and the codecs {', '.join(layout.codecs)}")
+            layout = read_layout(summary.read(f"{array}/zarr.json"))
+            self._lengths, stored = self._plan(array, layout)
+            self.member = f"{array}/c/{'/'.join(['0'] * len(layout.shape))}"
+            summary.read(self.member, 0, 0)  # raises if it is missing
             start = summary.members[self.member].size - shard_index_size(layout.shape[0])
-            if start < 0 or layout.shape[1] * layout.shape[2] > MAX_PIXELS:
-                raise ValueError(f"it cannot hold {layout.shape[0]} images of {layout.shape[1:3]} px")
+            if start < 0 or layout.shape[1] > MAX_ROW or (stored and math.prod(stored) > MAX_PIXELS):
+                raise ValueError(f"it cannot hold {layout.shape[0]} images")
             self._index = unpack_shard_index(summary.read(self.member, start))
         except ValueError as error:
             raise SummaryError(f"{summary.name}: {array} cannot be read: {error}") from error
-        self._end = start  # end of the chunks
-        self.side = layout.shape[1:3]
+        self._longest, self._end = layout.shape[1], start  # end of the chunks
+        self.side = stored or side
+
+    def _plan(self, array: str, layout: Layout) -> tuple[list[int] | None, tuple[int, int] | None]:
+        """The lengths of rows, None where a chunk is a stream, and the size of images where the array has it.
+
+        Raises ValueError for an array that holds no streams.
+        """
+        shape = layout.shape
+        if layout.codecs == JPEG_CODECS and len(shape) == 4 and shape[3] == 3:
+            return None, (shape[1], shape[2])
+        if layout.codecs != ROW_CODECS or len(shape) != 2:
+            raise ValueError(f"it has the shape {shape} and the codecs {', '.join(layout.codecs)}")
+        lengths = self._summary.array(f"{array}_bytes")
+        if lengths.shape != shape[:1] or not ((lengths > 0) & (lengths <= shape[1])).all():
+            raise ValueError(f"{array}_bytes does not match it")
+        return lengths.tolist(), None
 
     def __len__(self) -> int:
         return len(self._index)
 
     def stream(self, row: int) -> bytes:
-        """The complete JPEG stream of one chunk."""
-        from wsisum_cli.summary.arrays import checked
+        """One complete JPEG stream."""
+        from wsisum_cli.summary.arrays import checked, decode_row
 
         offset, size = self._index[row]
         if offset + size > self._end:
             raise self._wrong(row, "lies outside the shard")
         try:
-            return checked(self._summary.read(self.member, offset, size))
+            chunk = checked(self._summary.read(self.member, offset, size))
+            return chunk if self._lengths is None else decode_row(chunk, self._longest)[: self._lengths[row]]
         except ValueError as error:
             raise self._wrong(row, f"is damaged: {error}") from error
+
+    def padded(self, row: int) -> np.ndarray:
+        """A row as the array has it: the stream with zeros behind it."""
+        return np.frombuffer(self.stream(row).ljust(self._longest, b"\0"), np.uint8)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Height and width of one image, by its frame header."""
+        return self._sized(row, self.stream(row))
+
+    def _sized(self, row: int, stream: bytes) -> tuple[int, int]:
+        found = jpeg.frame_size(stream)
+        if len(found) != 2 or math.prod(found) > MAX_PIXELS or self.side not in (None, found):
+            raise self._wrong(row, f"is an image of {found}, expected {self.side or 'two sides'} (height, width)")
+        return found[0], found[1]
 
     def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
         """Decode one image, each side divided by `shrink` inside the JPEG decoder."""
         stream = self.stream(row)
-        found = jpeg.frame_size(stream)
-        if found != self.side:  # checked before the decoder allocates memory
-            raise self._wrong(row, f"is an image of {found}, expected {self.side} (height, width)")
+        self._sized(row, stream)  # before the decoder allocates memory
         try:
             return jpeg.decode(stream, shrink)
         except ValueError as error:
@@ -408,8 +461,8 @@ class JpegShard:
 class Patches(Sequence[np.ndarray]):
     """The kept patches as (P, P, 3) uint8 RGB. Each is read separately."""
 
-    def __init__(self, summary: Summary, array: str = PIXELS) -> None:
-        self.shard = JpegShard(summary, array)
+    def __init__(self, summary: Summary, array: str = PIXELS, side: tuple[int, int] | None = None) -> None:
+        self.shard = JpegRows(summary, array, side or patch_side(summary.attributes))
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -434,11 +487,12 @@ class SourcePatches(Patches):
     """Patches assembled from the scanner's own tiles, exactly as the encoder got them."""
 
     def __init__(self, summary: Summary) -> None:
-        super().__init__(summary, TILES)
         wrong = next(wrong_geometry(summary.attributes), None)
         if wrong is not None:
             raise SummaryError(f"{summary.name}: the attributes do not describe how patches are read: {wrong}")
         self.reading = reading_of(summary.attributes)
+        shrink = self.reading.shrink
+        super().__init__(summary, TILES, (self.reading.tile_height * shrink, self.reading.tile_width * shrink))
         self._coords = summary.coords
         self.positions = summary.array("patches/tile_positions")
         if self.positions.ndim != 2 or self.positions.shape[1] != 2 or self._coords.shape[1:] != (2,):
@@ -446,7 +500,7 @@ class SourcePatches(Patches):
         self._rows: dict[Tile, int] = {(c, r): i for i, (c, r) in enumerate(self.positions.tolist())}
         if len(self._rows) != len(self.shard):
             raise SummaryError(f"{summary.name}: {len(self.shard)} tiles at {len(self._rows)} positions")
-        tile = tuple(side // self.reading.shrink for side in self.shard.side)
+        tile = tuple(side // shrink for side in self.shard.side or ())
         if tile != (self.reading.tile_height, self.reading.tile_width):
             raise SummaryError(f"{summary.name}: tiles of {self.shard.side} px do not match patch.reading")
 

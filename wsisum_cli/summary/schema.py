@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wsisum_cli.models.card import ModelCard
-from wsisum_cli.summary.attributes import NULLABLE, REQUIRED_SINCE, Attributes, Section
-
-#: Minor versions that this program writes or reads.
-VERSIONS = tuple(f"1.{minor}" for minor in sorted(REQUIRED_SINCE))
+from wsisum_cli.summary.attributes import NULLABLE, REQUIRED_SINCE, VERSIONS, Attributes, Section
 
 
 def attributes_schema() -> dict[str, Any]:
-    """A strict JSON Schema (2020-12) of the attributes, of all minor versions: unknown keys are errors."""
+    """A strict JSON Schema (2020-12) of the attributes, of all formats: unknown keys are errors."""
     schema = Attributes.model_json_schema(mode="validation")
     definitions = schema["$defs"]
     for node in objects(schema):
@@ -24,7 +21,7 @@ def attributes_schema() -> dict[str, Any]:
         definitions[card]["required"] = list(definitions[card]["properties"])
     schema["properties"]["format_version"] = {"enum": list(VERSIONS)}
     schema["required"] = [*schema["required"], "members"]
-    conditions = [condition(minor, paths) for minor, paths in REQUIRED_SINCE.items() if minor]
+    conditions = [condition(revision, paths) for revision, paths in REQUIRED_SINCE.items() if revision]
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:wsisum:schema:summary:{VERSIONS[-1]}",
@@ -54,9 +51,9 @@ def objects(node: Any) -> Iterator[dict[str, Any]]:
             yield from objects(value)
 
 
-def condition(minor: int, paths: tuple[str, ...]) -> dict[str, Any]:
-    """Before a minor version its keys are not there; from it on they are."""
-    before = [version for version in VERSIONS if int(version.split(".")[1]) < minor]
+def condition(revision: int, paths: tuple[str, ...]) -> dict[str, Any]:
+    """Files of earlier formats, also migrated ones, lack the keys of this one; later files have them."""
+    before = {"enum": list(VERSIONS[:revision])}
     top = [path for path in paths if "." not in path]
     nested: dict[str, list[str]] = {}
     for path in paths:
@@ -64,7 +61,12 @@ def condition(minor: int, paths: tuple[str, ...]) -> dict[str, Any]:
             section, name = path.split(".")
             nested.setdefault(section, []).append(name)
     return {
-        "if": {"properties": {"format_version": {"enum": before}}},
+        "if": {
+            "anyOf": [
+                {"properties": {"format_version": before}},
+                {"properties": {"migrated_from": before}, "required": ["migrated_from"]},
+            ]
+        },
         "then": {"properties": dict.fromkeys(top, False)},
         "else": {
             "required": top,
@@ -78,7 +80,8 @@ def condition(minor: int, paths: tuple[str, ...]) -> dict[str, Any]:
 
 def key_table() -> str:
     """A Markdown table of every key: its dotted path, since which version, and what it says."""
-    since = {path: f"1.{minor}" for minor, paths in REQUIRED_SINCE.items() for path in paths if minor}
+    since = {path: VERSIONS[place] for place, paths in REQUIRED_SINCE.items() for path in paths if place}
+    since["migrated_from"] = "2.0"
     rows = [f"| `{path}` | {since_of(path, since)} | {text} |" for path, text in keys(Attributes)]
     return "\n".join(["| key | since | what it says |", "|---|---|---|", *rows])
 

@@ -16,12 +16,12 @@ from wsisum_cli.features.vectors import as_half, blocks
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
-from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import container_parts, write_container
 from wsisum_cli.summary.overview import is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
-FORMAT_VERSION = "1.4"
+FORMAT_VERSION = VERSIONS[-1]
 DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
@@ -41,11 +41,11 @@ SUSPECT = "tissue/suspect"  # array that is there where some tissue is suspect
 REFERENCE = ("mean", "components", "variances")
 EMBEDDINGS = {
     "draws": ("float32", ["keep", "figure", "quantile"]),
-    "model_draws": ("float32", ["figure", "quantile"]),
+    "model_draws": ("float32", ["model_figure", "quantile"]),
     "candidates": ("int32", ["candidate"]),
-    "embedding": ("float32", ["dimension"]),
-    "slide_embedding": ("float32", ["dimension"]),
-    "prototypes": ("float32", ["prototype", "dimension"]),
+    "embedding": ("float32", ["embedding_dimension"]),
+    "slide_embedding": ("float32", ["slide_dimension"]),
+    "prototypes": ("float32", ["prototype", "prototype_dimension"]),
     "prototype_weights": ("float32", ["prototype"]),
 }
 
@@ -57,7 +57,6 @@ class SourceTiles:
     positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
     spliced: np.ndarray  # (T,) int32 bytes inserted after each stream's SOI marker
     streams: list[bytes]  # T complete JPEG streams
-    side: tuple[int, int]  # height, width of a tile
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     reference = contents.reference
     files = encode_groups([*GROUPS, "overview"] if is_finer(contents.overview) else GROUPS)
     files |= encode_overview(contents.overview.tobytes(), contents.overview.shape)
-    files |= encode_kept(contents.kept, contents.pixels, contents.attributes.patch.patch_size)
+    files |= encode_kept(contents.kept, contents.pixels)
     files |= encode_tissue(contents.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
@@ -183,18 +182,18 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
 @lru_cache(maxsize=1)  # slow, and the same for every candidate summary of a slide
 def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
     """The portable overview, and the finer one if there is one."""
-    from wsisum_cli.summary.arrays import encode_array, encode_jpegs
+    from wsisum_cli.summary.arrays import encode_array, encode_rows
 
     overview = np.frombuffer(pixels, np.uint8).reshape(shape)
     files = encode_array(PORTABLE, np.moveaxis(portable_image(overview), 2, 0), ["c", "y", "x"], fill=255)
     if is_finer(overview):
-        files |= encode_jpegs(OVERVIEW, [jpeg.encode(overview, OVERVIEW_QUALITY)], (shape[0], shape[1]))
+        files |= encode_rows(OVERVIEW, [jpeg.encode(overview, OVERVIEW_QUALITY)], "image")
     return files
 
 
-def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes], side: int) -> dict[str, bytes]:
-    """All members below `patches` except the group itself; patches are `side` px wide."""
-    from wsisum_cli.summary.arrays import encode_array, encode_jpegs
+def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes]) -> dict[str, bytes]:
+    """All members below `patches` except the group itself."""
+    from wsisum_cli.summary.arrays import encode_array, encode_rows
 
     files = encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
     files |= encode_array("patches/features", as_half(kept.features), ["patch", "feature"])
@@ -202,11 +201,11 @@ def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes], side: int)
     files |= encode_array("patches/counts", kept.counts.astype(np.int32), ["patch"])
     files |= encode_array("patches/cluster", kept.cluster.astype(np.int16), ["patch"])
     if isinstance(pixels, SourceTiles):
-        files |= encode_jpegs(TILES, pixels.streams, pixels.side)
+        files |= encode_rows(TILES, pixels.streams, "tile")
         files |= encode_array("patches/tile_positions", pixels.positions, ["tile", "column_row"])
         files |= encode_array("patches/tile_spliced", pixels.spliced, ["tile"])
     else:
-        files |= encode_jpegs(PIXELS, pixels, (side, side))
+        files |= encode_rows(PIXELS, pixels, "patch")
     return files
 
 

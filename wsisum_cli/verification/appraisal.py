@@ -64,10 +64,10 @@ def check_figures(
     found = list(check_weights(summary))
     if not found:
         found = [*check_quality(summary, measured), *check_embeddings(summary, models, measured)]
-        if summary.record.minor_version >= 2:
+        if summary.record.revision >= 2:
             found += [*check_guarantee(summary), *check_represented(summary)]
     yield from found
-    if summary.record.minor_version < 2 or any(finding.severity == "error" for finding in found):
+    if summary.record.revision < 2 or any(finding.severity == "error" for finding in found):
         return None  # other figures do not support a verdict
     return (yield from check_verdict(summary, measured, thresholds))
 
@@ -79,7 +79,7 @@ def check_weights(summary: Summary) -> Iterator[Finding]:
     if abs(float(summary.weights.sum()) - 1) > WEIGHT_TOLERANCE:
         yield Finding("weights", "weights do not sum to 1", "patches/weights", "1", f"{summary.weights.sum():.6f}")
     name, expected, found = "patches/counts", counts.astype(np.float64), summary.counts.astype(np.float64)
-    if summary.record.minor_version < 2:
+    if summary.record.revision < 2:
         name, expected, found = "patches/weights", counts / len(representative), summary.weights
     off = np.abs(expected - found)
     if off.max() > WEIGHT_TOLERANCE:
@@ -95,7 +95,7 @@ def check_quality(summary: Summary, measured: Measured) -> Iterator[Finding]:
     measured |= now
     recorded = summary.record.quality
     tolerance = ROUNDING
-    if summary.record.minor_version < 2:  # figures were of what was not rounded yet
+    if summary.record.revision < 2:  # figures were of what was not rounded yet
         tolerance = QUALITY_TOLERANCE
         del now["composition"]
     yield from compare_quality(recorded, now, "the file's own data", tolerance)
@@ -180,7 +180,7 @@ def check_guarantee(summary: Summary) -> Iterator[Finding]:
     """The smallest region that is surely represented, from the tissue map."""
     source, patch = summary.record.source, summary.record.patch
     tissue = summary.tissue
-    rounded = summary.record.minor_version < 3
+    rounded = summary.record.revision < 3
     now = guaranteed(tissue.coords, patch.patch_size_level0, source.mpp, tissue.similarity, rounded)
     stated = summary.record.guarantee
     if stated is not None and now != stated.model_dump():
@@ -228,7 +228,7 @@ def check_verdict(
     if record.verdict is None or draws is None or prefixes is None or draws.keep[-1] < record.patches:
         yield Finding("verdict-differs", "there are no draws of as many patches", "reference/draws")
         return None
-    if record.minor_version >= 4:
+    if record.revision >= 4:
         cosine = None if record.represented is None else record.represented.cosine
         chance = compare_with_chance(prefixes, cosine, draws, record.patches)
         again, stated = judge_again(record), record.verdict
@@ -250,7 +250,7 @@ def judge_by(summary: Summary, yardstick: Likeness, unread: int, thresholds: Thr
     record, draws, prefixes = summary.record, summary.draws, summary.prefixes
     if draws is None or prefixes is None or draws.keep[-1] < record.patches:
         return None
-    if record.artefacts is not None and record.minor_version < 3 and not record.artefacts.ignored:
+    if record.artefacts is not None and record.revision < 3 and not record.artefacts.ignored:
         unread += record.artefacts.count  # which could be tissue then
     unread += record.broken_tiles.count  # patches that these cost were not counted
     section = Represented.model_validate({**represented_again(summary, yardstick, unread), "needed": None})

@@ -163,7 +163,7 @@ def compare_measures(
     stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))
     similarity = nearest(checked(features), checked(stored.features))[1]
-    if content.attributes.minor_version < 2:
+    if content.attributes.revision < 2:
         del now["composition"]
     measured |= {f"source_{name}": value for name, value in now.items()}
     tolerance = QUALITY_TOLERANCE if content.attributes.trimmed_from is None else TRIMMED_TOLERANCE
@@ -190,7 +190,7 @@ def compare_represented(
     share = share_of(similarity, yardstick.cosine, unread)
     measured |= {"source_represented": round(share, 6), "source_alike": yardstick.cosine}
     if stated is None:
-        if attributes.minor_version >= 2:
+        if attributes.revision >= 2:
             content.judge_by(yardstick, unread)
     elif (
         abs(stated.cosine - yardstick.cosine) > QUALITY_TOLERANCE

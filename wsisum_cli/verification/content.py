@@ -17,7 +17,7 @@ from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
 from wsisum_cli.slides.slide import MAX_EXTENT_UM
 from wsisum_cli.summary.attributes import SourcePixels
-from wsisum_cli.summary.reader import Patches, Summary, parse_json, reading_of
+from wsisum_cli.summary.reader import JpegRows, Patches, Summary, parse_json, reading_of
 from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, SUSPECT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.appraisal import (
@@ -152,10 +152,12 @@ class ContentCheck:
         from wsisum_cli.summary.arrays import read_layout
 
         found = {}
-        for name in (PORTABLE, OVERVIEW):
-            with contextlib.suppress(SummaryError, ValueError):
-                _, height, width, *_ = read_layout(self.summary.read(f"{name}/zarr.json")).shape
-                found[name] = (width, height)
+        with contextlib.suppress(SummaryError, ValueError):
+            _, height, width = read_layout(self.summary.read(f"{PORTABLE}/zarr.json")).shape
+            found[PORTABLE] = (width, height)
+        with contextlib.suppress(SummaryError, ValueError):
+            height, width = JpegRows(self.summary, OVERVIEW).size(0)
+            found[OVERVIEW] = (width, height)
         return found
 
     def expected(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
@@ -181,6 +183,13 @@ class ContentCheck:
             tiles = self.attributes.pixels.tiles
             arrays["patches/tile_positions"] = ("int32", (tiles, 2))
             arrays["patches/tile_spliced"] = ("int32", (tiles,))
+            rows = {f"{TILES}_bytes": tiles}
+        else:
+            rows = {f"{PIXELS}_bytes": kept}
+        if f"{OVERVIEW}/zarr.json" in self.summary.members:
+            rows[f"{OVERVIEW}_bytes"] = 1
+        if not self.summary.is_first_major:
+            arrays |= {name: ("int32", (count,)) for name, count in rows.items()}
         if f"{ICC_PROFILE}/zarr.json" in self.summary.members:
             arrays[ICC_PROFILE] = ("uint8", (None,))
         found = self.attributes.artefact_count
@@ -208,7 +217,7 @@ class ContentCheck:
         draws = self.attributes.draws
         if draws is None:
             return {}
-        figures = len(DRAWN if self.attributes.minor_version >= 4 else BY_FEATURES)
+        figures = len(DRAWN if self.attributes.revision >= 4 else BY_FEATURES)
         arrays: dict[str, tuple[str, tuple[int | None, ...]]] = {
             "patches/counts": ("int32", (self.attributes.patches,)),
             "tissue/earlier_count": ("int32", (self.attributes.tissue_patches,)),
@@ -268,7 +277,7 @@ class ContentCheck:
 
     def checks_since_1_2(self) -> dict[str, np.ndarray]:
         """The same of what stands for the tissue when fewer patches are kept, and of random draws."""
-        if self.attributes.minor_version < 2:
+        if self.attributes.revision < 2:
             return {}
         summary, kept = self.summary, self.attributes.patches
         counts = summary.array("tissue/earlier_count")
@@ -325,7 +334,7 @@ class ContentCheck:
 
     def knows_suspects(self) -> bool:
         """Whether some tissue is suspect, by the attributes or by an array that they do not call for."""
-        stored = self.attributes.minor_version >= 3 and f"{SUSPECT}/zarr.json" in self.summary.members
+        stored = self.attributes.revision >= 3 and f"{SUSPECT}/zarr.json" in self.summary.members
         return stored or self.attributes.suspect_count > 0
 
     def places(self) -> Generator[Finding, None, bool]:

@@ -98,7 +98,7 @@ def collect_findings(
 def check_structure(summary: Summary) -> Generator[Finding, None, set[str]]:
     """Check layout and member list; returns the names of changed members."""
     damaged: set[str] = set()
-    difference = layout_differs(summary.file, summary.listed)
+    difference = layout_differs(summary.file, summary.listed, counted=not summary.is_first_major)
     if difference:
         yield Finding("layout", f"{difference}; the file was changed or damaged after it was written")
     listed = check_members(summary)
