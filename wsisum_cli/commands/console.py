@@ -324,3 +324,22 @@ def print_trimmed(console: Console, done: Sequence[Any]) -> None:
 
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
+
+
+def print_inventory(console: Console, lines: Mapping[str, str], urgent: Sequence[tuple[str, str]], more: int) -> None:
+    """Print the totals of an archive, then the slides that need eyes, each with the reason."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, words in lines.items():
+        grid.add_row(Text(name, "bold"), Text(printable(words)))
+    console.print(grid)
+    if urgent:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("needs eyes first", overflow="fold")
+        table.add_column("why", overflow="fold")
+        for source, why in urgent:
+            table.add_row(Text(printable(source)), Text(printable(why)))
+        console.print(table)
+    if more:
+        console.print(f"and {pluralize(more, 'more slide')}; --json and --html show all")
