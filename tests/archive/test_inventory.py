@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -187,6 +188,16 @@ def test_the_command_escapes_terminal_codes(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
     assert r"\x1b[31m\u202e.svs" in done.stdout
+
+
+def test_names_that_are_no_text_come_back_unchanged(tmp_path: Path):
+    source = os.fsdecode(b"a\xff.svs")
+    write_report(tmp_path, [Outcome(source, FAILED, "unreadable", "")], {"not_tried": [source + "2"]})
+    found = json.loads(wsisum("report", tmp_path, "--json").stdout)
+    assert [entry["source"] for entry in found["slides"]] == [source, source + "2"]
+    done = wsisum("report", tmp_path, "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert r"a\udcff.svs" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_json_has_stable_keys(folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +57,7 @@ def show(inventory: Inventory, as_json: bool) -> None:
     from wsisum_cli.commands.console import output, print_inventory
 
     if as_json:
-        typer.echo(inventory.model_dump_json(indent=1))
+        typer.echo(json.dumps(inventory.model_dump(), ensure_ascii=False, indent=1))
         return
     urgent = [(entry.source, "; ".join(note.words for note in entry.attention)) for entry in inventory.urgent]
     more = max(0, len(urgent) - MOST_URGENT)

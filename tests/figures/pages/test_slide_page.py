@@ -17,6 +17,7 @@ from wsisum_cli.figures.heatmap import MAPS
 from wsisum_cli.figures.pages.overlays import painted
 from wsisum_cli.figures.pages.plan import outline
 from wsisum_cli.figures.pages.slide_page import CHANGED, slide_page
+from wsisum_cli.figures.words import NO_VERDICT
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.container import write_container
 from wsisum_cli.summary.inspection import inspect_summary
@@ -129,6 +130,14 @@ def test_a_summary_before_format_1_4_lacks_one_map_and_says_so(tiny: Path, tmp_p
     (legend,) = page.all("div", id="legend-represented")
     assert "1.3" in legend.text
     assert "mark-A" not in page.ids
+
+
+def test_a_summary_of_format_1_0_has_no_verdict_and_says_so(tmp_path: Path):
+    contents = tiny_contents()
+    lost = ("verdict", "draws", "represented", "guarantee", "suspect", "artefacts", "bound", "target_reached")
+    page = check_page(page_of(write_changed(tmp_path / "first.ozx", contents, {"format_version": "1.0"}, lost)))
+    assert page.all("h2")[0].text == NO_VERDICT
+    assert not page.all("span", class_="badge pass")
 
 
 def test_changed_attributes_are_said_first(tiny: Path, tmp_path: Path):
