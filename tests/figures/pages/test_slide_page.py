@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wsisum_cli.figures.pages.plan import outline
 from wsisum_cli.figures.pages.slide_page import CHANGED, slide_page
 from wsisum_cli.figures.words import NO_VERDICT
 from wsisum_cli.slides import jpeg
+from wsisum_cli.summary.attributes import Artefacts, Suspect
 from wsisum_cli.summary.container import write_container
 from wsisum_cli.summary.inspection import inspect_summary
 from wsisum_cli.summary.reader import open_summary
@@ -93,6 +95,28 @@ def test_unrepresented_areas_are_listed_and_marked(tiny: Path, page: Page):
         assert {f"mark-{chr(65 + at)}", f"region-{chr(65 + at)}"} <= set(page.ids)
     rows = [element.text for element in page.all("tr") if element.attributes.get("id", "").startswith("region-")]
     assert all(f"{region.x}, {region.y}" in row for region, row in zip(regions, rows, strict=False))
+    assert len(page.all("svg", class_="crop")) == len(regions)
+
+
+def test_suspect_tissue_is_shown_by_kind(tmp_path: Path):
+    contents = tiny_contents()
+    suspect = np.zeros(len(contents.tissue.coords), np.uint8)
+    suspect[:3] = 2
+    suspect[-1] = 1
+    tissue = replace(contents.tissue, suspect=suspect)
+    attributes = contents.attributes.model_copy(
+        update={
+            "suspect": Suspect(count=4, kinds={"blurred": 3, "pen": 1}),
+            "artefacts": Artefacts(count=0, kinds={}, looked_at=len(suspect), ignored=False),
+        }
+    )
+    page = check_page(page_of(write_tiny(tmp_path / "tiny.ozx", tissue=tissue, attributes=attributes)))
+    headings = [element.text for element in page.all("h3")]
+    assert [heading for heading in headings if heading.startswith(("blurred: 3", "pen: 1"))] == headings[:2]
+    labels = [element.attributes.get("aria-label", "") for element in page.all("svg", class_="crop")]
+    assert sum(label.startswith("Suspect tissue at") for label in labels) == 4
+    badges = [element.text for element in page.all("span", class_="badge review")]
+    assert [badge for badge in badges if badge != "REVIEW"] == ["may be blurred"]  # the first of them was kept
 
 
 def test_the_page_holds_the_provenance_and_no_path(tiny: Path):

@@ -16,6 +16,7 @@ from wsisum_cli.summary.reader import Summary
 LONGEST = 1200  # units of the drawing
 LABEL_SIZE = 20  # units
 MIN_SIDE = 12  # units of a box
+AROUND = 3  # widths of a box that a crop shows
 BAR_ROOM = 0.25  # of the width, for the scale bar
 
 Edge = tuple[int, int, int, int]
@@ -36,6 +37,19 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A square part of the drawing, and the frame in it; all in units of the drawing."""
+
+    left: float
+    upper: float
+    side: float
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class MapPlan:
     """The drawing: its size, the marked patches and regions, leader lines (x0, y0, x1, y1) and scale bar."""
 
@@ -46,7 +60,14 @@ class MapPlan:
     lines: tuple[tuple[float, ...], ...]
     bar_length: int
     bar_words: str
+    zoom: float  # units per level-0 px
     size: int = LABEL_SIZE
+
+    def crop(self, x: int, y: int, width: int, height: int) -> Crop:
+        """What lies around a box in level-0 px: as much on each side as the box is wide."""
+        left, upper, wide, high = (round(value * self.zoom, 2) for value in (x, y, width, height))
+        side = AROUND * max(wide, high)
+        return Crop(left + (wide - side) / 2, upper + (high - side) / 2, side, left, upper, wide, high)
 
 
 def plan_map(summary: Summary, represented: Layer | None) -> MapPlan:
@@ -71,7 +92,7 @@ def plan_map(summary: Summary, represented: Layer | None) -> MapPlan:
     ]
     mm = source.mpp / 1000 * source.width / size[0]
     length, words = scale_bar(mm, BAR_ROOM * size[0])
-    return MapPlan(*size, in_reading_order(patches), tuple(areas), lines, length, words)
+    return MapPlan(*size, in_reading_order(patches), tuple(areas), lines, length, words, size[0] / source.width)
 
 
 def in_reading_order(patches: list[Mark]) -> tuple[Mark, ...]:

@@ -10,9 +10,10 @@ from typing import Any
 from wsisum_cli.figures.canvas import NOTICE, facts_of
 from wsisum_cli.figures.heatmap import LETTERS
 from wsisum_cli.figures.pages.overlays import layers_of, overlays, with_units
-from wsisum_cli.figures.pages.plan import plan_map
+from wsisum_cli.figures.pages.plan import Crop, MapPlan, plan_map
 from wsisum_cli.figures.pages.render import data_uri, render
 from wsisum_cli.figures.picture import Entry, rank
+from wsisum_cli.figures.suspects import group_suspects
 from wsisum_cli.figures.words import MEANINGS, NO_VERDICT, size, standing_lines, summary_lines
 from wsisum_cli.quality.verdict import area
 from wsisum_cli.slides import jpeg
@@ -60,6 +61,25 @@ class RegionRow:
     y: int
     nearest: int
     cosine: str
+    crop: Crop
+
+
+@dataclass(frozen=True)
+class SuspectRow:
+    """One example of suspect tissue; `kept` is the number of its patch, None where it was not kept."""
+
+    x: int
+    y: int
+    kept: int | None
+    crop: Crop
+
+
+@dataclass(frozen=True)
+class SuspectGroup:
+    """Suspect tissue of one kind, in words, and examples of it."""
+
+    words: str
+    rows: tuple[SuspectRow, ...]
 
 
 def slide_page(summary: Summary) -> str:
@@ -68,7 +88,7 @@ def slide_page(summary: Summary) -> str:
     Raises SummaryError when needed data are missing or damaged.
     """
     facts, verdict, layers = inspect_summary(summary), judge_again(summary.record), layers_of(summary)
-    standing = standing_lines(facts, verdict)
+    standing, plan = standing_lines(facts, verdict), plan_map(summary, layers.get("represented"))
     values = {
         "name": facts.source.name,
         "verdict": verdict.verdict if verdict is not None else "",
@@ -76,15 +96,16 @@ def slide_page(summary: Summary) -> str:
         "warning": "" if summary.attributes_are_whole else CHANGED,
         "standing": standing,
         "lines": {name: words for name, words in summary_lines(facts, verdict, True).items() if name not in standing},
-        "plan": plan_map(summary, layers.get("represented")),
+        "plan": plan,
         "overview": data_uri("jpeg", jpeg.encode(summary.overview)),
         "overlays": overlays(summary, layers),
         "cards": patch_cards(summary, facts),
         "patch_count": facts.patches,
         "patch_px": facts.patch.patch_size,
         "patch_mm": f"{facts.patch_size_level0 * facts.source.mpp / 1000:.2g}",
-        "regions": region_rows(facts),
+        "regions": region_rows(facts, plan),
         "region_count": facts.represented.region_count if facts.represented is not None else None,
+        "suspects": suspect_groups(summary, facts, plan),
         "groups": provenance_groups(summary),
         "notice": NOTICE,
         "details": with_units(facts_of(summary).details),
@@ -109,7 +130,7 @@ def patch_image(summary: Summary, entry: Entry) -> str:
     return data_uri("jpeg", jpeg.encode(pixels))
 
 
-def region_rows(facts: Inspection) -> list[RegionRow]:
+def region_rows(facts: Inspection, plan: MapPlan) -> list[RegionRow]:
     """The largest unrepresented regions, largest first."""
     if facts.represented is None:
         return []
@@ -123,8 +144,29 @@ def region_rows(facts: Inspection) -> list[RegionRow]:
             y=region.y,
             nearest=numbers[region.nearest],
             cosine=f"{region.cosine:.3f}",
+            crop=plan.crop(region.x, region.y, region.width, region.height),
         )
         for at, region in enumerate(facts.represented.regions)
+    ]
+
+
+def suspect_groups(summary: Summary, facts: Inspection, plan: MapPlan) -> list[SuspectGroup]:
+    """Suspect tissue by kind, the largest first. Raises SummaryError when its arrays are damaged."""
+    numbers, side = {patch.picked - 1: patch.number for patch in facts.kept}, facts.patch_size_level0
+    return [
+        SuspectGroup(
+            group.words,
+            tuple(
+                SuspectRow(
+                    example.x,
+                    example.y,
+                    None if example.kept is None else numbers[example.kept],
+                    plan.crop(example.x, example.y, side, side),
+                )
+                for example in group.examples
+            ),
+        )
+        for group in group_suspects(summary)
     ]
 
 
