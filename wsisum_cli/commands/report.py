@@ -31,7 +31,7 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every slide.")] = False,
 ) -> None:
-    """Show an archive of summaries: totals, failures by reason, and what needs eyes first.
+    """Show an archive of summaries, and what needs eyes first.
 
     Reads report.json and the attributes of every summary in the folder; wsisum verify checks the files. The exit code
     is 1 if a summary is missing, unreadable or changed.
