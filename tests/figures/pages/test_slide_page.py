@@ -66,6 +66,15 @@ def test_patches_are_shown_in_full(tiny: Path, page: Page):
         assert np.abs(found.astype(int) - wanted).mean() < (4 if encoded_again else 1e-9)
 
 
+def test_of_very_many_patches_the_heaviest_are_shown(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wsisum_cli.figures.pages.slide_page.MOST_PATCHES", 3)
+    text = page_of(tiny)
+    page = check_page(text)  # no link leads to a patch that is not there
+    assert len(page.all("img")) == 3
+    assert f"The 3 heaviest of {KEPT} are shown." in text
+    assert len(page.all("rect", class_="core")) >= KEPT
+
+
 def test_the_verdict_comes_first_and_in_words(tiny: Path, page: Page):
     with open_summary(tiny) as summary:
         verdict = summary.record.verdict.verdict
