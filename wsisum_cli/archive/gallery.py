@@ -51,7 +51,7 @@ class Column:
     cell: Callable[[Entry], Cell]
     choices: tuple[str, ...] = ()
     is_main: bool = False  # shown on the cards too
-    unit: str = ""
+    unit: str = ""  # of the numbers that a filter takes
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Histogram:
         return f"{self.title}, number of slides: {', '.join(filled)}"
 
 
-def number(value: float | None, text: Callable[[float], str]) -> Cell:
-    """A cell of a number; empty where nobody knows it."""
-    return Cell("") if value is None else Cell(text(value), value)
+def number(value: float | None, text: Callable[[float], str], unit: float = 1) -> Cell:
+    """A cell of a number, sorted and filtered in this `unit`; empty where nobody knows it."""
+    return Cell("") if value is None else Cell(text(value), round(value / unit, 6))
 
 
 def verdict_cell(entry: Entry) -> Cell:
@@ -101,15 +101,15 @@ COLUMNS = (
     Column("verdict", "choice", verdict_cell, (*VERDICTS, "none"), True),
     Column("outcome", "choice", lambda e: Cell(e.status), ("written", "skipped", "failed", "not tried"), True),
     Column("needs eyes", "text", attention_cell, is_main=True),
-    Column("represented", "number", lambda e: number(e.represented, percent), (), True, "0 to 1"),
+    Column("represented", "number", lambda e: number(e.represented, percent, 0.01), (), True, "%"),
     Column("ratio", "number", lambda e: number(e.ratio, "{:.1f}".format), (), True),
     Column("patches", "number", lambda e: number(e.patches, plain_count), (), True),
     Column("tissue patches", "number", lambda e: number(e.tissue_patches, plain_count)),
     Column("tissue", "number", lambda e: number(e.tissue_mm2, area), (), False, "mm²"),
     Column("largest unrepresented", "number", lambda e: number(e.largest_unrepresented_mm2, area), (), False, "mm²"),
     Column("coverage", "number", lambda e: number(e.coverage, "{:.3f}".format)),
-    Column("slide size", "number", lambda e: number(e.bytes_in, size), (), False, "bytes"),
-    Column("summary size", "number", lambda e: number(e.bytes_out, size), (), True, "bytes"),
+    Column("slide size", "number", lambda e: number(e.bytes_in, size, 1e6), (), False, "MB"),
+    Column("summary size", "number", lambda e: number(e.bytes_out, size, 1e6), (), True, "MB"),
     Column("suspect", "number", lambda e: number(e.suspect, plain_count), (), False, "patches"),
     Column("empty removed", "number", lambda e: number(e.artefacts, plain_count), (), False, "patches"),
     Column("broken tiles", "number", lambda e: number(e.broken_tiles, plain_count)),
