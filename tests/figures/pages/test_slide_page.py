@@ -13,7 +13,9 @@ from html_pages import Page, check_page
 from running import wsisum
 from summaries import KEPT, tiny_contents, unpack, write_as, write_changed, write_tiny
 
-from wsisum_cli.errors import SummaryError
+from wsisum_cli.commands.inspect import check_page as refuse_misfits
+from wsisum_cli.commands.inspect import inspect_each
+from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.figures.heatmap import MAPS
 from wsisum_cli.figures.pages.overlays import painted
 from wsisum_cli.figures.pages.plan import outline
@@ -190,8 +192,7 @@ def test_a_damaged_summary_gives_no_page(tmp_path: Path):
     write_container(path, members)
     with pytest.raises(SummaryError, match="chunk 0"):
         page_of(path)
-    done = wsisum("inspect", path, "--html", tmp_path / "page.html")
-    assert done.returncode == 1
+    assert inspect_each([str(path)], None, None, tmp_path / "page.html", False, True)
     assert not (tmp_path / "page.html").exists()
 
 
@@ -222,23 +223,22 @@ def test_an_overlay_is_transparent_off_the_tissue():
 # command line
 
 
-def test_inspect_writes_the_page(tiny: Path, tmp_path: Path):
-    page = tmp_path / "page.html"
-    done = wsisum("inspect", tiny, "--html", page)
+def test_inspect_writes_the_page(tmp_path: Path):
+    summary, page = write_tiny(tmp_path / "tiny.ozx"), tmp_path / "page.html"
+    done = wsisum("inspect", summary, "--html", page)
     assert done.returncode == 0, done.stderr
-    assert page.read_text(encoding="utf-8") == page_of(tiny)
+    assert page.read_text(encoding="utf-8") == page_of(summary)
     assert f"page: {page}" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("page", "summaries", "draws", "expected"),
     [
-        (("--html", "page.png"), "use a file name ending in .html"),
-        (("--html", "page.html", "--map", "weight"), "without --image, --map and --compare"),
-        (("other.ozx", "--html", "page.html"), "single summary"),
+        ("page.png", ["a.ozx"], False, "use a file name ending in .html"),
+        ("page.html", ["a.ozx"], True, "without --image, --map and --compare"),
+        ("page.html", ["a.ozx", "b.ozx"], False, "single summary"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tiny: Path, options: tuple[str, ...], expected: str):
-    done = wsisum("inspect", tiny, *options)
-    assert done.returncode == 2
-    assert expected in done.stderr
+def test_options_that_do_not_fit_are_refused(page: str, summaries: list[str], draws: bool, expected: str):
+    with pytest.raises(UsageError, match=expected):
+        refuse_misfits(Path(page), summaries, draws)
