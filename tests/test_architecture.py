@@ -32,6 +32,8 @@ HOMES = {
     "google_crc32c": {"summary.arrays"},
     "h5py": {"features.h5"},
     "imagecodecs": {"slides.dicom.decode", "slides.jpeg"},
+    "jinja2": {"figures.pages.render"},
+    "markupsafe": {"figures.pages.render"},
     "matplotlib": {"figures.plot"},
     "numcodecs": {"summary.arrays"},
     "onnx": {"training.export"},
@@ -67,6 +69,7 @@ HEAVY = {
     "h5py",
     "torch",
     "pydicom",
+    "jinja2",
 }
 
 

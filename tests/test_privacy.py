@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,8 @@ from wsisum_cli.summary.reader import open_summary
 
 BLOCK = 24  # px; a square of the label as large as this would be recognised
 CONTRAST = 60  # standard deviation of a square with text on it
+#: The images in a page.
+IMAGES = re.compile(rb"data:image/(?:jpeg|png);base64,([A-Za-z0-9+/=]+)")
 SQUARES = 32  # of the highest contrast, that are looked for
 
 
@@ -33,6 +37,8 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, b
         ["compress", shared / SLIDE, "-o", output],
         ["inspect", output / "stomach-metaplasia.ozx", "--image", output / "picture.png"],
         ["inspect", output / "stomach-metaplasia.ozx", "--json"],
+        ["inspect", output / "stomach-metaplasia.ozx", "--html", output / "page.html"],
+        ["report", output, "--html", output / "archive.html"],
         ["verify", output, "--source", shared / SLIDE],
         ["verify", output, "--source", shared / SLIDE, "--json"],
     ):
@@ -58,6 +64,8 @@ def legible_in(path: Path) -> bytes:
         with open_summary(path) as opened:
             return b"".join(opened.read(name) for name in opened.members if name.endswith("zarr.json"))
     content = path.read_bytes()
+    if path.suffix == ".html":
+        return IMAGES.sub(b"", content)
     return content.replace(pixels_of_png(content), b"") if path.suffix == ".png" else content
 
 
@@ -74,6 +82,8 @@ def places_of(text: str, output: Path, printed: bytes) -> list[str]:
         if not path.is_file():
             continue
         content = path.read_bytes() + (everything_in(path) if path.suffix == ".ozx" else b"")
+        if path.suffix == ".html":
+            content += b"".join(base64.b64decode(data) for data in IMAGES.findall(content))
         if len(text) < 5:
             content = legible_in(path)
         found += [path.name for form in forms if form in content]

@@ -12,7 +12,7 @@ from draw import draw_tissue, write_svs
 from running import wsisum
 from summaries import LENIENT, tiny_contents, write_changed, write_tiny
 
-from wsisum_cli.commands.verdicts import guarantee_words, standing_lines
+from wsisum_cli.figures.words import guarantee_words, standing_lines
 from wsisum_cli.quality.verdict import Verdict
 from wsisum_cli.summary.attributes import Region, Represented
 from wsisum_cli.summary.inspection import inspect_summary

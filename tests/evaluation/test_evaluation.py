@@ -20,7 +20,7 @@ from summaries import DIMS, STUB, tiny_contents, write_tiny  # noqa: E402
 from training_data import write_features  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from wsisum_cli.commands import train as cli  # noqa: E402
+from wsisum_cli.commands.learning import train as cli  # noqa: E402
 from wsisum_cli.commands.main import app  # noqa: E402
 from wsisum_cli.errors import FeaturesError, UsageError  # noqa: E402
 from wsisum_cli.evaluation.abmil import Settings, classify, train_abmil  # noqa: E402

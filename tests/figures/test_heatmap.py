@@ -394,3 +394,10 @@ def test_the_numbers_of_named_patches_are_drawn():
         inside = draw_map(stub, "cluster")[upper + 8 : lower - 8, left + 8 : right - 8]
         numbered.append(bool((inside == INK).all(axis=2).any()))
     assert tuple(np.flatnonzero(numbered)) == MAPS["cluster"](stub).named
+
+
+def test_more_tissue_than_the_overview_can_show_is_refused():
+    stub: Any = Mapped(5)
+    stub.overview = stub.overview[:20, :20]
+    with pytest.raises(SummaryError, match="expected at most 400 tissue patches"):
+        MAPS["coverage"](stub)

@@ -21,7 +21,7 @@ from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
 from stains import RECOLOURINGS
 from summaries import SIDE, TISSUE, figures_of, find_stub, shipped_encoder, tiny_contents, write_as, write_changed
 
-from wsisum_cli.commands.console import artefacts_line, suspect_line
+from wsisum_cli.figures.words import artefacts_line, suspect_line
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.extract import FeatureOptions, extract_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools

@@ -19,7 +19,7 @@ from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
 from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
 from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
-from wsisum_cli.summary.attributes import ComputedFeatures
+from wsisum_cli.summary.attributes import VERSIONS, Attributes, ComputedFeatures
 from wsisum_cli.summary.attributes import Source as SourceRecord
 
 #: Why an output is made again.
@@ -32,6 +32,7 @@ OPTION_NAMES = {
     "max_keep": "max-keep",
 }
 UNKNOWN = object()
+FIRST_COMPLETE = VERSIONS.index("1.4")  # the first format with all keys of the present one
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,9 @@ def what_changed(request: Request, job: Job, attributes: Provenance, known: Outc
 
     Cheap comparisons come first; the slide is read only if nothing else differs.
     """
-    if attributes.format_version != request.product.version:
-        return [f"format {attributes.format_version} -> {request.product.version}"]
+    if attributes.format_version != request.product.version or lacks_keys(attributes):
+        before = getattr(attributes, "migrated_from", None) or attributes.format_version
+        return [f"format {before} -> {request.product.version}"]
     found = [*changed_options(request, job, attributes), *changed_features(request, job, attributes)]
     used = {name: card.sha256 for name, card in attributes.used_models.items()}
     if not request.choices.match(used, attributes.features_encoder):
@@ -215,6 +217,11 @@ def what_changed(request: Request, job: Job, attributes: Provenance, known: Outc
     if attributes.trimmed_from is not None:
         found.append("trimmed since it was made")
     return found or changed_source(job, attributes.source, known)
+
+
+def lacks_keys(attributes: Provenance) -> bool:
+    """Whether a summary was migrated from a format that knew less than the present one."""
+    return isinstance(attributes, Attributes) and attributes.revision < FIRST_COMPLETE
 
 
 def changed_options(request: Request, job: Job, attributes: Provenance) -> list[str]:

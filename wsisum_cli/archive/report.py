@@ -7,11 +7,16 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.container import writing_aside
+from wsisum_cli.summary.reader import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
@@ -49,11 +54,32 @@ def replace_file(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report that was read: facts of the run, one outcome per slide, and the slides that were not reached."""
+
+    facts: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    not_tried: Sequence[str]
+
+
+def read_report(folder: Path) -> Report | None:
+    """The report of the last run; None where there is none. Raises UsageError when it cannot be read."""
+    try:
+        report = parse_json((folder / JSON_NAME).read_bytes())
+        rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report.pop("slides")]
+        not_tried = TypeAdapter(list[str]).validate_python(report.pop("not_tried", []))
+        return Report(report, [Outcome(**row) for row in rows], not_tried)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{JSON_NAME}: expected the report of a run, found something else; run again") from error
+
+
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
     """Outcomes of the last run by source; empty when there is no readable report."""
     try:
-        report = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report["slides"]]
-        return {row["source"]: Outcome(**row) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
+        report = read_report(folder)
+    except UsageError:
         return {}
+    return {} if report is None else {outcome.source: outcome for outcome in report.outcomes}

@@ -19,10 +19,9 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Out
 from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.run import Listener
 from wsisum_cli.archive.workers import Event
-from wsisum_cli.commands.verdicts import headline, standing_lines, verdict_text
-from wsisum_cli.quality.represented import WANTED
+from wsisum_cli.commands.verdicts import headline, verdict_text
+from wsisum_cli.figures.words import pluralize, printable, size, summary_lines
 from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
-from wsisum_cli.summary.attributes import Artefacts
 from wsisum_cli.summary.inspection import Inspection
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
@@ -46,17 +45,6 @@ def widen(console: Console) -> Console:
     if not console.is_terminal:
         console.width = WIDE
     return console
-
-
-def size(count: float | None) -> str:
-    """Format a number of bytes, in powers of 1000."""
-    if count is None:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 @contextmanager
@@ -147,10 +135,6 @@ class BarProgress:
         self._progress.console.print(outcome_line(outcome), markup=False, style=COLOURS.get(outcome.status, ""))
 
 
-def pluralize(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def again_line(slide: str, why: list[str]) -> str:
     """Why a slide of a file of several is made again, which the plan could not know."""
     return f"made again: {printable(slide)}, {', '.join(why)}"
@@ -198,11 +182,6 @@ def outcome_line(outcome: Outcome) -> str:
     name = outcome.source.partition("#")[0].rsplit("/", 1)[-1]  # the line has named the file already
     message = outcome.message.removeprefix(f"{name}: ")
     return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {message}".rstrip(". "))
-
-
-def printable(text: str) -> str:
-    """Escape line breaks and terminal codes in file names, which could imitate our output."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -285,47 +264,14 @@ def total_line(outcomes: Sequence[Outcome]) -> str:
 
 def print_summary(console: Console, facts: Inspection, verdict: Verdict | None, details: bool) -> None:
     """Everything that `inspect` says, for people: the verdict first."""
-    source = facts.source
     console.print(headline(verdict))
-    lines = {
-        **standing_lines(facts, verdict),
-        "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
-        "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each "
-        f"({facts.patch.patch_size} px at {facts.patch.mpp:.3g} µm), {facts.pixels} pixels{bound_words(facts)}",
-        **({"look at": facts.remarks} if facts.remarks else {}),
-        "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
-        f"({source.mpp_source}), {source.vendor}",
-        **image_line(facts),
-        "artefacts": artefacts_line(facts.artefacts),
-        "suspect": suspect_line(facts),
-        "encoder": f"{facts.encoder.name} on {facts.provider}",
-        **(detail_lines(facts) if details else {}),
-        "note": facts.disclaimer,
-    }
     grid = Table(box=None, pad_edge=False, show_header=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in lines.items():
+    for name, value in summary_lines(facts, verdict, details).items():
         grid.add_row(Text(name, "bold"), escape(value))
     console.print(grid)
     print_kept(console, facts)
-
-
-def detail_lines(facts: Inspection) -> dict[str, str]:
-    """Figures for those who know the encoder, each beside that of random draws of as many patches."""
-    quality, random = facts.quality, facts.random
-
-    def beside(name: str) -> str:
-        return f"{getattr(quality, name):.4f}" + (f" (random {random[name]:.4f})" if name in random else "")
-
-    return {
-        "coverage": f"mean {beside('coverage')}, 5th percentile {beside('coverage_p05')}, "
-        f"minimum {beside('coverage_min')}: cosine of tissue patches to the nearest kept one",
-        "weighted cosine": f"{beside('weighted_cosine')} between the weighted patches and all tissue",
-        **({} if quality.composition is None else {"composition": f"{beside('composition')} off in cluster shares"}),
-        **summarizer_lines(facts),
-        "sha256": facts.source.sha256,
-    }
 
 
 def print_kept(console: Console, facts: Inspection) -> None:
@@ -339,31 +285,6 @@ def print_kept(console: Console, facts: Inspection) -> None:
     console.print(table)
 
 
-def image_line(facts: Inspection) -> dict[str, str]:
-    """Which of several slides in the file was read, and which of several focal planes; empty for one of each."""
-    image, plane, planes = facts.source.image, facts.source.focal_plane, facts.source.focal_planes
-    words = [f"slide {image} of the file"] * (image is not None)
-    words += [f"focal plane {plane} of {planes}"] * (plane is not None)
-    return {"image": ", ".join(words)} if words else {}
-
-
-def bound_words(facts: Inspection) -> str:
-    """What decided on the number of patches."""
-    if facts.trimmed_from is not None:
-        return f", trimmed from {facts.trimmed_from}"
-    options = facts.options
-    target = percent(options.target or WANTED) if facts.represented else f"a coverage of {options.target}"
-    missed = f"; {target} is not reached" if facts.target_reached is False else ""
-    words = {
-        "max_bytes": f", as many as fit into {size(options.max_bytes)}",
-        "target": f", the fewest for {target}",
-        "least": ", the least that is kept",
-        "tissue": ", all tissue there is",
-        "most": ", the most that are kept",
-    }
-    return words.get(facts.bound or "", "") + missed
-
-
 def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print `rows`, the list that `inspect --compare --json` prints."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -374,42 +295,6 @@ def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         figures = (f"{row[name]:.4f}" for name in ("coverage", "coverage_p05", "coverage_min"))
         table.add_row(escape(row["title"]), str(row["patches"]), str(row["tissue_patches"]), *figures)
     console.print(table)
-
-
-def artefacts_line(artefacts: Artefacts | None) -> str:
-    """What was removed from the tissue because it shows nothing."""
-    if artefacts is None or not artefacts.looked_at:
-        return "not looked for"
-    kinds = ", ".join(f"{count} {name}" for name, count in artefacts.kinds.items())
-    what = "kept, because hardly anything else is there" if artefacts.ignored else "removed"
-    return f"{kinds} of {artefacts.looked_at} patches, {what}" if kinds else f"none in {artefacts.looked_at} patches"
-
-
-def suspect_line(facts: Inspection) -> str:
-    """How much of the tissue may be pen, folds or out of focus."""
-    suspect, artefacts = facts.suspect, facts.artefacts
-    if suspect is None or artefacts is None or not artefacts.looked_at:
-        return "not looked for"
-    if not suspect.count:
-        return "none"
-    kinds = ", ".join(f"{count} {name}" for name, count in suspect.kinds.items())
-    kept = sum(patch.suspect is not None for patch in facts.kept)
-    return f"{kinds} of {facts.tissue_patches} tissue patches ({kept} of the {facts.patches} kept)"
-
-
-def summarizer_lines(facts: Inspection) -> dict[str, str]:
-    """What models that see whole slides found."""
-    summarizer, slide_encoder, quality = facts.summarizer, facts.slide_encoder, facts.quality
-    lines = {"summarizer": "none used", "slide encoder": "none used"}
-    if summarizer is not None:
-        rest, near = quality.reconstruction, quality.embedding_cosine
-        nothing = "nothing to reconstruct" if facts.trimmed_from is None else "reconstruction not known once trimmed"
-        again = nothing if rest is None else f"reconstruction {rest:.4f}"
-        cosine = "embedding cosine not measured" if near is None else f"embedding cosine {near:.4f}"
-        lines["summarizer"] = f"{summarizer.name} on {summarizer.provider}: {again}, {cosine}"
-    if slide_encoder is not None:
-        lines["slide encoder"] = f"{slide_encoder.name} on {slide_encoder.provider}"
-    return lines
 
 
 def shows_pictures(console: Console) -> bool:
@@ -450,3 +335,22 @@ def print_trimmed(console: Console, done: Sequence[Any]) -> None:
 
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
+
+
+def print_inventory(console: Console, lines: Mapping[str, str], urgent: Sequence[tuple[str, str]], more: int) -> None:
+    """Print the totals of an archive, then the slides that need eyes, each with the reason."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, words in lines.items():
+        grid.add_row(Text(name, "bold"), Text(printable(words)))
+    console.print(grid)
+    if urgent:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("needs eyes first", overflow="fold")
+        table.add_column("why", overflow="fold")
+        for source, why in urgent:
+            table.add_row(Text(printable(source)), Text(printable(why)))
+        console.print(table)
+    if more:
+        console.print(f"and {pluralize(more, 'more slide')}; --json and --html show all")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.commands.options import FOUND
+from wsisum_cli.commands.options import FOUND, check_page_name
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.models.places import user_folder
 
@@ -40,6 +40,14 @@ def inspect(
         Map | None,
         typer.Option("--map", help="Draw this map over the overview (default: NAME.MAP.png)."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="Write one self-contained HTML file: verdict, overview with maps, patches, provenance.",
+            metavar="FILE",
+        ),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Draw summaries of one slide side by side (default: NAME.compare.png).")
     ] = False,
@@ -55,10 +63,11 @@ def inspect(
 ) -> None:
     """Show what a summary slide contains."""
     check_options(summaries, image, paint, compare, features)
+    check_page(page, summaries, image is not None or paint is not None or compare)
     if compare:
         failed = compare_all(summaries, image, features, as_json)
     else:
-        failed = inspect_each(summaries, image, paint, details, as_json)
+        failed = inspect_each(summaries, image, paint, page, details, as_json)
     raise typer.Exit(FOUND if failed else 0)
 
 
@@ -83,7 +92,20 @@ def check_options(
         raise UsageError("--map: several summaries share a name, so their pictures would too; give one at a time")
 
 
-def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, details: bool, as_json: bool) -> bool:
+def check_page(page: Path | None, summaries: list[str], draws: bool) -> None:
+    """Raise UsageError where --html cannot be used."""
+    if page is None:
+        return
+    check_page_name(page)
+    if len(summaries) > 1:
+        raise UsageError("--html shows one summary; give a single summary, or use wsisum report for a folder")
+    if draws:
+        raise UsageError("--html holds every map and picture; use it without --image, --map and --compare")
+
+
+def inspect_each(
+    summaries: list[str], image: Path | None, paint: Map | None, page: Path | None, details: bool, as_json: bool
+) -> bool:
     """Print and draw each summary. Returns whether any is unreadable or was changed since it was written."""
     from wsisum_cli.commands.console import output, print_summary, warn
     from wsisum_cli.summary.inspection import inspect_summary
@@ -101,6 +123,8 @@ def inspect_each(summaries: list[str], image: Path | None, paint: Map | None, de
                 inspection = inspect_summary(summary)
                 described.append(inspection.as_json())
                 draw_one(summary, path, image, paint)
+                if page is not None:
+                    write_page(summary, page)
                 if not as_json:
                     print_summary(output(), inspection, judge_again(summary.record), details)
                     show_overview(summary)
@@ -122,6 +146,15 @@ def draw_one(summary: Summary, path: str, image: Path | None, paint: Map | None)
         from wsisum_cli.figures.picture import draw_summary
 
         write_image(image, draw_summary(summary))
+
+
+def write_page(summary: Summary, path: Path) -> None:
+    from wsisum_cli.commands.console import messages
+    from wsisum_cli.figures.pages.render import save_page
+    from wsisum_cli.figures.pages.slide_page import slide_page
+
+    save_page(path, slide_page(summary))
+    messages().print(f"page: {path}", markup=False)
 
 
 def default_path(path: str, what: str) -> Path:

@@ -40,7 +40,7 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"folder": str(folder), "models": rows})
         return
-    from wsisum_cli.commands.console import size
+    from wsisum_cli.figures.words import size
 
     table: list[tuple[str, ...]] = [("NAME", "KIND", "DIMS", "LICENCE", "SIZE", "WHERE")]
     for row in rows:
@@ -68,7 +68,7 @@ def show_model(
     if as_json:
         print_json(shown)
         return
-    from wsisum_cli.commands.console import size
+    from wsisum_cli.figures.words import size
 
     rows: list[tuple[str, ...]] = [(key, text_of(value)) for key, value in shown["card"].items()]
     rows += [("file", f"{file['file']}, {size(file['bytes'])}") for file in shown["files"]]

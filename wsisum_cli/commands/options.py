@@ -10,8 +10,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from wsisum_cli.errors import UsageError
+
 #: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
+PAGE_SUFFIXES = (".html", ".htm")
 DEFAULT_ENCODER = "encoder"
 DEFAULT_SLIDE_TIMEOUT = 480.0  # minutes
 
@@ -51,6 +54,12 @@ def plain_message(message: str) -> str:
     for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
     return message
+
+
+def check_page_name(page: Path) -> None:
+    """Raise UsageError unless the file is named as a page, so that no slide or summary is overwritten."""
+    if page.suffix.lower() not in PAGE_SUFFIXES:
+        raise UsageError(f"--html {page.name}: the page is HTML; use a file name ending in .html")
 
 
 def command_group(summary: str) -> typer.Typer:

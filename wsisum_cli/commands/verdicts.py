@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from wsisum_cli.figures.words import MEANINGS, NO_VERDICT
 from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, percent
 from wsisum_cli.summary.standing import explain
 
 if TYPE_CHECKING:
-    from wsisum_cli.summary.attributes import Represented
-    from wsisum_cli.summary.inspection import Inspection
     from wsisum_cli.verification.finding import Verification
 
 VERDICT_COLOURS = {PASS: "green", REVIEW: "yellow", FAIL: "red"}
 SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
-#: What each verdict means, for a person who decides.
-MEANINGS = {
-    PASS: "the kept patches stand for the slide",
-    REVIEW: "look at the summary before you rely on it",
-    FAIL: "do not rely on this summary",
-}
-#: Unrepresented areas, and slides without a summary, that are named one by one.
-NAMED, LEFT_NAMED = 3, 10
+LEFT_NAMED = 10  # slides without a summary that are named one by one
 
 
 def verdict_text(verdict: str) -> Text:
@@ -35,56 +27,8 @@ def verdict_text(verdict: str) -> Text:
 def headline(verdict: Verdict | None) -> Text:
     """The first line of `inspect`: the verdict in words."""
     if verdict is None:
-        return Text("No verdict: the summary has a format before 1.2; compress the slide again")
+        return Text(NO_VERDICT)
     return Text.assemble(verdict_text(verdict.verdict), f": {MEANINGS[verdict.verdict]}")
-
-
-def standing_lines(facts: Inspection, verdict: Verdict | None) -> dict[str, str]:
-    """What follows the headline: represented tissue, what is missing, and why the verdict is not PASS."""
-    if verdict is None:
-        return {}
-    lines = {} if facts.represented is None else represented_lines(facts, facts.represented)
-    if verdict.reasons:
-        lines["because"] = "; ".join(verdict.reasons)
-    if facts.advice:
-        lines["advice"] = facts.advice
-    return lines
-
-
-def represented_lines(facts: Inspection, section: Represented) -> dict[str, str]:
-    random = facts.random.get("represented")
-    beside = "" if random is None else f"; {facts.random_patches} random patches: {percent(random)}"
-    unread = f"; {section.unread} patches could not be read" if section.unread else ""
-    return {
-        "represented": f"{percent(section.share)} of {area(section.tissue_mm2)} of tissue{beside}{unread}",
-        "unrepresented": unrepresented_words(facts, section),
-        "guarantee": guarantee_words(section),
-    }
-
-
-def unrepresented_words(facts: Inspection, section: Represented) -> str:
-    """The areas without a look-alike, the largest by name."""
-    if not section.region_count:
-        return "nothing" if not section.unread else "only what could not be read"
-    numbers = {patch.picked - 1: patch.number for patch in facts.kept}
-    named = [
-        f"{area(region.mm2)} at {region.x}, {region.y} (most like patch {numbers[region.nearest]})"
-        for region in section.regions[:NAMED]
-    ]
-    rest = f", and {section.region_count - NAMED} smaller" if section.region_count > NAMED else ""
-    unread = ", with what could not be read" if section.unread else ""
-    areas = "1 area" if section.region_count == 1 else f"{section.region_count} areas"
-    return f"{area(section.tissue_mm2 - section.mm2)} in {areas}{unread}: {', '.join(named)}{rest}"
-
-
-def guarantee_words(section: Represented) -> str:
-    """From which size every tissue area has a look-alike, but for the largest unrepresented ones."""
-    sizes = [region.mm2 for region in section.regions]
-    least = section.patch_mm2 + (sizes[NAMED] if len(sizes) > NAMED else 0)
-    larger = sum(mm2 >= least for mm2 in sizes[:NAMED])
-    but = {0: "", 1: ", except the area above"}.get(larger, f", except the {larger} areas above")
-    unread = ", and except what could not be read" if section.unread else ""
-    return f"every tissue area of {area(least)} or more has a look-alike among the kept patches{but}{unread}"
 
 
 def print_verifications(console: Console, results: Sequence[Verification], required: str, explained: bool) -> None:

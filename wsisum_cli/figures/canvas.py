@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -196,6 +197,15 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(file, "PNG", dpi=(DPI, DPI))
         file.flush()
         os.fsync(file.fileno())
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    """(H, W, 4) uint8 RGBA as PNG. The same pixels give the same bytes."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def half_blocks(pixels: np.ndarray, columns: int) -> list[list[tuple[Colour, Colour]]]:

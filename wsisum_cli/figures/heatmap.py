@@ -128,6 +128,12 @@ def checked_tissue(summary: Summary) -> TissueMap:
     whole = count > 0 and tissue.coords.shape == (count, 2) and shapes == [(count,)] * 3
     if not (whole and tissue.representative.min() >= 0 and tissue.representative.max() < kept):
         raise SummaryError(f"{summary.name}: the arrays of tissue do not match; verify the file")
+    room = summary.overview.shape[0] * summary.overview.shape[1]
+    if count > room:
+        raise SummaryError(
+            f"{summary.name}: expected at most {room} tissue patches, as many as the overview has px, found {count}; "
+            "verify the file"
+        )
     if not (np.isfinite(tissue.similarity).all() and np.isfinite(summary.weights).all()):
         raise SummaryError(f"{summary.name}: some similarities or weights are not finite; verify the file")
     return tissue

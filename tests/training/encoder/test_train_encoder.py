@@ -14,7 +14,7 @@ from draw import draw_tissue, write_svs
 from summaries import write_tiny
 from typer.testing import CliRunner
 
-from wsisum_cli.commands.train import train_app
+from wsisum_cli.commands.learning.train import train_app
 from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.pipeline.compress import compress_slide

@@ -18,7 +18,7 @@ from training_data import draw_slide  # noqa: E402
 from training_data import write_features as write_archive_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from wsisum_cli.commands.train import train_app  # noqa: E402
+from wsisum_cli.commands.learning.train import train_app  # noqa: E402
 from wsisum_cli.errors import FeaturesError, UsageError  # noqa: E402
 from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
 from wsisum_cli.models.choice import SlideModels  # noqa: E402

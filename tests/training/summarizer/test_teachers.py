@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 from training_data import draw_slide, write_archive, write_embedding, write_features
 from typer.testing import CliRunner
 
-from wsisum_cli.commands import train as cli
+from wsisum_cli.commands.learning import train as cli
 from wsisum_cli.errors import FeaturesError, UsageError
 from wsisum_cli.models.session import open_session
 from wsisum_cli.models.summarizer import load_summarizer

@@ -23,7 +23,7 @@ from summaries import compress, shipped_encoder  # noqa: E402
 from training_data import draw_slide, write_archive, write_features  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from wsisum_cli.commands import train as cli  # noqa: E402
+from wsisum_cli.commands.learning import train as cli  # noqa: E402
 from wsisum_cli.errors import FeaturesError, ModelError, UsageError  # noqa: E402
 from wsisum_cli.models.choice import SlideModels  # noqa: E402
 from wsisum_cli.models.session import Session, open_session  # noqa: E402

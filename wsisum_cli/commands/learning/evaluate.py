@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsisum_cli.commands.options import Device
-from wsisum_cli.commands.train import (
+from wsisum_cli.commands.learning.train import (
     DeviceOption,
     FeaturesOption,
     SeedOption,
@@ -17,6 +16,7 @@ from wsisum_cli.commands.train import (
     need_torch,
     show_reading,
 )
+from wsisum_cli.commands.options import Device
 
 if TYPE_CHECKING:
     from wsisum_cli.evaluation.arms import Arm
