@@ -1,0 +1,27 @@
+"""The formats that a summary can be exported to. A new one is a room of its own and a line in this list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsisum_cli.exports.h5 import write_h5
+from wsisum_cli.exports.options import ExportOptions
+from wsisum_cli.summary.reader import Summary
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format. `write` gets a path at which nothing exists."""
+
+    name: str
+    suffix: str  # of the output, behind the summary's name
+    opens_in: str  # what reads it
+    write: Callable[[Summary, Path, ExportOptions], None]
+    #: file within the folder by which a later run knows a folder of ours; None where the output is a file
+    marker: str | None = None
+
+
+#: By name. The suffix of all but h5 says that it is a summary: MIL tools find a slide's label by the name of its h5.
+TARGETS = {target.name: target for target in (Target("h5", ".h5", "CLAM, TRIDENT, STAMP, Patho-Bench", write_h5),)}
