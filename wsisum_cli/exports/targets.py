@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsisum_cli.exports.h5 import write_h5
 from wsisum_cli.exports.options import ExportOptions
+from wsisum_cli.exports.tiff import write_tiff
 from wsisum_cli.summary.reader import Summary
 
 
@@ -24,4 +25,10 @@ class Target:
 
 
 #: By name. The suffix of all but h5 says that it is a summary: MIL tools find a slide's label by the name of its h5.
-TARGETS = {target.name: target for target in (Target("h5", ".h5", "CLAM, TRIDENT, STAMP, Patho-Bench", write_h5),)}
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("h5", ".h5", "CLAM, TRIDENT, STAMP, Patho-Bench", write_h5),
+        Target("tiff", ".summary.ome.tiff", "QuPath, OpenSlide, OMERO, Bio-Formats", write_tiff),
+    )
+}

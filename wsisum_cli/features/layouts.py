@@ -36,6 +36,7 @@ class FeatureTable:
 def lay_out(table: FeatureTable, layout: str, provenance: Mapping[str, Any]) -> FeatureFileContents:
     """The contents of a feature file in one of `LAYOUTS`."""
     contents = LAYOUTS[layout](table)
+    columns: dict[str, tuple[np.ndarray, Mapping[str, Any]]]
     columns = {name: (values, {}) for name, values in table.columns.items()}
     sha256 = {} if table.encoder_sha256 is None else {"encoder_sha256": table.encoder_sha256}
     return FeatureFileContents({**contents.datasets, **columns}, {**contents.attributes, **sha256}, provenance)
