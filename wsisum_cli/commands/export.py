@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 class To(StrEnum):
     h5 = "h5"
+    geojson = "geojson"
     tiff = "tiff"
 
 

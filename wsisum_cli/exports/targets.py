@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsisum_cli.exports.geojson import write_geojson
 from wsisum_cli.exports.h5 import write_h5
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.tiff import write_tiff
@@ -29,6 +30,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("h5", ".h5", "CLAM, TRIDENT, STAMP, Patho-Bench", write_h5),
+        Target("geojson", ".summary.geojson", "QuPath", write_geojson),
         Target("tiff", ".summary.ome.tiff", "QuPath, OpenSlide, OMERO, Bio-Formats", write_tiff),
     )
 }
