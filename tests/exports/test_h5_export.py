@@ -8,12 +8,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from summaries import DIMS, KEPT, SIDE, TISSUE, write_tiny
+from draw import write_tiff
+from summaries import DIMS, KEPT, SIDE, TISSUE, draw_slide, write_tiny
 
+from wsisum_cli.errors import FeaturesError
 from wsisum_cli.exports.export import export_summary
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import TARGETS
+from wsisum_cli.features.encode import read_features
 from wsisum_cli.features.h5 import is_whole, read_feature_file
+from wsisum_cli.pipeline.product import features_provenance
+from wsisum_cli.slides.slide import open_slide
 from wsisum_cli.summary.reader import open_summary
 
 
@@ -97,6 +102,19 @@ def test_our_own_reader_takes_it(tiny: Path, layout: str):
         np.testing.assert_allclose(found.coords, summary.coords * scale)
         assert found.patch_size_level0 == 2 * SIDE * scale
         assert (found.encoder, found.encoder_sha256) == ("stub", summary.record.features_encoder)
+
+
+def test_features_of_a_summary_are_not_taken_for_those_of_all_tissue(tiny: Path, tmp_path: Path):
+    slide = tmp_path / "B12.tiff"
+    write_tiff(slide, draw_slide(), mpp=0.25)
+    with open_slide(slide) as opened, pytest.raises(FeaturesError, match="exported from a summary"):
+        read_features(write(tiny, "trident"), opened, None)
+
+
+def test_wsisum_features_leaves_it_alone(tiny: Path):
+    """`wsisum features` takes for its own only what it can read the provenance of."""
+    with pytest.raises(ValueError, match="FeatureProvenance"):
+        features_provenance(write(tiny, "trident"))
 
 
 def test_same_bytes_again(tiny: Path):

@@ -26,12 +26,22 @@ class To(StrEnum):
     h5 = "h5"
     geojson = "geojson"
     tiff = "tiff"
+    patches = "patches"
+    zarr = "zarr"
+    report = "report"
 
 
 class ExportLayout(StrEnum):
     trident = "trident"
     stamp = "stamp"
     clam = "clam"
+
+
+class Images(StrEnum):
+    auto = "auto"
+    png = "png"
+    full = "full"
+    jpeg = "jpeg"
 
 
 def export(
@@ -42,6 +52,13 @@ def export(
     ] = Path("exported"),
     layout: Annotated[
         ExportLayout | None, typer.Option(help="With --to h5: whose names and units to use (default: trident).")
+    ] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option(
+            help="With --to patches: png as the encoder sees them, full at the scanner's resolution, or the stored "
+            "jpeg files (default: jpeg where each patch has one, else png)."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing exports.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
@@ -57,14 +74,15 @@ def export(
     from wsisum_cli.exports.options import ExportOptions
     from wsisum_cli.exports.targets import TARGETS
 
-    if layout is not None and to is not To.h5:
-        raise UsageError("--layout belongs to --to h5; leave it out, or choose that format")
+    for option, value, owner in (("--layout", layout, To.h5), ("--images", images, To.patches)):
+        if value is not None and to is not owner:
+            raise UsageError(f"{option} belongs to --to {owner.value}; leave it out, or choose that format")
     target = TARGETS[to.value]
     places = outputs_of(mirrored_names(summaries, output), output, target)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
-    options = ExportOptions(**({} if layout is None else {"layout": layout.value}))
+    options = ExportOptions(layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value)
     done = export_all(places, target, options, force)
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))

@@ -12,17 +12,14 @@ from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.summary.writer import DISCLAIMER
 
-KIND = "export of a summary slide"
 
-
-class About(BaseModel):
-    """The facts that go into every export. None where the summary's format does not know."""
+class Facts(BaseModel):
+    """Facts of a summary that name no slide. None where the summary's format does not know."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: Literal["export of a summary slide"] = "export of a summary slide"
     note: str
-    source: Source
     patches: int
     tissue_patches: int
     patch_size: int  # px, as stored or as the encoder sees it
@@ -36,7 +33,13 @@ class About(BaseModel):
     format_version: str  # of the summary
 
     def as_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_none=False)
+        return self.model_dump(mode="json")
+
+
+class About(Facts):
+    """The facts that go into an export."""
+
+    source: Source
 
 
 def describe(summary: Summary) -> About:
@@ -54,15 +57,18 @@ def describe(summary: Summary) -> About:
         represented=None if record.represented is None else record.represented.share,
         verdict=None if verdict is None else verdict.verdict,
         reasons=list(verdict.reasons) if verdict else [],
-        encoder=encoder_name(record),
+        encoder=record.encoder.name,
         pixels=record.pixels.mode,
         format_version=record.format_version,
     )
 
 
-def statement(record: Attributes) -> str:
-    """One paragraph in plain English: this is not the slide, what it holds, and what it is not for."""
-    words = f"This is not a slide. It is a summary of {record.source.name}: {record.patches} of its "
+def statement(record: Attributes, slide: str | None = None) -> str:
+    """One paragraph in plain English: this is not the slide, what it holds, and what it is not for.
+
+    `slide` is what to call the slide; None for its name.
+    """
+    words = f"This is not a slide. It is a summary of {slide or record.source.name}: {record.patches} of its "
     words += f"{record.tissue_patches} tissue patches, each with a weight. The rest of the slide is missing. "
     if record.represented is not None:
         words += f"The patches represent {percent(record.represented.share)} of the tissue. "
@@ -70,8 +76,3 @@ def statement(record: Attributes) -> str:
     if verdict is not None:
         words += f"The verdict on the summary is {verdict.verdict}. "
     return words + DISCLAIMER
-
-
-def encoder_name(record: Attributes) -> str:
-    """The name of the encoder that made the features."""
-    return record.encoder.name

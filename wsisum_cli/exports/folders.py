@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.exports.about import KIND
+from wsisum_cli.features.h5 import EXPORT_KIND
 from wsisum_cli.summary.container import PART, sync_folder, writing_aside
 
-__all__ = ["is_ours", "put", "writing", "writing_folder_aside"]
+NEW, OLD = f".new{PART}", f".old{PART}"
 
 
 @contextmanager
 def writing(path: Path, marker: str | None) -> Iterator[Path]:
-    """Yield a temporary path beside `path` for a file, or for a folder if there is a `marker`, then put it in place.
+    """Yield a temporary path beside `path` for a file, or an empty folder if there is a `marker`; then put it in place.
 
     Raises UsageError for a folder that is there and does not hold an export, which is left alone.
     """
@@ -30,12 +31,18 @@ def writing(path: Path, marker: str | None) -> Iterator[Path]:
 def writing_folder_aside(path: Path, marker: str) -> Iterator[Path]:
     """Yield an empty folder beside `path`, renamed to `path` when the block succeeds and removed when it fails.
 
-    A folder that is there is replaced only if its file `marker` says that it is an export.
+    A folder that is there is replaced only if its file `marker` says that it is an export. Leftovers of killed
+    processes are removed, or put back where a folder was about to be replaced.
     """
     if path.exists() and not is_ours(path, marker):
         raise UsageError(f"{path}: exists and is no export of a summary; move it away, or choose another --output")
-    aside, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}{PART}") for what in ("new", "old"))
-    shutil.rmtree(aside, ignore_errors=True)
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # leaves room for long names
+    for stale in path.parent.glob(f".{short}.*{PART}"):
+        if stale.name.endswith(OLD) and not path.exists():
+            os.replace(stale, path)
+        else:
+            shutil.rmtree(stale)
+    aside, old = (path.with_name(f".{short}.{os.getpid()}{what}") for what in (NEW, OLD))
     aside.mkdir()
     try:
         yield aside
@@ -61,7 +68,7 @@ def is_ours(path: Path, marker: str) -> bool:
     if not isinstance(found, dict):
         return False
     attributes = found.get("attributes")
-    return found.get("kind") == KIND or (isinstance(attributes, dict) and "wsisum" in attributes)
+    return found.get("kind") == EXPORT_KIND or (isinstance(attributes, dict) and "wsisum" in attributes)
 
 
 def put(path: Path, data: bytes) -> None:

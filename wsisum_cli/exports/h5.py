@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.exports.about import describe, encoder_name
+from wsisum_cli.exports.about import describe
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.features.h5 import write_feature_file
 from wsisum_cli.features.layouts import FeatureTable, lay_out
@@ -36,7 +36,7 @@ def table_of(summary: Summary, name: str) -> FeatureTable:
         patch_size_level0=record.patch.patch_size_level0,
         slide_size=(record.source.width, record.source.height),
         slide_mpp=record.source.mpp,
-        encoder=encoder_name(record),
+        encoder=record.encoder.name,
         encoder_mpp=record.patch.mpp if card is None else card.mpp,
         encoder_sha256=record.features_encoder,
         columns={"weights": summary.weights, "counts": summary.counts, "cluster": summary.cluster},

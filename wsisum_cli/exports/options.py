@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wsisum_cli.features.layouts import TRIDENT
 
-AUTO, PNG, JPEG = "auto", "png", "jpeg"
+AUTO, PNG, FULL, JPEG = IMAGES = ("auto", "png", "full", "jpeg")
 
 
 @dataclass(frozen=True)
@@ -15,4 +15,6 @@ class ExportOptions:
 
     name: str = ""  # of the slide within the export: the summary's, without its suffix
     layout: str = TRIDENT  # of h5: one of `features.layouts.LAYOUTS`
-    images: str = AUTO  # of patches: png, jpeg (the stored streams), or auto: jpeg where each patch is one stream
+    #: of patches: png, as the encoder sees them; full, PNG at the resolution of the scanner's tiles; jpeg, the stored
+    #: streams; auto, jpeg where each patch is one stream, else png
+    images: str = AUTO

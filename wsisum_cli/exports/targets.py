@@ -9,7 +9,13 @@ from pathlib import Path
 from wsisum_cli.exports.geojson import write_geojson
 from wsisum_cli.exports.h5 import write_h5
 from wsisum_cli.exports.options import ExportOptions
+from wsisum_cli.exports.patches import MARKER as PATCHES_MARKER
+from wsisum_cli.exports.patches import write_patches
+from wsisum_cli.exports.report import MARKER as REPORT_MARKER
+from wsisum_cli.exports.report import write_report
 from wsisum_cli.exports.tiff import write_tiff
+from wsisum_cli.exports.zarr import MARKER as ZARR_MARKER
+from wsisum_cli.exports.zarr import write_zarr
 from wsisum_cli.summary.reader import Summary
 
 
@@ -19,7 +25,6 @@ class Target:
 
     name: str
     suffix: str  # of the output, behind the summary's name
-    opens_in: str  # what reads it
     write: Callable[[Summary, Path, ExportOptions], None]
     #: file within the folder by which a later run knows a folder of ours; None where the output is a file
     marker: str | None = None
@@ -29,8 +34,11 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target("h5", ".h5", "CLAM, TRIDENT, STAMP, Patho-Bench", write_h5),
-        Target("geojson", ".summary.geojson", "QuPath", write_geojson),
-        Target("tiff", ".summary.ome.tiff", "QuPath, OpenSlide, OMERO, Bio-Formats", write_tiff),
+        Target("h5", ".h5", write_h5),
+        Target("geojson", ".summary.geojson", write_geojson),
+        Target("tiff", ".summary.ome.tiff", write_tiff),
+        Target("patches", ".patches", write_patches, PATCHES_MARKER),
+        Target("zarr", ".summary.ome.zarr", write_zarr, ZARR_MARKER),
+        Target("report", ".report", write_report, REPORT_MARKER),
     )
 }
