@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisum_cli.errors import SummaryError
 from wsisum_cli.exports.about import describe
 from wsisum_cli.exports.options import ExportOptions
-from wsisum_cli.features.h5 import write_feature_file
+from wsisum_cli.features.h5 import is_whole, write_feature_file
 from wsisum_cli.features.layouts import FeatureTable, lay_out
 from wsisum_cli.slides.source import as_text
 from wsisum_cli.summary.reader import Summary
@@ -22,6 +23,8 @@ def write_h5(summary: Summary, path: Path, options: ExportOptions) -> None:
     """
     contents = lay_out(table_of(summary, options.name), options.layout, describe(summary).as_json())
     write_feature_file(path, contents)
+    if not is_whole(path):
+        raise SummaryError(f"{summary.name}: the h5 differs from what was written; check the disk")
 
 
 def table_of(summary: Summary, name: str) -> FeatureTable:
