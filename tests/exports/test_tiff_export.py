@@ -18,7 +18,7 @@ from wsisum_cli.exports import tiff_file
 from wsisum_cli.exports.export import export_summary
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import TARGETS
-from wsisum_cli.exports.tiff import FIELD, STRIPE, blank_tile, reduced_size, write_tiff
+from wsisum_cli.exports.tiff import FIELD, PALE, STRIPE, blank_tile, reduced_size, write_tiff
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides import jpeg
@@ -162,6 +162,8 @@ def test_what_is_not_stored_is_striped_and_grey_on_the_overview(tmp_path: Path):
     assert np.ptp(nothing, axis=1).max() <= 2  # grey
     colourful = np.ptp(levels[1].astype(int), axis=2)
     assert colourful[~coarse].mean() < 8 < colourful[coarse].mean()
+    pale = levels[1][~coarse].mean(axis=1)
+    assert min(PALE) - 15 < np.percentile(pale, 2) < np.percentile(pale, 98) < max(PALE) + 15
 
 
 def test_stripes_go_on_in_the_next_tile():

@@ -39,7 +39,7 @@ ENLARGED_QUALITY = 80
 ANEW_QUALITY = 98
 FIELD, STRIPE, WORDS = (222, 222, 222), (205, 205, 205), (120, 120, 120)
 BLANK_TEXT, TEXT_SIZE = "not stored", 24
-PALE = (175, 235)  # grey levels of black and white where the overview shows what is not stored
+PALE = (200, 236)  # grey levels of black and white on the overview where nothing is stored: too near for a threshold
 
 
 def write_tiff(summary: Summary, path: Path, _options: ExportOptions) -> None:
