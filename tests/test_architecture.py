@@ -24,11 +24,13 @@ MOST_ROOMS = 14
 #: Each third-party package, and the modules in which it lives.
 HOMES = {
     "PIL": {"figures.canvas"},
+    "anndata": {"exports.spatialdata"},
     "cv2": {
         *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.glass", "tissue.mask"),
         "training.encoder.augment",
     },
     "fsspec": {"summary.reader"},
+    "geopandas": {"exports.spatialdata"},
     "google_crc32c": {"summary.arrays"},
     "h5py": {"features.h5"},
     "imagecodecs": {"slides.dicom.decode", "slides.jpeg"},
@@ -37,6 +39,7 @@ HOMES = {
     "onnx": {"training.export"},
     "onnxruntime": {"models.session"},
     "openslide": {"slides.openslide"},
+    "pandas": {"exports.spatialdata"},
     "pydicom": {
         "slides.dicom.elements",
         "slides.dicom.frames",
@@ -47,8 +50,10 @@ HOMES = {
     "pylibCZIrw": {"slides.czi"},
     "rich": {"commands.console", "commands.verdicts"},
     "scipy": {"quality.likeness", "selection.weights", "selection.suspects", "training.slide_encoder.prototypes"},
+    "shapely": {"exports.spatialdata"},
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
+    "spatialdata": {"exports.spatialdata"},
     "threadpoolctl": {"features.vectors", "summary.writer"},
     "tifffile": {"slides.tiff", "slides.header", "slides.layout"},
     "zarr": {"summary.arrays"},

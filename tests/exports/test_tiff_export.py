@@ -14,11 +14,11 @@ from draw import write_tiff as write_slide
 from summaries import KEPT, SIDE, compress_drawn, draw_slide, shipped_encoder, tiny_contents, write_tiny
 
 from wsisum_cli.errors import NotASlideError, SummaryError
-from wsisum_cli.exports import tiff_file
 from wsisum_cli.exports.export import export_summary
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import TARGETS
-from wsisum_cli.exports.tiff import FIELD, PALE, STRIPE, blank_tile, reduced_size, write_tiff
+from wsisum_cli.exports.tiff import structure
+from wsisum_cli.exports.tiff.levels import FIELD, PALE, STRIPE, blank_tile, reduced_size, write_tiff
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.slides import jpeg
@@ -226,7 +226,7 @@ def test_sizes_are_rounded_so_that_the_scale_comes_out():
 
 
 def test_tiles_beyond_4_gb_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tiff_file, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(structure, "MOST_BYTES", 10_000)
     with pytest.raises(SummaryError, match="more than 4 GB"):
         export(write_tiny(tmp_path / "B12.ozx", "jpeg"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["B12.ozx"]

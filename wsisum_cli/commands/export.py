@@ -29,6 +29,7 @@ class To(StrEnum):
     patches = "patches"
     zarr = "zarr"
     report = "report"
+    spatialdata = "spatialdata"
 
 
 class ExportLayout(StrEnum):
@@ -70,7 +71,7 @@ def export(
     """
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_exported
-    from wsisum_cli.exports.export import outputs_of
+    from wsisum_cli.exports.export import outputs_of, refuse_unavailable
     from wsisum_cli.exports.options import ExportOptions
     from wsisum_cli.exports.targets import TARGETS
 
@@ -78,6 +79,7 @@ def export(
         if value is not None and to is not owner:
             raise UsageError(f"{option} belongs to --to {owner.value}; leave it out, or choose that format")
     target = TARGETS[to.value]
+    refuse_unavailable(target)
     places = outputs_of(mirrored_names(summaries, output), output, target)
     there = [place for place in places.values() if place.exists()]
     if there and not force:

@@ -41,6 +41,7 @@ def export_summary(
         raise UsageError(f"{output}: already exists; use --force to replace it, or choose another --output")
     if output.is_dir() and target.marker is None:
         raise UsageError(f"{output}: expected the name of a file, found a folder; choose another --output")
+    refuse_unavailable(target)
     refuse_damaged(path)
     options = options or ExportOptions()
     with open_summary(path) as summary:
@@ -57,6 +58,12 @@ def export_summary(
         size_of(output),
         None if verdict is None else verdict.verdict,
     )
+
+
+def refuse_unavailable(target: Target) -> None:
+    """Raises UsageError where the target needs an extra that is not installed."""
+    if not target.is_available:
+        raise UsageError(f"--to {target.name} needs an extra: pip install 'wsisum[{target.extra}]'")
 
 
 def refuse_damaged(path: str | Path) -> None:

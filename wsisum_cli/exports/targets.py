@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from wsisum_cli.exports.geojson import write_geojson
@@ -13,7 +14,9 @@ from wsisum_cli.exports.patches import MARKER as PATCHES_MARKER
 from wsisum_cli.exports.patches import write_patches
 from wsisum_cli.exports.report import MARKER as REPORT_MARKER
 from wsisum_cli.exports.report import write_report
-from wsisum_cli.exports.tiff import write_tiff
+from wsisum_cli.exports.spatialdata import MARKER as SPATIALDATA_MARKER
+from wsisum_cli.exports.spatialdata import PACKAGE, write_spatialdata
+from wsisum_cli.exports.tiff.levels import write_tiff
 from wsisum_cli.exports.zarr import MARKER as ZARR_MARKER
 from wsisum_cli.exports.zarr import write_zarr
 from wsisum_cli.summary.reader import Summary
@@ -28,6 +31,13 @@ class Target:
     write: Callable[[Summary, Path, ExportOptions], None]
     #: file within the folder by which a later run knows a folder of ours; None where the output is a file
     marker: str | None = None
+    #: package that is an extra of the same name; None where nothing more is needed
+    extra: str | None = None
+
+    @property
+    def is_available(self) -> bool:
+        """Whether everything that it needs is installed."""
+        return self.extra is None or find_spec(self.extra) is not None
 
 
 #: By name. The suffix of all but h5 says that it is a summary: MIL tools find a slide's label by the name of its h5.
@@ -40,5 +50,6 @@ TARGETS = {
         Target("patches", ".patches", write_patches, PATCHES_MARKER),
         Target("zarr", ".summary.ome.zarr", write_zarr, ZARR_MARKER),
         Target("report", ".report", write_report, REPORT_MARKER),
+        Target("spatialdata", ".summary.spatialdata.zarr", write_spatialdata, SPATIALDATA_MARKER, PACKAGE),
     )
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from wsisum_cli.exports.about import statement
 from wsisum_cli.exports.options import ExportOptions
-from wsisum_cli.exports.tiff_file import Page, write_pages
+from wsisum_cli.exports.tiff.structure import Page, write_pages
 from wsisum_cli.figures.canvas import Canvas, enlarged
 from wsisum_cli.figures.colour import LUMA
 from wsisum_cli.slides import jpeg
