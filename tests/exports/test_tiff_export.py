@@ -227,7 +227,7 @@ def test_sizes_are_rounded_so_that_the_scale_comes_out():
 
 def test_tiles_beyond_4_gb_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(structure, "MOST_BYTES", 10_000)
-    with pytest.raises(SummaryError, match="more than 4 GB"):
+    with pytest.raises(SummaryError, match=r"^B12.ozx: its tiles take more than 4 GB"):
         export(write_tiny(tmp_path / "B12.ozx", "jpeg"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["B12.ozx"]
 

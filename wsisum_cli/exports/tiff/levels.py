@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from wsisum_cli.errors import SummaryError
 from wsisum_cli.exports.about import statement
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.tiff.structure import Page, write_pages
@@ -50,7 +51,11 @@ def write_tiff(summary: Summary, path: Path, _options: ExportOptions) -> None:
     pages = [page for page in (None if is_level0 else resized_page(summary), stored) if page is not None]
     overview = overview_page(record, with_rest_grey(record, summary.overview, summary.coords))
     levels = [*pages, *([overview] if overview.width < pages[-1].width else [])]
-    write_pages(path, levels, ome_xml(record, about_levels(record, stored, is_level0)), summary.icc_profile)
+    description = ome_xml(record, about_levels(record, stored, is_level0))
+    try:
+        write_pages(path, levels, description, summary.icc_profile)
+    except OverflowError as error:
+        raise SummaryError(f"{summary.name}: its tiles take more than 4 GB; export it to zarr instead") from error
 
 
 def stored_page(summary: Summary) -> Page | None:

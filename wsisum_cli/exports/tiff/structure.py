@@ -14,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from wsisum_cli.errors import SummaryError
 from wsisum_cli.slides.patches import Tile
 from wsisum_cli.slides.tiff import EXPORT_SOFTWARE
 
@@ -45,7 +44,7 @@ class Page:
 
 
 def write_pages(path: Path, pages: Sequence[Page], description: str, icc_profile: bytes | None) -> None:
-    """Write the levels, largest first, to a new file and sync it. Raises SummaryError past 4 GB."""
+    """Write the levels, largest first, to a new file and sync it. Raises OverflowError past 4 GB."""
     with open(path, "xb") as file:
         file.write(b"II*\0" + bytes(4))
         places = [put_tiles(file, page) for page in pages]
@@ -61,7 +60,7 @@ def write_pages(path: Path, pages: Sequence[Page], description: str, icc_profile
             file.write(bytes(offset - file.tell()))
             file.write(directory(entries, offset, following))
         if file.tell() > MOST_BYTES:
-            raise SummaryError(f"{path.name}: its tiles take more than 4 GB; export the summary to zarr instead")
+            raise OverflowError
         file.seek(4)
         file.write(struct.pack("<I", offsets[0]))
         file.flush()
@@ -81,7 +80,7 @@ def put_tiles(file: IO[bytes], page: Page) -> tuple[list[int], list[int]]:
         offsets.append(known[stream])
         sizes.append(len(stream))
     if file.tell() > MOST_BYTES:
-        raise SummaryError("its tiles take more than 4 GB; export the summary to zarr instead")
+        raise OverflowError
     return offsets, sizes
 
 
