@@ -42,6 +42,28 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:
+    """Each summary, and its path within a folder of outputs: a folder's tree is mirrored. Raises UsageError.
+
+    What an earlier command left in `output`, a folder within one that is searched, is left out.
+    """
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        if not Path(argument).is_dir():
+            found |= {path: Path(name) for path, name in named_summaries([argument])}
+            continue
+        root, made = Path(argument), output.resolve()
+        apart = made == root.resolve() or not made.is_relative_to(root.resolve())
+        paths = [Path(path) for path in all_summaries([argument])]
+        own = [path for path in paths if apart or not path.resolve().is_relative_to(made)]
+        if not own:
+            raise UsageError(
+                f"{argument}: all its summaries lie in the output folder {output}; choose another --output"
+            )
+        found |= {str(path): path.relative_to(root) for path in own}
+    return found
+
+
 def model_finders(
     encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
 ) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:

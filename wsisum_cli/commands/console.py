@@ -333,6 +333,14 @@ def print_trimmed(console: Console, done: Sequence[Any]) -> None:
         console.print(Text.assemble(f"{printable(trimmed.name)}: {kept}, {sizes}, ", verdict_text(trimmed.verdict)))
 
 
+def print_exported(console: Console, done: Sequence[Any]) -> None:
+    """Print one line per exported summary."""
+    for export in done:
+        what = f"{export.patches} of {export.tissue_patches} patches, {size(export.bytes_out)}"
+        verdict = (", ", verdict_text(export.verdict)) if export.verdict else ()
+        console.print(Text.assemble(f"{printable(export.name)} -> {printable(export.output)}: {what}", *verdict))
+
+
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
 

@@ -13,6 +13,7 @@ import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.commands.compress import compress
+from wsisum_cli.commands.export import export
 from wsisum_cli.commands.features import features
 from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
@@ -28,7 +29,7 @@ from wsisum_cli.errors import WsisumError
 # Heavy modules are imported where they are used: --help must answer at once.
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
-for command in (compress, inspect, report, verify, trim, migrate, features, evaluate):
+for command in (compress, inspect, report, verify, trim, export, migrate, features, evaluate):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")

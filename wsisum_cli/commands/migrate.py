@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from wsisum_cli.archive.lookup import mirrored_names
 from wsisum_cli.commands.options import FOUND, SummariesArgument
-from wsisum_cli.commands.trim import name_outputs
 from wsisum_cli.errors import UsageError, WsisumError
 
 # Heavy modules are imported where they are used: --help must answer at once.
@@ -35,7 +35,8 @@ def migrate(
     from wsisum_cli.pipeline.trim import outputs_of
     from wsisum_cli.summary.writer import FORMAT_VERSION
 
-    places = outputs_of(name_outputs(summaries, output), output)
+    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")

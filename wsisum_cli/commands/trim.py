@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import all_summaries, model_finders
+from wsisum_cli.archive.lookup import mirrored_names, model_finders
 from wsisum_cli.commands.options import (
     FOUND,
     Device,
@@ -44,7 +44,8 @@ def trim(
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
 
-    places = outputs_of(name_outputs(summaries, output), output)
+    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
@@ -65,25 +66,3 @@ def trim(
     else:
         print_trimmed(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)
-
-
-def name_outputs(arguments: list[str], output: Path) -> dict[Path, Path]:
-    """Each summary, and what it is called within a folder of outputs: a folder's tree is mirrored.
-
-    What an earlier command left in `output`, a folder within one that is searched, is left out.
-    """
-    found: dict[Path, Path] = {}
-    for argument in arguments:
-        paths = [Path(path) for path in all_summaries([argument])]
-        if not Path(argument).is_dir():
-            found[paths[0]] = Path(paths[0].name)
-            continue
-        root, made = Path(argument), output.resolve()
-        apart = made == root.resolve() or not made.is_relative_to(root.resolve())
-        own = [path for path in paths if apart or not path.resolve().is_relative_to(made)]
-        if not own:
-            raise UsageError(
-                f"{argument}: all its summaries lie in the output folder {output}; choose another --output"
-            )
-        found |= {path: path.relative_to(root) for path in own}
-    return found

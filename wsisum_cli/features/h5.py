@@ -26,6 +26,8 @@ ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
 MAX_INFLATION = 1100
 #: Attributes of our own files: provenance, and the checksum of the whole content.
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
+#: `kind` in the provenance of what was exported from a summary: features of the kept patches alone.
+EXPORT_KIND = "export of a summary slide"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -112,6 +114,15 @@ class StoredFeatures:
         """sha256 of the encoder's ONNX file; None if another program made the features."""
         stated = self.text("encoder_sha256")
         return stated if SHA256.fullmatch(stated) else None
+
+    @property
+    def is_of_summary(self) -> bool:
+        """Whether the file was exported from a summary, and so holds its kept patches alone."""
+        try:
+            found = json.loads(self.text(PROVENANCE) or "null")
+        except ValueError:
+            return False
+        return isinstance(found, dict) and found.get("kind") == EXPORT_KIND
 
     @property
     def um_per_unit(self) -> float | None:

@@ -335,10 +335,11 @@ class Facts:
     stored_mpp: float  # of the stored pixels of the patches
 
 
-def facts_of(summary: Summary) -> Facts:
+def facts_of(summary: Summary, title: str | None = None) -> Facts:
+    """`title` takes the place of the slide's name, unless it is None."""
     source, side = summary.record.source, summary.record.patch.patch_size_level0
-    words = "   ·   ".join(details(summary))
-    return Facts(plain(source.name), words, (source.width, source.height), source.mpp, side, stored_mpp(summary.record))
+    words, name = "   ·   ".join(details(summary)), plain(source.name if title is None else title)
+    return Facts(name, words, (source.width, source.height), source.mpp, side, stored_mpp(summary.record))
 
 
 def stored_mpp(record: Attributes) -> float:

@@ -89,12 +89,13 @@ class Layer:
     suspects: tuple[Group, ...] = ()  # to draw examples of below the map
 
 
-def draw_map(summary: Summary, kind: str) -> np.ndarray:
+def draw_map(summary: Summary, kind: str, title: str | None = None) -> np.ndarray:
     """Draw one of `MAPS` over the overview, with frames for kept patches: (H, W, 3) uint8 RGB, 1280 to 1880 px wide.
 
-    The same summary gives the same pixels. Raises SummaryError when needed data are missing or damaged.
+    `title` stands above it, the slide's name if None. The same summary gives the same pixels. Raises SummaryError when
+    needed data are missing or damaged.
     """
-    facts, layer, overview = facts_of(summary), MAPS[kind](summary), summary.overview
+    facts, layer, overview = facts_of(summary, title), MAPS[kind](summary), summary.overview
     plan = plan_of(layer, overview)
     page = Canvas(plan.width, plan.height)
     draw_words(page, plan, facts, layer)

@@ -82,12 +82,13 @@ class Entry:
         return not self.is_rare and self.weight >= NO_WEIGHT
 
 
-def draw_summary(summary: Summary) -> np.ndarray:
+def draw_summary(summary: Summary, title: str | None = None) -> np.ndarray:
     """Draw the overview with numbered frames, and the patches by weight: (H, W, 3) uint8 RGB, 2000 to 3000 px wide.
 
-    The same summary gives the same pixels. Raises SummaryError when needed data are missing or damaged.
+    `title` stands above it, the slide's name if None. The same summary gives the same pixels. Raises SummaryError when
+    needed data are missing or damaged.
     """
-    facts, entries, overview = facts_of(summary), rank(summary), summary.overview
+    facts, entries, overview = facts_of(summary, title), rank(summary), summary.overview
     plan = arrange(len(entries), (overview.shape[1], overview.shape[0]), len(swatches_of(entries)))
     page = Canvas(plan.width, plan.height)
     draw_words(page, plan, facts)

@@ -12,7 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from wsisum_cli.errors import FeaturesError
+from wsisum_cli.features import layouts
 from wsisum_cli.features.h5 import FeatureFileContents, is_whole, write_feature_file
+from wsisum_cli.features.layouts import TRIDENT, FeatureTable
 from wsisum_cli.models.card import Card, SummarizerCard
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -27,9 +29,6 @@ from wsisum_cli.summary.provenance import describe_source, installed_version
 
 FEATURES_VERSION = "1.0"
 SUFFIX = ".h5"
-TRIDENT, STAMP = "trident", "stamp"
-#: A scanner's "40x" is about 0.25 µm per pixel; TRIDENT and similar tools assume this.
-MPP_OF_1X = 10.0
 #: No tiles are copied, so patches need not align with tiles.
 NOTHING_COPIED = Options(pixels="jpeg")
 #: Libraries whose version can change the features.
@@ -173,55 +172,20 @@ def lay_out(
         features = tissue.features.astype(options.precision)
     if not np.isfinite(features).all():
         raise FeaturesError(f"{slide.name}: features overflow {options.precision}; use --precision float32")
-    if options.layout == STAMP:
-        return as_stamp(slide, tissue, features, card, provenance)
-    name = as_text(job.output.name.removesuffix(SUFFIX))  # may not be UTF-8
-    about = {"name": name, "encoder": card.name}
-    coords = tissue.grid.coords.astype(np.int64)
-    return FeatureFileContents(
-        {"features": (features, about), "coords": (coords, about_coords(slide, tissue, card, name))},
-        {"encoder_sha256": card.sha256},
-        provenance,
+    grid = tissue.grid
+    table = FeatureTable(
+        name=as_text(job.output.name.removesuffix(SUFFIX)),  # may not be UTF-8
+        features=features,
+        coords=grid.coords,
+        patch_size=grid.reading.patch_size,
+        patch_size_level0=grid.patch_size_level0,
+        slide_size=slide.size,
+        slide_mpp=slide.mpp,
+        encoder=card.name,
+        encoder_mpp=card.mpp,
+        encoder_sha256=card.sha256,
     )
-
-
-def about_coords(slide: Slide, tissue: Tissue, card: Card, name: str) -> dict[str, Any]:
-    """TRIDENT's attributes of `coords` without the save folder, plus the mpp of level 0."""
-    size, size_level0 = tissue.grid.reading.patch_size, tissue.grid.patch_size_level0
-    target = MPP_OF_1X / card.mpp
-    width, height = slide.size
-    return {
-        "patch_size": size,
-        "patch_size_level0": size_level0,
-        "level0_magnification": int_if_whole(target * size_level0 / size),  # in the ratio of the patch sizes
-        "target_magnification": int_if_whole(target),
-        "overlap": 0,
-        "name": name,
-        "level0_width": width,
-        "level0_height": height,
-        "mpp": slide.mpp,
-    }
-
-
-def int_if_whole(number: float) -> float:
-    """Convert a whole number to int, for readers that print or compare it as one."""
-    return int(number) if number.is_integer() else number
-
-
-def as_stamp(
-    slide: Slide, tissue: Tissue, features: np.ndarray, card: Card, provenance: Mapping[str, Any]
-) -> FeatureFileContents:
-    """The STAMP 2 layout: `feats`, and `coords` in µm."""
-    about = {
-        "extractor": card.name,
-        "unit": "um",
-        "tile_size_um": tissue.grid.patch_size_level0 * slide.mpp,
-        "tile_size_px": tissue.grid.reading.patch_size,
-        "feat_type": "tile",
-        "encoder_sha256": card.sha256,
-    }
-    coords = tissue.grid.coords * slide.mpp
-    return FeatureFileContents({"feats": (features, {}), "coords": (coords, {})}, about, provenance)
+    return layouts.lay_out(table, options.layout, provenance)
 
 
 def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: Callable[[], None]) -> None:

@@ -298,6 +298,23 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     return np.asarray(simplejpeg.decode_jpeg(stream, strict=False, **limits))
 
 
+def subsampling(stream: bytes) -> tuple[int, int] | None:
+    """By how much chroma is subsampled, horizontally and vertically; None where it is not three components that are."""
+    factors = [(byte >> 4, byte & 15) for byte in frame_header(stream)[7:16:3]]
+    return factors[0] if len(factors) == 3 and factors[1:] == [(1, 1), (1, 1)] else None
+
+
+def encode_alike(pixels: np.ndarray, rgb: bool, subsampled: tuple[int, int], quality: int = QUALITY) -> bytes:
+    """(H, W, 3) uint8 RGB as JPEG of a colour model and subsampling as other streams have them."""
+    import imagecodecs
+
+    data, model = np.ascontiguousarray(pixels), "RGB" if rgb else "YCBCR"
+    encoded = imagecodecs.jpeg8_encode(
+        data, level=quality, colorspace="RGB", outcolorspace=model, subsampling=subsampled, optimize=True
+    )
+    return bytes(encoded)
+
+
 def encode(pixels: np.ndarray, quality: int = QUALITY) -> bytes:
     """(H, W, 3) uint8 RGB as JPEG without chroma subsampling, which would cost 10 dB on H&E."""
     import imagecodecs

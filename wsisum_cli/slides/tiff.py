@@ -42,6 +42,8 @@ SPARSE_VENDORS = {"philips", "hamamatsu"}  # whose tiles without bytes are bare 
 #: such tiles are damage: an interrupted writer leaves the same behind.
 GDAL_TAGS = {42112, 42113}  # metadata, and the value of pixels without data
 GDAL_BLOCK = b"GDAL_STRUCTURAL_METADATA_SIZE="
+#: The tag Software of a TIFF that a summary was exported to. It looks like a slide and is none.
+EXPORT_SOFTWARE = "wsisum export of a summary"
 
 
 class NeedsOpenSlideError(Exception):
@@ -258,6 +260,8 @@ def level_planes(tif: TiffFile, path: Path, number: int | None) -> list[Planes]:
 
     `number` says which of several slides, from 1.
     """
+    if tif.pages.first.software == EXPORT_SOFTWARE:
+        raise NotASlideError(f"{path.name}: an export of a summary, expected a slide; use the slide itself")
     check_planes(tif.ome_metadata or "", path.name)
     slides = list_slides(tif, path)
     planes = [brightfield_planes(slide, path) for slide in slides]

@@ -1,0 +1,113 @@
+"""`wsisum export`: summaries in the formats of other programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsisum_cli.archive.lookup import mirrored_names
+from wsisum_cli.commands.options import FOUND, SummariesArgument
+from wsisum_cli.errors import UsageError, WsisumError
+
+if TYPE_CHECKING:
+    from wsisum_cli.exports.export import ExportResult
+    from wsisum_cli.exports.options import ExportOptions
+    from wsisum_cli.exports.targets import Target
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+
+class To(StrEnum):
+    h5 = "h5"
+    geojson = "geojson"
+    tiff = "tiff"
+    patches = "patches"
+    zarr = "zarr"
+    report = "report"
+    spatialdata = "spatialdata"
+
+
+class ExportLayout(StrEnum):
+    trident = "trident"
+    stamp = "stamp"
+    clam = "clam"
+
+
+class Images(StrEnum):
+    auto = "auto"
+    png = "png"
+    full = "full"
+    jpeg = "jpeg"
+
+
+def export(
+    summaries: SummariesArgument,
+    to: Annotated[To, typer.Option(help="Format to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output folder, or the name of a single export.")
+    ] = Path("exported"),
+    layout: Annotated[
+        ExportLayout | None, typer.Option(help="With --to h5: whose names and units to use (default: trident).")
+    ] = None,
+    images: Annotated[
+        Images | None,
+        typer.Option(
+            help="With --to patches: png as the encoder sees them, full at the scanner's resolution, or the stored "
+            "jpeg files (default: jpeg where each patch has one, else png)."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing exports.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Write summaries in the formats of other programs.
+
+    The slides are not needed. Every export says that it is not the slide but a selection of its patches. The exit code
+    is 1 if any summary could not be exported.
+    """
+    from wsisum_cli.commands.console import output as stdout
+    from wsisum_cli.commands.console import print_exported
+    from wsisum_cli.exports.export import outputs_of, refuse_unavailable
+    from wsisum_cli.exports.options import ExportOptions
+    from wsisum_cli.exports.targets import TARGETS
+
+    for option, value, owner in (("--layout", layout, To.h5), ("--images", images, To.patches)):
+        if value is not None and to is not owner:
+            raise UsageError(f"{option} belongs to --to {owner.value}; leave it out, or choose that format")
+    target = TARGETS[to.value]
+    refuse_unavailable(target)
+    places = outputs_of(mirrored_names(summaries, output), output, target)
+    there = [place for place in places.values() if place.exists()]
+    if there and not force:
+        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    options = ExportOptions(layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value)
+    done = export_all(places, target, options, force)
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+    else:
+        print_exported(stdout(), done)
+    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+
+
+def export_all(places: dict[str, Path], target: Target, options: ExportOptions, force: bool) -> list[ExportResult]:
+    """Export each summary; those that cannot be exported are reported and left out."""
+    from wsisum_cli.commands.console import warn
+    from wsisum_cli.exports.export import export_summary
+    from wsisum_cli.summary.reader import name_of
+
+    done = []
+    for path, place in places.items():
+        try:
+            done.append(export_summary(path, place, target, options, force))
+        except WsisumError as error:
+            warn(str(error))
+        except OSError as error:
+            warn(f"{name_of(error.filename or path)}: {error.strerror or type(error).__name__}")
+        # One file that somebody made to do harm never ends a run.
+        except Exception as error:  # noqa: BLE001
+            warn(f"{name_of(path)}: cannot be exported ({type(error).__name__}: {error}); run wsisum verify on it")
+    return done

@@ -1,0 +1,1 @@
+"""A summary as a pyramidal TIFF: `levels` says what each level shows, `structure` writes the file."""
