@@ -55,6 +55,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini
 
 $(VENV)/ready: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Reading:
     aligned: bool  # patches end where tiles end
     patches: int
     tiles: int
-    spent: dict[str, Rounds]
+    spent: Mapping[str, Rounds]
     agreement: dict[str, float]  # dB of each rival's pixels and ours
     failed: dict[str, str]  # rivals that cannot read the slide, and what they raise
 
@@ -42,7 +42,7 @@ class Whole:
     tissue_mm2: float  # area of the patches
     glass_mm2: float  # the rest of the slide
     bytes_in: int
-    spent: dict[str, Rounds]
+    spent: Mapping[str, Rounds]
     stages: list[dict[str, float]]  # seconds of `compress`, each round
     cosine: float | None  # least, of the plain loop's features and ours; None where the loop fails
 
