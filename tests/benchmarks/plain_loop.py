@@ -47,7 +47,7 @@ def fastest(encode: Callable[[np.ndarray], Any], side: int) -> int:
         patches = np.full((size, side, side, 3), 200, np.uint8)
         encode(patches)
         started = time.perf_counter()
-        for _ in range(128 // size):
+        for _ in range(BATCHES[-1] // size):
             encode(patches)
         return time.perf_counter() - started
 

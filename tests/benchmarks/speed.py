@@ -123,6 +123,7 @@ def read_in_turns(task: Task, grid: str, rounds: int) -> Reading:
         kind=describe_level(task),
         grid=grid,
         aligned=task.grid.aligned,
+        enlarged=task.grid.reading.side < task.grid.reading.patch_size,
         patches=len(task.grid.coords),
         tiles=len(needed_tiles(task.grid)),
         spent=spent,

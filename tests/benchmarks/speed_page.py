@@ -14,7 +14,8 @@ from rounds import Rounds, added, median, ratio
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARK = "speed"
-AGREE = 40.0  # dB; below it the page says that pixels differ
+ENLARGED = """Where a patch is a little smaller than the encoder takes it at half size, the project reads it so and
+enlarges it, while the others are averaged down"""
 PLAIN = 3  # slides from which on a line is fitted, and one with glass
 
 
@@ -26,6 +27,7 @@ class Reading:
     kind: str  # pixel size and tiles
     grid: str  # the command that lays it
     aligned: bool  # patches end where tiles end
+    enlarged: bool  # the project reads a patch smaller than the encoder takes it
     patches: int
     tiles: int
     spent: Mapping[str, Rounds]
@@ -101,7 +103,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1) 
 def reading_section(found: Measured) -> str:
     head = ["slide", "level read", "grid", "patches", "tiles", "wsisum, patches/s", "times the floor"]
     names = [rival.name for rival in RIVALS if any(rival.name in each.spent for each in found.reading)]
-    head += [f"as fast as {name}" for name in names]
+    head += [f"times as fast as {name}" for name in names]
     rows = []
     for each in found.reading:
         ours = each.spent[OURS]
@@ -112,8 +114,7 @@ def reading_section(found: Measured) -> str:
 
 Patches of a slide's tissue as the encoder takes them, by the same number of threads: {found.threads}. Every reader gets
 the same patches in the same order, and a cold cache of its own. The floor decodes every tile needed once, at the size
-at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does. Of the rivals, how many times
-as fast as they the project is.
+at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does.
 
 {table(head, rows, 3)}
 
@@ -127,13 +128,23 @@ def rival_cell(each: Reading, name: str) -> str:
 
 
 def agreement_words(found: Measured, names: Sequence[str]) -> str:
-    words = []
-    for name in names:
-        levels = [each.agreement[name] for each in found.reading if name in each.agreement]
-        below = sum(level < AGREE for level in levels)
-        differ = f"; below {AGREE:g} dB in {below} rows" if below else ""
-        words.append(f"{name} {min(levels):.1f} to {max(levels):.1f} dB{differ}")
-    return f"Pixels agree with those of the project: {', '.join(words)}." if words else ""
+    """How far the pixels of the rivals are from those of the project."""
+    parts = []
+    for enlarged, where in ((False, "Pixels agree with those of the project"), (True, ENLARGED)):
+        rows = [each for each in found.reading if each.enlarged == enlarged]
+        words = [f"{name} {span(levels)}" for name in names if (levels := agreement(rows, name))]
+        if words:
+            parts.append(f"{where}: {', '.join(words)}.")
+    return "\n".join(parts)
+
+
+def agreement(rows: Sequence[Reading], name: str) -> list[float]:
+    return [each.agreement[name] for each in rows if name in each.agreement]
+
+
+def span(levels: Sequence[float]) -> str:
+    least, most = (f"{level:.1f}" for level in (min(levels), max(levels)))
+    return f"{least} dB" if least == most else f"{least} to {most} dB"
 
 
 def whole_section(found: Measured) -> str:
@@ -147,7 +158,7 @@ the same model with ONNX Runtime on all cores; it finds no tissue and writes not
 first patches of a large slide and multiplied."""
     ]
     for command in ("features", "compress"):
-        head = ["slide", "patches", f"`{command}`, s", "times the floor", "the same, CPU", "as fast as the loop"]
+        head = ["slide", "patches", f"`{command}`, s", "times the floor", "the same, CPU", "times as fast as the loop"]
         head += ["sha256 of the slide, share", "cp of the slide, share"]
         rows = []
         for each in found.whole:
@@ -181,7 +192,7 @@ def workers_section(found: Measured) -> str:
         [each.name, each.slides, f"{median(each.one):.1f}", f"{median(each.two):.1f}", ratio(each.one, each.two)]
         for each in found.workers
     ]
-    head = ["slides", "how many", "one worker, s", "two workers, s", "as fast"]
+    head = ["slides", "how many", "one worker, s", "two workers, s", "times as fast"]
     return f"""## Workers
 
 `wsisum compress FOLDER --workers 1` and `--workers 2`, start of Python included.
