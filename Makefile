@@ -6,8 +6,17 @@ BIN := $(VENV)/bin
 ARCHIVE ?=
 OPTIONS ?=
 DEMO := demo
+# make bench SLIDES="FILE or FOLDER ..." LARGE="FOLDER ..." measures speed and writes docs/speed.md; MPP is that of
+# slides that state none.
+SLIDES ?= $(wildcard ../shared/slides)
+LARGE ?=
+MPP ?= 0.25
+ROUNDS ?= 5
+# Libraries that also read slides: installed beside the project, without what they depend on, so that none changes it.
+# One that does not install is left out.
+RIVALS := tiffslide fastslide cucim-cu12
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -30,11 +39,23 @@ test: $(VENV)/ready
 docs: $(VENV)/ready
 	$(BIN)/python docs/generate.py
 
+bench: $(VENV)/ready $(VENV)/rivals
+	@test -n "$(SLIDES)" || { echo 'say which slides: make bench SLIDES="FILE or FOLDER ..."'; exit 1; }
+	PYTHONPATH=$(abspath $(VENV)/rivals) $(BIN)/python tests/benchmarks/speed.py $(SLIDES) $(if $(LARGE),--large $(LARGE)) \
+	  $(if $(MPP),--mpp $(MPP)) --rounds $(ROUNDS) --page docs/speed.md
+
+$(VENV)/rivals: | $(VENV)/ready
+	@mkdir -p $@
+	@for rival in $(RIVALS); do \
+	  $(BIN)/pip install --quiet --no-deps --target $@ $$rival || echo "$$rival cannot be installed and is left out"; \
+	done
+
 lint: $(VENV)/ready
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini
 
 $(VENV)/ready: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test]'

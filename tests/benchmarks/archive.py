@@ -73,14 +73,15 @@ def memory_of(pid: int) -> int:
 def shares(path: Path) -> dict[str, int]:
     """Bytes of the summary by what they are for."""
     groups = {
-        "pixel_bytes": "patches/",
+        "pixel_bytes": ("patches/",),
         "overview_bytes": ("0/", "overview/"),
         "tissue_bytes": ("tissue/", "reference/"),
     }
     with open_summary(path) as summary:
         sizes = {name: member.size for name, member in summary.members.items()}
         found = {
-            key: sum(size for name, size in sizes.items() if name.startswith(prefix)) for key, prefix in groups.items()
+            key: sum(size for name, size in sizes.items() if name.startswith(prefixes))
+            for key, prefixes in groups.items()
         }
         return {**found, "other_bytes": path.stat().st_size - sum(found.values())}
 

@@ -75,9 +75,9 @@ def detection(groups: list[np.ndarray]) -> list[str]:
             for _ in range(DRAWS):
                 spoilt, rows = painted(patches, [name], rng)
                 kinds = kinds_of(spoilt, MPP)
-                total, found = total + len(rows), found + np.count_nonzero(kinds[rows])
-                right += np.count_nonzero(kinds[rows] == KINDS.index(name))
-                flagged += np.count_nonzero(kinds)
+                total, found = total + len(rows), found + int(np.count_nonzero(kinds[rows]))
+                right += int(np.count_nonzero(kinds[rows] == KINDS.index(name)))
+                flagged += int(np.count_nonzero(kinds))
         lines.append(
             f"| {name} | {total} | {found / total:.3f} | {right / total:.3f} | {found / max(flagged, 1):.3f} |"
         )

@@ -54,7 +54,7 @@ class Row:
 
 def tiff_window(path: Path, plane: int | None) -> Window:
     """By tifffile, which decodes the chunks that a window touches; `plane` is a focal plane, from 1."""
-    level = zarr.open(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
+    level = zarr.open_array(tifffile.imread(path, aszarr=True, series=0, level=0), mode="r")
     rows_first = level.shape[-1] in (3, 4)
     before = () if plane is None else (plane - 1,)
 
@@ -107,14 +107,14 @@ def differences(pyramid: Pyramid, window: Window) -> list[float]:
     """Of up to `WINDOWS` squares spread over level 0."""
     level = pyramid.levels[0]
     side = min(SIDE, level.width, level.height)
-    columns, rows = level.width // side, level.height // side
-    chosen = np.unique(np.linspace(0, columns * rows - 1, WINDOWS).round().astype(int))
+    columns, lines = level.width // side, level.height // side
+    chosen = np.unique(np.linspace(0, columns * lines - 1, WINDOWS).round().astype(int))
     coords = np.stack([chosen % columns * side, chosen // columns * side], axis=1)
     reading = Reading(0, 1, 1.0, side, side, level.tile_width, level.tile_height, level.width, level.height)
     return [
-        float(np.abs(patch.astype(np.float64) - window(*coords[row].tolist(), side)).mean())
-        for numbers, patches in read_patches(pyramid, coords, reading, Damage())
-        for row, patch in zip(numbers, patches, strict=True)
+        float(np.abs(patch.astype(np.float64) - window(x, y, side)).mean())
+        for rows, patches in read_patches(pyramid, coords, reading, Damage())
+        for (x, y), patch in zip(coords[rows].tolist(), patches, strict=True)
     ]
 
 

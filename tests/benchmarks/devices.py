@@ -13,9 +13,10 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,12 +25,13 @@ from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.models.places import find_model
 from wsisum_cli.models.summarizer import load_summarizer
 
+Name = TypeVar("Name", bound=Hashable)
 CANDIDATES, KEPT, CHOICES = 500, 63, 64  # of a slide, as the paper has them, and how many choices are scored
 
 
-def measured(jobs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def measured(jobs: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, float]:
     """Median seconds of each, one after the other in each round; a first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    seconds: dict[Name, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
             start = time.perf_counter()
@@ -51,13 +53,15 @@ def devices(load: Callable[[str], Any]) -> dict[str, Any]:
 
 def encoders(names: list[str], batch: int, rounds: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    jobs, made, rows = {}, {}, []
+    jobs: dict[tuple[str, str], Callable[[], Any]] = {}
+    made: dict[tuple[str, str], np.ndarray] = {}
+    rows: list[dict[str, Any]] = []
     for name in names:
-        for device, encoder in devices(lambda device, name=name: load_encoder(name, device)).items():
+        for device, encoder in devices(partial(load_encoder, name)).items():
             side = encoder.card.patch_size
             coarse = rng.integers(60, 230, (batch, side // 8, side // 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
             made[name, device] = encoder(coarse)
-            jobs[name, device] = lambda encoder=encoder, patches=coarse: encoder(patches)
+            jobs[name, device] = partial(encoder, coarse)
     seconds = measured(jobs, rounds)
     slowest = seconds[names[0], "cpu"]
     for (name, device), value in seconds.items():
@@ -75,7 +79,7 @@ def summarizers(rounds: int) -> list[dict[str, Any]]:
     coords = np.column_stack([np.arange(CANDIDATES) % 25, np.arange(CANDIDATES) // 25]) * 512
     kept = np.stack([np.sort(rng.choice(CANDIDATES, KEPT, replace=False)) for _ in range(CHOICES)])
     made = {device: model(features, coords, 512, kept) for device, model in loaded.items()}
-    jobs = {device: lambda model=model: model(features, coords, 512, kept) for device, model in loaded.items()}
+    jobs = {device: partial(model, features, coords, 512, kept) for device, model in loaded.items()}
     rows = []
     for device, value in measured(jobs, rounds).items():
         apart = max(

@@ -19,6 +19,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def magnification_ratios(tiles: list[np.ndarray], groups: np.ndarray) -> np.ndar
 
     By points that are found again (SIFT; Lowe, 2004), which a turn, a mirror and a scale bring upon one another.
     """
-    finder, matcher = cv2.SIFT_create(2000), cv2.BFMatcher()
+    finder, matcher = cv2.SIFT.create(2000), cv2.BFMatcher()
 
     def points(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         grey = cv2.cvtColor(enlarged(tile, 2 * len(tile)), cv2.COLOR_RGB2GRAY)
@@ -237,13 +238,14 @@ def robustness(embed: Callable[[list[np.ndarray]], np.ndarray], path: Path) -> d
     left, right = embed([tile[:192, :192] for tile in tiles]), embed([tile[:192, 48:240] for tile in tiles])
     own = {name: (units(features) * units(values)).sum(1) for name, values in changed.items()}
     own["quarter-tile shift"] = (units(left) * units(right)).sum(1)
-    between, owner = [], []
+    cosines: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
     for name in sorted(set(slide)):
         of = units(features[slide == name])
         pairs = (of @ of.T)[np.triu_indices(len(of), 1)]
-        between.append(pairs)
-        owner.append(np.full(len(pairs), name.split("/")[0]))
-    between, owner = np.concatenate(between), np.concatenate(owner)
+        cosines.append(pairs)
+        owners.append(np.full(len(pairs), name.split("/")[0]))
+    between, owner = np.concatenate(cosines), np.concatenate(owners)
     found = {f"cosine after {name}, median": interval(values, case, np.median) for name, values in own.items()}
     found["cosine after stain jitter, 5th percentile"] = interval(
         own["stain jitter"], case, lambda v: np.percentile(v, 5)
@@ -280,7 +282,7 @@ def main() -> None:
     embedders: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {"colour statistics": colour_statistics}
     for name in options.encoders:
         encoder = load_encoder(name, "cpu")
-        embedders[name] = lambda tiles, encoder=encoder: encode(encoder, tiles)
+        embedders[name] = partial(encode, encoder)
     table: dict[str, dict[str, list[float]]] = {}
     answers: dict[str, dict[str, np.ndarray]] = {}
     ratios = None

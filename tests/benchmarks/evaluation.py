@@ -50,7 +50,7 @@ def varied(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A window of the tile, turned and mirrored."""
     side = int(tile.shape[0] * rng.uniform(*WINDOW))
     top, left = rng.integers(0, tile.shape[0] - side + 1, 2)
-    window = np.rot90(tile[top : top + side, left : left + side], rng.integers(4))
+    window = np.rot90(tile[top : top + side, left : left + side], int(rng.integers(4)))
     return np.ascontiguousarray(window[::-1] if rng.integers(2) else window)
 
 

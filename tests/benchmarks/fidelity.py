@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from likeness_trials import VERDICTS, LabelledSlide, answer, level_of, read_slide
@@ -251,13 +252,13 @@ def better_verdicts(table: list[dict[str, object]]) -> str:
     return text + (f"; at most {worst[0]:.1%} of them ({worst[1]['slide']}, K = {worst[1]['keep']})" if some else "")
 
 
-def points(table: list[dict[str, object]]) -> str:
+def points(table: list[dict[str, Any]]) -> str:
     """What `wsisum` reaches on every slide, against draws, against the baselines with twice as many, and `facility`."""
     rows = {(str(row["slide"]), str(row["selector"]), row["keep"]): row for row in table if row["seed"] == 0}
     ours = {slide: row for (slide, selector, keep), row in rows.items() if (selector, keep) == ("wsisum", 63)}
     lines = [f"\n`wsisum`, K = 63, {len(ours)} slides:\n"]
     for name in COVERAGE:
-        above = sum(is_above(row, name) for row in ours.values())  # type: ignore[operator]
+        above = sum(is_above(row, name) for row in ours.values())
         lines.append(f"- {name} above the 99th percentile of random draws on {above} of {len(ours)}")
     lines.append(better_verdicts(table))
     for name, aim in (("fitted_to_counts", 0.3), ("fitted_ratio", 0.6)):
@@ -272,7 +273,7 @@ def points(table: list[dict[str, object]]) -> str:
             if (slide, other, 63) in rows
         ]
         if pairs:
-            won = sum(mine >= theirs for mine, theirs in pairs)  # type: ignore[operator]
+            won = sum(mine >= theirs for mine, theirs in pairs)
             lines.append(f"- 31 patches cover at least as well as 63 by `{other}` on {won} of {len(pairs)}")
     return "\n".join([*lines, *against_facility(rows, list(ours))]) + "\n"
 
@@ -357,9 +358,11 @@ def main() -> None:
         print(json.dumps(found, indent=1))
         return
     if options.table or options.published:
-        table = [row for path in options.table or () for row in json.loads(path.read_text())]
-        print(markdown(table) + points(table) if table else "")
-        print(published(*options.published, options.draws) if options.published else "")
+        earlier = [row for path in options.table or () for row in json.loads(path.read_text())]
+        print(markdown(earlier) + points(earlier) if earlier else "")
+        if options.published:
+            cluster, summary = options.published
+            print(published(cluster, summary, options.draws))
         return
     sized = sorted((len(read_slide(path)[0]), path) for path in paths)
     models = NO_MODELS

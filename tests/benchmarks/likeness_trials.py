@@ -187,7 +187,7 @@ def measure(context: str, slide: LabelledSlide, selectors: tuple[str, ...] = SEL
         }
         common = {"context": context, "slide": slide.name, "patches": len(slide.features), "selector": selector}
         common |= {"random": random, "level": float(levels["median of 8 neighbours"]), "curves": at_grid}
-        common["regions"] = regions(slide, best, curves[CHOSEN], levels[CHOSEN])
+        common["regions"] = regions(slide, best, curves[CHOSEN], float(levels[CHOSEN]))
         for members in slide.classes:
             at = np.flatnonzero(np.isin(order, members))
             first = int(at[0]) if len(at) else None  # so many are kept before
@@ -292,8 +292,8 @@ def photographs(archive: Path, encoder: str, label: str, group: str, variants: i
             how: (unit(plain[:, 0]) * unit(vectors[how].reshape(len(tiles), 4, -1))).sum(axis=-1)
             for how in ("shifted", "restained")
         }
-        names = {"labels": [row[label] for row in rows], "groups": [row[group] for row in rows]}
-        np.savez(cache, plain=plain.astype(np.float32), **cosines, **names)
+        names = {"labels": np.array([row[label] for row in rows]), "groups": np.array([row[group] for row in rows])}
+        np.savez(cache, allow_pickle=False, plain=plain.astype(np.float32), **cosines, **names)
     with np.load(cache) as stored:
         many = stored["plain"].shape[1]
         altered = {how: np.repeat(stored[how], many, axis=0) for how in ("shifted", "restained")}
@@ -308,7 +308,7 @@ def unit(features: np.ndarray) -> np.ndarray:
 def window(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = int(tile.shape[0] * rng.uniform(0.75, 1)) // 2 * 2
     top, left = rng.integers(0, tile.shape[0] - side + 1, 2)
-    part = np.rot90(tile[top : top + side, left : left + side], rng.integers(4))
+    part = np.rot90(tile[top : top + side, left : left + side], int(rng.integers(4)))
     return np.ascontiguousarray(part[::-1] if rng.integers(2) else part)
 
 

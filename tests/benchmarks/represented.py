@@ -17,8 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from likeness_trials import (
@@ -63,6 +65,7 @@ LOST = 0.2  # share of trials in which a class is lost, at which levels are comp
 MOST_VARIANTS = 8
 
 Row = dict
+T = TypeVar("T")
 Slides = dict[str, list[LabelledSlide]]
 
 
@@ -131,15 +134,15 @@ def spread(values: np.ndarray, groups: np.ndarray) -> float:
 def skill(found: Trials, yardstick: str, band: np.ndarray) -> float:
     """How well loss is foretold in a context from the others: 1 - Brier score over that of their mean."""
     rows, grid = np.flatnonzero(band), [k for k in GRID if 4 <= k <= 128]
-    x, y, of = [], [], []
+    values, lost, contexts = [], [], []
     for row in rows:
         curve = found.rows[row]["curves"].get(yardstick)
         for k in [] if curve is None else grid:
             if GRID.index(k) < len(curve):
-                x.append(curve[GRID.index(k)])
-                y.append(found.kept_at[row] > k)
-                of.append(found.context[row])
-    x, y, of = np.array(x), np.array(y, float), np.array(of)
+                values.append(curve[GRID.index(k)])
+                lost.append(found.kept_at[row] > k)
+                contexts.append(found.context[row])
+    x, y, of = np.array(values), np.array(lost, float), np.array(contexts)
     error, usual = [], []
     for name in np.unique(of):
         there, rest = of == name, of != name
@@ -415,17 +418,18 @@ def row_of(cells: list[str], head: bool = False) -> list[str]:
     return [line, "|---|" + "---:|" * (len(cells) - 1)] if head else [line]
 
 
-def cached(path: Path, make: Callable[[], object]) -> object:
+def cached(path: Path, make: Callable[[], T]) -> T:
     if not path.exists():
         path.write_text(json.dumps(make()))
-    return json.loads(path.read_text())
+    found: T = json.loads(path.read_text())
+    return found
 
 
 def whole_slides(slides: Slides, work: Path) -> list[Row]:
     found = []
     for encoder, of in slides.items():
         for slide in of:
-            row = cached(work / f"slide.{encoder}.{slide.name}.json", lambda slide=slide: whole_slide(slide))
+            row = cached(work / f"slide.{encoder}.{slide.name}.json", partial(whole_slide, slide))
             found.append(row | {"encoder": encoder})
             print(f"{slide.name}: {row['wsisum']}", flush=True)
     return found
@@ -466,10 +470,7 @@ def main() -> None:
     organs = {name: photographs(options.organs, name, "organ", "case", 1, work) for name in options.encoders}
     with one_thread():
         found = Trials(trials(slides, {name: single(photos) for name, photos in lung.items()}, organs, work))
-        judged = {
-            name: cached(work / f"auc.{name}.json", lambda photos=photos: classify(photos))
-            for name, photos in lung.items()
-        }
+        judged = {name: cached(work / f"auc.{name}.json", partial(classify, photos)) for name, photos in lung.items()}
         rows = whole_slides(slides, work)
     lines = [f"{len(found.rows)} trials on {len(set(found.slide))} slides", "", *yardstick_table(found), ""]
     lines += [
