@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.archive.workers import cores
+from wsisum_cli.commands.options import cores
 from wsisum_cli.models.choice import AUTO, choose_models
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.models.places import find_model

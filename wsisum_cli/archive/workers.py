@@ -149,11 +149,6 @@ def hold_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def cores() -> int:
-    """Number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def refuse_several(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
     """One outcome for the file: none of its slides is summarized."""
     return [], [outcome_of(SeveralSlidesError(job.source.path.name, count), source)]

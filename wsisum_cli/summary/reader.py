@@ -197,7 +197,7 @@ class Summary:
 
     def array(self, name: str) -> np.ndarray:
         """Read an array by its path, decoding images. Raises SummaryError."""
-        from wsisum_cli.summary.arrays import decode_array, read_layout
+        from wsisum_cli.summary.chunks import decode_array, read_layout
 
         metadata = self.read(f"{name}/zarr.json")
         try:
@@ -356,7 +356,7 @@ class JpegShard:
     """
 
     def __init__(self, summary: Summary, array: str) -> None:
-        from wsisum_cli.summary.arrays import read_layout, shard_index_size, unpack_shard_index
+        from wsisum_cli.summary.chunks import read_layout, shard_index_size, unpack_shard_index
 
         self._summary = summary
         self.member = f"{array}/c/0/0/0/0"
@@ -380,7 +380,7 @@ class JpegShard:
 
     def stream(self, row: int) -> bytes:
         """The complete JPEG stream of one chunk."""
-        from wsisum_cli.summary.arrays import checked
+        from wsisum_cli.summary.chunks import checked
 
         offset, size = self._index[row]
         if offset + size > self._end:
