@@ -52,6 +52,7 @@ from wsisum_cli.slides.pyramid import EncodedTile
 from wsisum_cli.slides.slide import open_slide
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.slides.tiff import TiffPyramid
+from wsisum_cli.summary import overview
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.verification.verify import verify_summary
 
@@ -721,6 +722,18 @@ def test_stages_and_progress_are_reported(slides, encoder, tmp_path):
     assert list(dict.fromkeys(stages)) == list(done.seconds) == STAGES
     assert progress[-1] == (done.tissue_patches, done.tissue_patches)
     assert all(seconds >= 0 for seconds in done.seconds.values())
+
+
+def test_a_coarse_overview_still_agrees_with_the_slide(slides, encoder, known, tmp_path, monkeypatch):
+    for name, value in (("MOST_SHARE", 0.0), ("FREE_BYTES", 0), ("LEAST_SIDE", 1)):
+        monkeypatch.setattr(overview, name, value)
+    path = tmp_path / "a.ozx"
+    summarize(slides["ycbcr"], path, encoder)
+    with open_summary(path) as coarse, open_summary(known) as fine:
+        assert max(coarse.overview.shape) == max(fine.overview.shape) // 2
+        assert (coarse.tissue.coords == fine.tissue.coords).all()
+        assert (coarse.coords == fine.coords).all()
+    assert codes(path, encoder, tier="source", source=slides["ycbcr"]) == []
 
 
 def test_what_the_search_needed_is_freed_before_the_summary_is_verified(slides, encoder, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from wsisum_cli.summary.attributes import NamedEncoder
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import (
     SummaryContents,
+    encode_overview,
     size_of,
     write_summary,
 )
@@ -126,6 +127,7 @@ def write_verified(
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_summary(aside, contents)
+        encode_overview.cache_clear()  # verification needs the memory
         result = verify_summary(
             aside,
             find_encoder,
