@@ -17,7 +17,7 @@ OVERVIEW_QUALITY = 85  # of the JPEG
 MOST_SHARE, FREE_BYTES = 0.1, 65_536
 #: By what each side of it may be divided, in turn. Past the last, a patch has too few px to be found again.
 SHRINKS = (1.0, 1.2, 1.4, 1.7, 2.0)
-LEAST_SIDE = 1024  # px, of the longer side, below which it is not made coarser
+LEAST_SIDE = 768  # px, of the longer side, below which it is not made coarser
 
 
 class OverviewSizes:
