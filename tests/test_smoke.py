@@ -141,6 +141,37 @@ def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+#: What reading a summary must not wait for; numpy, rich and pydantic alone are needed.
+SLOW_TO_IMPORT = {
+    *("zarr", "asyncio", "cv2", "onnxruntime", "tifffile", "sklearn", "scipy", "openslide", "h5py", "torch", "pydicom"),
+    *("matplotlib", "PIL", "imagecodecs", "simplejpeg", "fsspec", "rich.progress"),
+    *(f"wsisum_cli.{name}" for name in ("pipeline", "archive.plan", "archive.workers", "models.session")),
+    *(f"wsisum_cli.{name}" for name in ("slides.tiff", "slides.dicom.pyramid", "slides.czi", "verification.content")),
+}
+RUN_AND_LIST = """
+import sys
+from wsisum_cli.commands.main import main
+try:
+    main()
+finally:
+    print("loaded", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["inspect"], ["inspect", "--details"], ["inspect", "--json"], ["verify", "--quick"]]
+)
+def test_reading_a_summary_imports_nothing_slow(command: list[str], output: Path):
+    summary = [] if command == ["--help"] else [output / "stomach/stomach-1.ozx", "--require", "review"]
+    summary = summary[:1] if command[0] == "inspect" else summary
+    arguments = [sys.executable, "-c", RUN_AND_LIST, *command, *map(str, summary)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "wsisum_cli.commands.main" in loaded
+    assert not SLOW_TO_IMPORT & loaded
+
+
 def test_the_public_door(output: Path):
     with open_summary(output / "breast/breast-1.ozx") as summary:
         count = len(summary.patches)

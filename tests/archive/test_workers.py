@@ -303,3 +303,19 @@ def test_run_ends_when_all_workers_die_while_loading(archive: Path, tmp_path: Pa
     monkeypatch.setattr(workers.Worker, "__init__", doomed)
     with pytest.raises(UsageError, match="die while loading the models"):
         list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 1))
+
+
+@pytest.mark.skipif(not hasattr(workers.C_LIBRARY, "malloc_trim"), reason="the C library has no malloc_trim")
+def test_workers_give_freed_memory_back():
+    """The C library keeps many small blocks for later, below one that is still in use, until it is asked."""
+    script = (
+        "import re, numpy as np; from wsisum_cli.archive import workers\n"
+        "def resident(): return int(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1000\n"
+        "workers.share_heaps()\n"
+        "held = [np.ones(10_000, np.uint8) for _ in range(20_000)]\n"
+        "full, last = resident(), held[-1]\n"
+        "del held; before = resident(); workers.give_back_memory(); print(full, before, resident())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    full, before, after = map(int, done.stdout.split())
+    assert after < min(before + 20, full - 150)

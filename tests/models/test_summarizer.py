@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx_models import (
     DIMS,
@@ -30,6 +31,7 @@ from wsisum_cli.features.embedding import (
 from wsisum_cli.models import choice, session, summarizer
 from wsisum_cli.models.card import SLIDE_ENCODER, SUMMARIZER, Card
 from wsisum_cli.models.choice import AUTO, NONE, ModelChoice, ModelChoices, SlideModels, choose, choose_models
+from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.models.places import find_model
 from wsisum_cli.models.slide_encoder import SlideEncoder, load_slide_encoder
 from wsisum_cli.models.summarizer import MOST_KEPT, Summarizer, load_summarizer
@@ -87,7 +89,8 @@ def test_slide_offset_and_scale_do_not_matter(tiny: Summarizer):
     np.testing.assert_allclose(here, there, atol=1e-5)
 
 
-def test_batched_choices_equal_single_ones(tiny: Summarizer, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("most", ["BATCH_CANDIDATES", "BATCH_PAIRS"])
+def test_batched_choices_equal_single_ones(tiny: Summarizer, monkeypatch: pytest.MonkeyPatch, most: str):
     features, coords = patches()
     kept = choices_of(7, 6)
     sizes: list[int] = []
@@ -98,9 +101,9 @@ def test_batched_choices_equal_single_ones(tiny: Summarizer, monkeypatch: pytest
         return honest(session, feeds, outputs)
 
     monkeypatch.setattr(summarizer, "run_graph", note)
-    monkeypatch.setattr(summarizer, "BATCH_CANDIDATES", 3 * COUNT + 1)
+    monkeypatch.setattr(summarizer, most, 3 * COUNT * (6 if most == "BATCH_PAIRS" else 1) + 1)
     together = tiny(features, coords, SIDE, kept)
-    assert sizes == [3, 3, 1]
+    assert sizes == [3, 2, 2]
     for row in range(7):
         alone = tiny(features, coords, SIDE, kept[row : row + 1])
         np.testing.assert_allclose(together.reconstruction[row], alone.reconstruction[0], atol=1e-6)
@@ -401,3 +404,22 @@ def test_load_marks_automatic_models(tmp_path: Path):
     assert models.summarizer is not None
     assert models.slide_encoder is not None
     assert find_model(str(summarizer_path)) == summarizer_path
+
+
+def test_only_the_encoder_keeps_memory_between_runs(monkeypatch: pytest.MonkeyPatch):
+    """Its runs are all alike; those of the other models grow with the slide, and would keep what the largest took."""
+    kept: dict[str, bool] = {}
+    honest = onnxruntime.InferenceSession
+
+    def note(path: str, options: Any, **others: Any) -> Any:
+        kept[Path(path).stem] = options.enable_cpu_mem_arena
+        return honest(path, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    for name, load in (
+        ("encoder", load_encoder),
+        ("summarizer", load_summarizer),
+        ("slide_encoder", load_slide_encoder),
+    ):
+        load(find_model(name), "cpu")
+    assert kept == {"encoder": True, "summarizer": False, "slide_encoder": False}

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,7 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline import compress
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
+from wsisum_cli.selection import facility
 from wsisum_cli.selection.selectors import SELECTORS
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
@@ -50,6 +52,7 @@ from wsisum_cli.slides.pyramid import EncodedTile
 from wsisum_cli.slides.slide import open_slide
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.slides.tiff import TiffPyramid
+from wsisum_cli.summary import overview
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.verification.verify import verify_summary
 
@@ -719,6 +722,43 @@ def test_stages_and_progress_are_reported(slides, encoder, tmp_path):
     assert list(dict.fromkeys(stages)) == list(done.seconds) == STAGES
     assert progress[-1] == (done.tissue_patches, done.tissue_patches)
     assert all(seconds >= 0 for seconds in done.seconds.values())
+
+
+def test_a_coarse_overview_still_agrees_with_the_slide(slides, encoder, known, tmp_path, monkeypatch):
+    for name, value in (("MOST_SHARE", 0.0), ("FREE_BYTES", 0), ("LEAST_SIDE", 1)):
+        monkeypatch.setattr(overview, name, value)
+    path = tmp_path / "a.ozx"
+    summarize(slides["ycbcr"], path, encoder)
+    with open_summary(path) as coarse, open_summary(known) as fine:
+        assert max(coarse.overview.shape) == max(fine.overview.shape) // 2
+        assert (coarse.tissue.coords == fine.tissue.coords).all()
+        assert (coarse.coords == fine.coords).all()
+    assert codes(path, encoder, tier="source", source=slides["ycbcr"]) == []
+
+
+def test_what_the_search_needed_is_freed_before_the_summary_is_verified(slides, encoder, tmp_path, monkeypatch):
+    made: list[weakref.ref[Any]] = []
+    alive: dict[str, list[bool]] = {}
+    honest = (facility.Pool.__init__, compress.draw, compress.verify_summary)
+
+    def note(pool: Any, *arguments: Any, **others: Any) -> None:
+        honest[0](pool, *arguments, **others)
+        made.append(weakref.ref(pool))
+
+    def look(stage: str, function: Any) -> Any:
+        def call(*arguments: Any, **others: Any) -> Any:
+            alive[stage] = [pool() is not None for pool in made]
+            return function(*arguments, **others)
+
+        return call
+
+    monkeypatch.setattr(facility.Pool, "__init__", note)
+    monkeypatch.setattr(compress, "draw", look("draws", honest[1]))
+    monkeypatch.setattr(compress, "verify_summary", look("verify", honest[2]))
+    summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder)
+    assert made
+    assert not any(alive["draws"])
+    assert not any(alive["verify"])
 
 
 def test_result_matches_the_file(slides, encoder, tmp_path):

@@ -576,7 +576,7 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
 
 def reindexed(shard: bytes, offset: int, size: int) -> bytes:
     """The shard with another place for its first chunk, and the index signed again."""
-    from wsisum_cli.summary.arrays import checksum
+    from wsisum_cli.summary.chunks import checksum
 
     index = bytearray(shard[-16 * KEPT - 4 : -4])
     index[:16] = offset.to_bytes(8, "little") + size.to_bytes(8, "little")

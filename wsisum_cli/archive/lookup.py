@@ -11,6 +11,9 @@ from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from wsisum_cli.models.card import ModelCard
+    from wsisum_cli.models.encoder import Encoder
+    from wsisum_cli.models.slide_encoder import SlideEncoder
+    from wsisum_cli.models.summarizer import Summarizer
     from wsisum_cli.summary.attributes import NamedEncoder
     from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer
 
@@ -68,15 +71,27 @@ def model_finders(
     encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
 ) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:
     """Functions that find the model of a card among the given, bundled and user's models."""
-    from wsisum_cli.models.encoder import load_encoder
-    from wsisum_cli.models.slide_encoder import load_slide_encoder
-    from wsisum_cli.models.summarizer import load_summarizer
+
+    def load_encoder(path: Path) -> Encoder:
+        from wsisum_cli.models import encoder
+
+        return encoder.load_encoder(path, device)
+
+    def load_summarizer(path: Path) -> Summarizer:
+        from wsisum_cli.models import summarizer
+
+        return summarizer.load_summarizer(path, device)
+
+    def load_slide_encoder(path: Path) -> SlideEncoder:
+        from wsisum_cli.models import slide_encoder
+
+        return slide_encoder.load_slide_encoder(path, device)
 
     return (
         # For features from another program, only the user knows that this encoder made them.
-        model_finder(encoder, lambda path: load_encoder(path, device), serves_unknown=True),
-        model_finder(summarizer, lambda path: load_summarizer(path, device)),
-        model_finder(slide_encoder, lambda path: load_slide_encoder(path, device)),
+        model_finder(encoder, load_encoder, serves_unknown=True),
+        model_finder(summarizer, load_summarizer),
+        model_finder(slide_encoder, load_slide_encoder),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, field
 from pathlib import PurePath
 from typing import Any
 
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from wsisum_cli.errors import NotASlideError, NoTissueError, WsisumError
@@ -15,7 +16,7 @@ WRITTEN, SKIPPED, FAILED = "written", "skipped", "failed"
 UP_TO_DATE = "up to date"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(defer_build=True))
 class Outcome:
     """One row of the report."""
 

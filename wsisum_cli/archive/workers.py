@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -30,6 +33,8 @@ MAX_STILLBORN = 3  # consecutive workers that may die before their first slide; 
 STOPPING = 5.0  # s that a process gets to end
 #: Minutes that a slide may take: reading 20 GB at 2 MB/s takes 170, and encoding 200,000 patches on one slow core 170.
 SLIDE_TIMEOUT = 480.0
+C_LIBRARY = None if sys.platform == "win32" else ctypes.CDLL(None)
+M_ARENA_MAX, HEAPS = -8, 2  # an option of `mallopt`, and how many heaps threads share
 SILENT_SHARE = 1 / 8  # of these, during which a process may say nothing: reading a slide without low levels takes 60
 
 
@@ -149,11 +154,6 @@ def hold_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def cores() -> int:
-    """Number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def refuse_several(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
     """One outcome for the file: none of its slides is summarized."""
     return [], [outcome_of(SeveralSlidesError(job.source.path.name, count), source)]
@@ -238,6 +238,7 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, exit_on_signal)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    share_heaps()
     try:
         encoder = load_encoder(setup.encoder, setup.device)
         models = setup.choices.load(setup.device)
@@ -254,6 +255,23 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
                 pipe.send(("several", error.count))
             else:
                 pipe.send(("done", outcome))
+            give_back_memory()
+
+
+def share_heaps() -> None:
+    """Let the threads of this process share two heaps. Each has its own otherwise, and keeps what it once took.
+
+    Only the C library of most Linux systems has this setting.
+    """
+    if (set_option := getattr(C_LIBRARY, "mallopt", None)) is not None:
+        set_option(M_ARENA_MAX, HEAPS)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, so that a long run takes no more than its largest slide."""
+    gc.collect()
+    if (trim := getattr(C_LIBRARY, "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def exit_on_signal(signum: int, _frame: object) -> None:

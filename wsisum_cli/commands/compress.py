@@ -21,6 +21,7 @@ from wsisum_cli.commands.options import (
     SlideTimeoutOption,
     ThresholdOption,
     WorkersOption,
+    cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
 from wsisum_cli.errors import UsageError
@@ -122,7 +123,7 @@ def compress(
     report.json. The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
-    from wsisum_cli.archive.workers import Setup, cores
+    from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.choice import choose_models
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.job import Options

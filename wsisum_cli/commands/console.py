@@ -6,23 +6,26 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
-from wsisum_cli.archive.plan import Plan
-from wsisum_cli.archive.run import Listener
-from wsisum_cli.archive.workers import Event
 from wsisum_cli.commands.verdicts import headline, verdict_text
 from wsisum_cli.figures.words import pluralize, printable, size, summary_lines
 from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
-from wsisum_cli.summary.inspection import Inspection
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from wsisum_cli.archive.plan import Plan
+    from wsisum_cli.archive.run import Listener
+    from wsisum_cli.archive.workers import Event
+    from wsisum_cli.summary.inspection import Inspection
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
 PICTURE_COLUMNS = 64
@@ -53,6 +56,8 @@ def listening(console: Console) -> Iterator[Listener]:
     if not console.is_terminal:
         yield LineProgress(console).listener()
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,6 +77,8 @@ class LineProgress:
         self._total = self._done = 0
 
     def listener(self) -> Listener:
+        from wsisum_cli.archive.run import Listener
+
         return Listener(planned=self.planned, more=self.more, again=self.again, outcome=self.outcome)
 
     def planned(self, plan: Plan) -> None:
@@ -99,6 +106,8 @@ class BarProgress:
         self._slides: dict[str, TaskID] = {}
 
     def listener(self) -> Listener:
+        from wsisum_cli.archive.run import Listener
+
         return Listener(self.planned, self.more, self.again, self.event, self.outcome)
 
     def planned(self, plan: Plan) -> None:

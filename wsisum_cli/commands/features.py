@@ -20,6 +20,7 @@ from wsisum_cli.commands.options import (
     SlidesArgument,
     SlideTimeoutOption,
     WorkersOption,
+    cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
 
@@ -61,7 +62,7 @@ def features(
     The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
-    from wsisum_cli.archive.workers import Setup, cores
+    from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.extract import FeatureOptions
     from wsisum_cli.pipeline.product import FEATURES

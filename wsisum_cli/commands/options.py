@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,11 @@ class Device(StrEnum):
     auto = "auto"
     cuda = "cuda"
     cpu = "cpu"
+
+
+def cores() -> int:
+    """Number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 #: Phrases of typer's own validation, and what is said instead.

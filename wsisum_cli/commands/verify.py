@@ -19,10 +19,12 @@ from wsisum_cli.commands.options import (
     SummariesArgument,
     SummarizerFileOption,
     ThresholdOption,
+    cores,
 )
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.verification.finding import Verification
 
 
@@ -56,8 +58,6 @@ def verify(
     summary is intact and has the verdict that --require names, or a better one. For a folder of summaries and the
     archive as --source, every slide of the archive must have a summary too.
     """
-    from wsisum_cli.archive.walk import SourceIndex
-    from wsisum_cli.archive.workers import cores
     from wsisum_cli.commands.console import output, warn
     from wsisum_cli.commands.verdicts import print_verifications, slides_left
     from wsisum_cli.quality.verdict import read_thresholds
@@ -67,7 +67,7 @@ def verify(
         raise UsageError("--quick cannot be combined with --source or --threshold")
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
-    index = SourceIndex(source) if source is not None else None
+    index = index_slides(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
     results, required = [], require.name
     for path, name in named_summaries(summaries):
@@ -86,6 +86,12 @@ def verify(
     if left:
         warn(slides_left(left))
     raise typer.Exit(FOUND if left or not all(is_enough(result, required) for result in results) else 0)
+
+
+def index_slides(archive: Path) -> SourceIndex:
+    from wsisum_cli.archive.walk import SourceIndex
+
+    return SourceIndex(archive)
 
 
 def is_enough(result: Verification, required: str) -> bool:

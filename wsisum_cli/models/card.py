@@ -60,7 +60,7 @@ Std = Annotated[Number, Field(gt=0, le=1)]
 class ModelCard(BaseModel):
     """What the cards of all kinds of models say. Descriptions of fields say what is expected of them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, JSON-able."""

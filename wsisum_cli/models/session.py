@@ -74,11 +74,12 @@ class Session:
             raise ModelError(f"{self.source}: cannot be run ({_brief(error)}); {remedy}") from error
 
 
-def open_session(path: Path, device: str, serve: Callable[[Session], T]) -> T:
+def open_session(path: Path, device: str, serve: Callable[[Session], T], arena: bool = True) -> T:
     """Open a session and return `serve(session)`, which reads the card, checks the graph and runs it once.
 
     `device` is "cpu", "cuda", or "auto": CUDA if it really becomes active, else the CPU. `serve` may be called twice,
-    and raises ModelError for an unusable model.
+    and raises ModelError for an unusable model. `arena` says whether memory is kept for the next run: faster where all
+    runs are alike, but what the largest run took is never given back.
 
     Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
     unknown device.
@@ -86,11 +87,11 @@ def open_session(path: Path, device: str, serve: Callable[[Session], T]) -> T:
     if device not in DEVICES:
         raise UsageError(f"device: expected one of {', '.join(DEVICES)}, found {device!r}")
     if device == "cpu" or (device == "auto" and not nvidia_driver_found()):
-        return serve(_open(path, [CPU]))
-    served, findings = _serve_on_cuda(path, serve)
+        return serve(_open(path, [CPU], arena))
+    served, findings = _serve_on_cuda(path, serve, arena)
     if served is not None:
         return served
-    on_cpu = serve(_open(path, [CPU]))  # raises if the file is at fault
+    on_cpu = serve(_open(path, [CPU], arena))  # raises if the file is at fault
     if device == "cuda":
         raise DeviceError(
             f"CUDA was requested but is not active: {findings}; install the NVIDIA driver and "
@@ -113,7 +114,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(path: Path, providers: list[Any]) -> Session:
+def _open(path: Path, providers: list[Any], arena: bool) -> Session:
     """Open with one thread and a fixed order, so that sums round the same on any number of cores."""
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -121,6 +122,7 @@ def _open(path: Path, providers: list[Any]) -> Session:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = arena
     options.log_severity_level = _FATAL
     try:
         # onnxruntime's own fallback prints to stdout.
@@ -148,7 +150,7 @@ def _port(node: Any) -> Port:
     return Port(node.name, _DTYPES.get(node.type), sizes or None)
 
 
-def _serve_on_cuda(path: Path, serve: Callable[[Session], T]) -> tuple[T | None, str]:
+def _serve_on_cuda(path: Path, serve: Callable[[Session], T], arena: bool) -> tuple[T | None, str]:
     """The result of `serve`, None if CUDA does not become active; and a description of what was found.
 
     onnxruntime lists CUDA as available even without a GPU, and silently falls back to the CPU.
@@ -163,7 +165,7 @@ def _serve_on_cuda(path: Path, serve: Callable[[Session], T]) -> tuple[T | None,
     # TF32 and autotuned algorithms round differently from the CPU, and from run to run.
     options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     try:
-        session = _open(path, [(CUDA, options), CPU])
+        session = _open(path, [(CUDA, options), CPU], arena)
         if session.provider != CUDA:
             return None, f"{found}; active {session.provider}"
         return serve(session), found

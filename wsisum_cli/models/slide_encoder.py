@@ -103,7 +103,7 @@ def load_slide_encoder(path: Path, device: str = "auto") -> SlideEncoder:
     Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
     unknown device.
     """
-    return open_session(path, device, _serve)
+    return open_session(path, device, _serve, arena=False)  # slides differ in their number of patches
 
 
 def _serve(session: Session) -> OnnxSlideEncoder:

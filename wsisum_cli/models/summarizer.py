@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from wsisum_cli.errors import ModelError
 from wsisum_cli.models.card import SUMMARIZER, SummarizerCard, parse_summarizer_card, read_fields
-from wsisum_cli.models.session import Port, Session, open_session
+from wsisum_cli.models.session import CUDA, Port, Session, open_session
 
 #: Most candidates, over all masks, per run of the graph: with more, attention takes hundreds of MB.
 BATCH_CANDIDATES = 8192
+#: Most pairs of a candidate and a visible patch, over all masks, per run on a CPU: a pair takes 350 bytes.
+BATCH_PAIRS = 2**18
 #: Most patches to keep with a summarizer, since attention memory grows with their square.
 MOST_KEPT = 2048
 #: Largest change of the output, relative to its largest value, that masked features may cause.
@@ -80,12 +82,20 @@ class OnnxSummarizer:
         """
         self._check(features, coords, kept)
         places = in_patch_sides(coords, patch_size_level0)
-        batch = max(1, BATCH_CANDIDATES // len(features))
-        parts = [self._run(features, places, kept[start : start + batch]) for start in range(0, len(kept), batch)]
+        # Parts of about the same length: a graph may round otherwise for a single choice.
+        parts = [
+            self._run(features, places, part)
+            for part in np.array_split(kept, -(-len(kept) // self._most_at_once(len(features), kept.shape[1])))
+        ]
         output = Reconstruction(*(np.concatenate([part[i] for part in parts]) for i in range(2)))
         if not (np.isfinite(output.reconstruction).all() and np.isfinite(output.embedding).all()):
             raise self._error("expected finite numbers, found NaN or infinity; it cannot be used on these features")
         return output
+
+    def _most_at_once(self, count: int, visible: int) -> int:
+        """Number of choices of `visible` among `count` candidates per run."""
+        most = BATCH_CANDIDATES // count
+        return max(1, most if self.provider == CUDA else min(most, BATCH_PAIRS // (count * visible)))
 
     def _check(self, features: NDArray[Any], coords: NDArray[Any], kept: NDArray[Any]) -> None:
         check_features(features, coords, self.card.dims, self._error)
@@ -145,7 +155,7 @@ def load_summarizer(path: Path, device: str = "auto") -> Summarizer:
     Raises ModelError when the file is unusable, DeviceError when "cuda" does not become active, UsageError for an
     unknown device.
     """
-    return open_session(path, device, _serve)
+    return open_session(path, device, _serve, arena=False)  # runs differ in their number of candidates
 
 
 def _serve(session: Session) -> OnnxSummarizer:

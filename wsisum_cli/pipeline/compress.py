@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wsisum_cli.errors import SummaryError, TooFewBytesError
 from wsisum_cli.features.embedding import SlideEmbeddings, embed_tissue
 from wsisum_cli.models.card import Card
+from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.describe import CompressResult, assemble_contents, compress_result
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -18,6 +20,7 @@ from wsisum_cli.summary.attributes import NamedEncoder
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.writer import (
     SummaryContents,
+    encode_overview,
     size_of,
     write_summary,
 )
@@ -41,8 +44,10 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
             if options.max_bytes is None
             else fit_into_bytes(scene, limit, options.max_bytes)
         )
+    models, check_unchanged = scene.models, scene.check_unchanged
+    del scene  # verification needs the memory
     with clock("write"):
-        write_verified(job.output, contents, tools.encoder, scene)
+        write_verified(job.output, contents, tools, models, check_unchanged)
     return compress_result(job, contents, clock.seconds)
 
 
@@ -51,6 +56,8 @@ def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
     clock, options = scene.clock, scene.options
     with clock("pixels"):
         selected = scene.patch_selector.select(limit.keep)
+    if options.max_bytes is None:  # else other numbers of patches are tried as well
+        scene.patch_selector.free_memory()
     embedded = embed_slide(scene, selected)
     with clock("draws"):
         cluster = scene.patch_selector.candidates.cluster
@@ -105,12 +112,14 @@ def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
         return embed_tissue(models, selected.tissue.tokens, scene.patch_selector.candidate_rows(len(rows)), rows)
 
 
-def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, scene: Scene) -> None:
+def write_verified(
+    path: Path, contents: SummaryContents, tools: Tools, models: SlideModels, check_unchanged: Callable[[], None]
+) -> None:
     """Write to a temporary file, verify it, then rename it.
 
     Raises SummaryError when the file does not verify, ChangedSlideError when the slide has changed since it was opened.
     """
-    models = scene.models
+    encoder = tools.encoder
 
     def find_encoder(card: Card | NamedEncoder) -> Encoder | None:
         return encoder if getattr(card, "sha256", None) == encoder.card.sha256 else None  # given features are another's
@@ -118,14 +127,15 @@ def write_verified(path: Path, contents: SummaryContents, encoder: Encoder, scen
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing_aside(path) as aside:
         write_summary(aside, contents)
+        encode_overview.cache_clear()  # verification needs the memory
         result = verify_summary(
             aside,
             find_encoder,
-            threads=scene.tools.threads,
+            threads=tools.threads,
             find_summarizer=lambda card: models.summarizer,
             find_slide_encoder=lambda card: models.slide_encoder,
         )
         bad = [finding for finding in result.findings if finding.severity == "error"]
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
-        scene.check_unchanged()
+        check_unchanged()

@@ -19,7 +19,7 @@ from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.source import sha256_of
 from wsisum_cli.summary.attributes import Attributes
-from wsisum_cli.summary.pixels import describe_pixels
+from wsisum_cli.summary.pixels import count_bytes, describe_pixels
 from wsisum_cli.summary.provenance import (
     describe_features,
     describe_models,
@@ -58,10 +58,11 @@ def assemble_contents(
     reached = None if options.share is None else represented["share"] >= options.share
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    overview, overview_mpp = scene.overview.within(count_bytes(selected.pixels))
     return SummaryContents(
         attributes=Attributes.model_validate({**attributes, "pixels": stored, "quality": measured}),
-        overview=scene.overview,
-        overview_mpp=scene.overview_mpp,
+        overview=overview,
+        overview_mpp=overview_mpp,
         kept=patch_arrays(tissue, candidates, selected.selection),
         pixels=selected.pixels,
         tissue=tissue_map(tissue, candidates, selected.selection),

@@ -66,7 +66,7 @@ class FeatureOptions:
 class FeatureProvenance(BaseModel):
     """How a file of features was made, under the names that a summary's attributes have."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     format_version: str
     source: Source

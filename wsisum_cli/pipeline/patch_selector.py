@@ -150,6 +150,10 @@ class PatchSelector:
         quality = measure_selection(tissue.features, selection, self.candidates.cluster)
         return SelectedPatches(tissue, pixels, loss, selection, quality)
 
+    def free_memory(self) -> None:
+        """Forget what only the search for further patches needs; a further search computes it again."""
+        self._tissue_patches.free_pool()
+
     def fewest(self, share: float) -> int | None:
         """Smallest number of patches that represent this share of the tissue; None if `most` do not.
 

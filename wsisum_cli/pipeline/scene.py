@@ -22,7 +22,7 @@ from wsisum_cli.selection.selectors import pick
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
-from wsisum_cli.summary.overview import blank_glass
+from wsisum_cli.summary.overview import OverviewSizes, blank_glass
 from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import is_brightfield, read_mask, shaded_share, survey_overview
@@ -44,8 +44,7 @@ class Scene:
     models: SlideModels  # that match its features
     clock: Clock
     damage: Damage
-    overview: np.ndarray  # (H, W, 3) uint8, background blanked
-    overview_mpp: float
+    overview: OverviewSizes  # background blanked
     tissue_share: float  # fraction of the tissue mask that patches cover; 1 if the grid was laid here
     patch_selector: PatchSelector
     limit: Limit  # on the number of patches alone
@@ -89,8 +88,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             models,
             clock,
             damage,
-            overview=blank_glass(overview.pixels, mask),
-            overview_mpp=overview.mpp,
+            overview=OverviewSizes(blank_glass(overview.pixels, mask), overview.mpp),
             tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
             patch_selector=patch_selector,
             limit=limit,

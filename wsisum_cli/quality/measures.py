@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.features.similarity import nearest
 from wsisum_cli.features.vectors import Features, checked
-from wsisum_cli.selection.selectors import Selection
 from wsisum_cli.selection.weights import mean_error
+
+if TYPE_CHECKING:
+    from wsisum_cli.selection.selectors import Selection
 
 
 @dataclass(frozen=True)

@@ -58,3 +58,7 @@ class TissuePatches:
     def pool(self) -> Pool:
         """The pool of facility location. Computed once; takes 80 MB, or 4 kB per patch above 20,000 patches."""
         return pool_of(self.features, self.candidates.cluster, self.seed, self.pickable)
+
+    def free_pool(self) -> None:
+        """Forget the pool; it is computed again where it is asked for."""
+        self.__dict__.pop("pool", None)

@@ -7,21 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsisum_cli.errors import MppError, NotASlideError, SlideError, TileError
 from wsisum_cli.slides.checks.plausibility import check_pyramid
 from wsisum_cli.slides.checks.repair import MAX_ANISOTROPY, PartlyReadError, RepairedPyramid, SquarePyramid
-from wsisum_cli.slides.czi import CziPyramid
 from wsisum_cli.slides.damage import Damage
-from wsisum_cli.slides.dicom.pyramid import DicomPyramid
-from wsisum_cli.slides.dicom.series import find_series, is_dicom, refuse_other_images
-from wsisum_cli.slides.images import have_same_shape
-from wsisum_cli.slides.openslide import VendorPyramid
 from wsisum_cli.slides.pixels import resize, shrunk
 from wsisum_cli.slides.pyramid import Level, Pyramid, choose_scale
-from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
+
+if TYPE_CHECKING:
+    from wsisum_cli.slides.tiff import NeedsOpenSlideError
+
+# A reader is imported when a slide needs it: a summary is read without any.
 
 TIFF_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".btf", ".tf8", ".qptiff"}
 VENDOR_SUFFIXES = {".mrxs", ".vms", ".vmu", ".svslide"}
@@ -121,13 +121,33 @@ def open_pyramid(path: Path, image: int | None = None, files: Sequence[Path] = (
     """
     if path.is_dir():
         raise NotASlideError(f"{path.name}: a folder, not a file", "not a file")
+    from wsisum_cli.slides.dicom.series import is_dicom
+
     if path.suffix.lower() == DICOM_SUFFIX or is_dicom(path):
-        refuse_other_images(path)
-        return DicomPyramid(path, files or find_series(path))
+        return open_dicom(path, files)
     if path.suffix.lower() == CZI_SUFFIX:
+        from wsisum_cli.slides.czi import CziPyramid
+
         return CziPyramid(path, image)
     if path.suffix.lower() in VENDOR_SUFFIXES:
+        from wsisum_cli.slides.openslide import VendorPyramid
+
         return VendorPyramid(path)
+    return open_tiff(path, image)
+
+
+def open_dicom(path: Path, files: Sequence[Path]) -> Pyramid:
+    from wsisum_cli.slides.dicom.pyramid import DicomPyramid
+    from wsisum_cli.slides.dicom.series import find_series, refuse_other_images
+
+    refuse_other_images(path)
+    return DicomPyramid(path, files or find_series(path))
+
+
+def open_tiff(path: Path, image: int | None) -> Pyramid:
+    """By tifffile, or by OpenSlide where that needs it."""
+    from wsisum_cli.slides.tiff import NeedsOpenSlideError, TiffPyramid
+
     try:
         return TiffPyramid(path, image)
     except NeedsOpenSlideError as error:
@@ -135,6 +155,8 @@ def open_pyramid(path: Path, image: int | None = None, files: Sequence[Path] = (
 
 
 def open_as_vendor(path: Path, why: NeedsOpenSlideError) -> Pyramid:
+    from wsisum_cli.slides.openslide import VendorPyramid
+
     try:
         pyramid = VendorPyramid(path)
     except SlideError as error:
@@ -153,6 +175,8 @@ def refuse_another_image(pyramid: Pyramid, why: NeedsOpenSlideError) -> None:
 
     It takes every tiled image of a plain TIFF for a level, a label as well, and leaves out what it cannot decode.
     """
+    from wsisum_cli.slides.images import have_same_shape
+
     if pyramid.vendor in JOINED_BY_OPENSLIDE:
         return  # its level 0 is put together from areas or overlapping tiles, and labels are kept apart
     first = pyramid.levels[0]

@@ -72,7 +72,7 @@ UNIONS = frozenset({"pixels", "features", "encoder"})
 class Section(BaseModel):
     """An object among the attributes."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class Source(Section):

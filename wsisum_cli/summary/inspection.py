@@ -55,7 +55,7 @@ class Inspection(BaseModel):
     The keys are stable: those of the attributes without `members`, with `pixels` the mode alone, and more.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     summarizer: UsedSummarizer | None
     slide_encoder: UsedSlideEncoder | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.pixels import grown, resize
 
 PORTABLE_SIDE = 512  # px; lossless pixels take ten times the bytes of JPEG, so the portable image is small
@@ -11,6 +12,40 @@ GLASS = 255
 MIN_GLASS = 190  # darker background pixels are dust, ink or debris, and are kept visible
 TISSUE_MARGIN = 5  # px around tissue that are kept as scanned
 DROPPED_BITS = 2  # of eight: invisible in an overview, but a third of the bytes
+OVERVIEW_QUALITY = 85  # of the JPEG
+#: Bytes of the overview over those of the kept pixels, above which it is made coarser; but so many it may always take.
+MOST_SHARE, FREE_BYTES = 0.1, 65_536
+#: By what each side of it may be divided, in turn. Past the last, a patch has too few px to be found again.
+SHRINKS = (1.0, 1.2, 1.4, 1.7, 2.0)
+LEAST_SIDE = 768  # px, of the longer side, below which it is not made coarser
+
+
+class OverviewSizes:
+    """The overview of a slide in all sizes in which it may be stored; each is encoded once."""
+
+    def __init__(self, finest: np.ndarray, mpp: float) -> None:
+        self._finest, self._mpp = finest, mpp
+        self._pixels: dict[float, np.ndarray] = {}
+        self._bytes: dict[float, int] = {}
+
+    def within(self, kept: int) -> tuple[np.ndarray, float]:
+        """The finest (H, W, 3) that is small beside `kept` bytes of patches, or else the coarsest; and its mpp."""
+        sides = self._finest.shape[:2]
+        shrinks = [shrink for shrink in SHRINKS if shrink == 1 or max(sides) / shrink >= LEAST_SIDE]
+        most = max(FREE_BYTES, MOST_SHARE * kept)
+        shrink = next((shrink for shrink in shrinks[:-1] if self._size(shrink) <= most), shrinks[-1])
+        return self._at(shrink), self._mpp * shrink
+
+    def _at(self, shrink: float) -> np.ndarray:
+        if shrink not in self._pixels:
+            sides = (max(1, round(side / shrink)) for side in self._finest.shape[:2])
+            self._pixels[shrink] = self._finest if shrink == 1 else resize(self._finest, *sides)
+        return self._pixels[shrink]
+
+    def _size(self, shrink: float) -> int:
+        if shrink not in self._bytes:
+            self._bytes[shrink] = len(jpeg.encode(self._at(shrink), OVERVIEW_QUALITY))
+        return self._bytes[shrink]
 
 
 def blank_glass(overview: np.ndarray, tissue: np.ndarray) -> np.ndarray:

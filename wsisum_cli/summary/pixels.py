@@ -104,6 +104,11 @@ class StoredPixels:
         return self._tiles[at]
 
 
+def count_bytes(pixels: Pixels) -> int:
+    """Bytes of all JPEG streams."""
+    return sum(map(len, pixels.streams if isinstance(pixels, SourceTiles) else pixels))
+
+
 def describe_pixels(pixels: Pixels, quality: int) -> dict[str, Any]:
     """The attribute `pixels`, without the feature loss of re-encoding."""
     if isinstance(pixels, SourceTiles):

@@ -52,7 +52,7 @@ from wsisum_cli.summary.writer import (
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
 if TYPE_CHECKING:
-    from wsisum_cli.summary.arrays import Layout
+    from wsisum_cli.summary.chunks import Layout
 
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")  # before format 2.0
 ROW_CODECS = ("bytes", "zstd", "crc32c")
@@ -211,7 +211,7 @@ class Summary:
 
         JPEG streams are rows of bytes; before format 2.0 they are images, which are decoded.
         """
-        from wsisum_cli.summary.arrays import SAFE_BYTES, SAFE_RATIO, decode_array, read_layout
+        from wsisum_cli.summary.chunks import SAFE_BYTES, SAFE_RATIO, decode_array, read_layout
 
         metadata = self.read(f"{name}/zarr.json")
         try:
@@ -383,7 +383,7 @@ class JpegRows:
     """
 
     def __init__(self, summary: Summary, array: str, side: tuple[int, int] | None = None) -> None:
-        from wsisum_cli.summary.arrays import read_layout, shard_index_size, unpack_shard_index
+        from wsisum_cli.summary.chunks import read_layout, shard_index_size, unpack_shard_index
 
         self._summary = summary
         try:
@@ -420,7 +420,7 @@ class JpegRows:
 
     def stream(self, row: int) -> bytes:
         """One complete JPEG stream."""
-        from wsisum_cli.summary.arrays import checked, decode_row
+        from wsisum_cli.summary.chunks import checked, decode_row
 
         offset, size = self._index[row]
         if offset + size > self._end:

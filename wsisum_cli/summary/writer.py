@@ -18,7 +18,7 @@ from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import container_parts, write_container
-from wsisum_cli.summary.overview import is_finer, portable_image
+from wsisum_cli.summary.overview import OVERVIEW_QUALITY, SHRINKS, is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
 FORMAT_VERSION = VERSIONS[-1]
@@ -26,7 +26,6 @@ DISCLAIMER = (
     "A summary slide holds a selection of a slide's patches. It is not reversible: the slide cannot be made "
     "again from it. It is not for diagnosis."
 )
-OVERVIEW_QUALITY = 85
 REFERENCE_COMPONENTS = 8  # directions of the covariance sketch
 GROUPS = ("patches", "tissue", "reference")
 ROOT = "zarr.json"  # the member with the attributes
@@ -179,7 +178,7 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     return files
 
 
-@lru_cache(maxsize=1)  # slow, and the same for every candidate summary of a slide
+@lru_cache(maxsize=len(SHRINKS))  # slow, and the same for many candidate summaries of a slide
 def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
     """The portable overview, and the finer one if there is one."""
     from wsisum_cli.summary.arrays import encode_array, encode_rows

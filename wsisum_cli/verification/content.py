@@ -149,7 +149,7 @@ class ContentCheck:
 
     def overview_sizes(self) -> dict[str, tuple[int, int]]:
         """Width and height of each overview by its name; those that cannot be told come out in later checks."""
-        from wsisum_cli.summary.arrays import read_layout
+        from wsisum_cli.summary.chunks import read_layout
 
         found = {}
         with contextlib.suppress(SummaryError, ValueError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from pydantic.dataclasses import dataclass
 
 from wsisum_cli.quality.verdict import VERDICTS, Thresholds, Verdict
 from wsisum_cli.summary.attributes import Attributes

@@ -90,7 +90,7 @@ def compare_with_slide(summary: Summary, overview: Image, broken: bool) -> Itera
     expected = resize(overview, *stored.shape[:2])
     apart = differences(stored, expected, blanked(stored, expected, anywhere=broken))
     yield from differ(apart, "the overview is not that of the slide", overview_member(summary))
-    yield from check_tissue(summary, expected, "the slide")
+    yield from check_tissue(summary, overview, "the slide")
 
 
 def compare_portable(summary: Summary, overview: Image) -> Iterator[Finding]:

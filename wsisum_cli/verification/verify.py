@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import Thresholds
@@ -18,10 +18,10 @@ from wsisum_cli.summary.container import layout_differs
 from wsisum_cli.summary.reader import Summary, name_of, open_summary
 from wsisum_cli.summary.standing import judge_again, recorded_thresholds
 from wsisum_cli.summary.writer import ROOT
-from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer, ModelFinders
-from wsisum_cli.verification.comparison import compare_with_source
-from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding, Verification
+
+if TYPE_CHECKING:
+    from wsisum_cli.verification.appraisal import FindEncoder, FindSlideEncoder, FindSummarizer
 
 
 def verify_summary(
@@ -40,9 +40,9 @@ def verify_summary(
     and return None if the model is not available.
     """
     result = Verification(name_of(path), tier, name_of(path))
-    models = ModelFinders(find_encoder, find_summarizer, find_slide_encoder)
+    finders = (find_encoder, find_summarizer, find_slide_encoder)
     try:
-        for finding in collect_findings(path, models, tier, source, threads, result, thresholds):
+        for finding in collect_findings(path, finders, tier, source, threads, result, thresholds):
             result.findings.append(finding)
     # Whatever the damage, the caller gets findings and can go on with other files.
     except Exception as error:  # noqa: BLE001
@@ -63,7 +63,7 @@ def is_whole(path: Path) -> bool:
 
 def collect_findings(
     path: str | Path,
-    models: ModelFinders,
+    finders: tuple[FindEncoder, FindSummarizer, FindSlideEncoder],
     tier: str,
     source: Path | None,
     threads: int,
@@ -84,8 +84,13 @@ def collect_findings(
             damaged |= yield from check_checksums(summary)
             if wrong:
                 return  # the arrays cannot be checked against the attributes
+            # Slow to import, and not needed by `quick` and `is_whole`.
+            from wsisum_cli.verification.appraisal import ModelFinders
+            from wsisum_cli.verification.comparison import compare_with_source
+            from wsisum_cli.verification.content import ContentCheck
+
             result.verdict = None  # until the figures are checked
-            content = ContentCheck(summary, damaged, threads)
+            content, models = ContentCheck(summary, damaged, threads), ModelFinders(*finders)
             agrees = yield from content.check(models, result.measured, thresholds)
             result.verdict = content.verdict
             if tier == "source" and agrees:
