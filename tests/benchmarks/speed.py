@@ -30,7 +30,7 @@ from machine import describe_machine
 from plain_loop import PlainEncoder, encode_plainly
 from readers import FLOOR, OURS, RIVALS, Reader, Task, ignore, is_jpeg, needed_tiles, our_reader, tile_floor
 from rounds import Rounds, Work, alternate, scaled, spend
-from speed_page import Measured, Reading, Whole, Workers, write_page
+from speed_page import Measured, Reading, Whole, Workers, fill_page, sections
 
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.archive.workers import cores
@@ -282,19 +282,31 @@ def measure_workers(name: str, sources: list[Source], mpp: float | None, rounds:
 # --- short commands and memory
 
 
-def run_scripts(slide: Path, mpp: float | None, tools: Tools, work: Path) -> dict[str, str]:
-    """What the scripts of start and memory print, where they are."""
+def run_scripts(
+    small: list[Source], large: list[Source], mpp: float | None, tools: Tools, work: Path
+) -> dict[str, str]:
+    """What the scripts of start and memory print, by what they measure; those that are not there are left out."""
+    paths = [str(source.path) for source in small]
+    largest = str(max(small + large, key=lambda source: source.bytes).path)
     summary = work / "start.ozx"
-    compress_slide(Job(Source(slide, (slide,)), summary, slide.name, mpp), Options(), tools)
+    compress_slide(Job(small[0], summary, small[0].path.name, mpp), Options(), tools)
     stated = ["--mpp", str(mpp)] if mpp else []
-    scripts = {"start": [str(summary)], "memory": [str(slide), "--times", "10", *stated]}
+    commands = {
+        "Start": ["start.py", str(summary)],
+        "Memory after ten slides": ["memory.py", *paths, "--times", str(-(-10 // len(paths))), *stated],
+        "Memory of the largest slide": ["memory.py", largest, *stated],
+    }
     found = {}
-    for name, arguments in scripts.items():
-        script = HERE / f"{name}.py"
-        if script.is_file():
-            say(f"{name}.py")
-            done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True)
-            found[name] = done.stdout.replace(str(work), "").strip()
+    for name, (script, *arguments) in commands.items():
+        if not (HERE / script).is_file():
+            continue
+        say(name)
+        command = [sys.executable, str(HERE / script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"{script} fails and is left out:\n{done.stderr}")
+        else:
+            found[name] = done.stdout.strip()
     return found
 
 
@@ -303,6 +315,8 @@ def run_scripts(slide: Path, mpp: float | None, tools: Tools, work: Path) -> dic
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    if options.page:
+        fill_page(options.page, None)  # whether it can be
     cv2.setNumThreads(1)  # every reader has its threads already
     model = find_model("encoder")
     encoder = load_encoder("encoder", "cpu")
@@ -320,16 +334,24 @@ def main(arguments: list[str] | None = None) -> int:
                     found.reading.extend(measure_reading(scene, options.rounds, options.threads))
                 if "whole" in options.sections:
                     found.whole.append(measure_whole(scene, options.mpp, options.rounds, tools, plain, work))
+            save(found, options.json)
         if "workers" in options.sections:
             for name, group in (("given", small), ("large", large)):
                 if len(group) > 1:
                     found.workers.append(measure_workers(name, group, options.mpp, options.rounds, work))
         if "start" in options.sections:
-            found.scripts.update(run_scripts(small[0].path, options.mpp, tools, work))
-    if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    write_page(found, options.page)
+            found.scripts.update(run_scripts(small, large, options.mpp, tools, work))
+    save(found, options.json)
+    if options.page:
+        fill_page(options.page, found)
+    else:
+        print(sections(found, None))
     return 0
+
+
+def save(found: Measured, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
 
 
 def warm(source: Source, mpp: float | None, tools: Tools, work: Path) -> None:
