@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ import numpy as np
 from machine import describe_machine
 from plain_loop import PlainEncoder, encode_plainly
 from readers import FLOOR, OURS, RIVALS, Reader, Task, ignore, is_jpeg, needed_tiles, our_reader, tile_floor
-from rounds import Rounds, Work, alternate, scaled, spend
+from rounds import Rounds, Work, alternate, alternate_made, scaled, spend
 from speed_page import Measured, Reading, Whole, Workers, fill_page, sections
 
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.archive.workers import cores
+from wsisum_cli.errors import WsisumError
 from wsisum_cli.models.choice import AUTO, choose_models
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.places import find_model
@@ -111,13 +113,11 @@ def read_in_turns(task: Task, grid: str, rounds: int) -> Reading:
         except Exception as error:  # noqa: BLE001 - whatever a library raises, it cannot read the slide
             failed[rival.name] = type(error).__name__
         else:
-            makers[rival.name] = lambda make=rival.make: make(task)  # type: ignore[misc]
+            makers[rival.name] = partial(rival.make, task)
 
-    def work(make: Callable[[], Reader]) -> Work:
-        return lambda: make()(ignore)  # anew each time, so that caches are empty
-
-    works = {name: work(make) for name, make in makers.items()}
-    spent = alternate({FLOOR: tile_floor(task), **works}, rounds)
+    floor = tile_floor(task)
+    works: dict[str, Callable[[], Work]] = {name: partial(fresh, make) for name, make in makers.items()}
+    spent = alternate_made({FLOOR: lambda: floor, **works}, rounds)
     return Reading(
         task.path.name,
         kind=describe_level(task),
@@ -130,6 +130,11 @@ def read_in_turns(task: Task, grid: str, rounds: int) -> Reading:
         agreement=agreement,
         failed=failed,
     )
+
+
+def fresh(make: Callable[[], Reader]) -> Work:
+    """A reader whose caches are empty, as a work."""
+    return partial(make(), ignore)
 
 
 def describe_level(task: Task) -> str:
@@ -324,7 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     plain = PlainEncoder(model, encoder.card)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        small, large = sources_of(options.slides, work), sources_of(options.large, work)
+        small, large = (sources_of(paths, options.mpp, work) for paths in (options.slides, options.large))
         found = Measured(describe_machine(), options.rounds, options.threads, plain.batch_size)
         if "whole" in options.sections:
             warm(small[0], options.mpp, tools, work)
@@ -360,12 +365,21 @@ def warm(source: Source, mpp: float | None, tools: Tools, work: Path) -> None:
     say(f"warming up: {spend(lambda: compress_slide(job, Options(), tools)).wall:.1f} s")
 
 
-def sources_of(paths: list[Path], work: Path) -> list[Source]:
-    """The slides in files and folders."""
-    found = [source for path in paths for source in find_slides(path, work)[0]]
+def sources_of(paths: list[Path], mpp: float | None, work: Path) -> list[Source]:
+    """The slides in files and folders that can be opened."""
+    found = [source for path in paths for source in find_slides(path, work)[0] if is_slide(source, mpp)]
     if paths and not found:
         sys.exit(f"expected slides, found none in {', '.join(path.name for path in paths)}")
     return found
+
+
+def is_slide(source: Source, mpp: float | None) -> bool:
+    try:
+        with open_slide(source.path, mpp, source.path.name, files=source.files):
+            return True
+    except WsisumError as error:
+        say(f"left out: {error}")
+        return False
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -113,8 +113,8 @@ def reading_section(found: Measured) -> str:
     return f"""## Reading
 
 Patches of a slide's tissue as the encoder takes them, by the same number of threads: {found.threads}. Every reader gets
-the same patches in the same order, and a cold cache of its own. The floor decodes every tile needed once, at the size
-at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does.
+the same patches in the same order, an open slide and an empty cache. The floor decodes every tile needed once, at the
+size at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does.
 
 {table(head, rows, 3)}
 
