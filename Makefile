@@ -41,8 +41,9 @@ docs: $(VENV)/ready
 
 bench: $(VENV)/ready $(VENV)/rivals
 	@test -n "$(SLIDES)" || { echo 'say which slides: make bench SLIDES="FILE or FOLDER ..."'; exit 1; }
+	@mkdir -p build
 	PYTHONPATH=$(abspath $(VENV)/rivals) $(BIN)/python tests/benchmarks/speed.py $(SLIDES) $(if $(LARGE),--large $(LARGE)) \
-	  $(if $(MPP),--mpp $(MPP)) --rounds $(ROUNDS) --page docs/speed.md
+	  $(if $(MPP),--mpp $(MPP)) --rounds $(ROUNDS) --page docs/speed.md --json build/speed.json
 
 $(VENV)/rivals: | $(VENV)/ready
 	@mkdir -p $@
@@ -70,4 +71,4 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) build

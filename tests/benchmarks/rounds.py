@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Work = Callable[[], Any]
@@ -48,12 +49,22 @@ def spend(work: Work) -> Spent:
 
 def alternate(works: Mapping[str, Work], rounds: int) -> dict[str, list[Spent]]:
     """Run every work once a round. Each round begins with the next one, so that none always comes first."""
-    names = list(works)
+    return alternate_made({name: partial(returned, work) for name, work in works.items()}, rounds)
+
+
+def returned(work: Work) -> Work:
+    return work
+
+
+def alternate_made(makers: Mapping[str, Callable[[], Work]], rounds: int) -> dict[str, list[Spent]]:
+    """The same, of works that are made anew for each round; making them takes no time."""
+    names = list(makers)
     found: dict[str, list[Spent]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names) if names else 0
         for name in names[first:] + names[:first]:
-            found[name].append(spend(works[name]))
+            work = makers[name]()
+            found[name].append(spend(work))
     return found
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ import numpy as np
 from machine import describe_machine
 from plain_loop import PlainEncoder, encode_plainly
 from readers import FLOOR, OURS, RIVALS, Reader, Task, ignore, is_jpeg, needed_tiles, our_reader, tile_floor
-from rounds import Rounds, Work, alternate, scaled, spend
-from speed_page import Measured, Reading, Whole, Workers, write_page
+from rounds import Rounds, Work, alternate, alternate_made, scaled, spend
+from speed_page import Measured, Reading, Whole, Workers, fill_page, sections
 
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.archive.workers import cores
+from wsisum_cli.errors import WsisumError
 from wsisum_cli.models.choice import AUTO, choose_models
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.models.places import find_model
@@ -111,13 +113,11 @@ def read_in_turns(task: Task, grid: str, rounds: int) -> Reading:
         except Exception as error:  # noqa: BLE001 - whatever a library raises, it cannot read the slide
             failed[rival.name] = type(error).__name__
         else:
-            makers[rival.name] = lambda make=rival.make: make(task)  # type: ignore[misc]
+            makers[rival.name] = partial(rival.make, task)
 
-    def work(make: Callable[[], Reader]) -> Work:
-        return lambda: make()(ignore)  # anew each time, so that caches are empty
-
-    works = {name: work(make) for name, make in makers.items()}
-    spent = alternate({FLOOR: tile_floor(task), **works}, rounds)
+    floor = tile_floor(task)
+    works: dict[str, Callable[[], Work]] = {name: partial(fresh, make) for name, make in makers.items()}
+    spent = alternate_made({FLOOR: lambda: floor, **works}, rounds)
     return Reading(
         task.path.name,
         kind=describe_level(task),
@@ -130,6 +130,11 @@ def read_in_turns(task: Task, grid: str, rounds: int) -> Reading:
         agreement=agreement,
         failed=failed,
     )
+
+
+def fresh(make: Callable[[], Reader]) -> Work:
+    """A reader whose caches are empty, as a work."""
+    return partial(make(), ignore)
 
 
 def describe_level(task: Task) -> str:
@@ -282,19 +287,31 @@ def measure_workers(name: str, sources: list[Source], mpp: float | None, rounds:
 # --- short commands and memory
 
 
-def run_scripts(slide: Path, mpp: float | None, tools: Tools, work: Path) -> dict[str, str]:
-    """What the scripts of start and memory print, where they are."""
+def run_scripts(
+    small: list[Source], large: list[Source], mpp: float | None, tools: Tools, work: Path
+) -> dict[str, str]:
+    """What the scripts of start and memory print, by what they measure; those that are not there are left out."""
+    paths = [str(source.path) for source in small]
+    largest = str(max(small + large, key=lambda source: source.bytes).path)
     summary = work / "start.ozx"
-    compress_slide(Job(Source(slide, (slide,)), summary, slide.name, mpp), Options(), tools)
+    compress_slide(Job(small[0], summary, small[0].path.name, mpp), Options(), tools)
     stated = ["--mpp", str(mpp)] if mpp else []
-    scripts = {"start": [str(summary)], "memory": [str(slide), "--times", "10", *stated]}
+    commands = {
+        "Start": ["start.py", str(summary)],
+        "Memory after ten slides": ["memory.py", *paths, "--times", str(-(-10 // len(paths))), *stated],
+        "Memory of the largest slide": ["memory.py", largest, *stated],
+    }
     found = {}
-    for name, arguments in scripts.items():
-        script = HERE / f"{name}.py"
-        if script.is_file():
-            say(f"{name}.py")
-            done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=True)
-            found[name] = done.stdout.replace(str(work), "").strip()
+    for name, (script, *arguments) in commands.items():
+        if not (HERE / script).is_file():
+            continue
+        say(name)
+        command = [sys.executable, str(HERE / script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"{script} fails and is left out:\n{done.stderr}")
+        else:
+            found[name] = done.stdout.strip()
     return found
 
 
@@ -303,6 +320,8 @@ def run_scripts(slide: Path, mpp: float | None, tools: Tools, work: Path) -> dic
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    if options.page:
+        fill_page(options.page, None)  # whether it can be
     cv2.setNumThreads(1)  # every reader has its threads already
     model = find_model("encoder")
     encoder = load_encoder("encoder", "cpu")
@@ -310,7 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     plain = PlainEncoder(model, encoder.card)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        small, large = sources_of(options.slides, work), sources_of(options.large, work)
+        small, large = (sources_of(paths, options.mpp, work) for paths in (options.slides, options.large))
         found = Measured(describe_machine(), options.rounds, options.threads, plain.batch_size)
         if "whole" in options.sections:
             warm(small[0], options.mpp, tools, work)
@@ -320,16 +339,24 @@ def main(arguments: list[str] | None = None) -> int:
                     found.reading.extend(measure_reading(scene, options.rounds, options.threads))
                 if "whole" in options.sections:
                     found.whole.append(measure_whole(scene, options.mpp, options.rounds, tools, plain, work))
+            save(found, options.json)
         if "workers" in options.sections:
             for name, group in (("given", small), ("large", large)):
                 if len(group) > 1:
                     found.workers.append(measure_workers(name, group, options.mpp, options.rounds, work))
         if "start" in options.sections:
-            found.scripts.update(run_scripts(small[0].path, options.mpp, tools, work))
-    if options.json:
-        options.json.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    write_page(found, options.page)
+            found.scripts.update(run_scripts(small, large, options.mpp, tools, work))
+    save(found, options.json)
+    if options.page:
+        fill_page(options.page, found)
+    else:
+        print(sections(found, None))
     return 0
+
+
+def save(found: Measured, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
 
 
 def warm(source: Source, mpp: float | None, tools: Tools, work: Path) -> None:
@@ -338,12 +365,21 @@ def warm(source: Source, mpp: float | None, tools: Tools, work: Path) -> None:
     say(f"warming up: {spend(lambda: compress_slide(job, Options(), tools)).wall:.1f} s")
 
 
-def sources_of(paths: list[Path], work: Path) -> list[Source]:
-    """The slides in files and folders."""
-    found = [source for path in paths for source in find_slides(path, work)[0]]
+def sources_of(paths: list[Path], mpp: float | None, work: Path) -> list[Source]:
+    """The slides in files and folders that can be opened."""
+    found = [source for path in paths for source in find_slides(path, work)[0] if is_slide(source, mpp)]
     if paths and not found:
         sys.exit(f"expected slides, found none in {', '.join(path.name for path in paths)}")
     return found
+
+
+def is_slide(source: Source, mpp: float | None) -> bool:
+    try:
+        with open_slide(source.path, mpp, source.path.name, files=source.files):
+            return True
+    except WsisumError as error:
+        say(f"left out: {error}")
+        return False
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -113,8 +113,8 @@ def reading_section(found: Measured) -> str:
     return f"""## Reading
 
 Patches of a slide's tissue as the encoder takes them, by the same number of threads: {found.threads}. Every reader gets
-the same patches in the same order, and a cold cache of its own. The floor decodes every tile needed once, at the size
-at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does.
+the same patches in the same order, an open slide and an empty cache. The floor decodes every tile needed once, at the
+size at which it is read: JPEG by libjpeg-turbo out of memory, other tiles as the project does.
 
 {table(head, rows, 3)}
 
@@ -228,8 +228,7 @@ def growth(found: Measured, command: str) -> tuple[list[int], list[float]]:
 
 
 def script_sections(found: Measured) -> list[str]:
-    titles = {"start": "Start", "memory": "Memory"}
-    return [f"## {titles[name]}\n\n```text\n{text}\n```" for name, text in found.scripts.items()]
+    return [f"## {name}\n\n```text\n{text}\n```" for name, text in found.scripts.items()]
 
 
 # --- the page
@@ -252,17 +251,20 @@ def sections(found: Measured, plot: str | None) -> str:
     return "\n\n".join(parts + script_sections(found))
 
 
-def write_page(found: Measured, page: Path | None) -> None:
-    """Fill the page's marks, and draw the plot beside it; print the tables where there is no page."""
-    if page is None:
-        print(sections(found, None))
+def fill_page(page: Path, found: Measured | None) -> None:
+    """Fill what is between the page's marks, and draw the plot beside it; None only looks for the marks.
+
+    Raises SystemExit where the page lacks them.
+    """
+    sys.path[:0] = [str(DOCS)]
+    from generate import filled
+
+    if found is None:
+        filled(page, MARK, "")
         return
     plot = page.with_suffix(".png") if len(found.whole) >= PLAIN else None
     if plot is not None:
         draw_growth(found, plot)
-    sys.path[:0] = [str(DOCS)]
-    from generate import filled
-
     page.write_text(filled(page, MARK, sections(found, plot.name if plot else None)), encoding="utf-8")
 
 
