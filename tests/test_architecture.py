@@ -29,7 +29,7 @@ HOMES = {
         *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.glass", "tissue.mask"),
         "training.encoder.augment",
     },
-    "fsspec": {"summary.reader"},
+    "fsspec": {"summary.container"},
     "geopandas": {"exports.spatialdata"},
     "google_crc32c": {"summary.chunks"},
     "h5py": {"features.h5"},

@@ -15,6 +15,7 @@ import io
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,7 @@ SAFE = 0.999
 
 def tiff_of(slide: Slide) -> TiffPyramid:
     """The pyramid that reads the file itself. Raises TypeError unless it is a TIFF."""
-    pyramid = slide.pyramid
+    pyramid: Any = slide.pyramid
     while not isinstance(pyramid, TiffPyramid):
         pyramid = getattr(pyramid, "inner", None)
         if pyramid is None:
@@ -51,7 +52,7 @@ def half_tile(tiff: TiffPyramid, level: int, column: int, row: int) -> np.ndarra
     if not data:
         return None
     image = Image.open(io.BytesIO(data))
-    image.reduce = 1
+    image.reduce = 1  # type: ignore[method-assign,assignment]  # Pillow's JPEG 2000 reads it so
     image.load()
     pixels = np.asarray(image)
     return from_ycbcr(pixels) if page.compression == APERIO_YCBCR else pixels

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from readers import RIVALS, installed
 
-from wsisum_cli.archive.workers import cores
+from wsisum_cli.commands.options import cores
 
 LIBRARIES = ("numpy", "onnxruntime-gpu", "onnxruntime", "simplejpeg", "imagecodecs", "opencv-python-headless")
 SIMD = ("avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sse4_2", "sve", "asimd")  # the first found of each kind

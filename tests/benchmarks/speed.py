@@ -34,7 +34,7 @@ from rounds import Rounds, Work, alternate, alternate_made, scaled, spend
 from speed_page import Measured, Reading, Whole, Workers, fill_page, sections
 
 from wsisum_cli.archive.walk import find_slides
-from wsisum_cli.archive.workers import cores
+from wsisum_cli.commands.options import cores
 from wsisum_cli.errors import WsisumError
 from wsisum_cli.models.choice import AUTO, choose_models
 from wsisum_cli.models.encoder import Encoder, load_encoder

@@ -49,7 +49,7 @@ from wsisum_cli.errors import SummaryError
 from wsisum_cli.features.vectors import as_half
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
-from wsisum_cli.summary import reader
+from wsisum_cli.summary import container
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import write_container
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -417,7 +417,7 @@ def test_patches_match_the_features(mode: str, drawn: Path):
 @pytest.fixture
 def in_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Stands for a server, which is no other to what opens it."""
-    monkeypatch.setattr(reader, "SCHEMES", (*reader.SCHEMES, "memory"))
+    monkeypatch.setattr(container, "SCHEMES", (*container.SCHEMES, "memory"))
     url = "memory://archive/B12.ozx"
     with fsspec.open(url, "wb") as file:
         file.write(tiny.read_bytes())

@@ -29,8 +29,7 @@ def all_summaries(arguments: list[str]) -> list[str]:
 
 def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
     """The same, each with what to call it: its path within the folder, or its name. Raises UsageError."""
-    from wsisum_cli.summary.container import SUFFIX
-    from wsisum_cli.summary.reader import name_of
+    from wsisum_cli.summary.container import SUFFIX, name_of
 
     found: list[tuple[str, str]] = []
     for argument in arguments:

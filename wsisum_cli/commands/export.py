@@ -97,7 +97,7 @@ def export_all(places: dict[str, Path], target: Target, options: ExportOptions, 
     """Export each summary; those that cannot be exported are reported and left out."""
     from wsisum_cli.commands.console import warn
     from wsisum_cli.exports.export import export_summary
-    from wsisum_cli.summary.reader import name_of
+    from wsisum_cli.summary.container import name_of
 
     done = []
     for path, place in places.items():

@@ -159,8 +159,7 @@ def write_page(summary: Summary, path: Path) -> None:
 
 def default_path(path: str, what: str) -> Path:
     """A PNG in the current folder, named after the summary."""
-    from wsisum_cli.summary.container import SUFFIX
-    from wsisum_cli.summary.reader import name_of
+    from wsisum_cli.summary.container import SUFFIX, name_of
 
     return Path(f"{name_of(path).removesuffix(SUFFIX)}.{what}.png")
 

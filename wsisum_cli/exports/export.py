@@ -10,8 +10,8 @@ from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.exports.folders import writing
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import Target
-from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import name_of, open_summary
+from wsisum_cli.summary.container import SUFFIX, name_of
+from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import verify_summary
 

@@ -7,6 +7,7 @@ is arbitrary. Layout as in PKWARE's APPNOTE 6.3.10.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import struct
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 from wsisum_cli.errors import SummaryError
 
@@ -34,6 +36,8 @@ REGULAR_FILE = 0o100644 << 16
 UTF8_NAMES = 1 << 11
 ENCRYPTED = 1 << 0
 LOCAL_HEADER = 30  # bytes, minimum
+#: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
+SCHEMES = ("file", "http", "https", "s3", "gs", "az")
 MAX_INFLATED = 256 << 20  # bytes of a member compressed by another tool; summaries store theirs
 
 
@@ -259,3 +263,58 @@ def layout_differs(file: IO[bytes], members: Sequence[Member], counted: bool = T
         return f"the file has {size} bytes, but its members add up to {offset + len(expected)}"
     file.seek(offset)
     return None if file.read(len(expected)) == expected else "the central directory differs"
+
+
+def name_of(path: str | Path) -> str:
+    """The name of a path or URL in messages: its last part, without keys, tokens and passwords."""
+    address = str(path).replace("\\", "/")
+    if "://" not in address:
+        return address.rsplit("/", 1)[-1]
+    try:
+        parts = urlsplit(address.rpartition("::")[2])
+        return parts.path.rstrip("/").rsplit("/", 1)[-1] or parts.hostname or "the address"
+    except ValueError:
+        return "the address"
+
+
+def open_anywhere(path: str | Path) -> IO[bytes]:
+    """Raises SummaryError for a URL of another scheme than `SCHEMES`, and for one chained to another."""
+    address = str(path)
+    if "://" not in address:
+        return open(path, "rb")
+    if "::" in address or address.partition("://")[0].lower() not in SCHEMES:
+        wanted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise SummaryError(f"{name_of(path)}: expected a path, or one address that begins with {wanted}")
+    import fsspec
+
+    return cast(IO[bytes], RemoteFile(fsspec.open(address, "rb").open(), name_of(path)))
+
+
+class RemoteFile(io.RawIOBase):
+    """A file of fsspec whose errors do not hold its address: that may hold a key."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        # Each of fsspec's file systems has exceptions of its own.
+        except Exception as error:  # noqa: BLE001
+            raise SummaryError(f"{self._name}: cannot be read any further ({type(error).__name__})") from None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -11,7 +11,6 @@ For use by other programs:
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import operator
@@ -21,8 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +31,7 @@ from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import Member, read_member, read_members
+from wsisum_cli.summary.container import Member, name_of, open_anywhere, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -57,8 +55,6 @@ if TYPE_CHECKING:
 JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")  # before format 2.0
 ROW_CODECS = ("bytes", "zstd", "crc32c")
 MAX_ROW = 1 << 26  # bytes of a stream, and of the zeros behind it
-#: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
-SCHEMES = ("file", "http", "https", "s3", "gs", "az")
 MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
 
 
@@ -86,61 +82,6 @@ def open_summary(path: str | Path) -> Summary:
     except BaseException:
         file.close()
         raise
-
-
-def name_of(path: str | Path) -> str:
-    """The name of a path or URL in messages: its last part, without keys, tokens and passwords."""
-    address = str(path).replace("\\", "/")
-    if "://" not in address:
-        return address.rsplit("/", 1)[-1]
-    try:
-        parts = urlsplit(address.rpartition("::")[2])
-        return parts.path.rstrip("/").rsplit("/", 1)[-1] or parts.hostname or "the address"
-    except ValueError:
-        return "the address"
-
-
-def open_anywhere(path: str | Path) -> IO[bytes]:
-    """Raises SummaryError for a URL of another scheme than `SCHEMES`, and for one chained to another."""
-    address = str(path)
-    if "://" not in address:
-        return open(path, "rb")
-    if "::" in address or address.partition("://")[0].lower() not in SCHEMES:
-        wanted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise SummaryError(f"{name_of(path)}: expected a path, or one address that begins with {wanted}")
-    import fsspec
-
-    return cast(IO[bytes], RemoteFile(fsspec.open(address, "rb").open(), name_of(path)))
-
-
-class RemoteFile(io.RawIOBase):
-    """A file of fsspec whose errors do not hold its address: that may hold a key."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        # Each of fsspec's file systems has exceptions of its own.
-        except Exception as error:  # noqa: BLE001
-            raise SummaryError(f"{self._name}: cannot be read any further ({type(error).__name__})") from None
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def parse_json(data: bytes) -> Any:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import Thresholds
 from wsisum_cli.summary.attribute_checks import wrong_attributes
-from wsisum_cli.summary.container import layout_differs
-from wsisum_cli.summary.reader import Summary, name_of, open_summary
+from wsisum_cli.summary.container import layout_differs, name_of
+from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.standing import judge_again, recorded_thresholds
 from wsisum_cli.summary.writer import ROOT
 from wsisum_cli.verification.finding import Finding, Verification
