@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.errors import BrokenSlideError
-from wsisum_cli.slides.damage import Damage
-from wsisum_cli.slides.patches import read_patches
-from wsisum_cli.slides.slide import Slide
-from wsisum_cli.tissue.grid import Grid
+
+if TYPE_CHECKING:
+    from wsisum_cli.slides.damage import Damage
+    from wsisum_cli.slides.slide import Slide
+    from wsisum_cli.tissue.grid import Grid
+
+# What reads slides is imported where it is used: a summary needs the names of kinds alone.
 
 Image = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -384,6 +387,8 @@ def judge_picked(slide: Slide, grid: Grid, pick: Pick, damage: Damage, threads: 
     picked in their place, until all can be kept. The sample, evenly spread, shows what the slide is like. Raises
     BrokenSlideError.
     """
+    from wsisum_cli.slides.patches import read_patches
+
     recorder, count = StatisticsRecorder(slide, grid), len(grid.coords)
     kinds, empty, seen = np.zeros(count, np.uint8), np.zeros(count, bool), np.zeros(count, bool)
     sample = np.isin(np.arange(count), np.linspace(0, count - 1, SAMPLE).astype(int))
