@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsisum_cli.summary.reader import open_summary
+    from wsisum_cli.summary.reader import iter_summaries, open_summary
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_summary"]
+__all__ = ["__version__", "iter_summaries", "open_summary"]
 
 
 def __getattr__(name: str) -> Any:
-    """`open_summary`, imported when it is first asked for: `import wsisum_cli` stays fast."""
-    if name == "open_summary":
-        from wsisum_cli.summary.reader import open_summary
+    """What other programs use, imported when it is first asked for: `import wsisum_cli` stays fast."""
+    if name in ("iter_summaries", "open_summary"):
+        from wsisum_cli.summary import reader
 
-        return open_summary
+        return getattr(reader, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,6 +45,7 @@ from summaries import (
 )
 from zarr.storage import FsspecStore, ZipStore
 
+import wsisum_cli
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.features.vectors import as_half
 from wsisum_cli.selection.prefixes import Prefixes, join
@@ -53,7 +54,15 @@ from wsisum_cli.summary import container
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import write_container
 from wsisum_cli.summary.reader import Summary, open_summary
-from wsisum_cli.summary.writer import PORTABLE, PatchArrays, SummaryContents, TissueMap, reference_of, write_summary
+from wsisum_cli.summary.writer import (
+    FORMAT_VERSION,
+    PORTABLE,
+    PatchArrays,
+    SummaryContents,
+    TissueMap,
+    reference_of,
+    write_summary,
+)
 from wsisum_cli.verification.verify import verify_summary
 
 MODES = ("source", "jpeg")
@@ -388,6 +397,28 @@ def test_one_patch_reads_only_its_own_bytes(mode: str, drawn: Path):
         assert file.count < 1000
 
 
+def test_a_folder_of_summaries_is_read_one_by_one(tiny: Path, tmp_path: Path):
+    for name in ("b/x.ozx", "a.ozx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tiny.read_bytes())
+    seen = []
+    for summary in wsisum_cli.iter_summaries(tmp_path):
+        seen.append(summary.name)
+        assert summary.coords.shape == (KEPT, 2)
+    assert seen == ["a.ozx", "x.ozx"]
+    assert summary.file.closed
+
+
+def test_a_summary_says_what_it_is(tiny: Path, tmp_path: Path):
+    with open_summary(tiny) as summary:
+        said = repr(summary)
+    assert said.startswith(f"<Summary {tiny.name}: {KEPT} of 80 patches of tiny.svs, ")
+    assert said.endswith(f"format {FORMAT_VERSION}>")
+    path = sign_again(tmp_path / "x.ozx", unpack(tiny), lambda attributes: attributes.pop("source"))
+    with open_summary(path) as summary:
+        assert repr(summary) == "<Summary x.ozx: its attributes are damaged>"
+
+
 def test_patches_are_a_sequence(tiny: Path):
     with open_summary(tiny) as summary:
         patches = summary.patches
@@ -396,6 +427,8 @@ def test_patches_are_a_sequence(tiny: Path):
         assert all(patch.shape == (SIDE, SIDE, 3) and patch.dtype == np.uint8 for patch in everything)
         assert np.array_equal(patches[-1], everything[KEPT - 1])
         assert np.array_equal(patches[np.int64(1)], everything[1])
+        assert patches[2:5].shape == (3, SIDE, SIDE, 3)
+        assert patches[5:2].shape == (0, SIDE, SIDE, 3)
         assert np.array_equal(patches[2:5], everything[2:5])
         assert np.array_equal(patches[::-3], everything[::-3])
         assert patches[5:2] == []

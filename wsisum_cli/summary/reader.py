@@ -31,7 +31,7 @@ from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import SUFFIX, Member, name_of, open_anywhere, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -84,6 +84,16 @@ def open_summary(path: str | Path) -> Summary:
         raise
 
 
+def iter_summaries(folder: str | Path) -> Iterator[Summary]:
+    """Each summary slide below `folder`, by path; closed when the next is asked for.
+
+    Raises SummaryError at the first that cannot be opened.
+    """
+    for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
+        with open_summary(path) as summary:
+            yield summary
+
+
 def parse_json(data: bytes) -> Any:
     """Parse strict JSON, without NaN and Infinity. Raises ValueError."""
 
@@ -118,6 +128,16 @@ class Summary:
 
     def close(self) -> None:
         self.file.close()
+
+    def __repr__(self) -> str:
+        """One line that a person can read; short where the attributes are damaged."""
+        try:
+            record = self.record
+        except SummaryError:
+            return f"<Summary {self.name}: its attributes are damaged>"
+        verdict = "no verdict" if record.verdict is None else record.verdict.verdict
+        of = f"{record.patches} of {record.tissue_patches} patches of {record.source.name}"
+        return f"<Summary {self.name}: {of}, {verdict}, format {record.format_version}>"
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """Read `size` bytes of a member from `start`, up to its end if None."""
@@ -409,9 +429,10 @@ class Patches(Sequence[np.ndarray]):
         return len(self.shard)
 
     def __getitem__(self, row: Any) -> Any:
-        """One patch, or a list for a slice. Raises IndexError, and SummaryError for a damaged patch."""
+        """One patch, or (M, P, P, 3) for a slice. Raises IndexError, and SummaryError for a damaged patch."""
         if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
+            found = [self[i] for i in range(*row.indices(len(self)))]
+            return np.stack(found) if found else np.empty((0, *self[0].shape), np.uint8)
         row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"patch {row} of {len(self)}")
