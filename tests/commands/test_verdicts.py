@@ -179,7 +179,7 @@ def test_file_without_a_verdict_is_never_enough(tmp_path):
     contents = tiny_contents()
     names = {"coverage", "coverage_p05", "coverage_min", "weighted_cosine"}
     quality = contents.attributes.quality.model_dump(include=names)
-    write_changed(tmp_path / "old.ozx", contents, {"format_version": "1.0", "quality": quality}, lost)
+    write_changed(tmp_path / "old.ozx", contents, {"migrated_from": "1.0", "quality": quality}, lost)
     done = wsisum("verify", tmp_path / "old.ozx")
     assert done.returncode == 1
     assert "no verdict" in done.stdout

@@ -203,7 +203,7 @@ def test_damaged_summary_is_not_trimmed(made, tmp_path):
 
 def test_older_format_is_not_trimmed(tmp_path):
     def age(about: dict[str, Any]) -> None:
-        about["format_version"] = "1.1"
+        about["migrated_from"] = "1.1"
 
     tiny = write_tiny(tmp_path / "tiny.ozx")
     sign_again(tmp_path / "old.ozx", unpack(tiny), age)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsisum_cli.quality.guarantee import area_of_patch, guarantee
+from wsisum_cli.quality.guarantee import covered_mm2, guarantee
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -50,10 +50,14 @@ def test_patches_off_the_grid_have_neighbours():
     assert found.area(0.15) == pytest.approx(2.0)
 
 
-def test_overlapping_patches_add_the_area_between_them():
+def test_area_that_several_patches_cover_counts_once():
     apart = np.stack([np.arange(10) * 100, np.zeros(10, int)], axis=1)
-    assert area_of_patch(apart, 100, 10.0) == 1.0
-    assert area_of_patch(apart // 2, 100, 10.0) == pytest.approx(0.55)  # 10 patches over 5.5 mm²
-    assert area_of_patch(apart + 3, 99, 10.0) == (0.99) ** 2  # a gap of one px
-    similarity = np.zeros(10)
-    assert guarantee(apart // 2, 100, 10.0, similarity).area(0.5) == pytest.approx(11 * 0.55)
+    assert covered_mm2(apart, 100, 10.0) == 10.0
+    assert covered_mm2(apart // 2, 100, 10.0) == pytest.approx(5.5)
+    assert covered_mm2(apart + 3, 99, 10.0) == pytest.approx(10 * 0.99**2)  # a gap of one px
+    assert covered_mm2(apart[:0], 100, 10.0) == 0
+
+
+def test_guarantee_is_never_understated_where_patches_overlap():
+    coords = np.stack([np.arange(10) * 50, np.zeros(10, int)], axis=1)
+    assert guarantee(coords, 100, 10.0, np.zeros(10)).area(0.5) == pytest.approx(11.0)

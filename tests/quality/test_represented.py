@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,6 +82,19 @@ def test_description_says_where_the_rest_lies():
             "cosine": 0.375,
         }
     ]
+
+
+def test_uneven_overlap_makes_no_region_smaller():
+    """Patches that lie over one another elsewhere say nothing of how large an unrepresented region is."""
+    dense = [(0.02 * x, 0.0) for x in range(200)]
+    apart = [(float(20 + x % 8), float(x // 8)) for x in range(24)]
+    similarity = np.array([1.0] * len(dense) + [0.0] * len(apart))
+    where = TissuePlaces((np.array(dense + apart) * 512).astype(int), 512, 0.25)
+    found = describe_represented(where, YARDSTICK, np.zeros(224, int), similarity, None)
+    assert found["regions"][0]["mm2"] == pytest.approx(24 * 0.016384, abs=1e-6)
+    assert found["tissue_mm2"] == pytest.approx((24 + 5) * 0.016384, rel=0.01)
+    before = describe_represented(replace(where, twice=True), YARDSTICK, np.zeros(224, int), similarity, None)
+    assert before["tissue_mm2"] == pytest.approx(224 * 0.016384)
 
 
 def test_only_the_largest_regions_are_listed():

@@ -20,6 +20,7 @@ from wsisum_cli.slides.jpeg import (
     encode,
     frame_size,
     holds_only_pixels,
+    is_one_scan,
     is_rgb,
     is_subsampled,
     looks_rgb,
@@ -96,6 +97,22 @@ def test_a_progressive_image_is_decoded():
     progressive = io.BytesIO()
     Image.fromarray(pixels).save(progressive, "JPEG", progressive=True)
     assert decode(progressive.getvalue()).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0"])
+def test_a_comment_with_another_header_hides_no_scans(marker: bytes):
+    """Behind a marker without a length, a parser that expects one reads a comment as the header."""
+    stream = encode(np.zeros((16, 16, 3), np.uint8))
+    hidden = stream[2 : stream.index(b"\xff\xda") + 14]
+    comment = b"\xff\xfe" + (len(hidden) + 2).to_bytes(2, "big") + hidden
+    assert is_one_scan(stream)
+    assert not is_one_scan(stream[:2] + marker + comment + stream[2:])
+
+
+def test_a_header_that_stops_short_has_no_scan():
+    stream = encode(np.zeros((16, 16, 3), np.uint8))
+    assert not is_one_scan(stream[: stream.index(b"\xff\xda")])
+    assert not is_one_scan(stream[:2] + b"garbage")
 
 
 def test_images_of_endless_scans_are_refused():

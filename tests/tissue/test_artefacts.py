@@ -462,7 +462,7 @@ def test_verification_looks_at_suspects(tmp_path, kind, about, codes):
 def test_summaries_of_format_1_2_still_verify(tmp_path):
     """They left artefacts out of the tissue, or kept them among it, and knew of no suspects."""
     contents = tiny_contents()
-    attributes = {"format_version": "1.2", "artefacts": SOUND.as_dict()}
+    attributes = {"migrated_from": "1.2", "artefacts": SOUND.as_dict()}
     write_changed(tmp_path / "a.ozx", replace(contents, artefacts=SOUND), attributes, ["suspect"])
     write_as(tmp_path / "a.ozx", tmp_path / "a.ozx", "1.2")
     assert verify_summary(tmp_path / "a.ozx", find_stub).findings == []

@@ -386,6 +386,17 @@ def streams(change: Callable[[list[bytes]], list[bytes]]) -> Change:
     return apply
 
 
+def lengths(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Replace the lengths of the patches' streams."""
+
+    def apply(members: Members, _attributes: Raw) -> None:
+        with opened(members) as summary:
+            found = change(summary.array("patches/pixels_bytes"))
+        members |= encode_array("patches/pixels_bytes", found, ["patch"])
+
+    return apply
+
+
 def dropped(name: str) -> Change:
     """Take an array away."""
 
@@ -516,6 +527,18 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("patch-damaged", "index outside", "jpeg", data(SHARD, lambda d: reindexed(d, 10**15, 30))),
     ("patch-damaged", "index overflows", "jpeg", data(SHARD, lambda d: reindexed(d, 2**64 - 1, 2**64 - 1))),
     ("patch-damaged", "index points into itself", "jpeg", data(SHARD, lambda d: reindexed(d, len(d) - 60, 50))),
+    ("patch-damaged", "text behind a stream", "jpeg", lengths(lambda found: found - 9)),
+    ("array-damaged", "lengths of another type", "jpeg", lengths(lambda found: found.astype(np.float32))),
+    (
+        *("patch-damaged", "index in front", "jpeg"),
+        metadata("patches/pixels", "codecs", 0, "configuration", "index_location", value="start"),
+    ),
+    ("patch-damaged", "rows of other numbers", "jpeg", metadata("patches/pixels", "data_type", value="int32")),
+    (
+        *("attributes", "migrated from nothing", "jpeg"),
+        several(attribute("format_version", "1.4"), attribute("migrated_from", "1.0")),
+    ),
+    ("patch-damaged", "rows in an old format", "jpeg", attribute("format_version", "1.4")),
     ("patch-damaged", "index checksum", "jpeg", data(SHARD, lambda d: flipped(d, 8 * len(d) - 1))),
     ("patch-damaged", "shard cut short", "jpeg", data(SHARD, lambda d: d[-50:])),
     ("patch-damaged", "shard empty", "jpeg", data(SHARD, lambda d: b"")),
@@ -599,7 +622,7 @@ def test_changes_with_updated_checksums_are_found(
     before = json.loads(members["zarr.json"])["attributes"]["wsisum"]
     attributes = copy.deepcopy(before)
     change(members, attributes)
-    changed = {key: value for key, value in attributes.items() if value != before[key] or type(value) is bool}
+    changed = {key: value for key, value in attributes.items() if value != before.get(key) or type(value) is bool}
     path = sign_again(tmp_path / "x.ozx", members, lambda attributes: attributes.update(changed))
     result = verify(path)
     assert codes(result) - SEEN_TOO.get(code, set()) == {code}, [finding.message for finding in result.findings]
@@ -751,7 +774,7 @@ def test_summaries_of_format_1_0_stay_valid(tmp_path: Path):
     added = ("summarizer", "slide_encoder", "draws", "verdict", "guarantee", "trimmed_from", "represented")
     figures = ("coverage", "coverage_p05", "coverage_min", "weighted_cosine")
     quality = contents.attributes.quality.model_dump(include=set(figures))
-    attributes: dict[str, Any] = {"format_version": "1.0", "quality": quality}
+    attributes: dict[str, Any] = {"migrated_from": "1.0", "quality": quality}
     for more in ({}, {"summarizer": {"name": "of another meaning"}}):
         lost = [name for name in added if name not in more]
         write_changed(tmp_path / "x.ozx", contents, {**attributes, **more}, lost)
@@ -763,7 +786,7 @@ def test_summaries_of_format_1_0_stay_valid(tmp_path: Path):
     later = ("reconstruction", "embedding_cosine", "composition", "slide_cosine")
     assert shown["quality"] == {**attributes["quality"], **dict.fromkeys(later)}
     assert (shown["verdict"], shown["guarantee"]) == (None, None)
-    write_changed(tmp_path / "y.ozx", contents, {**attributes, "format_version": "1.1"}, added)
+    write_changed(tmp_path / "y.ozx", contents, {**attributes, "migrated_from": "1.1"}, added)
     assert codes(verify(tmp_path / "y.ozx")) == {"attributes"}
 
 

@@ -190,7 +190,7 @@ def headline(inventory: Inventory) -> str:
     if not totals.attention and not totals.summaries:
         return "No summaries"
     if not totals.attention:
-        return f"All {totals.summaries:,} summaries stand for their slides"
+        return f"All {totals.summaries:,} recorded verdicts are PASS; nothing was verified here"
     return f"{totals.attention:,} of {totals.slides:,} slides need eyes"
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.archive.report import JSON_NAME, Report, read_report
+from wsisum_cli.archive.walk import NO_SLIDES
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.figures.words import NO_VERDICT, pluralize
 from wsisum_cli.pipeline.product import summary_figures
@@ -211,11 +212,19 @@ def entry_of(folder: Path, outcome: Outcome, other: str, thresholds: Thresholds 
         raise UsageError(f"{JSON_NAME}: expected a status of a slide, found {outcome.status!r:.40}; run again")
     entry = Entry(**known | {"summary": outcome.summary or other})
     if not entry.summary:
-        return with_attention(entry, [failure(outcome)] if outcome.status == FAILED else [])
+        return with_attention(entry, list(without_summary(outcome)))
     if other:
         before = f"{outcome.status} in the last run ({outcome.reason}); this summary is of an earlier or another run"
         return summarized(folder, entry, None, visit, attend(NOT_MADE, before))
     return summarized(folder, entry, thresholds, visit, failure(outcome) if outcome.status == FAILED else None)
+
+
+def without_summary(outcome: Outcome) -> Iterator[Attention]:
+    """What to say of a reported slide that has no summary; nothing of a file that belongs to another slide."""
+    if outcome.status == FAILED:
+        yield failure(outcome)
+    elif outcome.status == SKIPPED and outcome.reason not in NO_SLIDES:
+        yield attend(NOTED, f"skipped: {outcome.reason}; it has no summary")
 
 
 def failure(outcome: Outcome) -> Attention:
@@ -236,6 +245,10 @@ def summarized(
             visit(entry.source, summary)
     except SummaryError as error:
         return with_attention(entry, [*notes, attend(LOST, f"its summary cannot be read: {error}")], UNREADABLE)
+    # One file that somebody made to do harm never costs the page of an archive.
+    except Exception as error:  # noqa: BLE001
+        words = f"its summary cannot be read: {type(error).__name__}; run wsisum verify on it"
+        return with_attention(entry, [*notes, attend(LOST, words)], UNREADABLE)
     verdict, reported = judge_again(record, thresholds), entry.verdict
     found = {name: value for name, value in summary_figures(record).items() if name in Entry.model_fields}
     if entry.status == FAILED:
@@ -247,7 +260,16 @@ def summarized(
     if reported is not None and reported != entry.verdict:
         now = entry.verdict or "without a verdict"
         notes.append(attend(OPEN, f"{JSON_NAME} says {reported}, its summary is now {now}"))
+    if is_lax(verdict, judge_again(record, Thresholds())):
+        notes.append(attend(DOUBTFUL, "its verdict is by thresholds that are laxer than the default ones"))
     return with_attention(entry, [*notes, *doubts(entry, verdict, remarks(record))], READ)
+
+
+def is_lax(verdict: Verdict | None, by_default: Verdict | None) -> bool:
+    """Whether the default thresholds give a worse verdict."""
+    if verdict is None or by_default is None:
+        return False
+    return VERDICTS.index(by_default.verdict) > VERDICTS.index(verdict.verdict)
 
 
 def is_inside(folder: Path, path: str) -> bool:

@@ -132,11 +132,7 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
     Raises FeaturesError when the file is damaged or its patches do not lie on the slide.
     """
     file = load_h5(path)
-    if file.is_of_summary:
-        raise file.error(
-            "exported from a summary, and so of its kept patches alone, expected features of all tissue; compute them "
-            "with wsisum features"
-        )
+    file.refuse_summary()
     check_extent(file, slide)
     size = file.patch_size_level0(slide.mpp) or patch_size_level0
     if not size or size < 1:

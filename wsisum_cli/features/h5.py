@@ -49,6 +49,7 @@ def read_feature_file(path: Path, dims: int | None = None) -> FeatureFile:
     Raises FeaturesError when the file is damaged, empty, not finite, or has not `dims` numbers per patch.
     """
     stored = load_h5(path)
+    stored.refuse_summary()
     found = stored.features.shape[1]
     if dims is not None and found != dims:
         raise stored.error(f"expected features of {dims} numbers, found {found}; were they made by another encoder?")
@@ -123,6 +124,14 @@ class StoredFeatures:
         except ValueError:
             return False
         return isinstance(found, dict) and found.get("kind") == EXPORT_KIND
+
+    def refuse_summary(self) -> None:
+        """Raise FeaturesError for an export of a summary, whose patches are not all tissue."""
+        if self.is_of_summary:
+            raise self.error(
+                "exported from a summary, and so of its kept patches alone, expected features of all tissue; compute "
+                "them with wsisum features"
+            )
 
     @property
     def um_per_unit(self) -> float | None:

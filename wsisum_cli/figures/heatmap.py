@@ -144,14 +144,16 @@ def represented_layer(summary: Summary) -> Layer:
     """Which tissue is represented. Raises SummaryError for a format before 1.4, which does not know."""
     section, tissue = checked_represented(summary), checked_tissue(summary)
     reached = is_represented(tissue.similarity, section.cosine)
-    places = TissuePlaces(tissue.coords, summary.record.patch.patch_size_level0, summary.record.source.mpp)
+    record = summary.record
+    size, mpp, twice = record.patch.patch_size_level0, record.source.mpp, record.counts_overlap_twice
+    places = TissuePlaces(tissue.coords, size, mpp, twice=twice)
     regions = unrepresented(places, np.flatnonzero(~reached))
     share = np.count_nonzero(reached) / (len(reached) + section.unread)
     if abs(share - section.share) > SHARE_ERROR or len(regions) != section.region_count:
         raise SummaryError(f"{summary.name}: attributes and arrays of represented tissue do not match; verify the file")
-    lettered, missing_mm2 = tuple(regions[: len(LETTERS)]), np.count_nonzero(~reached) * places.patch_mm2
+    lettered, missing_mm2 = tuple(regions[: len(LETTERS)]), places.area(np.flatnonzero(~reached))
     nearest = [int(np.bincount(tissue.representative[rows]).argmax()) for rows in lettered]
-    areas = [len(rows) * places.patch_mm2 for rows in lettered]
+    areas = [places.area(rows) for rows in lettered]
     return Layer(
         represented_heading(section, missing_mm2),
         tissue.coords,
@@ -169,7 +171,7 @@ def represented_layer(summary: Summary) -> Layer:
 
 def checked_represented(summary: Summary) -> Represented:
     """The attribute `represented`. Raises SummaryError for a format that lacks it."""
-    section, version = summary.record.represented, summary.record.format_version
+    section, version = summary.record.represented, summary.record.made_as
     if section is None:
         raise SummaryError(
             f"{summary.name}: expected format 1.4 or later, which says what tissue is represented, found {version}; "

@@ -88,7 +88,9 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             models,
             clock,
             damage,
-            overview=OverviewSizes(blank_glass(overview.pixels, mask), overview.mpp),
+            overview=OverviewSizes(
+                blank_glass(overview.pixels, mask), overview.mpp, tissue.grid.patch_size_level0 * slide.mpp
+            ),
             tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
             patch_selector=patch_selector,
             limit=limit,

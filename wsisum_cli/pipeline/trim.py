@@ -84,7 +84,7 @@ def trim_summary(
 def check_trimmable(path: Path, summary: Summary) -> None:
     """Raises SummaryError for what cannot be cut."""
     if summary.record.revision < 2:
-        version = summary.record.migrated_from or summary.record.format_version
+        version = summary.record.made_as
         raise SummaryError(
             f"{summary.name}: expected format 1.2 or later, found {version}, which does not record which patches "
             "represent the tissue when fewer are kept; compress the slide again"
@@ -192,7 +192,8 @@ def describe_less(summary: Summary, similarity: np.ndarray, representative: np.n
     before, patch = summary.record.represented, summary.record.patch
     if before is None:
         return None
-    places = TissuePlaces(summary.tissue.coords, patch.patch_size_level0, summary.record.source.mpp, before.unread)
+    size, mpp, twice = patch.patch_size_level0, summary.record.source.mpp, summary.record.counts_overlap_twice
+    places = TissuePlaces(summary.tissue.coords, size, mpp, before.unread, twice)
     likeness = likeness_of(before)
     return describe_represented(places, likeness, representative, similarity, before.needed)
 

@@ -32,7 +32,7 @@ class Guarantee:
     """The region size from which each cosine is guaranteed.
 
     `cosine` (N,) float64 ascends; `largest` (N,) int64 is the number of patches in the largest region whose patches all
-    have at most that cosine. `patch_mm2` is the area that a patch adds, as `area_of_patch` gives it.
+    have at most that cosine. `patch_mm2` is the area of a patch.
     """
 
     cosine: npt.NDArray[np.float64]
@@ -84,19 +84,19 @@ def guarantee(
     sizes = _growth((np.rint(places) if whole_sides else places)[order])
     cosine = similarity[order].astype(np.float64)
     last = np.searchsorted(cosine, cosine, side="right") - 1  # equal cosines are added together
-    return Guarantee(cosine, sizes[last], area_of_patch(coords, patch_size_level0, mpp))
+    return Guarantee(cosine, sizes[last], (patch_size_level0 * mpp) ** 2 * MM2)
 
 
-def area_of_patch(coords: Coords, patch_size_level0: float, mpp: float) -> float:
-    """Area in mm² that each patch at `coords` (N, 2) adds on average: that of a patch, less where patches overlap.
+def covered_mm2(coords: Coords, patch_size_level0: float, mpp: float) -> float:
+    """Area in mm² that patches at `coords` (N, 2) cover together; what several cover counts once.
 
-    Patches of given features may overlap; each counted whole, their tissue would be larger than it is.
+    Patches of given features may overlap.
     """
     whole = (patch_size_level0 * mpp) ** 2 * MM2
     corners = np.rint((coords - coords.min(axis=0, initial=0)) * (CELLS / patch_size_level0)).astype(np.int64)
     cells = (corners[:, None, None] + np.moveaxis(np.indices((CELLS, CELLS)), 0, -1)).reshape(-1, 2)
     covered = len(np.unique(cells[:, 0] * (cells[:, 1].max(initial=0) + 1) + cells[:, 1]))
-    return whole if covered == len(cells) else whole * covered / len(cells)
+    return whole * len(coords) if covered == len(cells) else whole * covered / CELLS**2
 
 
 def connected(places: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.features.vectors import Coords, Features, Rows
-from wsisum_cli.quality.guarantee import area_of_patch, connected
+from wsisum_cli.quality.guarantee import MM2, connected, covered_mm2
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.selection.budget import GUESS
 from wsisum_cli.selection.prefixes import Prefixes, prefixes_of
@@ -29,17 +29,30 @@ LISTED = 20
 class TissuePlaces:
     """Where the tissue lies: coords (N, 2) in level-0 px, the patch side in level-0 px, and µm per level-0 px.
 
-    `unread` more tissue patches could not be read. They count as tissue that nothing represents.
+    `unread` more tissue patches could not be read. They count as tissue that nothing represents. `twice`: area that
+    several patches cover counts for each of them, as before format 2.0.
     """
 
     coords: Coords
     patch_size_level0: int
     mpp: float
     unread: int = 0
+    twice: bool = False
+
+    @property
+    def patch_mm2(self) -> float:
+        return (self.patch_size_level0 * self.mpp) ** 2 * MM2
 
     @cached_property
-    def patch_mm2(self) -> float:
-        return area_of_patch(self.coords, self.patch_size_level0, self.mpp)
+    def tissue_mm2(self) -> float:
+        """Area of all tissue, read or not."""
+        return self.area(np.arange(len(self.coords))) + self.unread * self.patch_mm2
+
+    def area(self, rows: npt.NDArray[np.integer]) -> float:
+        """Area in mm² of some of the patches."""
+        if self.twice:
+            return len(rows) * self.patch_mm2
+        return covered_mm2(self.coords[rows], self.patch_size_level0, self.mpp)
 
     @property
     def count(self) -> int:
@@ -82,8 +95,8 @@ def describe_represented(
     regions = unrepresented(places, missing)
     return {
         "share": round(share, 6),
-        "mm2": round(share * places.count * places.patch_mm2, 6),
-        "tissue_mm2": round(places.count * places.patch_mm2, 6),
+        "mm2": round(share * places.tissue_mm2, 6),
+        "tissue_mm2": round(places.tissue_mm2, 6),
         "unread": places.unread,
         "patch_mm2": round(places.patch_mm2, 9),
         "cosine": likeness.cosine,
@@ -103,7 +116,7 @@ def unrepresented(places: TissuePlaces, missing: npt.NDArray[np.integer]) -> lis
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     regions = [np.asarray(missing[rows], np.int64) for rows in np.split(order, starts[1:])]
-    return sorted(regions, key=lambda rows: (-len(rows), int(rows[0])))
+    return sorted(regions, key=lambda rows: (-places.area(rows), int(rows[0])))
 
 
 def describe_region(
@@ -117,7 +130,7 @@ def describe_region(
     extent = places.coords[rows].max(axis=0) + places.patch_size_level0 - corner
     return {
         "patches": len(rows),
-        "mm2": round(len(rows) * places.patch_mm2, 6),
+        "mm2": round(places.area(rows), 6),
         "x": int(corner[0]),
         "y": int(corner[1]),
         "width": int(extent[0]),

@@ -19,6 +19,7 @@ ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that give the size and name the components
 SEQUENTIAL = {0xC0, 0xC1}
+WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}  # markers that stand alone; before the first scan none is of use
 SCAN = 0xDA
 #: Baseline, extended and progressive frames, scans, tables, restart interval, JFIF's and Adobe's colour marks.
 PIXEL_MARKERS = {0xC0, 0xC1, 0xC2, SCAN, 0xDB, 0xC4, 0xDD, 0xE0, 0xEE}
@@ -41,6 +42,8 @@ def header_segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
         if code == 0xFF:  # a fill byte
             at += 1
             continue
+        if code in WITHOUT_LENGTH:
+            return
         end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
         yield code, stream[at + 4 : end], end
         if code == SCAN:  # entropy-coded data follow
@@ -54,12 +57,12 @@ def header_markers(stream: bytes) -> dict[int, bytes]:
 
 
 def is_one_scan(stream: bytes) -> bool:
-    """Whether a decoder reads the first scan alone: a sequential frame, all of whose components that scan has."""
-    frame = scan = b""
-    for code, payload, _ in header_segments(stream):
-        if code in FRAMES:
-            frame = payload if code in SEQUENTIAL and not frame else b"\0" * 6
-        scan = payload
+    """Whether a decoder reads the first scan alone: it has all components of a sequential frame."""
+    segments = [(code, payload) for code, payload, _ in header_segments(stream)]
+    frames = [(code, payload) for code, payload in segments if code in FRAMES]
+    if len(frames) != 1 or frames[0][0] not in SEQUENTIAL or segments[-1][0] != SCAN:
+        return False
+    (_, frame), (_, scan) = frames[0], segments[-1]
     return len(frame) > 5 and bool(scan) and scan[0] == frame[5]
 
 

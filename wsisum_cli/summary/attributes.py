@@ -57,7 +57,7 @@ REQUIRED_SINCE: dict[int, tuple[str, ...]] = {
         *("options.draws", "options.thresholds", "options.max_bytes", "options.target"),
     ),
     3: ("suspect",),
-    4: (*("represented", "verdict.representative", "verdict.well_chosen", "verdict.chance"),),
+    4: ("represented", "verdict.representative", "verdict.well_chosen", "verdict.chance"),
 }
 
 #: Of these, null is a value.
@@ -325,9 +325,11 @@ class Represented(Section):
 
     share: Share = Field(description="of the tissue, 0 to 1")
     mm2: Area = Field(description="represented tissue")
-    tissue_mm2: Area = Field(description="all tissue, with what could not be read")
+    tissue_mm2: Area = Field(
+        description="all tissue, with what could not be read; since 2.0, what several patches cover counts once"
+    )
     unread: Count = Field(description="tissue patches that could not be read; they count as not represented")
-    patch_mm2: Area = Field(description="area of a patch; where patches overlap, the area that each adds on average")
+    patch_mm2: Area = Field(description="area of a patch")
     cosine: Cosine = Field(description="at which a patch represents another: the median of adjacent patches")
     pairs: Count = Field(description="adjacent pairs; 0 where there are too few, and nearest patches were compared")
     contrast: Share = Field(description="how often adjacent patches are more alike than random ones; ties count half")
@@ -353,7 +355,9 @@ class Attributes(Section):
 
     format_version: str = Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="MAJOR.MINOR")
     migrated_from: str | None = Field(
-        None, pattern=r"^1\.[0-9]{1,4}$", description="the format that the file had; it has the keys of that one"
+        None,
+        pattern=r"^1\.[0-9]{1,4}$",
+        description="the format that the file had before; its keys are those of that format",
     )
     disclaimer: str = Field(description="what a summary is not for")
     source: Source = Field(description="the slide that the summary was made from")
@@ -401,9 +405,19 @@ class Attributes(Section):
         return self.model_dump(mode="json", exclude_unset=True)
 
     @property
+    def made_as(self) -> str:
+        """The format in which the summary was made: of a migrated one, that before."""
+        return self.migrated_from or self.format_version
+
+    @property
     def revision(self) -> int:
         """Place in `VERSIONS` of the format whose keys there are; see `revision_of`."""
         return revision_of({"format_version": self.format_version, "migrated_from": self.migrated_from})
+
+    @property
+    def counts_overlap_twice(self) -> bool:
+        """Whether areas count what several patches cover for each of them, as before format 2.0."""
+        return self.revision < VERSIONS.index("2.0")
 
     @property
     def encoder_card(self) -> Card | None:

@@ -20,6 +20,8 @@ ZSTD_LEVEL = 3  # JPEG streams hardly get smaller; only the zeros behind them do
 MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
 SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # larger arrays may not be compressed more than this
 TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
+#: The index of a shard as it has to be: at the end, with a checksum.
+STANDARD_INDEX: dict[str, Any] = {"index_location": "end", "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}]}
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES}
 
 
@@ -41,16 +43,27 @@ def encode_row(stream: bytes, longest: int) -> bytes:
 
 
 def decode_row(chunk: bytes, longest: int) -> bytes:
-    """A row as `encode_row` made it. Raises ValueError, before more memory is taken than that.
-
-    The decompressor refuses what is longer.
-    """
+    """A row of `longest` bytes as `encode_row` made it. Raises ValueError for anything else, before it takes memory."""
+    if content_size(chunk) != longest:
+        raise ValueError(f"its frame does not state the {longest} bytes of a row")
     row = bytearray(longest)
     try:
         zstd.decompress(chunk, row)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"it cannot be decompressed ({error})") from error
     return bytes(row)
+
+
+def content_size(chunk: bytes) -> int | None:
+    """Bytes that a zstd frame states to hold (RFC 8878, 3.1.1.1); None where it does not say, or is no such frame."""
+    if len(chunk) < 6 or chunk[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    single, flag = chunk[4] >> 5 & 1, chunk[4] >> 6
+    at = 5 + (1 - single) + (0, 1, 2, 4)[chunk[4] & 3]
+    width = (single, 2, 4, 8)[flag]
+    if not width or len(chunk) < at + width:
+        return None
+    return int.from_bytes(chunk[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def pack_shard(chunks: Sequence[bytes]) -> bytes:
@@ -94,12 +107,16 @@ def read_layout(metadata: bytes) -> Layout:
         codecs = codecs[0]["configuration"]["codecs"] if inner else codecs
         layout = Layout(shape, DTYPES[found["data_type"]], tuple(str(codec["name"]) for codec in codecs))
         endian = [codec.get("configuration", {}).get("endian") for codec in codecs if codec["name"] == "bytes"]
+        sharding = found["codecs"][0]["configuration"] if inner else STANDARD_INDEX
+        index = (sharding.get("index_location", "end"), [codec["name"] for codec in sharding["index_codecs"]])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"its zarr.json does not describe an array ({type(error).__name__}: {error})") from error
     if found.get("zarr_format") != 3 or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError("its zarr.json does not describe a Zarr v3 array")
     if chunk != tuple(max(1, side) for side in shape) or inner not in ([], [[1, *shape[1:]]]):
         raise ValueError("it is not stored in one chunk or shard, as this format requires")
+    if index != ("end", ["bytes", "crc32c"]):
+        raise ValueError("the index of its shard is not stored as this format requires")
     swapped = any(order != "little" for order in endian) and layout.dtype.itemsize > 1
     if swapped or (layout.bytes > MAX_BYTES and not inner):
         raise ValueError(f"it is not little-endian, or larger than {MAX_BYTES} bytes")

@@ -13,25 +13,27 @@ MIN_GLASS = 190  # darker background pixels are dust, ink or debris, and are kep
 TISSUE_MARGIN = 5  # px around tissue that are kept as scanned
 DROPPED_BITS = 2  # of eight: invisible in an overview, but a third of the bytes
 OVERVIEW_QUALITY = 85  # of the JPEG
-#: Bytes of the overview over those of the kept pixels, above which it is made coarser; but so many it may always take.
+#: Bytes of the overview over those of the kept pixels, above which it is made coarser; and bytes that are always fine.
 MOST_SHARE, FREE_BYTES = 0.1, 65_536
-#: By what each side of it may be divided, in turn. Past the last, a patch has too few px to be found again.
+#: Factors by which its sides may be divided.
 SHRINKS = (1.0, 1.2, 1.4, 1.7, 2.0)
+FEWEST_PX = 4  # across a patch; with fewer, a patch could no longer be compared with the overview
 LEAST_SIDE = 768  # px, of the longer side, below which it is not made coarser
 
 
 class OverviewSizes:
     """The overview of a slide in all sizes in which it may be stored; each is encoded once."""
 
-    def __init__(self, finest: np.ndarray, mpp: float) -> None:
-        self._finest, self._mpp = finest, mpp
+    def __init__(self, finest: np.ndarray, mpp: float, patch_um: float) -> None:
+        self._finest, self._mpp, self._patch_px = finest, mpp, patch_um / mpp
         self._pixels: dict[float, np.ndarray] = {}
         self._bytes: dict[float, int] = {}
 
     def within(self, kept: int) -> tuple[np.ndarray, float]:
         """The finest (H, W, 3) that is small beside `kept` bytes of patches, or else the coarsest; and its mpp."""
         sides = self._finest.shape[:2]
-        shrinks = [shrink for shrink in SHRINKS if shrink == 1 or max(sides) / shrink >= LEAST_SIDE]
+        fine = min(max(sides) / LEAST_SIDE, self._patch_px / FEWEST_PX)
+        shrinks = [shrink for shrink in SHRINKS if shrink == 1 or shrink <= fine]
         most = max(FREE_BYTES, MOST_SHARE * kept)
         shrink = next((shrink for shrink in shrinks[:-1] if self._size(shrink) <= most), shrinks[-1])
         return self._at(shrink), self._mpp * shrink

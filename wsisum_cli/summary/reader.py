@@ -177,13 +177,12 @@ class Summary:
         metadata = self.read(f"{name}/zarr.json")
         try:
             layout = read_layout(metadata)
-            if layout.codecs == JPEG_CODECS:
-                shard = JpegRows(self, name)
-                return np.stack([shard.decoded(row) for row in range(len(shard))])
-            if layout.codecs == ROW_CODECS:
+            if layout.codecs in (JPEG_CODECS, ROW_CODECS):
                 rows = JpegRows(self, name)
                 if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * self.members[rows.member].size):
                     raise ValueError(f"it claims to hold {layout.bytes} bytes")
+                if self.is_first_major:
+                    return np.stack([rows.decoded(row) for row in range(len(rows))])
                 return np.stack([rows.padded(row) for row in range(len(rows))])
             key = "/".join(["0"] * len(layout.shape))
             return decode_array(metadata, self.read(f"{name}/c/{key}"))
@@ -366,18 +365,29 @@ class JpegRows:
 
         Raises ValueError for an array that holds no streams.
         """
-        shape = layout.shape
-        if layout.codecs == JPEG_CODECS and len(shape) == 4 and shape[3] == 3:
-            return None, (shape[1], shape[2])
-        if layout.codecs != ROW_CODECS or len(shape) != 2:
+        from wsisum_cli.summary.chunks import decode_array
+
+        shape, read = layout.shape, self._summary.read
+        codecs, sides = (JPEG_CODECS, 4) if self._summary.is_first_major else (ROW_CODECS, 2)
+        if layout.codecs != codecs or len(shape) != sides or layout.dtype != np.uint8 or not shape[0]:
             raise ValueError(f"it has the shape {shape} and the codecs {', '.join(layout.codecs)}")
-        lengths = self._summary.array(f"{array}_bytes")
-        if lengths.shape != shape[:1] or not ((lengths > 0) & (lengths <= shape[1])).all():
+        if self._summary.is_first_major:
+            if shape[3] != 3:
+                raise ValueError(f"it has {shape[3]} colours")
+            return None, (shape[1], shape[2])
+        lengths = decode_array(read(f"{array}_bytes/zarr.json"), read(f"{array}_bytes/c/0"))
+        if lengths.dtype != np.int32 or lengths.shape != shape[:1] or not ((lengths > 0) & (lengths <= shape[1])).all():
             raise ValueError(f"{array}_bytes does not match it")
         return lengths.tolist(), None
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def is_gapless(self) -> bool:
+        """Whether the chunks follow each other from the start of the shard to its index, as they are written."""
+        ends = [0, *(offset + size for offset, size in self._index)]
+        return [offset for offset, _ in self._index] == ends[:-1] and ends[-1] == self._end
 
     def stream(self, row: int) -> bytes:
         """One complete JPEG stream."""
@@ -388,7 +398,12 @@ class JpegRows:
             raise self._wrong(row, "lies outside the shard")
         try:
             chunk = checked(self._summary.read(self.member, offset, size))
-            return chunk if self._lengths is None else decode_row(chunk, self._longest)[: self._lengths[row]]
+            if self._lengths is None:
+                return chunk
+            stream, zeros = np.split(np.frombuffer(decode_row(chunk, self._longest), np.uint8), [self._lengths[row]])
+            if zeros.any():
+                raise ValueError("bytes stand behind its stream")
+            return stream.tobytes()
         except ValueError as error:
             raise self._wrong(row, f"is damaged: {error}") from error
 

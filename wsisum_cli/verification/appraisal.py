@@ -212,7 +212,8 @@ def check_represented(summary: Summary) -> Iterator[Finding]:
 def represented_again(summary: Summary, likeness: Likeness, unread: int) -> dict[str, Any]:
     """The attribute `represented` by a yardstick, without `needed`."""
     record, tissue = summary.record, summary.tissue
-    places = TissuePlaces(tissue.coords, record.patch.patch_size_level0, record.source.mpp, unread)
+    size, mpp = record.patch.patch_size_level0, record.source.mpp
+    places = TissuePlaces(tissue.coords, size, mpp, unread, record.counts_overlap_twice)
     found = describe_represented(places, likeness, tissue.representative, tissue.similarity, None)
     return {name: value for name, value in found.items() if name != "needed"}
 

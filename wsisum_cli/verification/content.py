@@ -86,7 +86,7 @@ class ContentCheck:
 
     def lost_patches(self) -> Iterator[Finding]:
         """Report the patches that cannot be read because their pixels are damaged."""
-        if not any(name.startswith((f"{TILES}/", f"{PIXELS}/")) for name in self.damaged):
+        if not any(name.startswith((TILES, PIXELS)) for name in self.damaged):
             return
         try:
             patches = self.summary.patches
@@ -375,6 +375,9 @@ class ContentCheck:
                 _ = self.summary.overview
         except SummaryError as error:
             yield Finding("patch-damaged", str(error))
+            return False
+        if not patches.shard.is_gapless:
+            yield Finding("patch-damaged", "chunks overlap, or leave bytes between them", patches.shard.member)
             return False
         pixels, count = self.attributes.pixels, self.attributes.patches
         wanted = (count, pixels.tiles if isinstance(pixels, SourcePixels) else count)

@@ -170,7 +170,7 @@ def test_a_summary_before_format_1_4_lacks_one_map_and_says_so(tiny: Path, tmp_p
 def test_a_summary_of_format_1_0_has_no_verdict_and_says_so(tmp_path: Path):
     contents = tiny_contents()
     lost = ("verdict", "draws", "represented", "guarantee", "suspect", "artefacts", "bound", "target_reached")
-    page = check_page(page_of(write_changed(tmp_path / "first.ozx", contents, {"format_version": "1.0"}, lost)))
+    page = check_page(page_of(write_changed(tmp_path / "first.ozx", contents, {"migrated_from": "1.0"}, lost)))
     assert page.all("h2")[0].text == NO_VERDICT
     assert not page.all("span", class_="badge pass")
 

@@ -70,6 +70,8 @@ def write_pages(path: Path, pages: Sequence[Page], description: str, icc_profile
 def put_tiles(file: IO[bytes], page: Page) -> tuple[list[int], list[int]]:
     """Write the streams of a page, each different one once; offset and size of each tile, row by row."""
     columns, rows = page.grid
+    if 8 * columns * rows > MOST_BYTES:
+        raise OverflowError
     known: dict[bytes, int] = {}
     offsets, sizes = [], []
     for at in ((column, row) for row in range(rows) for column in range(columns)):

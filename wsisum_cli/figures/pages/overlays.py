@@ -70,7 +70,7 @@ def overlays(summary: Summary, layers: dict[str, Layer]) -> list[Overlay]:
     found = []
     for name in MAPS:
         if name not in layers:
-            note = f"The format {summary.record.format_version} does not say what tissue is represented."
+            note = f"The format {summary.record.made_as} does not say what tissue is represented."
             found.append(Overlay(name, TITLES[name], "", None, note=note))
             continue
         layer, side = layers[name], summary.record.patch.patch_size_level0
