@@ -16,7 +16,7 @@ from wsisum_cli.exports.export import export_summary
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import TARGETS
 from wsisum_cli.features.encode import read_features
-from wsisum_cli.features.h5 import is_whole, read_feature_file
+from wsisum_cli.features.h5 import is_whole, load_h5, read_feature_file
 from wsisum_cli.pipeline.product import features_provenance
 from wsisum_cli.slides.slide import open_slide
 from wsisum_cli.summary.reader import open_summary
@@ -95,13 +95,21 @@ def test_weights_and_counts_are_there_and_the_file_says_what_it_is(tiny: Path, l
 
 
 @pytest.mark.parametrize("layout", ["trident", "stamp", "clam"])
-def test_our_own_reader_takes_it(tiny: Path, layout: str):
-    found = read_feature_file(write(tiny, layout), DIMS)
+def test_our_own_reader_understands_it(tiny: Path, layout: str):
+    found = load_h5(write(tiny, layout))
     with open_summary(tiny) as summary:
         scale = 0.25 if layout == "stamp" else 1
         np.testing.assert_allclose(found.coords, summary.coords * scale)
-        assert found.patch_size_level0 == 2 * SIDE * scale
+        assert found.features.shape == summary.features.shape
+        unit = found.um_per_unit
+        assert found.stated_side(mpp=1.0 if unit is None else unit) == 2 * SIDE * scale
         assert (found.encoder, found.encoder_sha256) == ("stub", summary.record.features_encoder)
+
+
+@pytest.mark.parametrize("layout", ["trident", "stamp", "clam"])
+def test_training_and_evaluation_refuse_it(tiny: Path, layout: str):
+    with pytest.raises(FeaturesError, match="expected features of all tissue"):
+        read_feature_file(write(tiny, layout), DIMS)
 
 
 def test_features_of_a_summary_are_not_taken_for_those_of_all_tissue(tiny: Path, tmp_path: Path):
