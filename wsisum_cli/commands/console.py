@@ -6,7 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.commands.verdicts import headline, verdict_text
+from wsisum_cli.errors import WsisumError
 from wsisum_cli.figures.words import pluralize, printable, size, summary_lines
 from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from wsisum_cli.archive.run import Listener
     from wsisum_cli.archive.workers import Event
     from wsisum_cli.summary.inspection import Inspection
+
+Source = TypeVar("Source", str, Path)
+Written = TypeVar("Written")
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
 PICTURE_COLUMNS = 64
@@ -352,6 +357,24 @@ def print_exported(console: Console, done: Sequence[Any]) -> None:
 
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
+
+
+def write_each(places: Mapping[Source, Path], write: Callable[[Source, Path], Written], what: str) -> list[Written]:
+    """Write what is made of each summary; one that cannot be `what`, such as migrated, is reported and left out."""
+    from wsisum_cli.summary.container import name_of
+
+    done = []
+    for path, place in places.items():
+        try:
+            done.append(write(path, place))
+        except WsisumError as error:
+            warn(str(error))
+        except OSError as error:
+            warn(f"{name_of(error.filename or path)}: {error.strerror or type(error).__name__}")
+        # One file that somebody made to do harm never ends a run.
+        except Exception as error:  # noqa: BLE001
+            warn(f"{name_of(path)}: cannot be {what} ({type(error).__name__}: {error}); run wsisum verify on it")
+    return done
 
 
 def print_inventory(console: Console, lines: Mapping[str, str], urgent: Sequence[tuple[str, str]], more: int) -> None:

@@ -6,18 +6,13 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsisum_cli.archive.lookup import mirrored_names
 from wsisum_cli.commands.options import FOUND, SummariesArgument
-from wsisum_cli.errors import UsageError, WsisumError
-
-if TYPE_CHECKING:
-    from wsisum_cli.exports.export import ExportResult
-    from wsisum_cli.exports.options import ExportOptions
-    from wsisum_cli.exports.targets import Target
+from wsisum_cli.errors import UsageError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -70,8 +65,8 @@ def export(
     is 1 if any summary could not be exported.
     """
     from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_exported
-    from wsisum_cli.exports.export import outputs_of, refuse_unavailable
+    from wsisum_cli.commands.console import print_exported, write_each
+    from wsisum_cli.exports.export import export_summary, outputs_of, refuse_unavailable
     from wsisum_cli.exports.options import ExportOptions
     from wsisum_cli.exports.targets import TARGETS
 
@@ -85,29 +80,9 @@ def export(
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     options = ExportOptions(layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value)
-    done = export_all(places, target, options, force)
+    done = write_each(places, lambda path, place: export_summary(path, place, target, options, force), "exported")
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
     else:
         print_exported(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)
-
-
-def export_all(places: dict[str, Path], target: Target, options: ExportOptions, force: bool) -> list[ExportResult]:
-    """Export each summary; those that cannot be exported are reported and left out."""
-    from wsisum_cli.commands.console import warn
-    from wsisum_cli.exports.export import export_summary
-    from wsisum_cli.summary.container import name_of
-
-    done = []
-    for path, place in places.items():
-        try:
-            done.append(export_summary(path, place, target, options, force))
-        except WsisumError as error:
-            warn(str(error))
-        except OSError as error:
-            warn(f"{name_of(error.filename or path)}: {error.strerror or type(error).__name__}")
-        # One file that somebody made to do harm never ends a run.
-        except Exception as error:  # noqa: BLE001
-            warn(f"{name_of(path)}: cannot be exported ({type(error).__name__}: {error}); run wsisum verify on it")
-    return done

@@ -11,7 +11,7 @@ import typer
 
 from wsisum_cli.archive.lookup import mirrored_names
 from wsisum_cli.commands.options import FOUND, SummariesArgument
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import UsageError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -30,7 +30,7 @@ def migrate(
     could not be migrated.
     """
     from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import warn
+    from wsisum_cli.commands.console import write_each
     from wsisum_cli.pipeline.migrate import migrate_summary
     from wsisum_cli.pipeline.trim import outputs_of
     from wsisum_cli.summary.writer import FORMAT_VERSION
@@ -40,17 +40,7 @@ def migrate(
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
-    done = []
-    for path, place in places.items():
-        try:
-            done.append(migrate_summary(path, place, force))
-        except WsisumError as error:
-            warn(str(error))
-        except OSError as error:
-            warn(f"{Path(error.filename or path).name}: {error.strerror or type(error).__name__}")
-        # One file that somebody made to do harm never ends a run.
-        except Exception as error:  # noqa: BLE001
-            warn(f"{path.name}: cannot be migrated ({type(error).__name__}: {error}); run wsisum verify on it")
+    done = write_each(places, lambda path, place: migrate_summary(path, place, force), "migrated")
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
     else:

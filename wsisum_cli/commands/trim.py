@@ -18,7 +18,7 @@ from wsisum_cli.commands.options import (
     SummariesArgument,
     SummarizerFileOption,
 )
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import UsageError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -40,7 +40,7 @@ def trim(
     The slides are not needed. A summary with no more patches is copied. The exit code is 1 if any could not be trimmed.
     """
     from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_trimmed, warn
+    from wsisum_cli.commands.console import print_trimmed, write_each
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
 
@@ -50,17 +50,7 @@ def trim(
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
-    done = []
-    for path, place in places.items():
-        try:
-            done.append(trim_summary(path, place, keep, models, force))
-        except WsisumError as error:
-            warn(str(error))
-        except OSError as error:
-            warn(f"{Path(error.filename or path).name}: {error.strerror or type(error).__name__}")
-        # One file that somebody made to do harm never ends a run.
-        except Exception as error:  # noqa: BLE001
-            warn(f"{path.name}: cannot be cut ({type(error).__name__}: {error}); run wsisum verify on it")
+    done = write_each(places, lambda path, place: trim_summary(path, place, keep, models, force), "cut")
     if as_json:
         typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
     else:

@@ -220,5 +220,5 @@ def outputs_of(summaries: Mapping[Path, Path], output: Path) -> dict[Path, Path]
     for path, place in found.items():
         others = [other for other, at in found.items() if at == place and other != path]
         if others:
-            raise UsageError(f"{path} and {others[0]} would share one output; trim them in separate runs")
+            raise UsageError(f"{path} and {others[0]} would share one output; give them in separate runs")
     return found
