@@ -14,7 +14,7 @@ from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
 #: The columns that a run uses, and how like one of them a column of another name may be.
 COLUMNS = ("slide", "mpp", "mask", "name")
-ALIKE = 0.75
+ALIKE = 0.66
 MAX_NAME = 200  # characters; file systems take 255 bytes
 
 

@@ -113,7 +113,7 @@ def row_of(
     about = manifest.entry(Path(name)).about
     summaries = [result for _, result in found]
     decision, reason = judge(index.left_of(source.path), summaries, rules.required)
-    if decision == COLD and (why := next(kept_by_rules(source, about, rules, today), None)) is not None:
+    if decision != KEEP and (why := next(kept_by_rules(source, about, rules, today), None)) is not None:
         decision, reason = KEEP, why
     return Row(name, decision, reason, source, summaries, [digest_of(path) for path, _ in found], about)
 
