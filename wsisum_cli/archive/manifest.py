@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
+#: The columns that a run uses, and how like one of them a column of another name may be.
+COLUMNS = ("slide", "mpp", "mask", "name")
+ALIKE = 0.66
 MAX_NAME = 200  # characters; file systems take 255 bytes
 
 
@@ -21,6 +25,7 @@ class Entry:
     mpp: float | None = None  # µm; wins over what the file states
     mask: Path | None = None
     name: str | None = None
+    about: Mapping[str, str] = field(default_factory=dict)  # columns of the user's own, such as case
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Manifest:
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
+    columns: Sequence[str] = ()  # of the user's own, in order
 
     def entry(self, relative: Path) -> Entry:
         for key in (relative.as_posix(), relative.name):
@@ -41,28 +47,39 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read a CSV with the columns slide, mpp, mask, name; all but slide may be missing or empty.
 
-    Mask paths are relative to the manifest. Raises UsageError.
+    Mask paths are relative to the manifest. Further columns, such as case or date, are kept as they are. Raises
+    UsageError, also for a column that looks like a misspelt one.
     """
     entries: dict[str, Entry] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            known = {"slide", "mpp", "mask", "name"}
-            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
+            columns = own_columns(path, list(reader.fieldnames or ()))
             for row in reader:
                 slide = (row["slide"] or "").strip()
                 if not slide or slide in entries:
                     what = f"{slide} is listed twice" if slide else "the slide column is empty"
                     raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
-                entries[slide] = manifest_entry(row, path, reader.line_num)
+                entries[slide] = manifest_entry(row, path, reader.line_num, columns)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
-    return Manifest(entries, set(entries))
+    return Manifest(entries, set(entries), columns)
 
 
-def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entry:
+def own_columns(path: Path, found: list[str]) -> list[str]:
+    """The columns that are the user's own. Raises UsageError."""
+    own = [column for column in found if column not in COLUMNS]
+    if COLUMNS[0] not in found or len(set(found)) < len(found) or "" in found:
+        raise UsageError(
+            f"{path.name}: expected the column slide, and no column twice; found {', '.join(found) or 'none'}"
+        )
+    for column in own:
+        if meant := get_close_matches(column.strip().lower(), COLUMNS, 1, ALIKE):
+            raise UsageError(f"{path.name}: expected a column of your own or {meant[0]}, found {column}; rename it")
+    return own
+
+
+def manifest_entry(row: Mapping[str, str | None], path: Path, line: int, own: Sequence[str] = ()) -> Entry:
     values = {key: (value or "").strip() for key, value in row.items() if key}
     mask = path.parent / values["mask"] if values.get("mask") else None
     if mask is not None and not mask.is_file():
@@ -76,4 +93,4 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
     low, high = PLAUSIBLE_MPP
     if mpp is not None and not low <= mpp <= high:
         raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
-    return Entry(mpp, mask, name)
+    return Entry(mpp, mask, name, {column: values.get(column, "") for column in own})

@@ -104,11 +104,14 @@ class SourceIndex:
     """Finds the source slides of summaries in an archive, walking it once, and remembers which were found."""
 
     def __init__(self, source: Path) -> None:
-        self._root = source
+        self.root = source
         self._single = source if source.is_file() else None
         sources, self._outcomes = ([], []) if self._single else find_slides(source, source / "no output here")[:2]
         self._sources = {found.path: found for found in sources}
+        if self._single is not None:
+            self._sources = {source: find_source(source)}
         self._images: dict[Path, set[int | None]] = {}  # of sources that were found
+        self._copies: dict[str, list[Path]] = {}  # of each summary
         self._by_size: dict[int, list[Source]] = {}
         for found in sources:
             with contextlib.suppress(OSError):
@@ -126,20 +129,38 @@ class SourceIndex:
                 same = [found for found in fitting if found.sha256 == wanted.sha256]
         except (WsisumError, OSError):
             return self._single
+        if not same:
+            return None
+        same.sort(key=lambda found: found.path.name != wanted.name)
+        self._copies[str(summary)] = [found.path for found in same]
         for found in same:
             self._images.setdefault(found.path, set()).add(wanted.image)
-        return same[0].path if same else None
+        return same[0].path
+
+    def copies(self, summary: str | Path) -> list[Path]:
+        """The source slide that was found for a summary, and further files with the same content."""
+        return [self._single] if self._single is not None else self._copies.get(str(summary), [])
 
     def left(self) -> list[str]:
         """The slides of the archive that were not found for any summary, as paths within it, `FILE#N` for one image."""
         if self._single is not None:
-            return self._left_of(self._single) if self._single in self._images else []
-        unread = [outcome.source for outcome in self._outcomes if outcome.reason not in NO_SLIDES]
-        missing = [place for path in self._sources for place in self._left_of(path)]
-        return sorted([*unread, *missing])
+            return self.left_of(self._single) if self._single in self._images else []
+        missing = [place for path in self._sources for place in self.left_of(path)]
+        return sorted([*(outcome.source for outcome in self.unread), *missing])
 
-    def _left_of(self, path: Path) -> list[str]:
-        name, images = relative_name(path, self._root), self._images.get(path)
+    @property
+    def sources(self) -> list[Source]:
+        """The slides of the archive, by path."""
+        return list(self._sources.values())
+
+    @property
+    def unread(self) -> list[Outcome]:
+        """What looks like a slide, is none of the `sources`, and belongs to none."""
+        return [outcome for outcome in self._outcomes if outcome.reason not in NO_SLIDES]
+
+    def left_of(self, path: Path) -> list[str]:
+        """The same of one file."""
+        name, images = relative_name(path, self.root), self._images.get(path)
         if images is None:
             return [name]
         if images == {None}:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsisum_cli.archive.plan import Plan
     from wsisum_cli.archive.run import Listener
     from wsisum_cli.archive.workers import Event
+    from wsisum_cli.pipeline.shared_budget import SharedResult
     from wsisum_cli.summary.inspection import Inspection
 
 Source = TypeVar("Source", str, Path)
@@ -345,6 +346,34 @@ def print_trimmed(console: Console, done: Sequence[Any]) -> None:
         share = "" if trimmed.represented is None else f", {percent(trimmed.represented)} represented"
         sizes = f"{size(trimmed.bytes_in)} -> {size(trimmed.bytes_out)}{share}"
         console.print(Text.assemble(f"{printable(trimmed.name)}: {kept}, {sizes}, ", verdict_text(trimmed.verdict)))
+
+
+def print_shared(console: Console, shared: SharedResult) -> None:
+    """Print what became of all summaries that share a number of bytes."""
+    made = len(shared.trimmed)
+    noun = "summary" if made == 1 else "summaries"
+    console.print(f"{made} {noun}: {size(shared.bytes_in)} -> {size(shared.bytes_out)} of {size(shared.budget)}")
+    if shared.tissue_mm2:
+        before, after, most = (
+            percent(area / shared.tissue_mm2) for area in (shared.before_mm2, shared.after_mm2, shared.bound_mm2)
+        )
+        console.print(
+            f"tissue represented: {before} -> {after}; no choice of first patches in as many bytes represents more "
+            f"than about {most}"
+        )
+    changes = [f"{name} {before} -> {after}" for name, (before, after) in shared.verdicts.items() if before or after]
+    console.print(f"verdicts: {', '.join(changes)}")
+    if shared.uncut:
+        names = ", ".join(printable(name) for name in shared.uncut)
+        console.print(f"copied whole, as they do not say how much tissue fewer patches represent: {names}")
+
+
+def print_plan(console: Console, name: str, totals: Mapping[str, tuple[int, int]], unused: Sequence[str]) -> None:
+    """Print how many slides a retention plan gives to each decision."""
+    parts = [f"{pluralize(count, 'slide')} ({size(held)}) for {decision}" for decision, (count, held) in totals.items()]
+    console.print(printable(f"plan: {', '.join(parts)}; written to {name}"), markup=False)
+    for slide in unused:
+        warn(f"the manifest lists {slide}, which is not in the archive")
 
 
 def print_exported(console: Console, done: Sequence[Any]) -> None:

@@ -55,6 +55,8 @@ def warn_of_unused(manifest: Any) -> None:
 
     for name in sorted(manifest.unused):
         warn(f"the manifest lists {name}, which is not in the archive")
+    if manifest.columns:
+        warn(f"columns of the manifest that a run does not use: {', '.join(manifest.columns)}")
 
 
 def execute_run(run: Any, manifest: Any, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,12 +20,23 @@ from wsisum_cli.commands.options import (
 )
 from wsisum_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from wsisum_cli.pipeline.shared_budget import Cuttable
+    from wsisum_cli.pipeline.trim import TrimResult
+
 # Heavy modules are imported where they are used: --help must answer at once.
 
 
 def trim(
     summaries: SummariesArgument,
-    keep: Annotated[int, typer.Option(min=1, help="Patches to keep.")],
+    keep: Annotated[int | None, typer.Option(min=1, help="Patches to keep of each summary.")] = None,
+    total_bytes: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes that all summaries may take together, such as 500GB: each keeps the patches that represent "
+            "most tissue per byte, at least 8."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Output folder, or an .ozx file for a single summary.")
     ] = Path("trimmed"),
@@ -37,22 +48,51 @@ def trim(
 ) -> None:
     """Reduce summaries to the patches that were picked first.
 
-    The slides are not needed. A summary with no more patches is copied. The exit code is 1 if any could not be trimmed.
+    Give --keep or --total-bytes. The slides are not needed. A summary with no more patches is copied. The exit code is
+    1 if any could not be trimmed.
     """
+    from wsisum_cli.commands.console import messages, print_shared, print_trimmed, write_each
     from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_trimmed, write_each
+    from wsisum_cli.pipeline.shared_budget import read_cuttable, trim_within
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
 
+    budget = read_budget(keep, total_bytes)
     found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
-    done = write_each(places, lambda path, place: trim_summary(path, place, keep, models, force), "cut")
+
+    def cut(path: Path, place: Path, count: int, replacing: bool) -> TrimResult | None:
+        made = write_each({path: place}, lambda path, place: trim_summary(path, place, count, models, replacing), "cut")
+        return made[0] if made else None
+
+    def read(path: Path) -> Cuttable | None:
+        found = write_each({path: path}, lambda path, _: read_cuttable(path), "read")
+        return found[0] if found else None
+
+    if budget is None:
+        assert keep is not None
+        done = [made for path, place in places.items() if (made := cut(path, place, keep, force)) is not None]
+        shared = None
+    else:
+        shared = trim_within(places, budget, read, cut, force)
+        done = shared.trimmed
     if as_json:
         typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
     else:
         print_trimmed(stdout(), done)
+    if shared is not None:
+        print_shared(messages() if as_json else stdout(), shared)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)
+
+
+def read_budget(keep: int | None, total_bytes: str | None) -> int | None:
+    """The bytes of --total-bytes; None where --keep says how many patches. Raises UsageError unless one is given."""
+    from wsisum_cli.selection.budget import parse_bytes
+
+    if (keep is None) == (total_bytes is None):
+        raise UsageError("give either --keep or --total-bytes")
+    return None if total_bytes is None else parse_bytes(total_bytes, "--total-bytes")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,8 @@ from wsisum_cli.commands.options import (
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from wsisum_cli.archive.manifest import Manifest
+    from wsisum_cli.archive.retention import Rules
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.verification.finding import Verification
 
@@ -48,6 +51,22 @@ def verify(
     require: Annotated[
         Required, typer.Option(help="Verdict that is enough for exit code 0; review accepts PASS and REVIEW.")
     ] = Required.PASS,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a retention plan (CSV) for every slide of the archive given as --source. Nothing is deleted."
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV whose columns, such as case, date and use, go into the plan.", exists=True)
+    ] = None,
+    keep_newer: Annotated[
+        str | None,
+        typer.Option(help="In the plan, keep originals newer than this, by the column date or the file: 90d, 18m, 2y."),
+    ] = None,
+    keep_where: Annotated[
+        list[str] | None, typer.Option(help="In the plan, keep originals with this value in a column: use=teaching.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain each verdict, and say what to do.")] = False,
     device: ModelsDeviceOption = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
@@ -65,6 +84,7 @@ def verify(
 
     if quick and (source is not None or threshold):
         raise UsageError("--quick cannot be combined with --source or --threshold")
+    planner = make_planner(plan, source, manifest, keep_newer, keep_where or [], require.name)
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
     index = index_slides(source) if source is not None else None
@@ -74,18 +94,67 @@ def verify(
         slide = index.find(path) if index else None
         result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
         results.append(replace(result, path=name))
+        if planner is not None:
+            planner.results.append((Path(path), results[-1]))
     if as_json:
         found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
         single = len(found) == 1 and not Path(summaries[0]).is_dir()
         typer.echo(json.dumps(found[0] if single else found, ensure_ascii=False, indent=1))
     else:
         print_verifications(output(), results, required, explain)
+    if planner is not None and index is not None:
+        planner.write(index)
     # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
     whole = len(results) > 1 or any(Path(name).is_dir() for name in summaries) or (source and source.is_file())
     left = index.left() if index and whole else []
     if left:
         warn(slides_left(left))
     raise typer.Exit(FOUND if left or not all(is_enough(result, required) for result in results) else 0)
+
+
+@dataclass
+class Planner:
+    """Collects what is verified, and writes the retention plan."""
+
+    path: Path
+    manifest: Manifest
+    rules: Rules
+    results: list[tuple[Path, Verification]] = field(default_factory=list)
+
+    def write(self, index: SourceIndex) -> None:
+        from wsisum_cli.archive.retention import plan_retention, plan_table, totals, write_plan
+        from wsisum_cli.commands.console import messages, print_plan
+
+        today = date.today()
+        rows = plan_retention(index, self.results, self.manifest, self.rules, today)
+        write_plan(self.path, plan_table(rows, self.manifest.columns, today))
+        print_plan(messages(), self.path.name, totals(rows), sorted(self.manifest.unused))
+
+
+def make_planner(
+    plan: Path | None,
+    source: Path | None,
+    manifest: Path | None,
+    newer: str | None,
+    where: list[str],
+    required: str,
+) -> Planner | None:
+    """What writes the retention plan; None where none is wanted. Raises UsageError."""
+    if plan is None:
+        if manifest is not None or newer is not None or where:
+            raise UsageError("--manifest, --keep-newer and --keep-where need --plan")
+        return None
+    from wsisum_cli.archive.manifest import Manifest, read_manifest
+    from wsisum_cli.archive.retention import Rules, check_columns, parse_age, parse_where
+
+    if source is None:
+        raise UsageError("--plan needs the archive as --source")
+    if plan.exists() and (plan.resolve() == source.resolve() or plan.is_dir()):
+        raise UsageError(f"{plan}: expected the name of a CSV file to write")
+    rows = read_manifest(manifest) if manifest is not None else Manifest()
+    check_columns(rows)
+    age = parse_age(newer) if newer is not None else None
+    return Planner(plan, rows, Rules(required, age, parse_where(where, rows)))
 
 
 def index_slides(archive: Path) -> SourceIndex:

@@ -9,13 +9,14 @@ import numpy as np
 
 from wsisum_cli.features.embedding import Tokens
 from wsisum_cli.features.encode import GivenFeatures
-from wsisum_cli.features.vectors import as_half
+from wsisum_cli.features.similarity import cosines as pairwise_cosines
+from wsisum_cli.features.vectors import as_half, blocks, one_thread, unit_rows
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Options, Tools
 from wsisum_cli.quality.likeness import Likeness, measure_likeness
 from wsisum_cli.quality.measures import Quality, measure_selection
-from wsisum_cli.quality.represented import TissuePlaces, fewest_picks, share_curve, share_of
+from wsisum_cli.quality.represented import TissuePlaces, fewest_picks, is_represented, share_curve, share_of
 from wsisum_cli.selection.budget import GUESS, fewest
 from wsisum_cli.selection.candidates import draw_by_cluster, sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
@@ -118,6 +119,8 @@ class PatchSelector:
         self._half = as_half(tissue.features).astype(np.float32)
         self._stored: dict[int, np.ndarray] = {}  # row -> features of the stored pixels
         self._shares: np.ndarray = np.empty(0)  # of the tissue that the first 1, 2, ... picks represent
+        self._represented = np.zeros(len(self._half), bool)  # by the stored pixels of the picks counted below
+        self._counts: list[int] = []  # patches that the first 1, 2, ... picks represent
 
     def rows(self, keep: int, most: int = 0) -> np.ndarray:
         """Tissue rows (K,) of the selected patches, in the order they were picked; `keep` may be up to `most`."""
@@ -188,6 +191,8 @@ class PatchSelector:
         pixels = self._pixels.of(rows)
         if self._selector in NESTED and (isinstance(pixels, SourceTiles) or self.tissue.given is not None):
             return self._share_unchanged(keep)
+        if self._selector in NESTED and not isinstance(pixels, SourceTiles):
+            return self._share_encoded(rows, pixels)
         tissue, _ = self._as_stored(rows, pixels)
         return share_of(prefixes_of(tissue.features, rows).of(keep)[1], self.likeness.cosine, self.unread)
 
@@ -197,6 +202,27 @@ class PatchSelector:
             prefixes = prefixes_of(self._half, self._picked)
             self._shares = share_curve(prefixes, len(self._picked), self.likeness.cosine, self.unread)
         return float(self._shares[keep - 1])
+
+    def _share_encoded(self, rows: np.ndarray, streams: list[bytes]) -> float:
+        """The same where patches are encoded anew: each further pick is compared with the tissue once."""
+        known = len(self._counts)
+        if known < len(rows):
+            stored = as_half(self._encoded(rows, streams, self._encoder)).astype(np.float32)
+            reached = self._reached_by(stored[known:])
+            for turn, row in enumerate(rows[known:].tolist()):
+                self._represented |= reached[:, turn]
+                self._represented[row] = True  # a pick represents itself
+                self._counts.append(int(self._represented.sum()))
+        return self._counts[len(rows) - 1] / (len(self._half) + self.unread)
+
+    def _reached_by(self, stored: np.ndarray) -> np.ndarray:
+        """Whether each tissue patch is represented by each of the features (M, D): (N, M) bool."""
+        reached, units = np.empty((len(self._half), len(stored)), bool), unit_rows(stored)
+        with one_thread():
+            for block in blocks(len(self._half)):
+                alike = pairwise_cosines(unit_rows(self._half[block]), units)
+                reached[block] = is_represented(alike, self.likeness.cosine)
+        return reached
 
     def _as_stored(self, rows: np.ndarray, pixels: Pixels) -> tuple[Tissue, dict[str, float]]:
         """Replace the features of the kept patches by those of the stored pixels, so that the file is consistent.

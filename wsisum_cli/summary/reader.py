@@ -389,6 +389,10 @@ class JpegRows:
         ends = [0, *(offset + size for offset, size in self._index)]
         return [offset for offset, _ in self._index] == ends[:-1] and ends[-1] == self._end
 
+    def stored_bytes(self, row: int) -> int:
+        """Bytes that a row takes in the file."""
+        return self._index[row][1]
+
     def stream(self, row: int) -> bytes:
         """One complete JPEG stream."""
         from wsisum_cli.summary.chunks import checked, decode_row
