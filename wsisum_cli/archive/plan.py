@@ -5,12 +5,21 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.state.record import (
+    fingerprint_of,
+    is_recorded,
+    record_of,
+    settings_of,
+    source_state,
+    telling_time,
+)
+from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
@@ -18,7 +27,7 @@ from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
 from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
-from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
+from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of, state_of
 from wsisum_cli.summary.attributes import VERSIONS, Attributes, ComputedFeatures
 from wsisum_cli.summary.attributes import Source as SourceRecord
 
@@ -61,6 +70,13 @@ class Request:
     force: bool = False
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
+    check: bool = False  # open every output, whatever the journal says of it
+    shard: Shard | None = None  # of the archive, which alone is worked on
+
+    @property
+    def settings(self) -> str:
+        """What all slides have in common, as a part of their fingerprints."""
+        return settings_of(self.product.version, self.options.as_dict(), self.encoder_sha256, self.choices)
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -79,14 +95,20 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     taken: set[str] = set()
     again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
-    for relative, job in make_jobs(request, manifest, root, sources):
-        taken.add(output_name(request, job))
+    settings = request.settings
+    for relative, bare in make_jobs(request, manifest, root, sources):
+        taken.add(output_name(request, bare))
+        if request.shard is not None and not request.shard.holds(relative):
+            continue
+        job = replace(bare, fingerprint=fingerprint_of(settings, bare))
         found = [] if request.force else look_up(request, relative, job, known.get(relative))
         if isinstance(found, Outcome):
             outcomes.append(found)
         else:
             jobs.append((relative, job))
             again.update(found)
+    if request.shard is not None:
+        outcomes = request.shard.part_of(outcomes, root, sources)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
     return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again)
@@ -153,8 +175,12 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
+    if not request.check and is_recorded(job, known):
+        assert known is not None
+        return replace(known, status=SKIPPED, reason=UP_TO_DATE)
     if not job.output.is_file():
         return []
+    before = source_state(job.source), state_of(job.output)[:2]
     try:
         attributes = request.product.provenance(job.output)
     except (WsisumError, OSError, ValueError):
@@ -168,7 +194,8 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
             return reasons
         if not request.product.is_whole(job.output):
             return [DAMAGED]
-        return outcome_as_before(relative, request, job, attributes, known)
+        record = record_of(*before, job.fingerprint)
+        return replace(outcome_as_before(relative, request, job, attributes, known), record=record)
     except (WsisumError, OSError, KeyError, TypeError):
         return [DAMAGED]
 
@@ -188,7 +215,7 @@ def outcome_as_before(
         bytes_in=attributes.source.bytes,
         bytes_out=job.output.stat().st_size,
         sha256=attributes.source.sha256,
-        modified=job.source.modified,
+        modified=telling_time(job.source),
         seconds=known.seconds if known else {},
         **request.product.named(job.output.relative_to(request.output).as_posix()),
         **request.product.figures(attributes, request.options),
@@ -256,6 +283,7 @@ def changed_source(job: Job, source: SourceRecord, known: Outcome | None) -> lis
         return ["another pixel size"]
     if source.bytes != job.source.bytes:
         return [CHANGED]
-    if known is not None and (known.sha256, known.modified) == (source.sha256, job.source.modified):
+    modified = telling_time(job.source)
+    if known is not None and modified is not None and (known.sha256, known.modified) == (source.sha256, modified):
         return []
     return [] if source.sha256 == job.source.sha256 else [CHANGED]
