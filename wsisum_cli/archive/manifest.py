@@ -31,7 +31,7 @@ class Manifest:
     unused: set[str] = field(default_factory=set)
 
     def entry(self, relative: Path) -> Entry:
-        for key in (relative.as_posix(), relative.name):
+        for key in (relative.as_posix(), relative.name) if self.entries else ():
             if key in self.entries:
                 self.unused.discard(key)
                 return self.entries[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from copy import copy
 from dataclasses import field, fields
 from pathlib import PurePath
 from typing import Any
@@ -71,7 +72,17 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """A row of the report."""
-        return {name: getattr(self, name) for name in ROW} | {"ratio": round(self.ratio, 2) if self.ratio else None}
+        values = vars(self)
+        return {name: values[name] for name in ROW} | {"ratio": round(self.ratio, 2) if self.ratio else None}
+
+    def as_before(self) -> Outcome:
+        """The same of a slide whose output is still up to date."""
+        if self.reason == UP_TO_DATE:
+            return self
+        found = copy(self)  # `replace` would validate all values again, of a hundred thousand slides
+        object.__setattr__(found, "status", SKIPPED)
+        object.__setattr__(found, "reason", UP_TO_DATE)
+        return found
 
 
 ROW = tuple(one.name for one in fields(Outcome) if one.name != "record")

@@ -87,8 +87,9 @@ class Run:
         """Start the journal. Raises UsageError when there is no room for it."""
         if not self.request.product.reported:
             return
+        news = [outcome for outcome in plan.outcomes if outcome.source not in plan.recorded]
         try:
-            self.ledger.begin(self.facts(began), [source for source, _ in plan.jobs], plan.outcomes)
+            self.ledger.begin(self.facts(began), [source for source, _ in plan.jobs], news)
         except OSError as error:
             raise UsageError(f"the output folder cannot be written to ({error.strerror})") from error
 

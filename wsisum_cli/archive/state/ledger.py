@@ -73,7 +73,7 @@ class Ledger:
     def recover(self) -> None:
         """Put into the report what runs that were killed have done."""
         killed = [run for run in self.history.runs if run.was_killed and self.is_same_shard(run.facts)]
-        report = report_or_none(self.folder, self.shard)
+        report = report_or_none(self.folder, self.shard) if killed else None
         if any(run.last > finished(report) for run in killed) and self.history.lines:
             merged = merge(self.folder, self.is_same_shard, [(self.shard, report)] if report is not None else [])
             if merged is not None:

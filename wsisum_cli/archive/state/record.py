@@ -28,6 +28,7 @@ FIRST_KNOWN = 11 * 365 * 86_400 * 1_000_000_000
 NO_ANSWER = ""
 DIGITS = 16  # hexadecimal, of a digest
 SEPARATOR = ":"
+ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 
 
 def settings_of(version: str, options: Mapping[str, Any], encoder_sha256: str, choices: ModelChoices) -> str:
@@ -113,5 +114,4 @@ def is_recorded(job: Job, known: Outcome | None) -> bool:
 
 
 def digest(value: Any) -> str:
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(ENCODER.encode(value).encode()).hexdigest()[:DIGITS]

@@ -67,7 +67,11 @@ class Status(BaseModel):
 
     def reasons(self, state: str) -> list[tuple[str, int]]:
         """Why slides are in a state, the most frequent first."""
-        found = Counter(slide.reason or (slide.verdict or "") for slide in self.slides if slide.state == state)
+        found = Counter(
+            slide.reason or (slide.verdict or "" if state == IN_REVIEW else "")
+            for slide in self.slides
+            if slide.state == state
+        )
         return sorted(found.items(), key=lambda one: (-one[1], one[0]))
 
 
