@@ -99,7 +99,7 @@ def outcome_in(content: Mapping[str, Any]) -> Outcome | None:
         return None
     try:
         record = Record(**slide["record"]) if slide.get("record") else None
-    except TypeError:
+    except (TypeError, ValueError):
         return None
     # The checksum vouches for what was an outcome before; to validate a hundred thousand again takes seconds.
     outcome: Outcome = object.__new__(Outcome)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wsisum_cli.archive.inventory import summary_files
+from wsisum_cli.archive.inventory import summary_files, thresholds_of
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED as NOT_MADE
 from wsisum_cli.archive.outcome import SKIPPED as LEFT_OUT
@@ -28,6 +28,7 @@ from wsisum_cli.quality.verdict import PASS
 from wsisum_cli.slides.source import Source, state_of
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
 
 UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, LOST, ORPHANED, SKIPPED = STATES = (
@@ -93,6 +94,7 @@ class Comparison:
         self.report: Report | None = read_state(self.folder, SUMMARIES.noun)
         self.rows = {} if self.report is None else {row.source: row for row in self.report.outcomes}
         self.settings = str(self.report.facts.get("settings", "")) if self.report is not None else ""
+        self.thresholds = None if self.report is None else thresholds_of(self.report)
         self._words: dict[str, str] = {}  # by settings: how they differ from the last run's
 
     def compare(self) -> None:
@@ -150,7 +152,8 @@ class Comparison:
             return found(LOST, "its summary is missing") if summary else found(NEW)
         state, reason, message, attributes = self._staleness(name, job, self.folder / summary)
         if attributes is not None:
-            verdict = attributes.verdict.verdict if attributes.verdict is not None else None
+            judged = judge_again(attributes, self.thresholds)
+            verdict = judged.verdict if judged is not None else None
         if state == UP_TO_DATE and verdict not in (None, PASS):
             state = IN_REVIEW
         return found(state, reason, message)
