@@ -351,7 +351,7 @@ def test_errors_name_the_requested_file(tmp_path: Path):
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path):
     for name in ("B[12].ozx", "other.ozx"):
         with writing_aside(tmp_path / name) as aside:
-            left = aside.with_name(aside.name.replace(str(os.getpid()), "4711"))
+            left = aside.with_name(aside.name.replace(str(os.getpid()), "999999"))
             aside.write_bytes(b"whole")
         left.write_bytes(b"half")
     with writing_aside(tmp_path / "B[12].ozx") as aside:

@@ -39,6 +39,8 @@ FORMATS: dict[str, tuple[str, str]] = {
     ".dzi": ("DeepZoom", "convert the slide that it was made from"),
 }
 OME_ZARR = ("OME-Zarr", "convert it to OME-TIFF with bfconvert or raw2ometiff")
+#: Suffix -> what the folder with its pixels is called, by the name without it.
+PIXEL_FOLDERS = {".vsi": "_{}_", ".dzi": "{}_files"}
 #: Files that make a folder a Zarr hierarchy.
 ZARR_FILES = {".zattrs", ".zgroup", "zarr.json"}
 
@@ -74,6 +76,6 @@ def format_outcome(path: Path, source: str, what: str, advice: str) -> Outcome:
 
 def pixel_folder(path: Path) -> Path | None:
     """The folder beside a slide of a format that is not read that holds its pixels, None where there is none."""
-    names = {".vsi": f"_{path.stem}_", ".dzi": f"{path.stem}_files"}
-    name = names.get(path.suffix.lower())
+    pattern = PIXEL_FOLDERS.get(path.suffix.lower())
+    name = pattern and pattern.format(path.stem)
     return path.with_name(name) if name and os.path.isdir(path.with_name(name)) else None

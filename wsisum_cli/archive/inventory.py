@@ -11,12 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from wsisum_cli.archive.lookup import visible_files
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
-from wsisum_cli.archive.report import JSON_NAME, Report, read_report
+from wsisum_cli.archive.report import JSON_NAME, Report
+from wsisum_cli.archive.state.ledger import read_state
 from wsisum_cli.archive.walk import NO_SLIDES
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.figures.words import NO_VERDICT, pluralize
-from wsisum_cli.pipeline.product import summary_figures
+from wsisum_cli.pipeline.product import SUMMARIES, summary_figures
 from wsisum_cli.quality.verdict import FAIL, PASS, VERDICTS, Thresholds, Verdict, read_thresholds
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -141,7 +143,7 @@ def read_inventory(folder: Path, visit: Visit = lambda source, summary: None) ->
     Every summary is opened, and its attributes read, but not verified. Raises UsageError when the folder has neither a
     report nor a summary, or when its report cannot be read.
     """
-    report, files = read_report(folder), summary_files(folder)
+    report, files = read_state(folder, SUMMARIES.noun), summary_files(folder)
     if report is None and not files:
         raise UsageError(f"{folder}: expected the output of a run, found neither {JSON_NAME} nor a summary ({SUFFIX})")
     entries = sorted(entries_of(folder, report, files, visit), key=lambda entry: entry.source)
@@ -155,9 +157,8 @@ def read_inventory(folder: Path, visit: Visit = lambda source, summary: None) ->
 
 
 def summary_files(folder: Path) -> list[str]:
-    """Paths of the summaries within the folder, without temporary files."""
-    there = (path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith("."))
-    return sorted(path.relative_to(folder).as_posix() for path in there)
+    """Paths of the summaries within the folder, without temporary files and what was moved aside."""
+    return sorted(path.relative_to(folder).as_posix() for path in visible_files(folder, SUFFIX))
 
 
 def entries_of(folder: Path, report: Report | None, files: Sequence[str], visit: Visit) -> Iterator[Entry]:

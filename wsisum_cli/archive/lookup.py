@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -36,12 +37,21 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
         if not Path(argument).is_dir():
             found.append((argument, name_of(argument)))
             continue
-        there = (path for path in Path(argument).rglob(f"*{SUFFIX}") if path.is_file())
-        inside = sorted(str(path) for path in there if not path.name.startswith("."))
+        inside = sorted(map(str, visible_files(Path(argument), SUFFIX)))
         if not inside:
             raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
         found += [(path, Path(path).relative_to(argument).as_posix()) for path in inside]
     return found
+
+
+def visible_files(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files below a folder by their suffix, leaving out hidden names and what lies in hidden folders."""
+    for name, folders, files in os.walk(folder):
+        folders[:] = [inside for inside in folders if not inside.startswith(".")]
+        for file in files:
+            path = Path(name) / file
+            if file.endswith(suffix) and not file.startswith(".") and path.is_file():
+                yield path
 
 
 def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:

@@ -37,7 +37,7 @@ class Manifest:
     columns: Sequence[str] = ()  # of the user's own, in order
 
     def entry(self, relative: Path) -> Entry:
-        for key in (relative.as_posix(), relative.name):
+        for key in (relative.as_posix(), relative.name) if self.entries else ():
             if key in self.entries:
                 self.unused.discard(key)
                 return self.entries[key]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, field
+from copy import copy
+from dataclasses import field, fields
 from pathlib import PurePath
 from typing import Any
 
@@ -14,6 +15,19 @@ from wsisum_cli.errors import NotASlideError, NoTissueError, WsisumError
 
 WRITTEN, SKIPPED, FAILED = "written", "skipped", "failed"
 UP_TO_DATE = "up to date"
+
+
+@dataclass(frozen=True)
+class Record:
+    """By what a later run tells, without opening it, that an output is what this run would make.
+
+    An empty text is no answer: nothing equals it.
+    """
+
+    source: str  # digest of the names, sizes and times of the slide's files, before they were read
+    output_bytes: int
+    output_modified: int  # ns since 1970
+    fingerprint: str  # of all that decides what is in the output, as `fingerprint_of` writes it
 
 
 @dataclass(frozen=True, config=ConfigDict(defer_build=True))
@@ -49,6 +63,7 @@ class Outcome:
     modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
     traceback: str = ""  # of unexpected errors
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
+    record: Record | None = None  # for the journal; no part of the report
 
     @property
     def ratio(self) -> float | None:
@@ -56,7 +71,21 @@ class Outcome:
         return self.bytes_in / self.bytes_out if self.bytes_in and self.bytes_out else None
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ratio": round(self.ratio, 2) if self.ratio else None}
+        """A row of the report."""
+        values = vars(self)
+        return {name: values[name] for name in ROW} | {"ratio": round(self.ratio, 2) if self.ratio else None}
+
+    def as_before(self) -> Outcome:
+        """The same of a slide whose output is still up to date."""
+        if self.reason == UP_TO_DATE:
+            return self
+        found = copy(self)  # `replace` would validate all values again, of a hundred thousand slides
+        object.__setattr__(found, "status", SKIPPED)
+        object.__setattr__(found, "reason", UP_TO_DATE)
+        return found
+
+
+ROW = tuple(one.name for one in fields(Outcome) if one.name != "record")
 
 
 def outcome_of(error: BaseException, source: str) -> Outcome:

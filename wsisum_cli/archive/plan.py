@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.state.record import (
+    fingerprint_of,
+    is_recorded,
+    record_of,
+    settings_of,
+    source_state,
+    telling_time,
+)
+from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
@@ -18,7 +28,7 @@ from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
 from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
-from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of
+from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of, state_of
 from wsisum_cli.summary.attributes import VERSIONS, Attributes, ComputedFeatures
 from wsisum_cli.summary.attributes import Source as SourceRecord
 
@@ -46,6 +56,7 @@ class Plan:
     models: str = ""  # description of the whole-slide models; empty if none are used
     taken: frozenset[str] = frozenset()  # folded names of all outputs, within the output folder
     again: Mapping[str, int] = field(default_factory=dict)  # why outputs are made again -> number of slides
+    recorded: Collection[str] = frozenset()  # slides that are up to date by the journal
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,13 @@ class Request:
     force: bool = False
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
+    check: bool = False  # open every output, whatever the journal says of it
+    shard: Shard | None = None  # of the archive, which alone is worked on
+
+    @property
+    def settings(self) -> str:
+        """What all slides have in common, as a part of their fingerprints."""
+        return settings_of(self.product.version, self.options.as_dict(), self.encoder_sha256, self.choices)
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -77,23 +95,29 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
     taken: set[str] = set()
+    recorded: set[str] = set()
     again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
-    for relative, job in make_jobs(request, manifest, root, sources):
-        taken.add(output_name(request, job))
-        found = [] if request.force else look_up(request, relative, job, known.get(relative))
+    settings, inside = request.settings, len(os.fspath(request.output / "_")) - 1
+    for relative, bare in make_jobs(request, manifest, root, sources):
+        taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
+        if request.shard is not None and not request.shard.holds(relative):
+            continue
+        job = replace(bare, fingerprint=fingerprint_of(settings, bare))
+        before = known.get(relative)
+        found = [] if request.force else look_up(request, relative, job, before)
         if isinstance(found, Outcome):
             outcomes.append(found)
+            if before is not None and before.record is not None and found.record is before.record:
+                recorded.add(relative)
         else:
             jobs.append((relative, job))
             again.update(found)
+    if request.shard is not None:
+        outcomes = request.shard.part_of(outcomes, root, sources)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
-    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again)
-
-
-def output_name(request: Request, job: Job) -> str:
-    return folded_name(job.output.relative_to(request.output))
+    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again, recorded)
 
 
 def describe_models(request: Request) -> str:
@@ -105,19 +129,21 @@ def describe_models(request: Request) -> str:
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
     """Yield a job per slide. Outputs mirror the tree; slides that would collide keep their suffixes."""
-    stems = Counter(folded_name(output_stem(source.path.relative_to(root))) for source in sources)
+    relatives = [source.path.relative_to(root) for source in sources]
+    stems = [output_stem(relative) for relative in relatives]
+    folded = [folded_name(stem) for stem in stems]
+    count = Counter(folded)
     taken: dict[str, str] = {}
-    for source in sources:
-        relative = source.path.relative_to(root)
+    for source, relative, stem, short in zip(sources, relatives, stems, folded, strict=True):
         entry = manifest.entry(relative)
-        stem = output_stem(relative)
-        name = relative.with_name(entry.name) if entry.name else (relative if stems[folded_name(stem)] > 1 else stem)
-        if folded_name(name) in taken and not entry.name:
-            name = relative
-        if folded_name(name) in taken:
-            other = taken[folded_name(name)]
+        name = relative.with_name(entry.name) if entry.name else (relative if count[short] > 1 else stem)
+        unique = short if name is stem else folded_name(name)
+        if unique in taken and not entry.name:
+            name, unique = relative, folded_name(relative)
+        if unique in taken:
+            other = taken[unique]
             raise UsageError(f"{other} and {relative} would share one output; give them different names in --manifest")
-        taken[folded_name(name)] = relative.as_posix()
+        taken[unique] = relative.as_posix()
         output = request.output / name.with_name(name.name + request.product.suffix)
         yield (
             relative.as_posix(),
@@ -143,7 +169,11 @@ def features_for(request: Request, name: Path) -> Path | None:
 
 def folded_name(path: Path) -> str:
     """Normalize a name as file systems do that ignore case and Unicode composition."""
-    return unicodedata.normalize("NFC", path.as_posix()).casefold()
+    return folded_text(path.as_posix())
+
+
+def folded_text(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def look_up(request: Request, relative: str, job: Job, known: Outcome | None) -> Outcome | list[str]:
@@ -153,8 +183,12 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
+    if not request.check and is_recorded(job, known):
+        assert known is not None
+        return known.as_before()
     if not job.output.is_file():
         return []
+    before = source_state(job.source), state_of(job.output)[:2]
     try:
         attributes = request.product.provenance(job.output)
     except (WsisumError, OSError, ValueError):
@@ -168,7 +202,8 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
             return reasons
         if not request.product.is_whole(job.output):
             return [DAMAGED]
-        return outcome_as_before(relative, request, job, attributes, known)
+        record = record_of(*before, job.fingerprint)
+        return replace(outcome_as_before(relative, request, job, attributes, known), record=record)
     except (WsisumError, OSError, KeyError, TypeError):
         return [DAMAGED]
 
@@ -188,7 +223,7 @@ def outcome_as_before(
         bytes_in=attributes.source.bytes,
         bytes_out=job.output.stat().st_size,
         sha256=attributes.source.sha256,
-        modified=job.source.modified,
+        modified=telling_time(job.source),
         seconds=known.seconds if known else {},
         **request.product.named(job.output.relative_to(request.output).as_posix()),
         **request.product.figures(attributes, request.options),
@@ -256,6 +291,7 @@ def changed_source(job: Job, source: SourceRecord, known: Outcome | None) -> lis
         return ["another pixel size"]
     if source.bytes != job.source.bytes:
         return [CHANGED]
-    if known is not None and (known.sha256, known.modified) == (source.sha256, job.source.modified):
+    modified = telling_time(job.source)
+    if known is not None and modified is not None and (known.sha256, known.modified) == (source.sha256, modified):
         return []
     return [] if source.sha256 == job.source.sha256 else [CHANGED]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.archive.state.shard import Shard, parse_shard
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
+SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
 STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
@@ -28,30 +31,52 @@ COLUMNS = (
 )
 
 
-def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, Any]) -> None:
+def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, Any], shard: Shard | None = None) -> None:
     """Write both reports. `run` holds facts of the whole run: times, options, versions."""
-    rows = [outcome.as_dict() for outcome in sorted(outcomes, key=lambda outcome: outcome.source)]
+    ordered = sorted(outcomes, key=lambda outcome: outcome.source)
     counts = Counter(outcome.status for outcome in outcomes)
     totals = {status: counts.get(status, 0) for status in ("written", "skipped", "failed")}
-    text = json.dumps({**run, "counts": totals, "slides": rows}, indent=1, ensure_ascii=False)
-    replace_file(folder / JSON_NAME, text + "\n")
-    replace_file(folder / CSV_NAME, as_csv(rows))
+    named_json, named_csv = report_names(shard)
+    replace_file(folder / named_json, as_json(ordered, {**run, "counts": totals}))
+    replace_file(folder / named_csv, as_csv(ordered))
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
+def report_names(shard: Shard | None) -> tuple[str, str]:
+    """The names of both reports; every shard has its own."""
+    if shard is None:
+        return JSON_NAME, CSV_NAME
+    stem = f"report.{shard.number}-of-{shard.count}"
+    return f"{stem}.json", f"{stem}.csv"
+
+
+def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[str]:
+    """The report as JSON in pieces, a line for each slide: indented, a large one would be twice the size."""
+    head = json.dumps(facts, indent=1, ensure_ascii=False)
+    yield head.removesuffix("\n}") + ',\n "slides": ['
+    separator = "\n  "
+    for outcome in outcomes:
+        yield separator + json.dumps(outcome.as_dict(), ensure_ascii=False)
+        separator = ",\n  "
+    yield "\n ]\n}\n"
+
+
+def as_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
     writer.writerow([*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)])
-    for row in rows:
-        seconds = row["seconds"]
-        writer.writerow([*(row[name] for name in COLUMNS), *(seconds.get(stage) for stage in STAGES)])
-    return table.getvalue()
+    for outcome in outcomes:
+        row = outcome.as_dict()
+        writer.writerow([*(row[name] for name in COLUMNS), *(row["seconds"].get(stage) for stage in STAGES)])
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
+    yield line.getvalue()
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, pieces: Iterable[str]) -> None:
     # File names need not be valid UTF-8; JSON escapes the invalid bytes and reads them back unchanged.
-    with writing_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with writing_aside(path) as aside, open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(pieces)
 
 
 @dataclass(frozen=True)
@@ -63,17 +88,24 @@ class Report:
     not_tried: Sequence[str]
 
 
-def read_report(folder: Path) -> Report | None:
+def read_report(folder: Path, shard: Shard | None = None) -> Report | None:
     """The report of the last run; None where there is none. Raises UsageError when it cannot be read."""
+    name, _ = report_names(shard)
     try:
-        report = parse_json((folder / JSON_NAME).read_bytes())
+        report = parse_json((folder / name).read_bytes())
         rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report.pop("slides")]
         not_tried = TypeAdapter(list[str]).validate_python(report.pop("not_tried", []))
         return Report(report, [Outcome(**row) for row in rows], not_tried)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{JSON_NAME}: expected the report of a run, found something else; run again") from error
+        raise UsageError(f"{name}: expected the report of a run, found something else; run again") from error
+
+
+def shards_reported(folder: Path) -> list[Shard]:
+    """The shards that have a report in a folder."""
+    found = (SHARD_NAME.fullmatch(path.name) for path in folder.glob("report.*-of-*.json"))
+    return sorted(parse_shard(f"{one[1]}/{one[2]}") for one in found if one is not None)
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:

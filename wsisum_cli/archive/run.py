@@ -13,10 +13,12 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
-from wsisum_cli.archive.report import read_outcomes, write_report
 from wsisum_cli.archive.several import Splitter
+from wsisum_cli.archive.state.catalogue import NAME as CATALOGUE
+from wsisum_cli.archive.state.catalogue import build_catalogue
+from wsisum_cli.archive.state.ledger import Ledger
 from wsisum_cli.archive.workers import Event, Named, Setup, Split, refuse_several, run_jobs
-from wsisum_cli.errors import SeveralSlidesError, UsageError
+from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import SUMMARIES, Product
 from wsisum_cli.slides.slide import open_slide
@@ -41,6 +43,7 @@ class Run:
     setup: Setup
     workers: int = 1
     outcomes: list[Outcome] = field(default_factory=list)
+    ledger: Ledger = field(init=False)
 
     def go(self, manifest: Manifest, listener: Listener) -> None:
         """Run all jobs that are needed. However the run ends, the report covers what was done.
@@ -48,7 +51,8 @@ class Run:
         Raises UsageError when no job can be started.
         """
         began = datetime.now(UTC)
-        known = read_outcomes(self.request.output)
+        self.ledger = Ledger(self.request.output, self.request.product.noun, self.request.shard)
+        known = self.ledger.known
         plan = plan_archive(self.request, manifest, known)
         splitter = Splitter(self.request, manifest, plan, known)
 
@@ -63,34 +67,58 @@ class Run:
         make_folder(self.request.output)
         self.outcomes += plan.outcomes
         try:
+            self.begin(plan, began)
             listener.planned(plan)
             for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event, split):
                 self.outcomes.append(outcome)
+                self.ledger.note(outcome)
                 listener.outcome(outcome)
         except UsageError:
             if len(self.outcomes) > len(plan.outcomes):
                 self.report(plan, began, splitter)
+            self.ledger.abandon()
             raise  # nothing was done, so the last run's report still holds
         except BaseException:
             self.report(plan, began, splitter)
             raise
         self.report(plan, began, splitter)
 
+    def begin(self, plan: Plan, began: datetime) -> None:
+        """Start the journal. Raises UsageError when there is no room for it."""
+        if not self.request.product.reported:
+            return
+        news = [outcome for outcome in plan.outcomes if outcome.source not in plan.recorded]
+        try:
+            self.ledger.begin(self.facts(began), [source for source, _ in plan.jobs], news)
+        except OSError as error:
+            raise UsageError(f"the output folder cannot be written to ({error.strerror})") from error
+
     def report(self, plan: Plan, began: datetime, splitter: Splitter) -> None:
         """Write the report. Slides that were not reached are listed as not_tried."""
         if not self.request.product.reported:
             return
-        done = {outcome.source for outcome in self.outcomes}
         wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
-        left = [source for source in wanted if source not in done]
-        write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
+        facts = {**self.facts(began), "finished": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        self.ledger.finish(self.outcomes, facts, wanted)
+        if self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
+            self.update_catalogue()
+
+    def update_catalogue(self) -> None:
+        """Bring the catalogue up to date. One that cannot be written costs no summary."""
+        try:
+            build_catalogue(self.request.output)
+        except (WsisumError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self.ledger.trouble = self.ledger.trouble or f"{CATALOGUE} is not up to date ({why})"
 
     def facts(self, began: datetime) -> dict[str, Any]:
         """Facts of the whole run. Clock times are recorded here and in no output."""
         return {
             "wsisum": __version__,
-            "started": began.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": began.isoformat(timespec="milliseconds"),
+            "finished": None,
+            **({} if self.request.shard is None else {"shard": str(self.request.shard)}),
+            "settings": self.request.settings,
             "options": self.request.options.as_dict(),
             "encoder_sha256": self.request.encoder_sha256,
             **{

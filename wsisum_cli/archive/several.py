@@ -9,6 +9,7 @@ from pathlib import Path
 from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import FAILED, Outcome
 from wsisum_cli.archive.plan import Plan, Request, folded_name, look_up
+from wsisum_cli.archive.state.record import fingerprint_of
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES
 
@@ -22,6 +23,7 @@ class Splitter:
     def __init__(self, request: Request, manifest: Manifest, plan: Plan, known: Mapping[str, Outcome]) -> None:
         self._request, self._manifest, self._known = request, manifest, known
         self._taken = set(plan.taken)
+        self._settings = request.settings
         self.files: set[str] = set()  # that held several slides, by their paths within the archive
         self.slides: list[str] = []  # found in them
         self.again: dict[str, list[str]] = {}  # why slides of such files are made again
@@ -66,7 +68,7 @@ class Splitter:
         if features is not None and not features.is_file():
             message = f"{Path(name).name}: no {features.name} in the folder of features"
             return Outcome(name, FAILED, "no features", message)
-        return replace(
+        made = replace(
             job,
             output=output,
             name=entry.name or job.name,
@@ -75,6 +77,7 @@ class Splitter:
             features=features,
             image=number,
         )
+        return replace(made, fingerprint=fingerprint_of(self._settings, made))
 
     def _output(self, job: Job, number: int, entry: Entry) -> Path | None:
         """None where other slides have all names that it could have."""

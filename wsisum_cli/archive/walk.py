@@ -7,14 +7,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsisum_cli.archive.formats import is_left_out, is_zarr, not_read, pixel_folder, zarr_outcome
+from wsisum_cli.archive.formats import (
+    FORMATS,
+    PIXEL_FOLDERS,
+    is_left_out,
+    is_zarr,
+    not_read,
+    pixel_folder,
+    zarr_outcome,
+)
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
-from wsisum_cli.slides.source import Source, companion, find_source
+from wsisum_cli.slides.source import WITH_OTHER_FILES, Source, companion, find_source
 from wsisum_cli.summary.reader import open_summary
 
+#: Suffixes of files whose pixels may lie in a folder beside them.
+HAVE_FOLDERS = (".mrxs", *PIXEL_FOLDERS)
 #: Why further files of a slide have no summary of their own.
 NO_SLIDES = (PART_OF_A_SLIDE, COMPANION) = ("part of a slide", "companion folder")
 
@@ -30,8 +40,10 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     outcomes: list[Outcome] = []
     other_files = 0
     for folder, names in walk(source, output, outcomes):
-        named = [folder / name for name in names if looks_like_slide(folder / name)]
-        unread = [o for name in names if (o := not_read(folder / name, relative_name(folder / name, source)))]
+        paths = [folder / name for name in names]
+        named = [path for path in paths if looks_like_slide(path)]
+        foreign = [path for path in paths if suffix_of(path.name) in FORMATS]
+        unread = [found for path in foreign if (found := not_read(path, relative_name(path, source))) is not None]
         outcomes += unread
         other_files += len(names) - len(named) - len(unread)
         slides = [path for path in named if path.is_file() or not path.exists()]
@@ -41,14 +53,23 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
         dicom = {path for path in slides if is_dicom(path)}
         series = group_series(sorted(dicom))
         sources += [Source(first, (first, *others)) for first, *others in series]
-        sources += [find_source(path) for path in slides if path not in dicom]
+        sources += [
+            find_source(path) if suffix_of(path.name) in WITH_OTHER_FILES else Source(path, (path,))
+            for path in slides
+            if path not in dicom
+        ]
         outcomes += part_outcomes(series, source)
-    return sorted(sources, key=lambda found: found.path), outcomes, other_files
+    return sorted(sources, key=lambda found: found.path.parts), outcomes, other_files
+
+
+def suffix_of(name: str) -> str:
+    """As `Path.suffix`, in lower case; making a path of each of a hundred thousand names takes longer than the walk."""
+    return os.path.splitext(name)[1].lower()
 
 
 def looks_like_slide(path: Path) -> bool:
     """By its suffix; DICOM by its content, as its files need no suffix at all."""
-    return path.suffix.lower() in SLIDE_SUFFIXES or (path.is_file() and is_dicom(path))
+    return suffix_of(path.name) in SLIDE_SUFFIXES or (path.is_file() and is_dicom(path))
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -78,7 +99,12 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
             outcomes.append(zarr_outcome(folder, relative_name(folder, root) + "/"))
             folders.clear()
             continue
-        companions = {c.name: file for file in files if (c := companion(folder / file) or pixel_folder(folder / file))}
+        companions = {
+            found.name: file
+            for file in files
+            if suffix_of(file) in HAVE_FOLDERS
+            and (found := companion(folder / file) or pixel_folder(folder / file)) is not None
+        }
         for inside in sorted(companions.keys() & set(folders)):
             relative = (folder / inside).relative_to(root).as_posix()
             message = f"holds the pixels of {companions[inside]}"

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
+from wsisum_cli.archive.state.record import record_of, source_state, telling_time
 from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline.job import Job, Tools
-from wsisum_cli.pipeline.product import SUMMARIES, Product
+from wsisum_cli.pipeline.product import MODIFIED_OUT, SUMMARIES, Product
 
 TOOK_TOO_LONG = "took too long"  # reason of an outcome
 HEARTBEAT = 0.2  # s, minimum interval between progress messages
@@ -311,17 +312,20 @@ def make_product(
     """Process one slide. Any error becomes its outcome. Raises SeveralSlidesError where the file holds several."""
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
-        modified = job.source.modified  # before: a later change makes the next run look again
+        state, modified = source_state(job.source), telling_time(job.source)  # before: a later change is seen
         figures = setup.product.make(job, setup.options, tools)
     except SeveralSlidesError:
         raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         return outcome_of(error, source)
+    modified_out = figures.pop(MODIFIED_OUT, None)
+    written = None if modified_out is None else (figures["bytes_out"], modified_out)
     return Outcome(
         source,
         WRITTEN,
         sha256=job.source.sha256,
         modified=modified,
+        record=None if written is None else record_of(state, written, job.fingerprint),
         **setup.product.named(job.output.relative_to(setup.output).as_posix()),
         **figures,
     )

@@ -11,12 +11,14 @@ import typer
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    CheckOption,
     Device,
     DryRunOption,
     EncoderOption,
     ManifestOption,
     MppOption,
     ReportOption,
+    ShardOption,
     SlidesArgument,
     SlideTimeoutOption,
     ThresholdOption,
@@ -114,6 +116,8 @@ def compress(
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
     force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
+    check: CheckOption = False,
+    shard: ShardOption = None,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
 ) -> None:
@@ -123,6 +127,7 @@ def compress(
     report.json. The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
+    from wsisum_cli.archive.state.shard import parse_shard
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.choice import choose_models
     from wsisum_cli.models.places import find_model, user_folder
@@ -157,7 +162,10 @@ def compress(
     if selector == Selector.attention and choices.slide_encoder is None:
         raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
-    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    part = parse_shard(shard) if shard is not None else None
+    request = Request(
+        source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices, check, part
+    )
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)

@@ -34,8 +34,18 @@ Source = TypeVar("Source", str, Path)
 Written = TypeVar("Written")
 
 COLOURS = {WRITTEN: "green", SKIPPED: "yellow", FAILED: "red", "would write": "cyan"}
+STATE_COLOURS = {
+    "up to date": "green",
+    "in review": "yellow",
+    "new": "cyan",
+    "stale": "cyan",
+    "failed": "red",
+    "lost": "red",
+    "orphaned": "magenta",
+}
 PICTURE_COLUMNS = 64
 WIDE = 220
+MOST_ROWS = 200  # of the table at the end of a run
 WRAP_WIDTH = 24  # smallest width of a column that may wrap
 
 
@@ -200,11 +210,24 @@ def outcome_line(outcome: Outcome) -> str:
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print the table at the end of a run."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.source)
+    """Print the table at the end of a run; of many slides, those that matter most."""
+    shown = sorted(outcomes, key=urgency)[:MOST_ROWS] if len(outcomes) > MOST_ROWS else outcomes
+    ordered = sorted(shown, key=lambda outcome: outcome.source)
     columns = {name: [cell(outcome) for outcome in ordered] for name, cell in COLUMNS.items()}
     print_fitting(console, columns, LEAST, wrapped=("slide", "outcome"))
+    if len(ordered) < len(outcomes):
+        console.print(f"and {pluralize(len(outcomes) - len(ordered), 'more slide')}; the report lists all")
     console.print(total_line(outcomes))
+
+
+def urgency(outcome: Outcome) -> tuple[int, str]:
+    """Orders slides by how much a person wants to see them: failed ones first, those that are up to date last."""
+    verdicts = {"FAIL": 1, "REVIEW": 2}
+    if outcome.status == FAILED:
+        return 0, outcome.source
+    if outcome.reason == UP_TO_DATE:
+        return 4 + (outcome.verdict not in verdicts), outcome.source
+    return verdicts.get(outcome.verdict or "", 3), outcome.source
 
 
 def print_fitting(
@@ -423,3 +446,51 @@ def print_inventory(console: Console, lines: Mapping[str, str], urgent: Sequence
         console.print(table)
     if more:
         console.print(f"and {pluralize(more, 'more slide')}; --json and --html show all")
+
+
+def print_status(
+    console: Console,
+    head: str,
+    states: Sequence[tuple[str, int, str]],
+    examples: Sequence[tuple[str, str, str]],
+    advice: Sequence[str],
+) -> None:
+    """Print the state of an archive: counts with reasons, some slides that need doing, and what to do."""
+    console.print(head, markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name in ("state", "slides", "why"):
+        table.add_column(justify="right" if name == "slides" else "left", no_wrap=name != "why", overflow="fold")
+    for state, count, why in states:
+        table.add_row(Text(state, STATE_COLOURS.get(state, "")), f"{count:,}", Text(printable(why)))
+    console.print(table)
+    if examples:
+        console.print()
+        print_rows(console, [(Text(state), Text(source), Text(why)) for state, source, why in examples])
+    if advice:
+        console.print()
+    for line in advice:
+        console.print(line, markup=False)
+
+
+def print_pruning(console: Console, rows: Sequence[tuple[str, str, str, int]], summaries: int) -> None:
+    """Print what becomes of each summary without a slide."""
+    removed = [row for row in rows if row[0] == "remove"]
+    print_rows(console, [(Text(action), Text(summary), Text(why)) for action, summary, why, _ in rows])
+    freed = size(sum(row[3] for row in removed))
+    console.print(
+        f"{pluralize(summaries, 'summary', 'summaries')}, {len(rows)} without a slide: {len(rows) - len(removed)} to "
+        f"keep, {len(removed)} to remove" + (f" ({freed})" if removed else "")
+    )
+
+
+def print_rows(console: Console, rows: Sequence[tuple[Text, Text, Text]]) -> None:
+    """Print rows of a short word, a name and an explanation, both of which may wrap."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", ratio=2)
+    table.add_column(overflow="fold", ratio=3)
+    for first, name, why in rows:
+        table.add_row(first, Text(printable(name.plain)), Text(printable(why.plain)))
+    console.print(table)

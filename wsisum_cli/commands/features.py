@@ -11,12 +11,14 @@ import typer
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    CheckOption,
     Device,
     DryRunOption,
     EncoderOption,
     ManifestOption,
     MppOption,
     ReportOption,
+    ShardOption,
     SlidesArgument,
     SlideTimeoutOption,
     WorkersOption,
@@ -53,6 +55,8 @@ def features(
     force: Annotated[
         bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
+    check: CheckOption = False,
+    shard: ShardOption = None,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
 ) -> None:
@@ -62,6 +66,7 @@ def features(
     The exit code is 1 if any slide failed.
     """
     from wsisum_cli.archive.plan import Request
+    from wsisum_cli.archive.state.shard import parse_shard
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.extract import FeatureOptions
@@ -70,7 +75,10 @@ def features(
 
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
-    request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
+    part = parse_shard(shard) if shard is not None else None
+    request = Request(
+        source, output, options, sha256_of(model), mpp, force=force, product=FEATURES, check=check, shard=part
+    )
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)

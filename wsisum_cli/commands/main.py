@@ -12,6 +12,10 @@ from typing import Annotated
 import typer
 
 from wsisum_cli import __version__
+from wsisum_cli.commands.archive.index import index
+from wsisum_cli.commands.archive.prune import prune
+from wsisum_cli.commands.archive.report import report
+from wsisum_cli.commands.archive.status import status
 from wsisum_cli.commands.compress import compress
 from wsisum_cli.commands.export import export
 from wsisum_cli.commands.features import features
@@ -21,7 +25,6 @@ from wsisum_cli.commands.learning.train import train_app
 from wsisum_cli.commands.migrate import migrate
 from wsisum_cli.commands.models import models_app
 from wsisum_cli.commands.options import NOT_STARTED, command_group
-from wsisum_cli.commands.report import report
 from wsisum_cli.commands.trim import trim
 from wsisum_cli.commands.verify import verify
 from wsisum_cli.errors import WsisumError
@@ -29,7 +32,7 @@ from wsisum_cli.errors import WsisumError
 # Heavy modules are imported where they are used: --help must answer at once.
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
-for command in (compress, inspect, report, verify, trim, export, migrate, features, evaluate):
+for command in (compress, inspect, report, status, index, prune, verify, trim, export, migrate, features, evaluate):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")

@@ -109,6 +109,17 @@ ThresholdOption = Annotated[
         metavar="THRESHOLD",
     ),
 ]
+CheckOption = Annotated[
+    bool,
+    typer.Option("--check", help="Open and check every output, also those that are up to date by the journal."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the slides whose path falls to part N of M, by hash; each part has a report of its own.",
+        metavar="N/M",
+    ),
+]
 ReportOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 # Of commands that take summaries.

@@ -25,12 +25,12 @@ def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int
 
 def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
     from wsisum_cli.archive.plan import plan_archive
-    from wsisum_cli.archive.report import read_outcomes
     from wsisum_cli.archive.run import preview_outcomes
     from wsisum_cli.archive.several import Splitter
+    from wsisum_cli.archive.state.ledger import Ledger
     from wsisum_cli.commands.console import messages, output, plan_lines, print_outcomes, warn
 
-    known = read_outcomes(request.output)
+    known = Ledger(request.output, request.product.noun, request.shard).known
     plan = plan_archive(request, manifest, known)
     split = Splitter(request, manifest, plan, known)
     outcomes = [
@@ -60,7 +60,7 @@ def warn_of_unused(manifest: Any) -> None:
 
 
 def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
-    from wsisum_cli.archive.report import JSON_NAME
+    from wsisum_cli.archive.report import report_names
     from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.pipeline.product import SWEEPS
 
@@ -72,7 +72,9 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
         warn("interrupted; run the same command again to continue")
         raise typer.Exit(INTERRUPTED) from None
     warn_of_unused(manifest)
-    report = run.request.output / JSON_NAME
+    report = run.request.output / report_names(run.request.shard)[0]
+    if run.ledger.trouble:
+        warn(run.ledger.trouble)
     if run.request.product is SWEEPS:
         show_sweeps(run, as_json)
     elif as_json:
@@ -80,7 +82,8 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
     else:
         print_outcomes(output(), run.outcomes)
         messages().print(f"report: {report}", markup=False)
-    raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in run.outcomes) else 0)
+    failed = any(outcome.status == "failed" for outcome in run.outcomes)
+    raise typer.Exit(FOUND if failed or run.ledger.trouble else 0)
 
 
 def show_sweeps(run: Any, as_json: bool) -> None:

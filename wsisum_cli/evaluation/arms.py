@@ -25,7 +25,7 @@ from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick, weigh
 from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.reader import Summary, is_hidden, open_summary
 from wsisum_cli.training.data import estimate_side, save_arrays
 
 Weights = npt.NDArray[np.float64]
@@ -261,6 +261,8 @@ def find_summaries(folder: Path | None, slides: Sequence[str]) -> dict[str, Path
         return {}
     by_name: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        if is_hidden(path.relative_to(folder)):
+            continue
         relative = path.relative_to(folder).as_posix().removesuffix(SUFFIX)
         for name in {relative, path.name.removesuffix(SUFFIX)}:
             by_name.setdefault(name, []).append(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.features.h5 import EXPORT_KIND
-from wsisum_cli.summary.container import PART, sync_folder, writing_aside
+from wsisum_cli.summary.container import PART, leftovers, new_owner, short_name, sync_folder, writing_aside
 
 NEW, OLD = f".new{PART}", f".old{PART}"
 
@@ -36,13 +35,13 @@ def writing_folder_aside(path: Path, marker: str) -> Iterator[Path]:
     """
     if path.exists() and not is_ours(path, marker):
         raise UsageError(f"{path}: exists and is no export of a summary; move it away, or choose another --output")
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # leaves room for long names
-    for stale in path.parent.glob(f".{short}.*{PART}"):
+    owner = new_owner()
+    for stale in leftovers(path):
         if stale.name.endswith(OLD) and not path.exists():
             os.replace(stale, path)
         else:
-            shutil.rmtree(stale)
-    aside, old = (path.with_name(f".{short}.{os.getpid()}{what}") for what in (NEW, OLD))
+            shutil.rmtree(stale, ignore_errors=True)
+    aside, old = (path.with_name(f".{short_name(path)}.{owner}{what}") for what in (NEW, OLD))
     aside.mkdir()
     try:
         yield aside

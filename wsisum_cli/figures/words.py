@@ -28,8 +28,8 @@ def size(count: float | None) -> str:
     return f"{count:.1f} TB"
 
 
-def pluralize(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def pluralize(count: int, noun: str, plural: str | None = None) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ from wsisum_cli.models.card import Card
 from wsisum_cli.models.choice import SlideModels
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.describe import CompressResult, assemble_contents, compress_result
-from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools, Written
 from wsisum_cli.pipeline.patch_selector import SelectedPatches
 from wsisum_cli.pipeline.scene import Scene, open_scene
 from wsisum_cli.quality.random_draws import affordable, draw, unmeasured
@@ -47,8 +47,8 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
     models, check_unchanged = scene.models, scene.check_unchanged
     del scene  # verification needs the memory
     with clock("write"):
-        write_verified(job.output, contents, tools, models, check_unchanged)
-    return compress_result(job, contents, clock.seconds)
+        written = write_verified(job.output, contents, tools, models, check_unchanged)
+    return compress_result(contents, written, clock.seconds)
 
 
 def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:
@@ -114,8 +114,8 @@ def embed_slide(scene: Scene, selected: SelectedPatches) -> SlideEmbeddings:
 
 def write_verified(
     path: Path, contents: SummaryContents, tools: Tools, models: SlideModels, check_unchanged: Callable[[], None]
-) -> None:
-    """Write to a temporary file, verify it, then rename it.
+) -> Written:
+    """Write to a temporary file, verify it, then rename it. Returns the size and time of the file.
 
     Raises SummaryError when the file does not verify, ChangedSlideError when the slide has changed since it was opened.
     """
@@ -139,3 +139,4 @@ def write_verified(
         if bad:
             raise SummaryError(f"{path.name}: the summary just written does not verify: {bad[0].message}")
         check_unchanged()
+        return Written.of(aside)  # later it may be the file of another run

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wsisum_cli.features.embedding import SlideEmbeddings
-from wsisum_cli.pipeline.job import Job
+from wsisum_cli.pipeline.job import Written
 from wsisum_cli.pipeline.patch_selector import SelectedPatches, Tissue
 from wsisum_cli.pipeline.scene import Scene
 from wsisum_cli.quality.guarantee import guaranteed
@@ -34,10 +34,11 @@ from wsisum_cli.tissue.artefacts import count_kinds
 
 @dataclass(frozen=True)
 class CompressResult:
-    """One summarized slide: the sizes of slide and summary, the attributes of the summary, and seconds per stage."""
+    """One summarized slide: its size, the file of its summary and what it says, and seconds per stage."""
 
     bytes_in: int
     bytes_out: int
+    modified_out: int  # ns since 1970
     attributes: Attributes
     seconds: dict[str, float]
 
@@ -103,9 +104,9 @@ def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict
     return guaranteed(tissue.grid.coords, tissue.grid.patch_size_level0, mpp, selection.similarity)
 
 
-def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, float]) -> CompressResult:
+def compress_result(contents: SummaryContents, written: Written, seconds: dict[str, float]) -> CompressResult:
     attributes = contents.attributes
-    return CompressResult(attributes.source.bytes, job.output.stat().st_size, attributes, seconds)
+    return CompressResult(attributes.source.bytes, written.bytes, written.modified, attributes, seconds)
 
 
 def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from wsisum_cli.features.h5 import FeatureFileContents, is_whole, write_feature_
 from wsisum_cli.features.layouts import TRIDENT, FeatureTable
 from wsisum_cli.models.card import Card, SummarizerCard
 from wsisum_cli.models.encoder import Encoder
-from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
+from wsisum_cli.pipeline.job import Clock, Job, Options, Tools, Written
 from wsisum_cli.pipeline.patch_selector import Tissue
 from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, find_tissue_mask
 from wsisum_cli.slides.damage import Damage
@@ -95,6 +95,7 @@ class ExtractResult:
 
     bytes_in: int
     bytes_out: int
+    modified_out: int  # ns since 1970
     patches: int
     provider: str
     broken_tiles: int
@@ -128,10 +129,11 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
         provenance = describe(slide, job, options, tissue, damage, encoder)
         contents = lay_out(slide, job, options, tissue, encoder.card, provenance)
     with clock("write"):
-        write_verified(job.output, contents, check_unchanged)
+        written = write_verified(job.output, contents, check_unchanged)
     return ExtractResult(
         bytes_in=job.source.bytes,
-        bytes_out=job.output.stat().st_size,
+        bytes_out=written.bytes,
+        modified_out=written.modified,
         patches=len(tissue.features),
         provider=encoder.provider,
         broken_tiles=damage.count,
@@ -188,8 +190,8 @@ def lay_out(
     return layouts.lay_out(table, options.layout, provenance)
 
 
-def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: Callable[[], None]) -> None:
-    """Write to a temporary file, read it back, compare, rename.
+def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: Callable[[], None]) -> Written:
+    """Write to a temporary file, read it back, compare, rename. Returns the size and time of the file.
 
     Raises FeaturesError when the file differs, ChangedSlideError when the slide has changed since it was opened.
     """
@@ -199,3 +201,4 @@ def write_verified(path: Path, contents: FeatureFileContents, check_unchanged: C
         if not is_whole(aside):
             raise FeaturesError(f"{path.name}: the file differs from what was written; check the disk")
         check_unchanged()
+        return Written.of(aside)  # later it may be the file of another run

@@ -66,6 +66,20 @@ class Job:
     features: Path | None = None  # folder with existing features
     image: int | None = None  # which of several slides in the file, from 1; None where it holds one
     mpp_wins: bool = False  # over what the file states, as a manifest's row does
+    fingerprint: str = ""  # of all that decides what is in the output; empty where nobody knows
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file just written, before it got its name."""
+
+    bytes: int
+    modified: int  # ns since 1970
+
+    @classmethod
+    def of(cls, path: Path) -> Written:
+        found = path.stat()
+        return cls(found.st_size, found.st_mtime_ns)
 
 
 Stage = Callable[[str], None]

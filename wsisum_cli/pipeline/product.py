@@ -24,6 +24,8 @@ from wsisum_cli.verification import verify
 
 Provenance = Attributes | FeatureProvenance
 
+MODIFIED_OUT = "modified_out"  # beside the figures of the report: time of the output's last change, ns since 1970
+
 
 @dataclass(frozen=True)
 class Product:
@@ -50,7 +52,8 @@ class Product:
 def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
     result = compress_slide(job, options, tools)
     figures = summary_figures(result.attributes)
-    return {"bytes_in": result.bytes_in, "bytes_out": result.bytes_out, **figures, "seconds": result.seconds}
+    sizes = {"bytes_in": result.bytes_in, "bytes_out": result.bytes_out, MODIFIED_OUT: result.modified_out}
+    return {**sizes, **figures, "seconds": result.seconds}
 
 
 def summary_provenance(path: Path) -> Attributes:

@@ -17,6 +17,8 @@ from wsisum_cli.slides.dicom.series import find_series, is_dicom
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 BLOCK = 4 << 20
+#: Suffixes of slides that have further files, beside DICOM.
+WITH_OTHER_FILES = (".mrxs", ".vms", ".vmu")
 MAX_LIST = 1 << 16  # characters of a VMS that are read for the names of its images
 
 FileState = tuple[int, int, int]  # bytes, time of the last change in ns since 1970, inode

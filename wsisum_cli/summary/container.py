@@ -9,13 +9,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import platform
+import re
+import secrets
 import struct
+import time
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,6 +32,11 @@ from wsisum_cli.errors import SummaryError
 
 SUFFIX = ".ozx"
 PART = ".part"
+OWNER = re.compile(r"[.-](?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.")  # as `new_owner` writes it
+ABANDONED_AFTER = 48 * 3600  # s since a temporary file was last written to; writing one takes minutes
+QUICK, LISTING_SHARE = 0.005, 0.01  # s that listing a folder may take each time, and else the share of a run
+LISTED: dict[Path, tuple[float, float]] = {}  # folder -> when it was listed, by the monotonic clock, and s it took
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 COMMENT = json.dumps(
     {"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": True}}}}, separators=(",", ":")
 ).encode()
@@ -64,12 +76,12 @@ def member_order(name: str) -> tuple[Any, ...]:
 def writing_aside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` when the block succeeds and removed when it fails.
 
-    So `path` holds either a complete file or its old content. Leftovers of killed processes are removed too.
+    So `path` holds either a complete file or its old content. The temporary name is this call's alone: of two processes
+    that write one file, the last to finish stays. Leftovers of processes that are gone are removed too.
     """
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # leaves room for long names
-    for stale in path.parent.glob(f".{short}.*{PART}"):
+    for stale in leftovers(path):
         stale.unlink(missing_ok=True)
-    aside = path.with_name(f".{short}.{os.getpid()}{PART}")
+    aside = path.with_name(f".{short_name(path)}.{new_owner()}{PART}")
     try:
         yield aside
         os.replace(aside, path)
@@ -80,6 +92,72 @@ def writing_aside(path: Path) -> Iterator[Path]:
     finally:
         aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def short_name(path: Path) -> str:
+    """What temporary files of `path` are called; it leaves room for long names."""
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Temporary files and folders of `path` that processes left which are gone.
+
+    A folder that takes long to list is looked at now and then only: listing it for each file would take most of a run.
+    """
+    folder, began = path.parent, time.monotonic()
+    at, took = LISTED.get(folder, (-math.inf, 0.0))
+    if took > QUICK and began - at < took / LISTING_SHARE:
+        return []
+    prefix = f".{short_name(path)}."
+    try:
+        named = [name for name in os.listdir(folder) if name.startswith(prefix) and name.endswith(PART)]
+    except OSError:
+        return []  # writing to the folder will say why
+    LISTED[folder] = (began, time.monotonic() - began)
+    return [found for found in map(folder.joinpath, named) if is_abandoned(found)]
+
+
+def new_owner() -> str:
+    """A part of a file name that no other process, thread or machine uses: host, process, random."""
+    return f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@cache
+def this_host() -> str:
+    """A digest for this machine since it was started, and for the processes that can be seen from here."""
+    facts = [platform.node()]
+    try:
+        facts += [BOOT.read_text(), os.readlink("/proc/self/ns/pid")]  # containers may share the name of their host
+    except OSError:
+        facts.append(str(uuid.getnode()))
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that owns a temporary file is known to be gone, or the file old enough to be no one's.
+
+    Of another machine's processes nothing is known, so their files have to be old.
+    """
+    found = OWNER.search(path.name)
+    if found is not None and found["host"] == this_host() and is_gone(int(found["pid"])):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_AFTER
+    except OSError:
+        return False  # removed meanwhile
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no process of this number runs; False where the system does not say."""
+    if os.name != "posix":
+        return False  # there os.kill ends the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # another user's
+    return False
 
 
 def write_container(path: Path, contents: Mapping[str, bytes], counted: bool = True) -> None:

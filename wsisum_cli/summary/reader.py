@@ -85,13 +85,19 @@ def open_summary(path: str | Path) -> Summary:
 
 
 def iter_summaries(folder: str | Path) -> Iterator[Summary]:
-    """Each summary slide below `folder`, by path; closed when the next is asked for.
+    """Each summary slide below `folder`, by path, without hidden names; closed when the next is asked for.
 
     Raises SummaryError at the first that cannot be opened.
     """
     for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
-        with open_summary(path) as summary:
-            yield summary
+        if not is_hidden(path.relative_to(folder)):
+            with open_summary(path) as summary:
+                yield summary
+
+
+def is_hidden(relative: Path) -> bool:
+    """Whether a path below a folder is hidden there: temporary files, and what was moved aside."""
+    return any(part.startswith(".") for part in relative.parts)
 
 
 def parse_json(data: bytes) -> Any:

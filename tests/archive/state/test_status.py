@@ -1,0 +1,174 @@
+"""The state of every slide, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from archives import jobs_of, outcome_for, set_back, write_run, write_slides, write_summary_of
+from running import wsisum
+
+from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.outcome import FAILED, Outcome
+from wsisum_cli.archive.state.journal import STATE_FOLDER, Journal
+from wsisum_cli.archive.state.status import SlideState, Status, read_status
+from wsisum_cli.errors import UsageError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    write_slides(tmp_path / "in", "a.svs", "b.svs", "c/d.svs")
+    write_run(tmp_path / "in", tmp_path / "out")
+    return tmp_path / "in"
+
+
+def states(archive: Path, check: bool = False) -> dict[str, tuple[str, str]]:
+    return {slide.source: (slide.state, slide.reason) for slide in status(archive, check).slides}
+
+
+def status(archive: Path, check: bool = False) -> Status:
+    return read_status(archive.parent / "out", archive, Manifest(), check)
+
+
+def slide(archive: Path, state: str) -> SlideState:
+    return next(slide for slide in status(archive).slides if slide.state == state)
+
+
+def note(archive: Path, *outcomes: Outcome) -> None:
+    journal = Journal(archive.parent / "out", {"product": "summary", "shard": None, "todo": []})
+    for outcome in outcomes:
+        journal.note(outcome)
+    journal.end()
+
+
+def test_a_finished_archive_is_up_to_date(archive: Path):
+    assert set(states(archive).values()) == {("up to date", "")}
+    assert set(states(archive, check=True).values()) == {("in review", "")}  # as the summaries themselves say
+
+
+def test_new_failed_and_lost_slides_are_told(archive: Path):
+    write_slides(archive, "new.svs", "bad.svs")
+    note(archive, Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged"))
+    (archive.parent / "out/a.ozx").unlink()
+    (archive.parent / "out/b.ozx").write_bytes(b"PK")
+    found = states(archive)
+    assert found["new.svs"] == ("new", "")
+    assert found["bad.svs"] == ("failed", "unreadable")
+    assert found["a.svs"] == ("lost", "its summary is missing")
+    assert found["b.svs"] == ("lost", "its summary cannot be read")
+    assert found["c/d.svs"] == ("up to date", "")
+
+
+def test_a_changed_slide_is_stale(archive: Path):
+    (archive / "a.svs").write_bytes(b"other")
+    content = (archive / "b.svs").read_bytes()
+    (archive / "b.svs").write_bytes(bytes(len(content)))
+    set_back(archive / "b.svs", 5)
+    set_back(archive / "c/d.svs", 5)  # as a copy without times has it
+    found = states(archive)
+    assert found["a.svs"] == ("stale", "the slide changed")
+    assert found["b.svs"] == found["c/d.svs"] == ("unchecked", "time of change differs")
+    checked = states(archive, check=True)
+    assert checked["b.svs"] == ("stale", "the slide changed")
+    assert checked["c/d.svs"] == ("in review", "")
+
+
+def test_other_options_than_the_last_run_are_stale(archive: Path):
+    path = archive.parent / "out/report.json"
+    report = json.loads(path.read_text())
+    report["options"]["keep"], report["settings"] = 32, "2.0:0123456789abcdef"
+    path.write_text(json.dumps(report))
+    found = slide(archive, "stale")
+    assert found.reason == "other options or models"
+    assert "keep" in found.message
+    assert "-> 32" in found.message
+
+
+def test_an_older_format_is_stale(archive: Path):
+    out = archive.parent / "out"
+    job = jobs_of(archive, out)["a.svs"]
+    known = outcome_for("a.svs", job)
+    assert known.record is not None
+    note(archive, replace(known, record=replace(known.record, fingerprint="1.4:x:y")))
+    assert states(archive)["a.svs"] == ("stale", "format 1.4 -> 2.0")
+
+
+def test_a_doubtful_verdict_is_in_review(archive: Path):
+    out = archive.parent / "out"
+    jobs = jobs_of(archive, out)
+    note(archive, replace(outcome_for("a.svs", jobs["a.svs"]), verdict="FAIL"))
+    found = status(archive)
+    assert found.counts["in review"] == 1
+    assert found.reasons("in review") == [("FAIL", 1)]
+
+
+def test_a_renamed_slide_is_recognised(archive: Path):
+    (archive / "moved").mkdir()
+    (archive / "a.svs").rename(archive / "moved/other.svs")
+    (archive / "b.svs").unlink()
+    found = {slide.summary or slide.source: slide for slide in status(archive).slides}
+    assert found["moved/other.svs"].state == "new"
+    renamed, gone = found["a.ozx"], found["b.ozx"]
+    assert (renamed.state, renamed.reason, renamed.source) == ("orphaned", "renamed", "a.svs")
+    assert renamed.found_at == "moved/other.svs"
+    assert (gone.state, gone.reason, gone.found_at) == ("orphaned", "gone", None)
+
+
+def test_summaries_of_slides_in_one_file_belong_to_it(archive: Path):
+    out = archive.parent / "out"
+    write_slides(archive, "two.svs")
+    job = jobs_of(archive, out)["two.svs"]
+    ones = [replace(job, output=out / f"two.{number}.ozx", image=number) for number in (1, 2)]
+    for one in ones:
+        write_summary_of(one)
+    note(archive, *(outcome_for(f"two.svs#{one.image}", one) for one in ones))
+    found = states(archive)
+    assert found["two.svs#1"] == found["two.svs#2"] == ("up to date", "")
+    assert "two.svs" not in found
+    assert not [state for state, _ in found.values() if state == "orphaned"]
+
+
+def test_without_the_archive_nothing_is_called_up_to_date(archive: Path):
+    out = archive.parent / "out"
+    (out / "a.ozx").unlink()
+    found = read_status(out, None, Manifest())
+    assert not found.compared
+    assert {slide.source: slide.state for slide in found.slides} == {
+        "a.svs": "lost",
+        "b.svs": "unchecked",
+        "c/d.svs": "unchecked",
+    }
+
+
+def test_what_was_moved_aside_is_not_looked_at(archive: Path):
+    aside = archive.parent / "out" / STATE_FOLDER / "pruned/x"
+    aside.mkdir(parents=True)
+    shutil.copy(archive.parent / "out/a.ozx", aside / "z.ozx")
+    assert len(status(archive).slides) == 3
+
+
+def test_an_archive_that_is_not_there_is_an_error(archive: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="mounted"):
+        read_status(archive.parent / "out", tmp_path / "empty", Manifest())
+    with pytest.raises(UsageError, match="expected the output"):
+        read_status(tmp_path / "empty", None, Manifest())
+
+
+def test_the_command_fits_a_narrow_screen(archive: Path):
+    write_slides(archive, "new.svs")
+    (archive / "a.svs").unlink()
+    done = wsisum("status", archive.parent / "out", archive)
+    assert done.returncode == 1, done.stderr
+    assert "orphaned" in done.stdout
+    assert "its slide is nowhere in the archive" in done.stdout
+    assert len(done.stdout.splitlines()) < 25
+    stated = json.loads(wsisum("status", archive.parent / "out", archive, "--json").stdout)
+    assert set(stated) == {"compared", "run", "counts", "running", "slides"}
+    assert stated["counts"]["new"] == stated["counts"]["orphaned"] == 1
+    assert set(stated["slides"][0]) == {"source", "state", "reason", "message", "summary", "verdict", "found_at"}
+    os.unlink(archive / "new.svs")

@@ -1,0 +1,365 @@
+"""The state of every slide of an archive and of every summary in a folder: up to date or not, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wsisum_cli.archive.inventory import summary_files, thresholds_of
+from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.outcome import FAILED as NOT_MADE
+from wsisum_cli.archive.outcome import SKIPPED as LEFT_OUT
+from wsisum_cli.archive.outcome import UP_TO_DATE as AS_BEFORE
+from wsisum_cli.archive.outcome import Outcome, Record
+from wsisum_cli.archive.plan import Request, changed_options, lacks_keys, make_jobs
+from wsisum_cli.archive.report import Report
+from wsisum_cli.archive.state.ledger import Ledger, read_state
+from wsisum_cli.archive.state.record import settings_in, source_state, telling_time, version_in
+from wsisum_cli.archive.walk import find_slides
+from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.pipeline.job import Job, Options
+from wsisum_cli.pipeline.product import SUMMARIES
+from wsisum_cli.quality.verdict import PASS
+from wsisum_cli.slides.source import Source, state_of
+from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.reader import open_summary
+from wsisum_cli.summary.standing import judge_again
+from wsisum_cli.verification.verify import is_whole
+
+UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, LOST, ORPHANED, SKIPPED = STATES = (
+    *("up to date", "in review", "unchecked", "new", "stale", "failed", "lost", "orphaned", "skipped"),
+)
+#: States after which there is something to do for the next run, or for a person.
+OPEN = frozenset({NEW, STALE, FAILED, LOST, ORPHANED})
+RENAMED, GONE, UNREADABLE = "renamed", "gone", "cannot be read"  # reasons of orphans
+TOUCHED = "time of change differs"
+NO_ARCHIVE = "no archive given"
+
+
+class SlideState(BaseModel):
+    """One slide of the archive, or a summary without one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str = Field(description="path within the archive; of an orphan, where its slide was, empty if unknown")
+    state: str = Field(pattern=f"^({'|'.join(STATES)})$")
+    reason: str = Field(default="", description="a few stable words")
+    message: str = ""
+    summary: str = Field(default="", description="path within the folder; empty without one")
+    verdict: str | None = None
+    found_at: str | None = Field(default=None, description="of an orphan: where its slide is now; null if nowhere")
+
+
+class Status(BaseModel):
+    """A folder of summaries, and the archive that it was made from where that is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    compared: bool = Field(description="whether the archive was given")
+    run: dict[str, Any] | None = Field(description="facts of the last run; null without a report")
+    counts: dict[str, int] = Field(description="slides by state")
+    running: int = Field(description="runs that are going on, as far as known here")
+    slides: list[SlideState]
+
+    def reasons(self, state: str) -> list[tuple[str, int]]:
+        """Why slides are in a state, the most frequent first."""
+        found = Counter(
+            slide.reason or (slide.verdict or "" if state == IN_REVIEW else "")
+            for slide in self.slides
+            if slide.state == state
+        )
+        return sorted(found.items(), key=lambda one: (-one[1], one[0]))
+
+
+@dataclass
+class Comparison:
+    """What is known of a folder and of the archive beside it."""
+
+    folder: Path
+    archive: Path
+    manifest: Manifest
+    check: bool = False  # open every summary, and compare content where times do not tell
+    claimed: set[str] = field(default_factory=set)  # summaries that belong to a slide of the archive
+    sources: dict[str, Source] = field(default_factory=dict)  # by path within the archive
+    states: dict[str, SlideState] = field(default_factory=dict)
+    failures: list[Outcome] = field(default_factory=list)  # folders that could not be listed
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.folder, SUMMARIES.noun)
+        self.report: Report | None = read_state(self.folder, SUMMARIES.noun)
+        self.rows = {} if self.report is None else {row.source: row for row in self.report.outcomes}
+        self.settings = str(self.report.facts.get("settings", "")) if self.report is not None else ""
+        self.thresholds = None if self.report is None else thresholds_of(self.report)
+        self._words: dict[str, str] = {}  # by settings: how they differ from the last run's
+
+    def compare(self) -> None:
+        """Find the state of every slide of the archive. Raises UsageError when that has no slides."""
+        sources, outcomes, _ = find_slides(self.archive, self.folder)
+        if not sources:
+            raise UsageError(f"{self.archive.name}: expected the archive, found no slides; is it there and mounted?")
+        self.failures = [found for found in outcomes if found.status == NOT_MADE]
+        root = self.archive if self.archive.is_dir() else self.archive.parent
+        inside: dict[str, list[str]] = {}
+        for name in self.rows:
+            if "#" in name:
+                inside.setdefault(name.rpartition("#")[0], []).append(name)
+        request = Request(self.archive, self.folder, Options(), "")
+        for relative, job in make_jobs(request, self.manifest, root, sources):
+            self.sources[relative] = job.source
+            for name in sorted(inside.get(relative, [])) or [relative]:
+                self._add(self._state(name, job))
+        for outcome in outcomes:
+            if outcome.source not in self.states:
+                state = FAILED if outcome.status == NOT_MADE else SKIPPED
+                self._add(
+                    SlideState(source=outcome.source, state=state, reason=outcome.reason, message=outcome.message)
+                )
+
+    def _add(self, state: SlideState) -> None:
+        self.states[state.source] = state
+        if state.summary:
+            self.claimed.add(state.summary)
+
+    def _state(self, name: str, job: Job) -> SlideState:
+        """The state of one slide; `name` is that in reports."""
+        row = self.rows.get(name)
+        own = job.output.relative_to(self.folder).as_posix()
+        summary = row.summary if row is not None and row.summary else (own if job.output.is_file() else "")
+        there = bool(summary) and (self.folder / summary).is_file()
+        verdict = row.verdict if row is not None else None
+
+        def found(state: str, reason: str = "", message: str = "") -> SlideState:
+            kept = summary if there else ""
+            return SlideState(
+                source=name,
+                state=state,
+                reason=reason,
+                message=message,
+                summary=kept,
+                verdict=verdict,
+            )
+
+        if row is not None and row.status == NOT_MADE:
+            return found(FAILED, row.reason, row.message)
+        if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
+            return found(SKIPPED, row.reason, row.message)
+        if not there:
+            return found(LOST, "its summary is missing") if summary else found(NEW)
+        state, reason, message, attributes = self._staleness(name, job, self.folder / summary)
+        if attributes is not None:
+            judged = judge_again(attributes, self.thresholds)
+            verdict = judged.verdict if judged is not None else None
+        if state == UP_TO_DATE and verdict not in (None, PASS):
+            state = IN_REVIEW
+        return found(state, reason, message)
+
+    def _staleness(self, name: str, job: Job, summary: Path) -> tuple[str, str, str, Attributes | None]:
+        """State, reason, message, and what the summary says where it had to be opened."""
+        outcome = self.ledger.known.get(name)
+        record = outcome.record if outcome is not None else None
+        attributes = None
+        moved = record is None or source_state(job.source) != record.source
+        rewritten = record is None or state_of(summary)[:2] != (record.output_bytes, record.output_modified)
+        if self.check or moved or rewritten:
+            try:
+                attributes = summary_attributes(summary, self.check)
+            except (SummaryError, OSError) as error:
+                return LOST, "its summary cannot be read", str(error), None
+            if attributes is None:
+                return LOST, "its summary is damaged", "run wsisum verify on it", None
+        if before := older_format(record, attributes):
+            return STALE, f"format {before} -> {SUMMARIES.version}", "", attributes
+        if attributes is not None and attributes.trimmed_from is not None:
+            return STALE, "trimmed since it was made", "", attributes
+        if attributes is not None and moved:
+            changed = self._source_change(job.source, outcome, attributes)
+            if changed is not None:
+                return *changed, attributes
+        if record is not None and self.settings and settings_in(record) != self.settings:
+            words = self._options(settings_in(record), job, summary)
+            return STALE, "other options or models", words, attributes
+        return UP_TO_DATE, "", "", attributes
+
+    def _source_change(
+        self, source: Source, outcome: Outcome | None, attributes: Attributes
+    ) -> tuple[str, str, str] | None:
+        """Whether a slide whose files are not as recorded has changed; None if it has not."""
+        wanted = attributes.source
+        try:
+            size, modified = source.bytes, telling_time(source)
+            if size != wanted.bytes:
+                return STALE, "the slide changed", f"it had {wanted.bytes} bytes and now has {size}"
+            known = None if outcome is None or modified is None else (outcome.sha256, outcome.modified)
+            if known == (wanted.sha256, modified):
+                return None
+            if not self.check:
+                return UNCHECKED, TOUCHED, "its size is as it was; wsisum compress or --check compares the content"
+            same = source.sha256 == wanted.sha256
+        except OSError as error:
+            return FAILED, "file system", error.strerror or type(error).__name__
+        return None if same else (STALE, "the slide changed", "its size is as it was, its content is not")
+
+    def _options(self, settings: str, job: Job, summary: Path) -> str:
+        """How the options of a summary differ from those of the last run, in words; of each kind one is opened."""
+        if settings not in self._words:
+            options = self.report.facts.get("options") if self.report is not None else None
+            found: list[str] = []
+            if isinstance(options, dict):
+                attributes = summary_attributes(summary, False)
+                request = Request(self.archive, self.folder, RecordedOptions(options), "")
+                found = changed_options(request, job, attributes) if attributes is not None else []
+            self._words[settings] = ", ".join(found)
+        return self._words[settings]
+
+    def orphans(self) -> Iterator[Orphan]:
+        """Summaries that belong to no slide where the archive has it now."""
+        by_summary = {row.summary: row for row in self.rows.values() if row.summary}
+        by_size: dict[int, list[str]] = {}
+        for name, source in self.sources.items():
+            try:
+                by_size.setdefault(source.bytes, []).append(name)
+            except OSError:
+                continue
+        for path in summary_files(self.folder):
+            if path in self.claimed:
+                continue
+            before = by_summary[path].source if path in by_summary else ""
+            try:
+                attributes = summary_attributes(self.folder / path, False)
+            except (SummaryError, OSError) as error:
+                yield Orphan(path, before, UNREADABLE, None, None, str(error))
+                continue
+            assert attributes is not None
+            at = self._find(attributes, by_size)
+            yield Orphan(path, before, RENAMED if at else GONE, at, attributes)
+
+    def _find(self, attributes: Attributes, by_size: Mapping[int, list[str]]) -> str | None:
+        """Where the archive has the slide of a summary, by content. Only slides of its size are hashed."""
+        for name in by_size.get(attributes.source.bytes, []):
+            try:
+                if self._sha256(name) == attributes.source.sha256:
+                    return name
+            except OSError:
+                continue
+        return None
+
+    def _sha256(self, name: str) -> str:
+        """Of a slide; the recorded one where its files are as they were when that was taken."""
+        source, known = self.sources[name], self.ledger.known.get(name)
+        record = known.record if known is not None else None
+        if known is not None and known.sha256 and record is not None and record.source == source_state(source):
+            return known.sha256
+        return source.sha256
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A summary whose slide is not where it was."""
+
+    summary: str  # path within the folder
+    source: str  # where its slide was; empty if unknown
+    reason: str
+    found_at: str | None
+    attributes: Attributes | None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedOptions:
+    """The options of a run as its report has them."""
+
+    options: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.options)
+
+
+def summary_attributes(path: Path, check: bool) -> Attributes | None:
+    """What a summary says of itself; None where `check` finds it damaged. Raises SummaryError."""
+    if check and not is_whole(path):
+        return None
+    with open_summary(path) as summary:
+        return summary.record
+
+
+def older_format(record: Record | None, attributes: Attributes | None) -> str:
+    """The format of a summary that is older than the present one; empty for the present one."""
+    if attributes is not None:
+        is_present = attributes.format_version == SUMMARIES.version and not lacks_keys(attributes)
+        return "" if is_present else attributes.migrated_from or attributes.format_version
+    version = SUMMARIES.version if record is None else version_in(record)
+    return "" if version == SUMMARIES.version else version
+
+
+def read_status(folder: Path, archive: Path | None, manifest: Manifest, check: bool = False) -> Status:
+    """The state of a folder of summaries. Raises UsageError where there is none, or no slide in the archive."""
+    report = read_state(folder, SUMMARIES.noun)
+    if report is None and not summary_files(folder) and archive is None:
+        raise UsageError(f"{folder.name}: expected the output of wsisum compress, found no report and no summary")
+    if archive is None:
+        slides = list(reported_states(folder, report))
+        running = running_in(Ledger(folder, SUMMARIES.noun))
+    else:
+        found = Comparison(folder, archive, manifest, check)
+        found.compare()
+        slides = [*found.states.values(), *map(orphan_state, found.orphans())]
+        running = running_in(found.ledger)
+    slides.sort(key=lambda slide: (slide.source, slide.summary))
+    counts = Counter(slide.state for slide in slides)
+    return Status(
+        compared=archive is not None,
+        run=None if report is None else dict(report.facts),
+        counts={name: counts.get(name, 0) for name in STATES},
+        running=running,
+        slides=slides,
+    )
+
+
+def running_in(ledger: Ledger) -> int:
+    return sum(not run.closed for run in ledger.history.runs)
+
+
+def orphan_state(orphan: Orphan) -> SlideState:
+    where = f"its slide is {orphan.found_at} now" if orphan.found_at else "its slide is nowhere in the archive"
+    return SlideState(
+        source=orphan.source,
+        state=ORPHANED,
+        reason=orphan.reason,
+        message=orphan.message or where,
+        summary=orphan.summary,
+        verdict=orphan.attributes.verdict.verdict if orphan.attributes and orphan.attributes.verdict else None,
+        found_at=orphan.found_at,
+    )
+
+
+def reported_states(folder: Path, report: Report | None) -> Iterator[SlideState]:
+    """States as far as a folder says without its archive."""
+    rows = [] if report is None else report.outcomes
+    for row in rows:
+        state, reason = UNCHECKED, NO_ARCHIVE
+        if row.status == NOT_MADE:
+            state, reason = FAILED, row.reason
+        elif row.status == LEFT_OUT and row.reason != AS_BEFORE:
+            state, reason = SKIPPED, row.reason
+        elif not (folder / row.summary).is_file():
+            state, reason = LOST, "its summary is missing"
+        elif row.verdict not in (None, PASS):
+            state, reason = IN_REVIEW, ""
+        yield SlideState(
+            source=row.source,
+            state=state,
+            reason=reason,
+            summary=row.summary,
+            verdict=row.verdict,
+        )
+    for source in [] if report is None else report.not_tried:
+        yield SlideState(source=source, state="new", reason="not tried")
+    listed = {row.summary for row in rows}
+    for path in summary_files(folder):
+        if path not in listed:
+            yield SlideState(source="", state="unchecked", reason=NO_ARCHIVE, summary=path)
