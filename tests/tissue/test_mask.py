@@ -15,7 +15,8 @@ from stains import RECOLOURINGS
 from wsisum_cli.errors import MaskError
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import open_slide, read_overview
-from wsisum_cli.tissue.mask import find_tissue, is_brightfield, read_mask, shaded_share, survey_overview
+from wsisum_cli.tissue.given_mask import read_mask
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield, shaded_share, survey_overview
 
 GLASS = (243, 242, 244)
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])

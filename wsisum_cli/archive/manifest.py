@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports.tables import read_rows
 from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
+COLUMNS = {"slide", "mpp", "mask", "name"}
 MAX_NAME = 200  # characters; file systems take 255 bytes
 
 
@@ -45,25 +47,25 @@ def read_manifest(path: Path) -> Manifest:
     """
     entries: dict[str, Entry] = {}
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            known = {"slide", "mpp", "mask", "name"}
-            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
-            for row in reader:
-                slide = (row["slide"] or "").strip()
-                if not slide or slide in entries:
-                    what = f"{slide} is listed twice" if slide else "the slide column is empty"
-                    raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
-                entries[slide] = manifest_entry(row, path, reader.line_num)
+        rows = read_rows(path)
+        _, columns = next(rows, (0, []))
+        if "slide" not in columns or set(columns) - COLUMNS:
+            found = ", ".join(columns)[:MAX_NAME] or "none"
+            raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
+        for line, cells in rows:
+            row = dict(zip(columns, cells, strict=False))
+            slide = row.get("slide", "").strip()
+            if not slide or slide in entries:
+                what = f"{slide} is listed twice" if slide else "the slide column is empty"
+                raise UsageError(f"{path.name}, line {line}: {what}")
+            entries[slide] = manifest_entry(row, path, line)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
     return Manifest(entries, set(entries))
 
 
-def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entry:
-    values = {key: (value or "").strip() for key, value in row.items() if key}
+def manifest_entry(row: Mapping[str, str], path: Path, line: int) -> Entry:
+    values = {key: value.strip() for key, value in row.items()}
     mask = path.parent / values["mask"] if values.get("mask") else None
     if mask is not None and not mask.is_file():
         raise UsageError(f"{path.name}, line {line}: mask {values['mask']} not found")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from pydantic import TypeAdapter
 
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports import tables
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import parse_json
 
@@ -39,13 +38,9 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, An
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)])
-    for row in rows:
-        seconds = row["seconds"]
-        writer.writerow([*(row[name] for name in COLUMNS), *(seconds.get(stage) for stage in STAGES)])
-    return table.getvalue()
+    head = [*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)]
+    cells = ([*(row[name] for name in COLUMNS), *(row["seconds"].get(stage) for stage in STAGES)] for row in rows)
+    return tables.as_csv([head, *cells])
 
 
 def replace_file(path: Path, text: str) -> None:
