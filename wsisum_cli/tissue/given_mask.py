@@ -24,8 +24,11 @@ MAX_INFLATION = 1040  # bytes that one of a PNG can stand for; deflate reaches 1
 MAX_GEOJSON = 1 << 26  # bytes; a million corners take half as many
 #: px of an overview that all polygons may span together: 1,000 that each span the largest overview.
 MAX_SPANNED = 1000 << 24
+TOO_LONG = "polygons that would take minutes to fill"
+ROW_PX = 512  # px that one edge takes as long as where it crosses one row
 #: Kind of a PNG -> channels as stored, and as decoded: palettes become colours.
 CHANNELS = {0: (1, 1), 2: (3, 3), 3: (1, 4), 4: (2, 4), 6: (4, 4)}
+MAX_PLACE = 1e5  # px of the overview from its corner, above or below: filling begins there
 MAX_ASPECT_ERROR = 0.02
 SUBPIXEL_BITS = 4
 
@@ -94,8 +97,8 @@ def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
 
 def _check_png(path: Path, data: bytes) -> None:
     """Raise MaskError for a PNG whose header tells of more px than a mask has: it may be a few bytes for gigabytes."""
-    if len(data) < 26:
-        return
+    if len(data) < 26 or data[12:16] != b"IHDR":
+        return  # the decoder says that it is damaged
     width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
     stored, decoded = CHANNELS.get(kind, (1, 1))
     decoded *= 2 if depth == 16 else 1
@@ -132,7 +135,7 @@ def _read_geojson(path: Path, data: bytes, shape: tuple[int, int], downsample: f
             spanned += _draw(mask, [np.array([p[:2] for p in ring], float) / downsample - 0.5 for ring in polygon])
             found += 1
             if spanned > MAX_SPANNED:
-                raise ValueError("polygons that span the slide more often than 1,000 times")
+                raise ValueError(TOO_LONG)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise MaskError(
             f"{path.name}: expected GeoJSON with polygons in level-0 pixels, found something else ({error}); "
@@ -169,12 +172,15 @@ def _polygons(node: Any) -> Iterator[list[Any]]:
 def _draw(mask: Image, rings: list[NDArray[np.float64]]) -> int:
     """Fill a polygon into the mask, touching no more than it covers; each ring is (N, 2) x, y in mask px.
 
-    Gives the px that it spans.
+    Gives the px that it spans, with those that its edges count for: filling takes so long. Raises ValueError.
     """
     import cv2
 
-    if any(ring.ndim != 2 or len(ring) < 3 or not (np.abs(ring) < 1e7).all() for ring in rings):
+    if any(ring.ndim != 2 or len(ring) < 3 or not (np.abs(ring) < MAX_PLACE).all() for ring in rings):
         raise ValueError("a ring of fewer than three points, or too far out")
+    crossed = sum(float(np.abs(np.diff(ring[:, 1], append=ring[:1, 1])).sum()) for ring in rings)
+    if crossed * ROW_PX > MAX_SPANNED:
+        raise ValueError(TOO_LONG)
     corner, end = np.floor(rings[0].min(axis=0)), np.ceil(rings[0].max(axis=0)) + 1
     left, top = np.clip(corner, 0, mask.shape[::-1]).astype(int)
     right, bottom = np.clip(end, 0, mask.shape[::-1]).astype(int)
@@ -184,4 +190,4 @@ def _draw(mask: Image, rings: list[NDArray[np.float64]]) -> int:
     scaled = [np.rint((ring - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32) for ring in rings]
     cv2.fillPoly(canvas, scaled, [1], shift=SUBPIXEL_BITS)
     mask[top:bottom, left:right] |= canvas
-    return canvas.size
+    return canvas.size + int(crossed * ROW_PX)
