@@ -23,9 +23,10 @@ PLAIN = ["a.svs", "a=b", "1-2", "-1", "+0.5", "-1.5e-7", "-.5", "inf", "-inf", "
 
 @pytest.mark.parametrize("cell", FORMULAS)
 def test_what_a_spreadsheet_would_run_is_quoted(cell: str):
-    assert plain_cell(cell) == "'" + cell
-    ((found,),) = csv.reader(io.StringIO(as_csv([[cell]]), newline=""))
-    assert found == "'" + cell
+    expected = "'" + cell.replace("\r", "\n")
+    assert plain_cell(cell) == expected
+    ((found, last),) = csv.reader(io.StringIO(as_csv([[cell, 1]]), newline=""))
+    assert (found, last) == (expected, "1")
 
 
 @pytest.mark.parametrize("cell", PLAIN)
@@ -59,7 +60,7 @@ def test_rows_come_with_the_numbers_of_their_lines(tmp_path: Path):
     ("content", "said"),
     [
         (b"slide\na\0.svs\n", "NUL"),
-        (b"slide\n" + 9 * b"a\n", "more than 8 rows"),
+        (b"slide\n1\n2\n3\n4\n5\n6\n7\n8\n9\n", "more than 8 rows"),
         (b"slide\n" + b'"' + 200_000 * b"a", "field larger"),
         (b"slide\n" + 5000 * b"a", "5006 bytes, expected at most 4096"),
         (b"slide\n\xff\n", "decode"),

@@ -28,7 +28,7 @@ def move_weights(path: Path, location: str, **places: Any) -> Path:
         tensor.external_data.add(key=key, value=str(value))
     path.write_bytes(model.SerializeToString())
     weights = path.parent / location
-    if not weights.is_absolute():
+    if not Path(location).is_absolute() and ".." not in location:
         weights.parent.mkdir(parents=True, exist_ok=True)
         weights.write_bytes(data)
     return path
@@ -99,7 +99,7 @@ def test_operators_of_other_libraries_are_refused(model: Path):
     found.graph.node[4].domain = "ai.evil"
     found.opset_import.append(helper.make_opsetid("ai.evil", 1))
     model.write_bytes(found.SerializeToString())
-    with pytest.raises(ModelError, match="expected a model that onnxruntime .* can load"):
+    with pytest.raises(ModelError, match=r"expected a model that onnxruntime .* can load"):
         load_encoder(model, "cpu")
 
 

@@ -15,6 +15,7 @@ FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)")
 MAX_BYTES = 1 << 27  # of a table that is read; a manifest of 500,000 slides has half as many
 MAX_ROWS = 2_000_000
+RETURN = re.compile("\r\n?")  # which csv leaves bare, so that it would end the row
 #: In front of a cell, it makes a spreadsheet show the rest as text.
 QUOTE = "'"
 
@@ -28,9 +29,10 @@ def as_csv(rows: Iterable[Sequence[Any]]) -> str:
 
 def plain_cell(cell: Any) -> Any:
     """Numbers stay as they are, negative ones as well, and so do those that are formatted already."""
-    if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
-        return QUOTE + cell
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    cell = RETURN.sub("\n", cell) if "\r" in cell else cell
+    return QUOTE + cell if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -272,10 +272,11 @@ def own_dataset(file: Any, path: Path, name: str) -> Any:
     if found.dtype.kind not in "iufb":
         return found
     stored, claimed = found.id.get_storage_size(), int(found.size or 0) * found.dtype.itemsize
-    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize  # of which each is read as a whole
-    inflation = MAX_INFLATION if max(claimed, chunk) <= LARGE else MAX_INFLATION_OF_LARGE
+    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize if claimed else 0  # each is read as a whole
+    claimed = max(claimed, chunk)
+    inflation = MAX_INFLATION if claimed <= LARGE else MAX_INFLATION_OF_LARGE
     inflation = inflation if found.id.get_create_plist().get_nfilters() else 1
-    if stored > path.stat().st_size or max(claimed, chunk) > inflation * stored:
+    if stored > path.stat().st_size or claimed > inflation * stored:
         raise FeaturesError(
             f"{path.name}: {name} of shape {found.shape} takes {claimed} bytes, of which {stored} are stored; "
             "it is damaged, make it again"

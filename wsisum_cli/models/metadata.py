@@ -78,7 +78,7 @@ def _place(path: Path, entries: Mapping[str, str]) -> tuple[str, int]:
     try:
         offset, length = (int(entries.get(key, "0")) for key in ("offset", "length"))
     except ValueError:
-        offset = -1
+        offset = length = -1
     if min(offset, length) < 0:
         raise ModelError(f"{path.name}: expected numbers as the places of its weights, found others; export it again")
     return entries["location"], offset + length
