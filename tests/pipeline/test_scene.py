@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -151,10 +152,9 @@ def write_mask(slide: Path) -> Path:
 
 
 def test_a_mask_that_changes_meanwhile_fails(slide: Path, encoder: Encoder):
-    mask = write_mask(slide)
     for make, options in ((compress_slide, Options(keep=8, draws=100)), (extract_slide, FeatureOptions())):
-        output = slide.with_suffix(".out")
-        tools = Tools(encoder, stage=at("hash", lambda: append(mask, mask)))
+        mask, output = write_mask(slide), slide.with_suffix(".out")
+        tools = Tools(encoder, stage=at("hash", partial(append, mask, mask)))
         with pytest.raises(ChangedSlideError, match=r"^mask\.json: expected a file that stays as it is .* now has"):
             make(Job(find_source(slide), output, slide.name, mask=mask), options, tools)  # type: ignore[operator]
         assert not output.exists()
