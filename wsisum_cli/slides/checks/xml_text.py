@@ -18,6 +18,7 @@ DOCTYPE = "<!DOCTYPE"
 #: which may be a small label.
 MAX_LISTED = 20_000_000
 MAX_OTHER_FILES = 512  # that an OME-XML names, each of which tifffile opens
+LISTING = ("OME", "scn")  # whose XML tifffile takes for lists of images
 DEPTH_AXES, SIDES = ("SizeZ", "SizeC", "SizeT"), ("SizeX", "SizeY")
 
 Node = ElementTree.Element
@@ -49,9 +50,12 @@ def check_description(text: str, pages: Sequence[Size], path: Path) -> None:
     if found := why_no_header(text):
         raise damaged(path, found)
     try:
-        nodes = list(parse_xml(text).iter())
+        root = parse_xml(text)
     except ElementTree.ParseError:
         return
+    if not local_name(root).endswith(LISTING):
+        return
+    nodes = list(root.iter())
     try:
         planes, listed = count_planes(nodes, len(pages)), count_listed(nodes, pages)
     except (ValueError, ArithmeticError) as error:
