@@ -26,7 +26,7 @@ HOMES = {
     "PIL": {"figures.canvas"},
     "anndata": {"exports.spatialdata"},
     "cv2": {
-        *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.glass", "tissue.mask"),
+        *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.given_mask", "tissue.glass", "tissue.mask"),
         "training.encoder.augment",
     },
     "fsspec": {"summary.container"},

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from wsisum_cli.errors import FeaturesError
+from wsisum_cli.features import h5
 from wsisum_cli.features.h5 import (
     FeatureFileContents,
     is_whole,
+    load_h5,
     read_embedding_file,
     read_feature_file,
     read_provenance,
@@ -301,3 +303,83 @@ def test_files_of_other_programs_have_no_provenance(tmp_path: Path):
     path = write_h5(tmp_path / "b.h5", {"coords": COORDS}, root={"wsisum": "[1]"})
     with pytest.raises(FeaturesError, match=r"^b\.h5: expected a JSON object"):
         read_provenance(path)
+
+
+# -- what asks for more than a file holds ------------------------------------------------------------------------
+
+
+def long_list(file: h5py.File) -> None:
+    file.attrs["encoder"] = ["x" * 99] * 200
+
+
+def long_text(file: h5py.File) -> None:
+    file.attrs["encoder"] = "x" * 5000
+
+
+def huge_chunk(file: h5py.File) -> None:
+    del file["coords"]
+    file.create_dataset("coords", COORDS.shape, "i8", COORDS, chunks=(1 << 14, 2), maxshape=(None, 2), compression=9)
+
+
+def other_marks(file: h5py.File) -> None:
+    file["augmented"] = np.zeros(4, bool)
+
+
+def words_as_marks(file: h5py.File) -> None:
+    file["augmented"] = ["no"] * 5
+
+
+def too_wide(file: h5py.File) -> None:
+    del file["features"]
+    file["features"] = np.zeros((1, 70_000), "f4")
+
+
+def large_and_empty(file: h5py.File) -> None:
+    """A byte of deflate can stand for a thousand, as no numbers of an encoder do."""
+    del file["features"]
+    made = file.create_dataset("features", (1 << 9, 1 << 10), "f4", chunks=(1 << 8, 1 << 10), compression="gzip")
+    made[: 1 << 8] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (long_list, "a number or a word as encoder"),
+        (long_text, "encoder has 5000 characters"),
+        (huge_chunk, "takes 262144 bytes"),
+        (other_marks, "expected 5 marks as augmented"),
+        (words_as_marks, "expected 5 marks as augmented"),
+        (too_wide, "at most 4194304 patches of 65536 numbers"),
+        (large_and_empty, "takes 2097152 bytes"),
+    ],
+)
+def test_what_asks_for_more_than_is_stored_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[h5py.File], None], said: str
+):
+    monkeypatch.setattr(h5, "LARGE", 1 << 16)
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS})
+    read_feature_file(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(FeaturesError, match=said):
+        read_feature_file(path)
+
+
+def test_provenance_nested_without_end_is_refused(tmp_path: Path):
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, root={"wsisum": "[" * 60_000})
+    assert len(read_feature_file(path).features) == 5
+    with pytest.raises(FeaturesError, match="not a readable h5 file"):
+        read_provenance(path)
+
+
+def test_attributes_that_nobody_asks_for_are_not_read(tmp_path: Path):
+    about = {"patient": "DOE^JANE", "list": ["x" * 1000] * 60, "encoder": "tiny"}
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, root=about)
+    assert read_feature_file(path).encoder == "tiny"
+    assert set(load_h5(path).attributes) == {"encoder"}
+
+
+def test_names_of_arrays_are_told_up_to_a_few(tmp_path: Path):
+    path = write_h5(tmp_path / "a.h5", {f"{number:02}": FEATURES for number in range(40)})
+    with pytest.raises(FeaturesError, match=r"found 00, 01, 02, 03, 04, 05, 06, 07, \.\.\.$"):
+        read_feature_file(path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -140,6 +142,34 @@ def test_features_and_sweeps_of_a_slide_that_changes_fail_too(slide: Path, encod
         with pytest.raises(ChangedSlideError, match="now has"):
             make(Job(find_source(slide), output, slide.name), options, tools)  # type: ignore[operator]
         assert not output.exists()
+
+
+def write_mask(slide: Path) -> Path:
+    path = slide.with_name("mask.json")
+    square = [[0, 0], [2000, 0], [2000, 1500], [0, 1500]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    return path
+
+
+def test_a_mask_that_changes_meanwhile_fails(slide: Path, encoder: Encoder):
+    for make, options in ((compress_slide, Options(keep=8, draws=100)), (extract_slide, FeatureOptions())):
+        mask, output = write_mask(slide), slide.with_suffix(".out")
+        tools = Tools(encoder, stage=at("hash", partial(append, mask, mask)))
+        with pytest.raises(ChangedSlideError, match=r"^mask\.json: expected a file that stays as it is .* now has"):
+            make(Job(find_source(slide), output, slide.name, mask=mask), options, tools)  # type: ignore[operator]
+        assert not output.exists()
+
+
+def test_features_that_change_meanwhile_fail(slide: Path, encoder: Encoder):
+    features = slide.with_suffix(".h5")
+    extract_slide(Job(find_source(slide), features, slide.name), FeatureOptions(), Tools(encoder))
+    output = slide.with_suffix(".ozx")
+    tools = Tools(encoder, stage=at("hash", lambda: append(features, features)))
+    with pytest.raises(ChangedSlideError, match=r"^a\.h5: expected a file that stays as it is"):
+        compress_slide(
+            Job(find_source(slide), output, slide.name, features=features), Options(keep=8, draws=100), tools
+        )
+    assert not output.exists()
 
 
 class Mute:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from wsisum_cli.slides.colour_profile import HEADER, colour_tables
+from wsisum_cli.slides.colour_profile import HEADER, colour_tables, only_numbers
 from wsisum_cli.slides.slide import open_pyramid
 
 
@@ -84,6 +84,38 @@ def test_text_behind_the_numbers_of_a_table_goes():
     assert cleaned is not None
     assert b"kTRC" in cleaned
     assert PLANTED not in cleaned
+
+
+def curves(count: int) -> bytes:
+    return count * (b"para" + bytes(4) + struct.pack(">HHi", 0, 0, 1 << 16))
+
+
+def table_of(forward: bool, planted: bytes = b"") -> bytes:
+    """Data of type mAB or mBA: all five parts, with `planted` behind each."""
+    head, parts, offsets = 32, b"", []
+    clut = bytes([2, 2, 2] + 13 * [0]) + b"\2\0\0\0" + np.arange(24, dtype=">u2").tobytes()
+    matrix = struct.pack(">12i", *(1 << 16 if n in (0, 4, 8) else 0 for n in range(12)))
+    for part in (curves(3), matrix, curves(3), clut, curves(3)):
+        offsets.append(head + len(parts))
+        parts += part + planted
+    kind = b"mAB " if forward else b"mBA "
+    return kind + bytes(4) + b"\3\3\0\0" + struct.pack(">5I", *offsets) + parts
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_text_between_the_parts_of_a_table_goes(forward: bool):
+    tag = b"A2B0" if forward else b"B2A0"
+    plain, planted = (colour_tables(with_tag(srgb(), tag, table_of(forward, text))) for text in (b"", 4 * PLANTED[:16]))
+    assert plain is not None
+    assert planted is not None
+    assert tag in planted
+    assert PLANTED[:8] not in planted
+    assert only_numbers(table_of(forward)) == table_of(forward)[8:]
+    assert table_of(forward)[8:] in plain
+
+
+def test_a_table_that_is_cut_short_is_no_profile():
+    assert colour_tables(with_tag(srgb(), b"A2B0", table_of(True)[:-4])) is None
 
 
 def test_what_is_no_profile_of_colours_is_left_out():

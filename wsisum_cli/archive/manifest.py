@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports.tables import read_rows
 from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
@@ -52,15 +53,16 @@ def read_manifest(path: Path) -> Manifest:
     """
     entries: dict[str, Entry] = {}
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = own_columns(path, list(reader.fieldnames or ()))
-            for row in reader:
-                slide = (row["slide"] or "").strip()
-                if not slide or slide in entries:
-                    what = f"{slide} is listed twice" if slide else "the slide column is empty"
-                    raise UsageError(f"{path.name}, line {reader.line_num}: {what}")
-                entries[slide] = manifest_entry(row, path, reader.line_num, columns)
+        rows = read_rows(path)
+        _, found = next(rows, (0, []))
+        columns = own_columns(path, found)
+        for line, cells in rows:
+            row = dict(zip(found, cells, strict=False))
+            slide = row.get("slide", "").strip()
+            if not slide or slide in entries:
+                what = f"{slide} is listed twice" if slide else "the slide column is empty"
+                raise UsageError(f"{path.name}, line {line}: {what}")
+            entries[slide] = manifest_entry(row, path, line, columns)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name}: the manifest cannot be read ({error})") from error
     return Manifest(entries, set(entries), columns)
@@ -70,17 +72,16 @@ def own_columns(path: Path, found: list[str]) -> list[str]:
     """The columns that are the user's own. Raises UsageError."""
     own = [column for column in found if column not in COLUMNS]
     if COLUMNS[0] not in found or len(set(found)) < len(found) or "" in found:
-        raise UsageError(
-            f"{path.name}: expected the column slide, and no column twice; found {', '.join(found) or 'none'}"
-        )
+        named = ", ".join(found)[:MAX_NAME] or "none"
+        raise UsageError(f"{path.name}: expected the column slide, and no column twice; found {named}")
     for column in own:
         if meant := get_close_matches(column.strip().lower(), COLUMNS, 1, ALIKE):
             raise UsageError(f"{path.name}: expected a column of your own or {meant[0]}, found {column}; rename it")
     return own
 
 
-def manifest_entry(row: Mapping[str, str | None], path: Path, line: int, own: Sequence[str] = ()) -> Entry:
-    values = {key: (value or "").strip() for key, value in row.items() if key}
+def manifest_entry(row: Mapping[str, str], path: Path, line: int, own: Sequence[str] = ()) -> Entry:
+    values = {key: value.strip() for key, value in row.items()}
     mask = path.parent / values["mask"] if values.get("mask") else None
     if mask is not None and not mask.is_file():
         raise UsageError(f"{path.name}, line {line}: mask {values['mask']} not found")

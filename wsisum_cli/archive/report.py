@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -17,6 +15,7 @@ from pydantic import TypeAdapter
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.state.shard import Shard, parse_shard
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports import tables
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import parse_json
 
@@ -41,6 +40,7 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, An
     replace_file(folder / named_csv, as_csv(ordered))
 
 
+<<<<<<< HEAD
 def report_names(shard: Shard | None) -> tuple[str, str]:
     """The names of both reports; every shard has its own."""
     if shard is None:
@@ -71,6 +71,12 @@ def as_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
         line.seek(0)
         line.truncate()
     yield line.getvalue()
+=======
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = [*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)]
+    cells = ([*(row[name] for name in COLUMNS), *(row["seconds"].get(stage) for stage in STAGES)] for row in rows)
+    return tables.as_csv([head, *cells])
+>>>>>>> hostile
 
 
 def replace_file(path: Path, pieces: Iterable[str]) -> None:

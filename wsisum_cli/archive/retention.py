@@ -5,9 +5,7 @@ The plan is a table for people and their own programs. Nothing here deletes or m
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from pathlib import Path
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.walk import SourceIndex, relative_name
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports.tables import as_csv
 from wsisum_cli.quality.verdict import FAIL, PASS, VERDICTS
 from wsisum_cli.slides.source import Source
 from wsisum_cli.summary.container import writing_aside
@@ -187,20 +186,16 @@ def digest_of(path: Path) -> str:
 
 def plan_table(rows: Sequence[Row], columns: Sequence[str], today: date) -> bytes:
     """The plan as CSV in UTF-8. Its last row has the sha256 of all bytes before that row."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, *columns])
-    for row in rows:
-        writer.writerow([*cells(row).values(), *(row.about.get(column, "") for column in columns)])
+    body = [[*cells(row).values(), *(row.about.get(column, "") for column in columns)] for row in rows]
+    table = encode([[*COLUMNS, *columns], *body])
     about = {"decision": ABOUT, "reason": DISCLAIMER, "modified": today.isoformat()}
-    about["sha256"] = hashlib.sha256(encode(table)).hexdigest()
-    writer.writerow([*(about.get(column, "") for column in COLUMNS), *("" for _ in columns)])
-    return encode(table)
+    about["sha256"] = hashlib.sha256(table).hexdigest()
+    return table + encode([[*(about.get(column, "") for column in COLUMNS), *("" for _ in columns)]])
 
 
-def encode(table: io.StringIO) -> bytes:
+def encode(rows: Sequence[Sequence[object]]) -> bytes:
     # File names need not be valid UTF-8.
-    return table.getvalue().encode(errors="backslashreplace")
+    return as_csv(rows).encode(errors="backslashreplace")
 
 
 def cells(row: Row) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.errors import UsageError
+from wsisum_cli.exports.tables import read_rows
 from wsisum_cli.slides.source import output_stem
 
 #: Column names here, in wsisum's own tables, and in CLAM's.
@@ -46,14 +47,14 @@ def read_labels(
     UsageError when the file is missing or not CSV, a column is missing, a slide has no features or two rows, or there
     is only one class.
     """
-    rows = _read_rows(path)
-    slide, label, patient = _columns(path, rows, column)
-    labelled = [row for row in rows if (row[label] or "").strip()]
-    names = _match(path, [(row[slide] or "").strip() for row in labelled], known)
+    names_of_columns, rows = _read_rows(path)
+    slide, label, patient = _columns(path, names_of_columns, column)
+    labelled = [row for row in rows if row.get(label, "").strip()]
+    names = _match(path, [row.get(slide, "").strip() for row in labelled], known)
     found = {}
     for name, row in zip(names, labelled, strict=True):
-        own = patient_of(name) if patient is None else (row[patient] or "").strip() or name
-        found[name] = (own, (row[label] or "").strip())
+        own = patient_of(name) if patient is None else row.get(patient, "").strip() or name
+        found[name] = (own, row[label].strip())
     classes = sorted({text for _, text in found.values()})
     if len(classes) < 2:
         listed = f"only {classes[0]!r}" if classes else "no label"
@@ -66,22 +67,21 @@ def read_labels(
     return Cohort(tuple(slides), patients, labels, tuple(classes), len(rows) - len(labelled))
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The names of the columns, and the rows by them; short rows lack some."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        columns, *found = [cells for _, cells in read_rows(path)] or [[]]
     except OSError as error:
         raise UsageError(f"{path.name}: cannot be read ({error.strerror}); give a CSV of labels") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path.name}: not a CSV file in UTF-8 ({error}); save it as one") from None
-    if not rows:
+    if not found:
         raise UsageError(f"{path.name}: expected a header and a row for each slide, found no rows")
-    return rows
+    return columns, [dict(zip(columns, cells, strict=False)) for cells in found]
 
 
-def _columns(path: Path, rows: Sequence[Mapping[str, str]], column: str) -> tuple[str, str, str | None]:
+def _columns(path: Path, there: Sequence[str], column: str) -> tuple[str, str, str | None]:
     """Names of the slide, label and patient columns; the last is None if there is no patient column."""
-    there = [name for name in rows[0] if name is not None]
     slide = next((name for name in SLIDE if name in there), None)
     if slide is None or column not in there:
         wanted = SLIDE[0] if slide is None else column

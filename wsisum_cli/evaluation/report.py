@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +25,7 @@ from wsisum_cli.evaluation.folds import (
     draw_patients,
     measure_scores,
 )
+from wsisum_cli.exports import tables
 from wsisum_cli.training.curves import write
 
 JSON_NAME, MARKDOWN_NAME, CSV_NAME = "report.json", "report.md", "predictions.csv"
@@ -125,15 +124,13 @@ def cell(figure: Mapping[str, float], sign: str) -> str:
 
 def as_csv(cohort: Cohort, found: Found) -> str:
     """The class probabilities as CSV, a row per slide, arm, classifier and repeat."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["slide", "patient", "label", "arm", "classifier", "repeat", "fold", *cohort.classes])
+    rows: list[list[Any]] = [["slide", "patient", "label", "arm", "classifier", "repeat", "fold", *cohort.classes]]
     for (arm, classifier), judged in found.items():
         for (repeat, row), fold in np.ndenumerate(judged.fold):
             about = [cohort.slides[row], cohort.patients[row], cohort.classes[cohort.labels[row]], arm, classifier]
             chances = (f"{chance:.{DIGITS}f}" for chance in judged.scores[repeat, row])
-            table.writerow([*about, repeat, fold, *chances])
-    return text.getvalue()
+            rows.append([*about, repeat, fold, *chances])
+    return tables.as_csv(rows)
 
 
 def write_evaluation(folder: Path, report: Mapping[str, Any], cohort: Cohort, found: Found) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
+from typing import Any
 
 from wsisum_cli.exports.about import describe
 from wsisum_cli.exports.folders import put
 from wsisum_cli.exports.images import choose_images
 from wsisum_cli.exports.options import ExportOptions
+from wsisum_cli.exports.tables import as_csv
 from wsisum_cli.quality.guarantee import MM2
 from wsisum_cli.summary.inspection import StoredPatch, kept_patches
 from wsisum_cli.summary.reader import Summary
@@ -23,9 +23,7 @@ def write_patches(summary: Summary, folder: Path, options: ExportOptions) -> Non
     """Write the patches into an empty folder, numbered by falling weight. Raises SummaryError."""
     record, images = summary.record, choose_images(summary, options.images)
     side, kept = record.patch.patch_size_level0, kept_patches(summary)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, "suspect", "slide"])
+    rows: list[list[Any]] = [[*COLUMNS, "suspect", "slide"]]
     patch_mm2 = (side * record.source.mpp) ** 2 * MM2
     for patch in kept:
         name = file_name(patch, len(kept), images.suffix)
@@ -33,8 +31,8 @@ def write_patches(summary: Summary, folder: Path, options: ExportOptions) -> Non
         area = round(patch.stands_for * patch_mm2, 6)
         places = (patch.number, patch.picked, patch.x, patch.y, side, f"{images.mpp:.6g}")
         measured = (f"{patch.weight:.6f}", patch.stands_for, area, patch.cluster, patch.suspect or "")
-        writer.writerow([name, *places, *measured, record.source.name])
-    put(folder / TABLE, table.getvalue().encode())
+        rows.append([name, *places, *measured, record.source.name])
+    put(folder / TABLE, as_csv(rows).encode())
     put(folder / MARKER, json.dumps(describe(summary).as_json(), ensure_ascii=False, indent=1).encode())
     if summary.icc_profile is not None:
         put(folder / PROFILE, summary.icc_profile)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,17 @@ STAMP1_TILE_UM, STAMP1_TILE_PX = 256.0, 224
 ENCODER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+@()-]{0,79}")
 #: Bytes that one stored byte can stand for, by whatever filter; deflate reaches 1,032 of zeros.
 MAX_INFLATION = 1100
+#: The same of arrays that take more bytes than this: numbers of an encoder shrink to a quarter at best.
+LARGE, MAX_INFLATION_OF_LARGE = 1 << 28, 32
+#: Patches of one slide, and numbers of one patch. A slide of 200,000 px a side has 700,000 patches of 240 px.
+MAX_PATCHES, MAX_DIMS = 1 << 22, 1 << 16
+#: Attributes that are read, and bytes that one may take. Others may hold anything.
+ATTRIBUTES = (
+    *("encoder", "extractor", "encoder_sha256", "unit", "tile_size_um", "tile_size", "patch_size_level0"),
+    *("patch_size", "downsample", "patch_level", "level0_width", "level0_height"),
+)
+MAX_ATTRIBUTE, MAX_PROVENANCE = 1 << 12, 1 << 24
+LISTED = 8  # names of arrays in a message
 #: Attributes of our own files: provenance, and the checksum of the whole content.
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
 #: `kind` in the provenance of what was exported from a summary: features of the kept patches alone.
@@ -121,7 +134,7 @@ class StoredFeatures:
         """Whether the file was exported from a summary, and so holds its kept patches alone."""
         try:
             found = json.loads(self.text(PROVENANCE) or "null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(found, dict) and found.get("kind") == EXPORT_KIND
 
@@ -193,11 +206,18 @@ def load_h5(path: Path) -> StoredFeatures:
     with open_h5(path) as file:
         values = read_dataset(file, path, "features", "feats")
         places = read_dataset(file, path, "coords")
-        features = rows_of(values, path, np.float32)
+        shape_of(values, path)
         coords = rows_of(places, path, np.float64, columns=2)
-        marks = own_dataset(file, path, "augmented")
-        augmented = np.zeros(len(coords), bool) if marks is None else np.ravel(marks[()])
-        attributes = {**places.attrs, **values.attrs, **file.attrs}
+        features = rows_of(values, path, np.float32)
+        augmented = read_marks(file, path, len(coords))
+        attributes = {
+            name: read_attribute(owner, path, name)
+            for owner in (places, values, file)
+            for name in ATTRIBUTES
+            if name in owner.attrs
+        }
+        if PROVENANCE in file.attrs:
+            attributes[PROVENANCE] = read_attribute(file, path, PROVENANCE, MAX_PROVENANCE)
     counts = {len(features), len(coords), len(augmented)}
     if len(counts) > 1:
         raise FeaturesError(f"{path.name}: {len(features)} features but {len(coords)} coords; create the file again")
@@ -217,7 +237,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     except FeaturesError:
         raise
     # h5py's exception depends on what is damaged.
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
         why = str(error).replace(str(path), path.name)  # paths stay out of reports
         raise FeaturesError(f"{path.name}: not a readable h5 file ({why})") from error
 
@@ -228,9 +248,7 @@ def read_dataset(file: Any, path: Path, *names: str) -> Any:
         found = own_dataset(file, path, name)
         if getattr(found, "dtype", np.dtype(object)).kind in "iuf":
             return found
-    raise FeaturesError(
-        f"{path.name}: expected a numeric array {' or '.join(names)}, found {', '.join(file) or 'nothing'}"
-    )
+    raise FeaturesError(f"{path.name}: expected a numeric array {' or '.join(names)}, found {list_names(file)}")
 
 
 def own_dataset(file: Any, path: Path, name: str) -> Any:
@@ -254,7 +272,10 @@ def own_dataset(file: Any, path: Path, name: str) -> Any:
     if found.dtype.kind not in "iufb":
         return found
     stored, claimed = found.id.get_storage_size(), int(found.size or 0) * found.dtype.itemsize
-    inflation = MAX_INFLATION if found.id.get_create_plist().get_nfilters() else 1
+    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize if claimed else 0  # each is read as a whole
+    claimed = max(claimed, chunk)
+    inflation = MAX_INFLATION if claimed <= LARGE else MAX_INFLATION_OF_LARGE
+    inflation = inflation if found.id.get_create_plist().get_nfilters() else 1
     if stored > path.stat().st_size or claimed > inflation * stored:
         raise FeaturesError(
             f"{path.name}: {name} of shape {found.shape} takes {claimed} bytes, of which {stored} are stored; "
@@ -263,13 +284,51 @@ def own_dataset(file: Any, path: Path, name: str) -> Any:
     return found
 
 
-def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) -> np.ndarray:
-    """Read a dataset of shape (N, `columns`), or (N, any) if None; also (1, N, D), which some programs write."""
+def list_names(file: Any) -> str:
+    """What arrays and groups a file holds, for a message."""
+    names = [name if name.isprintable() and len(name) < 40 else "..." for name in itertools.islice(file, LISTED)]
+    return ", ".join(names + ["..."] * (len(file) > LISTED)) or "nothing"
+
+
+def read_attribute(owner: Any, path: Path, name: str, most: int = MAX_ATTRIBUTE) -> Any:
+    """An attribute of at most so many bytes. Raises FeaturesError: one of texts may tell of far more than is stored."""
+    found = owner.attrs.get_id(name)
+    size = math.prod(found.shape) if found.get_space().get_simple_extent_type() else 1
+    if size * max(1, found.dtype.itemsize) > most or (size > 1 and found.dtype.hasobject):
+        raise FeaturesError(f"{path.name}: expected a number or a word as {name}, found {size}; create the file again")
+    value = owner.attrs[name]
+    if isinstance(value, str | bytes) and len(value) > most:
+        raise FeaturesError(f"{path.name}: {name} has {len(value)} characters, expected at most {most}")
+    return value
+
+
+def read_marks(file: Any, path: Path, count: int) -> np.ndarray:
+    """Which rows are augmentations, (N,); none where the file does not say. Raises FeaturesError."""
+    marks = own_dataset(file, path, "augmented")
+    if marks is None:
+        return np.zeros(count, bool)
+    if getattr(marks, "dtype", np.dtype(object)).kind not in "iufb" or marks.size != count:
+        raise FeaturesError(f"{path.name}: expected {count} marks as augmented, found others; create the file again")
+    return np.ravel(marks[()])
+
+
+def shape_of(values: Any, path: Path, columns: int | None = None) -> tuple[int, int]:
+    """As for `rows_of`, before anything is read."""
     shape = values.shape[1:] if len(values.shape) == 3 and values.shape[0] == 1 else values.shape
     if len(shape) != 2 or 0 in shape or (columns is not None and shape[1] != columns):
         wanted = f"{values.name[1:]} of shape (N, {columns or 'D'})"
         remedy = "no patches; encode the slide again, or remove the file" if 0 in shape else "create the file again"
         raise FeaturesError(f"{path.name}: expected {wanted}, found {values.shape}; {remedy}")
+    if shape[0] > MAX_PATCHES or shape[1] > MAX_DIMS:
+        raise FeaturesError(
+            f"{path.name}: expected at most {MAX_PATCHES} patches of {MAX_DIMS} numbers, found {values.shape}"
+        )
+    return shape[0], shape[1]
+
+
+def rows_of(values: Any, path: Path, dtype: type, columns: int | None = None) -> np.ndarray:
+    """Read a dataset of shape (N, `columns`), or (N, any) if None; also (1, N, D), which some programs write."""
+    shape = shape_of(values, path, columns)
     with np.errstate(over="ignore"):  # overflow of float32 becomes infinite, and is refused
         return np.asarray(values[()], dtype).reshape(shape)
 
@@ -324,7 +383,7 @@ def read_provenance(path: Path) -> dict[str, Any] | None:
     with open_h5(path) as file:
         if PROVENANCE not in file.attrs:
             return None
-        found = json.loads(file.attrs[PROVENANCE])
+        found = json.loads(read_attribute(file, path, PROVENANCE, MAX_PROVENANCE))
         if not isinstance(found, dict):
             raise FeaturesError(f"{path.name}: expected a JSON object as {PROVENANCE}, found {found!r:.40}")
         return found

@@ -8,7 +8,7 @@ slide encoders.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +20,8 @@ from wsisum_cli.errors import ModelError
 CARD_KEY = "wsisum.card"
 #: Field of a card: sha256 of each file of weights beside the ONNX file, so that the sha256 of this one covers them.
 WEIGHTS = "weights_sha256"
+MAX_CARD = 1 << 20  # bytes of a card; a long one takes a few thousand
+MAX_DEPTH = 20  # of what lies within what; a card has two
 REMEDY = f"correct it in the file's metadata, as a JSON object under {CARD_KEY!r} (wsisum models add --card writes it)"
 ENCODER, SUMMARIZER, SLIDE_ENCODER = "encoder", "summarizer", "slide-encoder"
 KINDS = (ENCODER, SUMMARIZER, SLIDE_ENCODER)
@@ -180,7 +182,9 @@ def read_fields(metadata: Mapping[str, str], source: str, wanted: str = ENCODER)
     fields: Any = {key: metadata[key] for key in _CARD_KEYS if key in metadata}
     if CARD_KEY in metadata:
         try:
+            check_size(metadata[CARD_KEY])
             fields = json.loads(metadata[CARD_KEY])
+            check_depth(fields)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{source}: {CARD_KEY!r} is no JSON ({error}); {REMEDY}") from None
     if not isinstance(fields, dict):
@@ -193,6 +197,25 @@ def read_fields(metadata: Mapping[str, str], source: str, wanted: str = ENCODER)
     if "licence" not in fields and "license" in fields:
         fields["licence"] = fields["license"]
     return Fields(source, fields)
+
+
+def check_size(text: str | bytes) -> None:
+    """Raise ValueError for a text larger than any card."""
+    if len(text) > MAX_CARD:
+        raise ValueError(f"{len(text)} bytes, expected at most {MAX_CARD}")
+
+
+def check_depth(value: Any) -> None:
+    """Raise ValueError for what is nested deeper than any card: what writes it out may not come to its end."""
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [inner for outer in layer if isinstance(outer, dict | list) for inner in in_order(outer)]
+    if layer:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def in_order(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer
 
 
 def parse_card(fields: Fields, takes_uint8: bool, sha256: str) -> Card:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wsisum_cli.errors import ModelError
 
@@ -43,7 +43,45 @@ def weight_files(path: Path) -> list[str]:
     Raises ModelError when the file is not ONNX.
     """
     with _mapped(path) as data:
-        return sorted(set(_locations(data, "model", 0, len(data))))
+        return sorted({entries["location"] for entries in _external(data, "model", 0, len(data))})
+
+
+def check_weights(path: Path) -> None:
+    """Raise ModelError unless all weights in other files lie in the model's folder, and are there in full.
+
+    onnxruntime reads whatever file a model names; through a link or a path that leads out, any on this machine.
+    """
+    with _mapped(path) as data:
+        wanted = [_place(path, entries) for entries in _external(data, "model", 0, len(data))]
+    home, ends = path.parent.resolve(), dict[str, int]()
+    for location, end in wanted:
+        ends[location] = max(ends.get(location, 0), end)
+    for location, end in sorted(ends.items()):
+        file = path.parent / location
+        parts = PurePosixPath(location).parts
+        if "\\" in location or "\0" in location or Path(location).is_absolute() or ".." in parts or not parts:
+            raise ModelError(
+                f"{path.name}: keeps weights in {location!r:.80}; export it with them in one file beside it"
+            )
+        if not file.is_file():
+            raise ModelError(f"{path.name}: keeps weights in {location}, which is not beside it; put it there")
+        if not file.resolve().is_relative_to(home):
+            raise ModelError(f"{path.name}: keeps weights in {location}, a link to another folder; copy the file there")
+        if end > (found := file.stat().st_size):
+            raise ModelError(
+                f"{path.name}: expected {end} bytes of weights in {location}, found {found}; copy the whole file there"
+            )
+
+
+def _place(path: Path, entries: Mapping[str, str]) -> tuple[str, int]:
+    """The file of a tensor's weights, and where in it they end at least. Raises ModelError."""
+    try:
+        offset, length = (int(entries.get(key, "0")) for key in ("offset", "length"))
+    except ValueError:
+        offset = length = -1
+    if min(offset, length) < 0:
+        raise ModelError(f"{path.name}: expected numbers as the places of its weights, found others; export it again")
+    return entries["location"], offset + length
 
 
 def copy_with_metadata(path: Path, copy: Path, key: str, value: str) -> None:
@@ -112,17 +150,20 @@ def _entry(data: mmap.mmap, field: _Field) -> tuple[str, str]:
     return texts.get(1, ""), texts.get(2, "")
 
 
-def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int = 0) -> Iterator[str]:
+def _external(data: mmap.mmap, message: str, start: int, end: int, depth: int = 0) -> Iterator[dict[str, str]]:
+    """What is said of each tensor that is stored in another file."""
     if depth > _DEEPEST:
         raise ValueError
+    entries: dict[str, str] = {}
     for field in _fields(data, start, end):
         inner = _SCHEMA[message].get(field[0])
         if inner == "entry":
             key, value = _entry(data, field)
-            if key == "location":
-                yield value
+            entries[key] = value
         elif inner is not None:
-            yield from _locations(data, inner, field[2], field[3], depth + 1)
+            yield from _external(data, inner, field[2], field[3], depth + 1)
+    if "location" in entries:
+        yield entries
 
 
 def _message(number: int, content: bytes) -> bytes:

@@ -21,12 +21,15 @@ from wsisum_cli.errors import ModelError, UsageError
 from wsisum_cli.models.card import (
     CARD_KEY,
     ENCODER,
+    MAX_CARD,
     NEEDED,
     REMEDY,
     SUMMARIZER,
     WEIGHTS,
     AnyCard,
     Fields,
+    check_depth,
+    check_size,
     parse_card,
     parse_slide_encoder_card,
     parse_summarizer_card,
@@ -94,11 +97,19 @@ def _user_record(path: Path) -> dict[str, str] | None:
     return files if isinstance(files, dict) else None
 
 
+def _read_text(path: Path) -> str:
+    """Of a card or a record. Raises ValueError for more than either takes, OSError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_CARD + 1)
+    check_size(data)
+    return data.decode("utf-8")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """Empty where the file is missing or broken: then nothing is recorded, which verification says."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(_read_text(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -245,13 +256,14 @@ def add_model_file(
 def read_card_file(path: Path) -> dict[str, Any]:
     """The fields of a card written as TOML. Raises ModelError when it is none, or holds what JSON has no word for."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(_read_text(path))
+        check_depth(values)
         json.dumps(values, allow_nan=False)
     except (FileNotFoundError, IsADirectoryError):
         raise ModelError(f"{path.name}: no such file; give a card as TOML") from None
     except UnicodeDecodeError:
         raise ModelError(f"{path.name}: expected a card as TOML, found no text; give the right file") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path.name}: expected a card as TOML, found {error}; correct it") from None
     if "license" in values:
         values.setdefault("licence", values.pop("license"))

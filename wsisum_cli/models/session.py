@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.errors import DeviceError, ModelError, UsageError
+from wsisum_cli.models.metadata import check_weights
 from wsisum_cli.slides.source import sha256_of
 
 T = TypeVar("T")
@@ -115,7 +116,10 @@ def _onnxruntime() -> Any:
 
 
 def _open(path: Path, providers: list[Any], arena: bool) -> Session:
-    """Open with one thread and a fixed order, so that sums round the same on any number of cores."""
+    """Open with one thread and a fixed order, so that sums round the same on any number of cores.
+
+    No library of custom operators is ever registered: a model with one is refused. Raises ModelError.
+    """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -124,6 +128,7 @@ def _open(path: Path, providers: list[Any], arena: bool) -> Session:
     options.use_deterministic_compute = True
     options.enable_cpu_mem_arena = arena
     options.log_severity_level = _FATAL
+    check_weights(path)
     try:
         # onnxruntime's own fallback prints to stdout.
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)

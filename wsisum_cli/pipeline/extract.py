@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +20,10 @@ from wsisum_cli.models.card import Card, SummarizerCard
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools, Written
 from wsisum_cli.pipeline.patch_selector import Tissue
-from wsisum_cli.pipeline.scene import choose_grid, encode_tissue, find_tissue_mask
+from wsisum_cli.pipeline.scene import check_all, choose_grid, encode_tissue, find_tissue_mask
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide, open_slide, read_overview
-from wsisum_cli.slides.source import as_text, sha256_of
+from wsisum_cli.slides.source import as_text, sha256_of, watch
 from wsisum_cli.summary.attributes import BrokenTiles, ComputedFeatures, EncoderCard, Reading, Source
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.provenance import describe_source, installed_version
@@ -115,6 +116,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
         ThreadPoolExecutor(1) as hashing,
         open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files) as slide,
     ):
+        checks = [check_unchanged, *([watch(job.mask)] if job.mask else [])]
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask, notes = find_tissue_mask(slide, overview, job.mask)
@@ -125,11 +127,15 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
             tissue = encode_tissue(slide, grid, tools, damage)
         with clock("hash"):
             digest.result()
-            check_unchanged()
+            check_all(checks)
         provenance = describe(slide, job, options, tissue, damage, encoder)
         contents = lay_out(slide, job, options, tissue, encoder.card, provenance)
     with clock("write"):
+<<<<<<< HEAD
         written = write_verified(job.output, contents, check_unchanged)
+=======
+        write_verified(job.output, contents, partial(check_all, checks))
+>>>>>>> hostile
     return ExtractResult(
         bytes_in=job.source.bytes,
         bytes_out=written.bytes,

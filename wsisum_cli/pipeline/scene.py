@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from wsisum_cli.selection.selectors import pick
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import plan_reading
 from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
+from wsisum_cli.slides.source import watch
 from wsisum_cli.summary.overview import OverviewSizes, blank_glass
 from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
+from wsisum_cli.tissue.given_mask import read_mask
 from wsisum_cli.tissue.grid import Grid, lay_grid
-from wsisum_cli.tissue.mask import is_brightfield, read_mask, shaded_share, survey_overview
+from wsisum_cli.tissue.mask import is_brightfield, shaded_share, survey_overview
 
 #: Share of a slide without tissue that is darker than glass, above which a message says so.
 WORTH_A_LOOK = 0.001
@@ -49,7 +52,7 @@ class Scene:
     patch_selector: PatchSelector
     limit: Limit  # on the number of patches alone
     hashed: Any  # future of the source's sha256
-    check_unchanged: Callable[[], None]  # raises ChangedSlideError when a file of the source has changed
+    check_unchanged: Callable[[], None]  # raises ChangedSlideError when a file of the source, or a given one, changed
 
 
 @contextmanager
@@ -61,6 +64,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
         ThreadPoolExecutor(1) as hashing,
         open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files) as slide,
     ):
+        checks = [check_unchanged, *([watch(job.mask)] if job.mask else [])]
         with clock("tissue"):
             overview = read_overview(slide, damage, tools.threads)
             mask, notes = find_tissue_mask(slide, overview, job.mask)
@@ -68,10 +72,13 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
         with clock("features"):
             grid = choose_grid(slide, overview, mask, options, encoder) if job.features is None else None
             hashed = hashing.submit(lambda: job.source.sha256)  # hash while reading: the file is then in the disk cache
-            if grid is not None:
+            if job.features is None:
+                assert grid is not None
                 tissue = encode_tissue(slide, grid, tools, damage, options.artefacts == "guard")
             else:
-                tissue = read_given_tissue(slide, job, options, encoder)
+                path = find_features(job.features, job.source.path)
+                checks.append(watch(path))
+                tissue = read_given_tissue(path, slide, options, encoder)
                 slide = replace(slide, notes=(*slide.notes, *note_places(slide, job, tissue, overview, mask)))
         models = models_for(tissue, tools)
         with clock("selection"):
@@ -95,7 +102,7 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
             patch_selector=patch_selector,
             limit=limit,
             hashed=hashed,
-            check_unchanged=check_unchanged,
+            check_unchanged=partial(check_all, checks),
         )
 
 
@@ -125,10 +132,14 @@ def unexplained_notes(share: float) -> list[str]:
     ]
 
 
-def read_given_tissue(slide: Slide, job: Job, options: Options, encoder: Encoder) -> Tissue:
+def check_all(checks: Sequence[Callable[[], None]]) -> None:
+    for check in checks:
+        check()
+
+
+def read_given_tissue(path: Path, slide: Slide, options: Options, encoder: Encoder) -> Tissue:
     """Read patch coordinates and features from an existing feature file. Raises FeaturesError."""
-    assert job.features is not None
-    given = read_features(find_features(job.features, job.source.path), slide, options.patch_size_level0)
+    given = read_features(path, slide, options.patch_size_level0)
     size, card = given.patch_size_level0, encoder.card
     reading = plan_reading(slide.levels, size, card.patch_size, card.mpp_tolerance)
     return Tissue(Grid(given.coords, size, reading, aligned=False), given.features, given)

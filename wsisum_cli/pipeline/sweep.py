@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wsisum_cli.errors import SlideError
+from wsisum_cli.exports import tables
 from wsisum_cli.figures.plot import as_png, new_figure
 from wsisum_cli.pipeline.compress import assemble_summary
 from wsisum_cli.pipeline.job import Clock, Job, Options, Tools
@@ -92,19 +92,16 @@ def measure_row(scene: Scene, keep: int, default: bool) -> dict[str, Any]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    return tables.as_csv([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
 
 
 def read_sweep(path: Path) -> list[dict[str, Any]]:
     """Read the rows that `sweep_slide` wrote; missing figures are None. Raises SlideError."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{name: parse_value(name, row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
-    except (KeyError, ValueError, TypeError) as error:
+        (_, head), *rows = tables.read_rows(path)
+        named = [dict(zip(head, cells, strict=True)) for _, cells in rows]
+        return [{name: parse_value(name, row[name]) for name in COLUMNS} for row in named]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise SlideError(f"{path.name}: expected a table written by --sweep; run it again") from error
 
 

@@ -6,7 +6,9 @@ date and an identifier; scanners write serial numbers and users into them. The t
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Iterator
 
 HEADER, ENTRY = 128, 12  # bytes
 MAX_TAGS = 100
@@ -36,7 +38,7 @@ def colour_tables(profile: bytes | None) -> bytes | None:
         return None
     try:
         tags = numeric_tags(profile)
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, IndexError):
         return None
     if not tags:
         return None
@@ -63,8 +65,51 @@ def numeric_tags(profile: bytes) -> dict[bytes, bytes]:
 
 
 def only_numbers(data: bytes) -> bytes:
-    """What follows the type of a tag's data and four reserved bytes, without what stands behind its numbers."""
-    return data[8 : size_of(data)]
+    """What follows the type of a tag's data and four reserved bytes, without what stands between or behind its numbers.
+
+    Raises ValueError, struct.error.
+    """
+    if data[:4] not in (b"mAB ", b"mBA "):
+        return data[8 : size_of(data)]
+    kept = bytearray(len(data))
+    for start, stop in parts_of(data):
+        if stop > len(data):
+            raise ValueError(f"{data[:4]!r} of {len(data)} bytes, its numbers end at {stop}")
+        kept[start:stop] = data[start:stop]
+    return bytes(kept[8:])
+
+
+def parts_of(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the numbers of a tag of type mAB or mBA lie: curves, a matrix and a table, at offsets that its head says.
+
+    Raises ValueError, struct.error.
+    """
+    inputs, outputs = data[8], data[9]
+    if not 0 < max(inputs, outputs) < 16:
+        raise ValueError(f"{inputs} and {outputs} channels")
+    b, matrix, m, table, a = struct.unpack_from(">5I", data, 12)
+    yield from ((8, 10), (12, 32))
+    if matrix:
+        yield matrix, matrix + 4 * 12
+    if table:
+        grid, precision = data[table : table + inputs], data[table + 16]
+        yield table, table + 17
+        yield table + 20, table + 20 + math.prod(grid) * outputs * (2 if precision == 2 else 1)
+    forward = data[:4] == b"mAB "
+    for start, count in ((b, outputs if forward else inputs), (m, outputs if forward else inputs)):
+        yield from curves_of(data, start, count)
+    yield from curves_of(data, a, inputs if forward else outputs)
+
+
+def curves_of(data: bytes, start: int, count: int) -> Iterator[tuple[int, int]]:
+    """Where the numbers of so many curves lie, which follow one another from `start` on; 0 is for none."""
+    for _ in range(count if start else 0):
+        if data[start : start + 4] not in CURVES:
+            raise ValueError("no curve is where the profile says")
+        size = size_of(data[start:])
+        yield start, start + 4
+        yield start + 8, start + size
+        start += -(-size // 4) * 4
 
 
 def size_of(data: bytes) -> int:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
+from wsisum_cli.slides.checks.xml_text import parse_xml
 from wsisum_cli.slides.header import clean_model, positive
 from wsisum_cli.slides.pixels import shrunk
 from wsisum_cli.slides.pyramid import Level, Pyramid, describe_error, downsample
@@ -144,7 +145,7 @@ def installed_version() -> str:
 def read_metadata(text: str) -> tuple[tuple[float, float] | None, str | None]:
     """Pixel size in µm and the microscope's model; None for what is not stated. Nothing else is read."""
     try:
-        root = ElementTree.fromstring(text)
+        root = parse_xml(text)
         distances = {
             node.get("Id"): float(node.findtext("Value") or "") for node in root.iterfind(".//Scaling/Items/*")
         }

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from wsisum_cli.slides.checks.xml_text import parse_xml
+
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
@@ -118,7 +120,7 @@ def read_hamamatsu(_tif: TiffFile, page: TiffPage) -> Found:
 
 
 def read_philips(_tif: TiffFile, page: TiffPage) -> Found:
-    root = ElementTree.fromstring(description(page))
+    root = parse_xml(description(page))
     model = own_attributes(root).get("DICOM_MANUFACTURERS_MODEL_NAME")
     scans = [own_attributes(node) for node in root.iter("DataObject") if node.get("ObjectType") == "DPScannedImage"]
     slide = next(scan for scan in scans if scan.get("PIM_DP_IMAGE_TYPE") == "WSI")
@@ -133,7 +135,7 @@ def own_attributes(node: ElementTree.Element) -> dict[str, str]:
 
 
 def read_leica(tif: TiffFile, page: TiffPage) -> Found:
-    root = ElementTree.fromstring(tif.pages.first.description)
+    root = parse_xml(tif.pages.first.description)
     device = next((node.get("model", "") for node in root.iter() if node.tag.endswith("}device")), "")
     mpp, source = resolution_tags(page)
     return mpp, source, device.split(";")[0]
@@ -143,14 +145,14 @@ def read_ventana(tif: TiffFile, _page: TiffPage) -> Found:
     for page in tif.pages:
         xmp = page.aspage().tags.valueof(700)
         if xmp and b"iScan" in bytes(xmp):
-            scan = next(n for n in ElementTree.fromstring(bytes(xmp).strip(b"\0")).iter() if n.tag == "iScan")
+            scan = next(n for n in parse_xml(bytes(xmp).strip(b"\0")).iter() if n.tag == "iScan")
             side = micrometres(scan.attrib["ScanRes"], "um")
             return both(side, side), "Ventana ScanRes", scan.get("ScannerModel")
     return None, "", None
 
 
 def read_ome(tif: TiffFile, page: TiffPage) -> Found:
-    root = ElementTree.fromstring(tif.ome_metadata or "")
+    root = parse_xml(tif.ome_metadata or "")
     size = (str(page.imagewidth), str(page.imagelength))
     for node in root.iter():
         if node.tag.endswith("}Pixels") and (node.get("SizeX"), node.get("SizeY")) == size:

@@ -29,6 +29,7 @@ NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PADDED = "extraneous bytes before marker 0xd9"
 QUALITY = 90
 MAX_SCANS = 100  # of a progressive image; encoders make about ten
+MAX_SCANNED = 1 << 28  # px of an image times its scans: 16 of the largest tile
 #: Grey levels by which RGB taken for YCbCr leaves the range on average, and by which rounding may leave it.
 MUCH_BEYOND, LITTLE_BEYOND = 8.0, 2.0
 WEAK_CHROMA = 32.0  # mean distance of chroma from 128; RGB of anything light is farther
@@ -159,6 +160,7 @@ def is_filled(stream: bytes) -> bool:
     import simplejpeg
 
     try:
+        check_stream(stream)
         simplejpeg.decode_jpeg(stream)
     except ValueError:
         return False
@@ -285,11 +287,7 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
     import simplejpeg
 
     limits = {}
-    height, width, *_ = simplejpeg.decode_jpeg_header(stream)
-    if height * width > MAX_TILE_PIXELS:
-        raise ValueError(f"{width} x {height} px are no tile")
-    if not is_one_scan(stream) and stream.count(bytes((0xFF, SCAN))) > MAX_SCANS:
-        raise ValueError(f"it has more than {MAX_SCANS} scans, each of which takes as long as a whole image")
+    height, width = check_stream(stream)
     if shrink > 1:
         # All three limits are needed: without them simplejpeg decodes at full size and does not say so.
         limits = {"min_height": -(-height // shrink), "min_width": -(-width // shrink), "min_factor": shrink}
@@ -299,6 +297,25 @@ def decode(stream: bytes, shrink: int = 1) -> np.ndarray:
         if PADDED not in str(error):
             raise
     return np.asarray(simplejpeg.decode_jpeg(stream, strict=False, **limits))
+
+
+def check_stream(stream: bytes) -> tuple[int, int]:
+    """Height and width. Raises ValueError for more px than a tile has, and for too many scans."""
+    import simplejpeg
+
+    height, width, *_ = simplejpeg.decode_jpeg_header(stream)
+    if height * width > MAX_TILE_PIXELS:
+        raise ValueError(f"{width} x {height} px are no tile")
+    check_scans(stream, height * width)
+    return height, width
+
+
+def check_scans(stream: bytes, px: int) -> None:
+    """Raise ValueError for an image of `px` px in more scans than encoders make: each takes as long as all of it."""
+    scans = 1 if is_one_scan(stream) else stream.count(bytes((0xFF, SCAN)))
+    most = min(MAX_SCANS, MAX_SCANNED // max(1, px))
+    if scans > most:
+        raise ValueError(f"it has more than {most} scans, each of which takes as long as a whole image")
 
 
 def subsampling(stream: bytes) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from wsisum_cli.slides.checks.xml_text import parse_xml
 from wsisum_cli.slides.images import ContainerImage, Role, have_same_shape, role_of_name
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def split_levels(series: TiffPageSeries) -> tuple[tuple[TiffPageSeries, ...], li
 def shows_all_of_the_glass(tif: TiffFile, name: str, page: TiffPage) -> bool:
     """Whether an image of an SCN file is its macro: its view is as large as the collection's."""
     with contextlib.suppress(ElementTree.ParseError):
-        for collection in ElementTree.fromstring(tif.pages.first.description):
+        for collection in parse_xml(tif.pages.first.description):
             glass = (collection.get("sizeX"), collection.get("sizeY"))
             for image in collection:
                 sizes = {node.tag.rpartition("}")[2]: (node.get("sizeX"), node.get("sizeY")) for node in image}
@@ -222,7 +223,7 @@ def ome_images(tif: TiffFile) -> list[OmeImage]:
     if not tif.is_ome or not tif.ome_metadata:
         return []
     try:
-        root = ElementTree.fromstring(tif.ome_metadata)
+        root = parse_xml(tif.ome_metadata)
         return [ome for node in root if local_name(node) == "Image" for ome in ome_image(node)]
     except (ElementTree.ParseError, ValueError):
         return []

@@ -97,6 +97,20 @@ class Source:
         check()
 
 
+def watch(path: Path) -> Callable[[], None]:
+    """A check that raises ChangedSlideError when a file, such as a mask, is not what it is now."""
+    before = state_of(path)
+
+    def check() -> None:
+        if (now := state_of(path)) != before:
+            raise ChangedSlideError(
+                f"{path.name}: expected a file that stays as it is while it is read, but it "
+                f"{what_changed(before, now)}; run again once nothing writes to it"
+            )
+
+    return check
+
+
 def state_of(path: Path) -> FileState:
     try:
         found = path.stat()

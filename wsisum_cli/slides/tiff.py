@@ -15,8 +15,10 @@ import numpy as np
 
 from wsisum_cli.errors import NotASlideError, SeveralSlidesError, SlideError, TileError
 from wsisum_cli.slides import jpeg
-from wsisum_cli.slides.checks.bounds import BOUNDED, SIZED, check_pages, check_planes, check_tile
+from wsisum_cli.slides.checks.bounds import BOUNDED, JPEG_COMPRESSIONS, SIZED, check_tile
 from wsisum_cli.slides.checks.stream_sizes import is_subsampled_jpeg2000
+from wsisum_cli.slides.checks.tiff_pages import check_pages
+from wsisum_cli.slides.checks.xml_text import check_description
 from wsisum_cli.slides.header import identify
 from wsisum_cli.slides.images import choose_slides
 from wsisum_cli.slides.layout import Planes, TiffImage, list_tiff_images, select_planes
@@ -26,7 +28,6 @@ from wsisum_cli.slides.pyramid import MAX_TILE_PIXELS, EncodedTile, Level, Pyram
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-JPEG_COMPRESSIONS = {7, 33007, 34892}
 APERIO_YCBCR = 33003  # JPEG 2000 whose components are YCbCr, which the stream itself does not say
 APERIO_RGB = 33005  # JPEG 2000 of RGB
 PHOTOMETRIC_GREY, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 1, 2, 6
@@ -71,8 +72,9 @@ class TiffPyramid(Pyramid):
                 self._file = opened.enter_context(open(path, "rb", buffering=0))
                 self._lock = threading.Lock()
                 self._size = os.fstat(self._file.fileno()).st_size
-                check_pages(path)
+                pages = check_pages(path)
                 self._tif: TiffFile = opened.enter_context(tifffile.TiffFile(path))
+                check_description(self._tif.pages.first.description, pages, path)
                 self._open()
             except (SlideError, NeedsOpenSlideError):
                 raise
@@ -262,7 +264,6 @@ def level_planes(tif: TiffFile, path: Path, number: int | None) -> list[Planes]:
     """
     if tif.pages.first.software == EXPORT_SOFTWARE:
         raise NotASlideError(f"{path.name}: an export of a summary, expected a slide; use the slide itself")
-    check_planes(tif.ome_metadata or "", path.name)
     slides = list_slides(tif, path)
     planes = [brightfield_planes(slide, path) for slide in slides]
     if number is None and len(slides) > 1:
@@ -379,6 +380,8 @@ def why_not_by_tile(page: TiffPage) -> str | None:
         return f"{page.samplesperpixel} samples per pixel"
     if not page.is_tiled or not page.tilewidth or not page.tilelength:
         return "not tiled"
+    if page.imagedepth != 1 or page.tiledepth != 1:
+        return f"{page.imagedepth} planes in one image"
     if page.tilewidth * page.tilelength > MAX_TILE_PIXELS:
         return f"tiles of {page.tilewidth} x {page.tilelength} px"
     if coded not in tifffile.TIFF.DECOMPRESSORS or coded not in JPEG_COMPRESSIONS | SIZED | BOUNDED:
@@ -425,7 +428,7 @@ def over_glass(pixels: np.ndarray, extra: tuple[int, ...]) -> np.ndarray:
 
 def decode_other(page: TiffPage, data: bytes) -> np.ndarray:
     """A tile of any compression but RGB in JPEG as (H, W, samples) uint8."""
-    check_tile(data, page.compression, MAX_OVERSIZE * page.tilewidth * page.tilelength)
+    check_tile(data, int(page.compression), MAX_OVERSIZE * page.tilewidth * page.tilelength, page.jpegtables)
     decoded, _, _ = page.decode(data, 0, jpegtables=page.jpegtables)
     if decoded is None:
         raise ValueError("no pixels in it")

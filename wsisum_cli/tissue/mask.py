@@ -10,16 +10,12 @@ tissue has details of 20 to 60 µm wherever it lies, which strokes of a pen, sha
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisum_cli.errors import MaskError
 from wsisum_cli.tissue.faint import find_faint
 from wsisum_cli.tissue.glass import glass_colour
 
@@ -38,10 +34,6 @@ NAVY_INK = 550  # haematoxylin may look like it, but without any gap is paler
 SHADED = 60  # 13 % darker than glass
 DENSEST = 1500  # more is noise, and 20 times as much still fits into 16 bits
 DARK = 300
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_ASPECT_ERROR = 0.02
-SUBPIXEL_BITS = 4
 
 # Grain: the contrast of details between 20 and 60 µm, in optical density.
 COARSEST_GRAIN = 16.0  # µm per px; none is seen in coarser overviews
@@ -152,31 +144,6 @@ def is_brightfield(overview: Image) -> bool:
         return False
     coloured = np.mean(lit[:, 2] - lit[:, 0] > 2)
     return bool(coloured > 0.001 or np.mean(lit[:, 2] < 128) < 0.02)
-
-
-def read_mask(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
-    """Read a mask of tissue, made elsewhere, into the frame of an overview of `shape` (H, W): (H, W) bool.
-
-    A PNG covers the whole slide at any size; what is neither black nor transparent is tissue. GeoJSON holds
-    polygons in level-0 px, of which an overview px spans `downsample`; what lies in one, outside its holes,
-    is tissue. Raises MaskError where the file is neither, does not fit, or marks nothing.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MaskError(f"{path.name}: the mask cannot be read: {error.strerror}; check the path.") from error
-    if data.startswith(PNG_SIGNATURE):
-        mask = _read_png(path, data, shape)
-    elif path.suffix.lower() in (".json", ".geojson") or data.lstrip()[:1] in (b"{", b"["):
-        mask = _read_geojson(path, data, shape, downsample)
-    else:
-        raise MaskError(f"{path.name}: expected a mask as PNG or GeoJSON, found neither; export it as one of them.")
-    if not mask.any():
-        raise MaskError(
-            f"{path.name}: expected marked tissue, found none inside the slide; "
-            "mark it with non-zero pixels (PNG) or with polygons in level-0 pixels (GeoJSON)."
-        )
-    return mask
 
 
 def _find_tissue(image: Image, mpp: float) -> tuple[Image, Mask]:
@@ -379,103 +346,3 @@ def _without_crumbs(mask: Image, mpp: float) -> Image:
     kept &= np.bincount(labels[cores], minlength=count) > 0
     kept[0] = False  # the background
     return _u8(kept[labels])
-
-
-def _read_png(path: Path, data: bytes, shape: tuple[int, int]) -> Mask:
-    import cv2
-
-    marked = _marked(_decode_png(path, data))
-    (height, width), (rows, columns) = shape, marked.shape
-    if abs(columns * height / (rows * width) - 1) > MAX_ASPECT_ERROR:
-        raise MaskError(
-            f"{path.name}: expected a mask with the slide's aspect ratio, {width / height:.3f} (within 2 %), "
-            f"found {columns / rows:.3f} ({columns} x {rows} px); export it of the whole slide, not turned."
-        )
-    shrinks = rows > height or columns > width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    return _u8(cv2.resize(_u8(marked) * np.uint8(255), (width, height), interpolation=method)) > 127
-
-
-def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
-    """The pixels of a PNG, (H, W) or (H, W, 3 or 4)."""
-    import cv2
-
-    pixels = None
-    if b"IEND" in data[-64:]:  # a cut file would be decoded as far as it goes
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
-            raise MaskError(f"{path.name}: the PNG cannot be decoded ({error.err}); export a smaller one.") from error
-    if pixels is None:
-        raise MaskError(f"{path.name}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
-    return np.asarray(pixels)
-
-
-def _marked(pixels: NDArray[Any]) -> Mask:
-    if pixels.ndim == 2:
-        return np.asarray(pixels > 0)
-    coloured = (pixels[..., :3] > 0).any(axis=2)
-    if pixels.shape[2] < 4:
-        return np.asarray(coloured)
-    opaque = pixels[..., 3] > 0
-    marked = coloured & opaque
-    # Black drawn on nothing is a mask as well; black everywhere is not.
-    return np.asarray(marked if marked.any() or opaque.all() else opaque)
-
-
-def _read_geojson(path: Path, data: bytes, shape: tuple[int, int], downsample: float) -> Mask:
-    mask = np.zeros(shape, np.uint8)
-    found = 0
-    try:
-        for polygon in _polygons(json.loads(data.decode("utf-8-sig"))):
-            # Overview px are counted from their centres.
-            _draw(mask, [np.array([p[:2] for p in ring], float) / downsample - 0.5 for ring in polygon])
-            found += 1
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise MaskError(
-            f"{path.name}: expected GeoJSON with polygons in level-0 pixels, found something else ({error}); "
-            "export the annotations again, as a FeatureCollection."
-        ) from error
-    if not found:
-        raise MaskError(
-            f"{path.name}: expected a Polygon or MultiPolygon, found none; draw the tissue as areas, not as points "
-            "or lines."
-        )
-    return mask > 0
-
-
-def _polygons(node: Any) -> Iterator[list[Any]]:
-    """Every polygon below a GeoJSON node: an outer ring, then its holes."""
-    if node is None:  # a feature may lack a geometry
-        return
-    if isinstance(node, list):
-        parts = node
-    elif node["type"] == "FeatureCollection":
-        parts = node["features"]
-    elif node["type"] == "GeometryCollection":
-        parts = node["geometries"]
-    elif node["type"] == "Feature":
-        parts = [node["geometry"]]
-    else:
-        parts = []
-        polygons = {"Polygon": [node.get("coordinates")], "MultiPolygon": node.get("coordinates")}
-        yield from filter(None, polygons.get(node["type"], []))
-    for part in parts:
-        yield from _polygons(part)
-
-
-def _draw(mask: Image, rings: list[NDArray[np.float64]]) -> None:
-    """Fill a polygon into the mask, touching no more than it covers; each ring is (N, 2) x, y in mask px."""
-    import cv2
-
-    if any(ring.ndim != 2 or len(ring) < 3 or not (np.abs(ring) < 1e7).all() for ring in rings):
-        raise ValueError("a ring of fewer than three points, or too far out")
-    corner, end = np.floor(rings[0].min(axis=0)), np.ceil(rings[0].max(axis=0)) + 1
-    left, top = np.clip(corner, 0, mask.shape[::-1]).astype(int)
-    right, bottom = np.clip(end, 0, mask.shape[::-1]).astype(int)
-    if left >= right or top >= bottom:
-        return
-    canvas = np.zeros((bottom - top, right - left), np.uint8)
-    scaled = [np.rint((ring - (left, top)) * 2**SUBPIXEL_BITS).astype(np.int32) for ring in rings]
-    cv2.fillPoly(canvas, scaled, [1], shift=SUBPIXEL_BITS)
-    mask[top:bottom, left:right] |= canvas

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wsisum_cli.exports.tables import as_csv
 from wsisum_cli.figures.plot import as_png, new_figure
 
 Row = Mapping[str, float]
@@ -19,11 +18,8 @@ COLUMNS = 3  # panels per row
 def write_metrics(folder: Path, metrics: Sequence[Row], best_epoch: int) -> None:
     """Write one row per epoch; columns in order of first appearance."""
     names = list(dict.fromkeys(name for row in metrics for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in metrics)
-    write(folder / "metrics.csv", text.getvalue().encode())
+    rows = ([f"{row[name]:.6g}" if name in row else "" for name in names] for row in metrics)
+    write(folder / "metrics.csv", as_csv([names, *rows]).encode())
     record = {"best_epoch": best_epoch, "epochs": [dict(row) for row in metrics]}
     write(folder / "metrics.json", (json.dumps(record, indent=1) + "\n").encode())
     write(folder / "curves.png", draw_curves(metrics, best_epoch))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import FeaturesError, UsageError
+from wsisum_cli.exports.tables import read_rows
 from wsisum_cli.features.h5 import read_feature_file
 from wsisum_cli.selection.candidates import cluster_features, draw_by_cluster
 
@@ -101,13 +102,13 @@ def read_cases(table: Path | None, pattern: str | None) -> Cases:
     if table is None:
         return Cases()
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"slide", "case"} <= set(rows.fieldnames or ()):
-                raise UsageError(f"{table.name}: expected the columns slide and case, found {rows.fieldnames}")
-            return Cases(table={row["slide"]: row["case"] or row["slide"] for row in rows})
+        columns, *found = [cells for _, cells in read_rows(table)] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{table.name}: not a CSV file in UTF-8 ({error}); save it as one") from None
+    if not {"slide", "case"} <= set(columns):
+        raise UsageError(f"{table.name}: expected the columns slide and case, found {columns}")
+    rows = [dict(zip(columns, cells, strict=False)) for cells in found]
+    return Cases(table={row["slide"]: row.get("case") or row["slide"] for row in rows if "slide" in row})
 
 
 def read_slides(

@@ -1,90 +1,65 @@
-"""How much a file asks for, found before anything is decoded: pages of a TIFF, planes of an OME-XML, px of a tile.
-
-Decoders and tifffile make room for whatever headers say, and follow chains of pages wherever they lead.
-"""
+"""How much a tile asks for, found before it is decoded: decoders make room for whatever the headers of streams say."""
 
 from __future__ import annotations
 
-import re
 import struct
-from pathlib import Path
-from typing import BinaryIO
 
-from wsisum_cli.errors import SlideError
-from wsisum_cli.slides.checks.stream_sizes import image_size
+from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.checks.stream_sizes import (
+    MAX_COMPONENTS,
+    MAX_PARTS,
+    MAX_PRECINCTS,
+    count_precincts,
+    image_size,
+    read_jpeg2000,
+)
 
-#: Pages of one file; slides have a dozen, stacks of planes a few thousand.
-MAX_PAGES = 20_000
-NDPI_TAG = 65420  # of files whose offsets take 8 bytes though they are no BigTIFF
-PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
-SIZES = re.compile(r"\bSize[ZCT]\s*=\s*[\"']\s*(\d{1,18})\s*[\"']")
 #: TIFF compressions of streams that say their size themselves: JPEG 2000, PNG, WebP, JPEG XL, JPEG XR, LERC.
 SIZED = {33003, 33004, 33005, 34712, 34933, 34927, 50001, 50002, 52546, 34934, 22610, 34887}
 #: Others whose output tifffile bounds by the size of a tile: none, LZW, Deflate, PackBits, LZMA, Zstandard.
 BOUNDED = {1, 5, 8, 32946, 32773, 34925, 34926, 50000}
 
 
-def check_pages(path: Path) -> None:
-    """Raise SlideError when the pages of a TIFF follow each other in a ring, or are too many. OSError passes."""
-    with open(path, "rb") as file:
-        seen: set[int] = set()
+JPEG_COMPRESSIONS = {7, 33007, 34892}
+JPEG2000 = {33003, 33004, 33005, 34712}
+
+
+def check_tile(data: bytes, compression: int, most: int, tables: bytes | None = None) -> None:
+    """Raise ValueError when a tile's own header tells of more than `most` px, of no size, or of more work than that.
+
+    `tables` are the TIFF's JPEGTables.
+    """
+    if compression in JPEG_COMPRESSIONS:
+        stream = jpeg.complete_stream(data, tables, rgb=False).stream
+        size = jpeg.frame_size(stream)
+        if not size:
+            raise ValueError("its header does not say how large it is")
+        check_size(size[1], size[0], most)
+        jpeg.check_scans(stream, size[0] * size[1])
+    elif compression in SIZED:
         try:
-            offset, walk = first_page(file)
-            while offset:
-                if offset in seen:
-                    raise SlideError(f"{path.name}: damaged TIFF structure, its pages lead in a ring; fetch it again")
-                if len(seen) == MAX_PAGES:
-                    raise SlideError(f"{path.name}: expected a slide of at most {MAX_PAGES} pages, found more")
-                seen.add(offset)
-                offset = next_page(file, offset, *walk)
-        except (struct.error, ValueError):  # no TIFF, or one cut short: what opens it will say so
-            return
+            width, height = image_size(data)
+            cuts = count_cuts(data) if compression in JPEG2000 else (1, 1, 0)
+        except (struct.error, LookupError, ValueError) as error:
+            raise ValueError(f"its header does not say how large it is ({error})") from error
+        check_size(width, height, most)
+        check_cuts(*cuts)
 
 
-def first_page(file: BinaryIO) -> tuple[int, tuple[str, bool, bool]]:
-    """Offset of the first page, and how pages are laid out: byte order, BigTIFF, offsets of NDPI."""
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None:
-        raise struct.error("no TIFF")
-    (version,) = struct.unpack_from(order + "H", head, 2)
-    if version == 43:
-        return struct.unpack_from(order + "Q", head, 8)[0], (order, True, False)
-    (offset,) = struct.unpack_from(order + "I", head, 4)
-    file.seek(offset)
-    (count,) = struct.unpack(order + "H", file.read(2))
-    tags = [struct.unpack(order + "H", file.read(12)[:2])[0] for _ in range(count)]
-    return offset, (order, False, order == "<" and NDPI_TAG in tags)
-
-
-def next_page(file: BinaryIO, offset: int, order: str, big: bool, ndpi: bool) -> int:
-    """Offset of the page behind the one at `offset`, 0 for none. Raises struct.error beyond the file."""
-    file.seek(offset)
-    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
-    file.seek(offset + (8 + 20 * count if big else 2 + 12 * count) if count < 1 << 40 else 1 << 60)
-    following: int = struct.unpack(order + ("Q" if big or ndpi else "I"), file.read(8 if big or ndpi else 4))[0]
-    return following if following < 1 << 60 else 0
-
-
-def check_planes(ome_xml: str, name: str) -> None:
-    """Raise SlideError when an image of an OME-XML has more planes than a file has pages."""
-    for pixels in PIXELS.findall(ome_xml):
-        planes = 1
-        for size in SIZES.findall(pixels):
-            planes *= max(1, int(size))
-        if planes > MAX_PAGES:
-            raise SlideError(
-                f"{name}: damaged OME-XML, it tells of {planes} planes, expected at most {MAX_PAGES}; export it again"
-            )
-
-
-def check_tile(data: bytes, compression: int, most: int) -> None:
-    """Raise ValueError when a tile's own header tells of more than `most` px, or of no size."""
-    if compression not in SIZED:
-        return
-    try:
-        width, height = image_size(data)
-    except (struct.error, LookupError, ValueError) as error:
-        raise ValueError("its header does not say how large it is") from error
-    if width * height > most:
+def check_size(width: int, height: int, most: int) -> None:
+    if min(width, height) < 1 or width * height > most:
         raise ValueError(f"it is an image of {width} x {height} px, expected at most {most} px")
+
+
+def count_cuts(data: bytes) -> tuple[int, int, int]:
+    """Components, tiles and precincts of a JPEG 2000 stream. Raises struct.error, LookupError, ValueError."""
+    found = read_jpeg2000(data)
+    return found.components, found.parts, count_precincts(data)
+
+
+def check_cuts(components: int, parts: int, precincts: int) -> None:
+    """Raise ValueError for a stream that is cut so small that decoders allocate far more than its px."""
+    if components > MAX_COMPONENTS:
+        raise ValueError(f"it has {components} components, expected at most {MAX_COMPONENTS}")
+    if parts > MAX_PARTS or precincts > MAX_PRECINCTS:
+        raise ValueError(f"it is cut into more than {MAX_PARTS} tiles, or {MAX_PRECINCTS} precincts")

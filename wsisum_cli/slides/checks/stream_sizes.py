@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wsisum_cli.slides import jpeg
 
-PNG, JXL_BOX = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cJXL "
+PNG, JXL_BOX, LERC = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cJXL ", b"Lerc2 "
 JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 JPEG2000_START = b"\xff\x4f\xff\x51"  # the first two markers, ITU-T T.800
 JPEGLS_FRAME = 0xF7  # marker, ITU-T T.87
 MAX_PARTS = 1024  # tiles that a JPEG 2000 stream may be cut into
+MAX_SEGMENTS = 10_000  # of its headers
+MAX_COMPONENTS = 4  # red, green, blue and alpha
+#: Precincts of a component of a JPEG 2000 stream; of 64 px a side, the largest tile has 5,500 at all resolutions.
+MAX_PRECINCTS = 1 << 15
+LEVELS, STYLE, PART, DATA = 0xFF52, 0xFF53, 0xFF90, 0xFF93  # markers COD, COC, SOT, SOD
+JXR_CODESTREAM, JXR_OFFSET = b"WMPHOTO\0", 0xBCC0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,46 @@ def jpeg2000_rgb_size(data: bytes) -> tuple[int, ...]:
     return (found.height, found.width) if found.components == 3 and found.parts <= MAX_PARTS else ()
 
 
+def count_precincts(data: bytes) -> int:
+    """The most precincts that one component has at all its resolutions. Raises struct.error, ValueError."""
+    found = read_jpeg2000(data)
+    return max((precincts(found, *coding) for coding in codings(data)), default=0)
+
+
+def precincts(found: Jpeg2000Header, levels: int, sizes: bytes) -> int:
+    """`sizes` has a byte a resolution: powers of two, across and down. None at all means that there is one precinct."""
+    total = 0
+    for resolution in range(min(levels, 32) + 1 if sizes else 0):
+        size = sizes[min(resolution, len(sizes) - 1)]
+        width, height = (-(-side >> (levels - resolution)) for side in (found.width, found.height))
+        total += -(-max(1, width) >> (size & 15)) * -(-max(1, height) >> (size >> 4))
+    return total
+
+
+def codings(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Levels, and sizes of precincts, of each marker that says them, in the main header and those of the parts."""
+    wide = 2 if read_jpeg2000(data).components > 256 else 1
+    at = data.index(JPEG2000_START) + 2
+    part, length = 0, 0  # where the current part begins, and its bytes; 0 for up to the end
+    for _ in range(MAX_SEGMENTS):
+        marker, size = struct.unpack_from(">HH", data, at)
+        if marker == PART:
+            part, length = at, struct.unpack_from(">I", data, at + 6)[0]
+        if marker == LEVELS:
+            yield data[at + 9], data[at + 14 : at + 2 + size] if data[at + 4] & 1 else b""
+        if marker == STYLE:
+            yield data[at + 5 + wide], data[at + 10 + wide : at + 2 + size] if data[at + 4 + wide] & 1 else b""
+        if marker != DATA:
+            at += 2 + size
+        elif length and part + length + 12 <= len(data) and length > 12:
+            at = part + length
+        else:
+            return
+        if data[at : at + 2] == b"\xff\xd9":
+            return
+    raise ValueError("more segments than a tile has")
+
+
 def is_subsampled_jpeg2000(data: bytes) -> bool:
     """Whether some component is smaller than the image; False for what is no codestream."""
     try:
@@ -75,7 +122,10 @@ def rgb_size(frame: bytes) -> tuple[int, ...]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a stream of any coding but JPEG. Raises struct.error, LookupError, ValueError."""
+    """Width and height of a stream of any coding but JPEG. Raises struct.error, LookupError, ValueError.
+
+    LERC of its first version is none of them: it does not say how many images follow one another.
+    """
     if data[:8] == PNG:
         return struct.unpack_from(">II", data, 16)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -84,13 +134,8 @@ def image_size(data: bytes) -> tuple[int, int]:
         return jxl_size(data[2:])
     if data[:8] == JXL_BOX:
         return jxl_size(data[data.index(b"\xff\x0a", 12) + 2 :])
-    if data[:6] == b"Lerc2 ":
-        (version,) = struct.unpack_from("<i", data, 6)
-        height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
-        return abs(width), abs(height)
-    if data[:10] == b"CntZImage ":
-        height, width = struct.unpack_from("<ii", data, 18)
-        return abs(width), abs(height)
+    if data[:6] == LERC:
+        return lerc_size(data)
     if data[:3] == b"II\xbc":
         return jxr_size(data)
     found = read_jpeg2000(data)
@@ -109,30 +154,66 @@ def webp_size(data: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
+def lerc_size(data: bytes) -> tuple[int, int]:
+    """Width of the first image, and the height of all that follow one another, times the values a px has."""
+    at, width, height = 0, 0, 0
+    while data[at : at + 6] == LERC:
+        (version,) = struct.unpack_from("<i", data, at + 6)
+        fields = struct.unpack_from("<6i", data, at + (14 if version >= 3 else 10))
+        rows, columns, depth = fields[0], fields[1], fields[2] if version >= 4 else 1
+        (size,) = struct.unpack_from("<i", data, at + (14 if version >= 3 else 10) + (20 if version >= 4 else 16))
+        if min(rows, columns, depth, size) < 1:
+            raise ValueError("no size")
+        width, height = (
+            width or columns,
+            height + -(-rows * columns * -(-depth // MAX_COMPONENTS) // (width or columns)),
+        )
+        at += size
+    return width, height
+
+
 def jxl_size(data: bytes) -> tuple[int, int]:
-    """The size header of a JPEG XL codestream (ISO/IEC 18181-1), whose bits come lowest first."""
-    bits, at = int.from_bytes(data[:16], "little"), 0
+    """The size header of a JPEG XL codestream (ISO/IEC 18181-1), whose bits come lowest first.
+
+    Raises ValueError for moving pictures, whose number of images nothing says.
+    """
+    bits, at = int.from_bytes(data[:64], "little"), 0
 
     def take(count: int) -> int:
         nonlocal at
         at += count
         return bits >> (at - count) & (1 << count) - 1
 
-    def side() -> int:
-        return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
+    def sides() -> tuple[int, int]:
+        small = take(1)
 
-    small = take(1)
-    height, ratio = side(), take(3)
-    if ratio:
-        across, down = JXL_RATIOS[ratio - 1]
-        return height * across // down, height
-    return side(), height
+        def side() -> int:
+            return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+        height, ratio = side(), take(3)
+        if ratio:
+            across, down = JXL_RATIOS[ratio - 1]
+            return height * across // down, height
+        return side(), height
+
+    size = sides()
+    if not take(1) and take(1):  # metadata that is not the default, with extra fields
+        take(3)  # orientation
+        if take(1):
+            sides()  # by which it is to be shown
+        if take(1) or take(1):
+            raise ValueError("a preview, or a moving picture")
+    return size
 
 
 def jxr_size(data: bytes) -> tuple[int, int]:
-    """JPEG XR (ITU-T T.832): a directory like a TIFF's."""
+    """JPEG XR (ITU-T T.832): of its codestream, which a directory like a TIFF's points to."""
     (offset,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, offset)
     entries = [struct.unpack_from("<HHII", data, offset + 2 + 12 * index) for index in range(count)]
-    sides = {tag: value & (0xFFFF if kind == 3 else 0xFFFFFFFF) for tag, kind, _, value in entries}
-    return sides[0xBC80], sides[0xBC81]
+    at = {tag: value for tag, _, _, value in entries}[JXR_OFFSET]
+    if data[at : at + 8] != JXR_CODESTREAM:
+        raise ValueError("no codestream")
+    short = data[at + 10] & 0x80
+    width, height = struct.unpack_from(">HH" if short else ">II", data, at + 12)
+    return width + 1, height + 1

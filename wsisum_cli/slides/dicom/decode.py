@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wsisum_cli.slides import jpeg
+from wsisum_cli.slides.checks.bounds import check_cuts, count_cuts
 from wsisum_cli.slides.checks.stream_sizes import (
     JPEG2000_START,
     jpeg2000_rgb_size,
@@ -42,7 +43,8 @@ def decode_plain(instance: Instance, data: bytes) -> np.ndarray:
     if instance.codec == RLE:  # which always stores colour planes one after the other
         import imagecodecs
 
-        data, planar = bytes(imagecodecs.dicomrle_decode(data, "<u1")), True
+        # With a size, a frame of runs that stand for more ends in an error, before it fills the memory.
+        data, planar = bytes(imagecodecs.dicomrle_decode(data, "<u1", out=3 * shape[0] * shape[1])), True
     pixels = np.frombuffer(data, np.uint8)
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(3, *shape), 0, 2)) if planar else pixels.reshape(*shape, 3)
 
@@ -56,6 +58,8 @@ def decode_stream(instance: Instance, data: bytes, least: tuple[int, int]) -> np
     else:
         size = jpegls_rgb_size(data)
     check_stream(instance, least, size)
+    if instance.codec == JPEG2000:
+        check_cuts(*count_cuts(data))
     decode = imagecodecs.jpeg2k_decode if instance.codec == JPEG2000 else imagecodecs.jpegls_decode
     pixels = np.asarray(decode(data))
     if pixels.shape != (*size, 3) or pixels.dtype != np.uint8:
