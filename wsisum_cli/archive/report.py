@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.container import writing_aside
-from wsisum_cli.summary.reader import parse_json
+from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")

@@ -24,6 +24,7 @@ from wsisum_cli.commands.options import (
     cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.signing.keys import SignOption
 from wsisum_cli.errors import UsageError
 
 
@@ -113,6 +114,7 @@ def compress(
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    sign: SignOption = None,
     force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
@@ -150,6 +152,8 @@ def compress(
         draws=draws,
         thresholds=tuple(threshold or ()),
     )
+    if sweep and sign is not None:
+        raise UsageError("--sweep writes no summaries to sign; leave --sign out")
     read_thresholds(options.thresholds)  # before anything is done
     folders = [user_folder()]
     model = find_model(encoder, folders)
@@ -160,7 +164,7 @@ def compress(
     request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+    run_or_preview(request, setup, manifest, workers, dry_run, as_json, sign)
 
 
 def check_together(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,9 @@ from wsisum_cli.commands.options import (
     SummariesArgument,
     SummarizerFileOption,
 )
+from wsisum_cli.commands.signing.keys import SignOption, signer
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -32,6 +33,7 @@ def trim(
     summarizer: SummarizerFileOption = None,
     slide_encoder: SlideEncoderFileOption = None,
     device: ModelsDeviceOption = Device.auto,
+    sign: SignOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -41,6 +43,7 @@ def trim(
     """
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_trimmed, write_each
+    from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
 
@@ -50,9 +53,12 @@ def trim(
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
-    done = write_each(places, lambda path, place: trim_summary(path, place, keep, models, force), "cut")
+    key = signer(sign)
+    done = write_each(
+        places, lambda path, place: signed(path, place, key, trim_summary(path, place, keep, models, force)), "cut"
+    )
     if as_json:
-        typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
+        typer.echo(plain_json([asdict(trimmed) for trimmed in done]))
     else:
         print_trimmed(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)

@@ -1,0 +1,42 @@
+"""JSON of a summary, parsed within limits: a small file can hold metadata that take gigabytes once parsed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MAX_BYTES = 1 << 20  # of one zarr.json of a summary; a root has some 20 kB
+MAX_DEPTH = 32  # of objects and lists; a root has 9
+#: Strings, whose brackets do not count, and brackets.
+TOKENS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse strict JSON: UTF-8, no NaN and Infinity, no key twice, not nested deeply. Raises ValueError."""
+    if depth(data) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return json.loads(data.decode(), parse_constant=refuse_constant, object_pairs_hook=without_twins)
+
+
+def depth(data: bytes) -> int:
+    """How deeply objects and lists are nested."""
+    now = deepest = 0
+    for token in TOKENS.finditer(data):
+        first = token[0][:1]
+        if first != b'"':
+            now += 1 if first in b"[{" else -1
+            deepest = max(deepest, now)
+    return deepest
+
+
+def refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Raises ValueError where a key comes twice: readers differ in which they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice in an object")
+    return found
