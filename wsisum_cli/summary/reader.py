@@ -106,6 +106,7 @@ class Summary:
         self.file = file
         self.listed: list[Member] = read_members(file, name)
         self.members = {member.name: member for member in self.listed}
+        self._claimed: dict[str, int] = {}  # bytes of the arrays that were read
         self._inflated: tuple[str, bytes] | None = None  # the member that was inflated last
         self.attributes = self._attributes()
 
@@ -195,32 +196,21 @@ class Summary:
 
     def _refuse_unfit(self, name: str, layout: Layout) -> None:
         """Raises ValueError for an array that no summary with these attributes has, before it takes memory."""
-        most = most_bytes(self.size)
-        if self._array_bytes > most:
-            raise ValueError(f"all arrays claim {self._array_bytes} bytes, a file of {self.size} holds at most {most}")
-        if self._excess is not None:
-            raise ValueError(self._excess)
         expected = self._expected.get(name)
         if expected is not None and not expected.fits(layout.dtype, layout.shape):
             raise ValueError(f"expected {expected}, found {layout.dtype.name} {layout.shape}")
+        if self._excess is not None:
+            raise ValueError(self._excess)
+        claimed, most = sum({**self._claimed, name: layout.bytes}.values()), most_bytes(self.size)
+        if layout.codecs not in (JPEG_CODECS, ROW_CODECS):  # whose rows have limits of their own
+            if claimed > most:
+                raise ValueError(f"arrays claim {claimed} bytes, a file of {self.size} bytes holds at most {most}")
+            self._claimed[name] = layout.bytes
 
     @cached_property
     def size(self) -> int:
         """Bytes of the file."""
         return self.file.seek(0, os.SEEK_END)
-
-    @cached_property
-    def _array_bytes(self) -> int:
-        """Bytes that all arrays but those of JPEG streams claim to hold."""
-        from wsisum_cli.summary.chunks import read_layout
-
-        claimed = 0
-        for name in self.members:
-            if name.endswith(f"/{ROOT}"):
-                with suppress(ValueError, SummaryError):  # groups, and arrays that cannot be read
-                    layout = read_layout(self.read(name))
-                    claimed += 0 if layout.codecs in (JPEG_CODECS, ROW_CODECS) else layout.bytes
-        return claimed
 
     @cached_property
     def _expected(self) -> dict[str, Expected]:
@@ -232,12 +222,12 @@ class Summary:
 
     @cached_property
     def _excess(self) -> str | None:
-        """A claim of the attributes that cannot be true; None where they hold none, or are damaged."""
+        """A claim of the attributes that cannot be true, without a look at the overview; None where there is none."""
         try:
-            found = excessive_claims(self.record, self.overview_sizes(), self.size)
+            found = list(excessive_claims(self.record, {}, self.size))
         except SummaryError:
             return None
-        return next((claim.message for claim in found), None)
+        return found[0].message if found else None
 
     def overview_sizes(self) -> dict[str, tuple[int, int]]:
         """Width and height of each overview by its name, without those that cannot be told."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wsisum_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from minisign import PublicKey, SecretKey
 
 PASSWORD = "WSISUM_SIGN_PASSWORD"
 SignOption = Annotated[
@@ -38,7 +35,7 @@ KeyOption = Annotated[
 ]
 
 
-def signer(path: Path | None) -> SecretKey | None:
+def signer(path: Path | None) -> Any:
     """The key of `--sign`, opened; None without one. Raises UsageError."""
     if path is None:
         return None
@@ -47,7 +44,7 @@ def signer(path: Path | None) -> SecretKey | None:
     return load_secret_key(path, lambda: password_of(path))
 
 
-def checker(path: Path | None) -> PublicKey | None:
+def checker(path: Path | None) -> Any:
     """The key of `--key`; None without one. Raises UsageError."""
     if path is None:
         return None

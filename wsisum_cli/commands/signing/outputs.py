@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsisum_cli.archive.outcome import UP_TO_DATE, WRITTEN, Outcome
 
 if TYPE_CHECKING:
-    from minisign import SecretKey
-
     from wsisum_cli.archive.run import Listener
 
 Written = TypeVar("Written")
 
 
-def sign_or_drop(path: Path, key: SecretKey | None) -> str:
+def sign_or_drop(path: Path, key: Any) -> str:
     """Sign a summary that was just written. Without a key the signature of what was there before is removed.
 
     Returns what became of it in words; empty where there is nothing to say. Raises OSError.
@@ -34,7 +32,7 @@ def sign_or_drop(path: Path, key: SecretKey | None) -> str:
     return "its old signature removed; sign it with --sign"
 
 
-def signed(before: Path, path: Path, key: SecretKey | None, result: Written) -> Written:
+def signed(before: Path, path: Path, key: Any, result: Written) -> Written:
     """What was made of the summary `before` and written to `path`, once it is signed. Says so where it is not."""
     from wsisum_cli.commands.console import warn
     from wsisum_cli.summary.signature.minisign import signature_path
@@ -45,7 +43,7 @@ def signed(before: Path, path: Path, key: SecretKey | None, result: Written) -> 
     return result
 
 
-def signing(listener: Listener, output: Path, key: SecretKey | None, say: Callable[[str], None]) -> Listener:
+def signing(listener: Listener, output: Path, key: Any, say: Callable[[str], None]) -> Listener:
     """The listener, which also signs each summary in the folder `output` as soon as it is written."""
 
     def outcome(found: Outcome) -> None:
@@ -58,7 +56,7 @@ def signing(listener: Listener, output: Path, key: SecretKey | None, say: Callab
     return replace(listener, outcome=outcome)
 
 
-def unsigned(outcomes: Iterable[Outcome], output: Path, key: SecretKey) -> list[str]:
+def unsigned(outcomes: Iterable[Outcome], output: Path, key: Any) -> list[str]:
     """Summaries that are up to date, and have no signature of this key.
 
     They are not signed here: only what this run wrote is known to be what its slide gives.
