@@ -11,6 +11,7 @@ import numpy as np
 from summaries import sign_again, unpack
 
 from wsisum_cli.pipeline.trim import describe_cut
+from wsisum_cli.quality.represented import WANTED, fewest_for, share_curve
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.arrays import encode_array, encode_rows
 from wsisum_cli.summary.overview import OVERVIEW_QUALITY
@@ -38,6 +39,9 @@ def forge(
         assert draws is not None
         kept = PatchArrays(opened.coords, opened.features, opened.weights, opened.counts, opened.cluster)
         about = describe_cut(opened, kept, prefixes, draws, ModelFinders())
+        section = about["represented"]
+        curve = share_curve(prefixes, record.patches, section["cosine"], section["unread"])
+        section["needed"] = fewest_for(curve, WANTED)
     figures = {name: value for name, value in about.items() if name not in OF_CUTS}
     if record.summarizer is None and record.slide_encoder is None:
         figures["quality"] = {**figures["quality"], "reconstruction": None}

@@ -90,13 +90,23 @@ class Looks:
 def check_twins(summary: Summary, small: NDArray[np.uint8]) -> Iterator[Finding]:
     """Patches that look the same, by their thumbnails (K, S, S, 3), have features that are alike."""
     units = unit_rows(summary.features)
+    for rows in groups_of_twins(small):
+        cosines = units[rows] @ units[rows[:1]].T
+        other = int(cosines.argmin())
+        if cosines[other, 0] < SAME_COSINE:
+            message = f"patches {rows[0]} and {rows[other]} look the same, but their features do not"
+            found = f"{float(cosines[other, 0]):.4f}"
+            yield Finding("features-differ", message, "patches/features", f"{SAME_COSINE}", found)
+            return
+
+
+def groups_of_twins(small: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
+    """Rows of thumbnails (K, S, S, 3) that look the same: neighbours by mean level, like the first of them."""
     levels = small.reshape(len(small), -1).astype(np.int16)
     order = np.argsort(levels.mean(axis=1), kind="stable")
-    for one, other in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
-        if np.abs(levels[one] - levels[other]).max() > SAME_PX:
-            continue
-        cosine = float(units[one] @ units[other])
-        if cosine < SAME_COSINE:
-            message = f"patches {one} and {other} look the same, but their features do not"
-            yield Finding("features-differ", message, "patches/features", f"{SAME_COSINE}", f"{cosine:.4f}")
-            return
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or np.abs(levels[order[end]] - levels[order[start]]).max() > SAME_PX:
+            if end - start > 1:
+                yield order[start:end]
+            start = end
