@@ -27,8 +27,8 @@ def deflated(path: Path, contents: dict[str, bytes]) -> None:
             archive.writestr(name, data)
 
 
-def root_with(members: dict[str, bytes], **changes: Any) -> bytes:
-    root = json.loads(members["zarr.json"])
+def root_with(files: dict[str, bytes], **changes: Any) -> bytes:
+    root = json.loads(files["zarr.json"])
     root["attributes"]["wsisum"] |= changes
     return json.dumps(root).encode()
 
