@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from summaries import sign_again, tiny_contents, unpack
 
 from wsisum_cli.commands.main import app
 from wsisum_cli.errors import WsisumError
-from wsisum_cli.summary.limits.plain_text import LONGEST, UNSAFE, plain_json, printable, printable_lines
+from wsisum_cli.summary.limits.plain_text import LONGEST, plain_json, printable, printable_lines
 from wsisum_cli.summary.writer import write_summary
 
 #: A colour and a title of a terminal (7 and 8 bits), a line of its own, turned text, rich's markup, HTML, a formula.
@@ -36,15 +37,15 @@ PLACES = (
     ("encoder", "name"),
     ("encoder", "description"),
     ("options", "selector"),
-    ("options", "thresholds"),
     ("disclaimer",),
     ("versions",),
-    ("verdict", "reasons"),
 )
+#: The same that follow from others: a summary with them is not whole.
+FOLLOWING = (("options", "thresholds"), ("verdict", "reasons"))
 
 
-def poison(attributes: dict[str, Any]) -> None:
-    for *parents, name in PLACES:
+def poison(attributes: dict[str, Any], places: tuple[tuple[str, ...], ...] = PLACES) -> None:
+    for *parents, name in places:
         section = attributes
         for parent in parents:
             section = section[parent]
@@ -106,6 +107,17 @@ def test_nothing_harmful_is_printed(
         assert "<script>alert" not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", [["inspect"], ["inspect", "--json"], ["verify", "--explain"], ["verify", "--json"]])
+def test_what_should_follow_from_figures_is_no_way_in(
+    evil: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+):
+    path = sign_again(tmp_path / "x.ozx", unpack(evil), lambda attributes: poison(attributes, FOLLOWING))
+    app([command[0], str(path), *command[1:]], standalone_mode=False)
+    said = capsys.readouterr()
+    assert said.out
+    assert HARMFUL.search(said.out + said.err) is None
+
+
 @pytest.mark.parametrize("target", ["geojson", "tiff", "report", "zarr"])
 def test_nothing_harmful_is_in_exports(evil: Path, tmp_path: Path, target: str):
     app(["export", str(evil), "--to", target, "-o", str(tmp_path)], standalone_mode=False)
@@ -154,14 +166,9 @@ def test_json_says_the_same_to_a_program():
     assert "é µ 組織 \U0001f52c" in text
 
 
-def test_what_is_escaped_in_json_is_all_that_a_terminal_does_not_print():
-    for number in range(0x80, 0x110000):
-        character = chr(number)
-        if not character.isprintable() and character not in "\xa0" and UNSAFE.fullmatch(character) is None:
-            assert character.isspace() or not is_format(character), hex(number)
-
-
-def is_format(character: str) -> bool:
-    import unicodedata
-
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+def test_json_escapes_all_that_a_terminal_may_act_on():
+    everything = "".join(map(chr, range(0x110000)))
+    text = plain_json(everything)
+    assert json.loads(text) == everything
+    harmful = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    assert not [character for character in text if unicodedata.category(character) in harmful]

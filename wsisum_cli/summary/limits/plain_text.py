@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 #: Characters of a name, a note or a message that are shown at most.
 LONGEST = 2_000
-#: What JSON leaves as it is, and a terminal may act on: DEL and C1 codes, marks without a width or of direction,
-#: separators of lines, lone surrogates and private characters.
-UNSAFE = re.compile(
-    "[\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ud800-\uf8ff\ufeff\ufff0-\uffff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
-)
+#: What is no plain ASCII, and no line break.
+OTHER = re.compile(r"[^\x20-\x7e\n]")
 
 
 def printable(text: str) -> str:
@@ -43,8 +40,10 @@ def plain_json(value: Any) -> str:
 
 def plain_json_text(text: str) -> str:
     """The same of text that is JSON already."""
-    return UNSAFE.sub(escaped, text)
+    return OTHER.sub(escaped, text)
 
 
 def escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
+    """A character as it is, or as JSON escapes it where a terminal may act on it."""
+    plain = found[0].isprintable() or unicodedata.category(found[0]) == "Zs"
+    return found[0] if plain else json.dumps(found[0])[1:-1]
