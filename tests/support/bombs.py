@@ -55,6 +55,10 @@ def many_wrong_attributes(path: Path, members: dict[str, bytes]) -> None:
     path.write_bytes(b"".join(container_parts(members | {"zarr.json": root_with(members, members=listed)})))
 
 
+def many_wrong_notes(path: Path, members: dict[str, bytes]) -> None:
+    sign_again(path, members, lambda attributes: attributes["source"].update(notes=[0] * 19_000))
+
+
 def many_dimensions(path: Path, members: dict[str, bytes]) -> None:
     metadata = json.loads(members["tissue/coords/zarr.json"])
     metadata["shape"] = metadata["chunk_grid"]["configuration"]["chunk_shape"] = [10**4000] * 200
@@ -166,6 +170,7 @@ BOMBS: tuple[Bomb, ...] = (
     deep_metadata,
     escaped_quotes,
     many_wrong_attributes,
+    many_wrong_notes,
     many_dimensions,
     many_members,
     long_directory,

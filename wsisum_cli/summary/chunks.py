@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
 
-from wsisum_cli.summary.limits.metadata import parse_json
+from wsisum_cli.summary.limits.metadata import parse_metadata
 
 ZSTD_LEVEL = 3  # JPEG streams hardly get smaller; only the zeros behind them do
 MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
@@ -101,7 +101,7 @@ class Layout:
 def read_layout(metadata: bytes) -> Layout:
     """Parse a zarr.json. Raises ValueError unless it is an array of one chunk with at most `MAX_BYTES`."""
     try:
-        found = parse_json(metadata)
+        found = parse_metadata(metadata)
         shape = tuple(found["shape"])
         chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
         codecs = found["codecs"]

@@ -30,9 +30,9 @@ from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import MAX_MEMBERS, SUFFIX, Member, name_of, open_anywhere, read_member, read_members
 from wsisum_cli.summary.limits.claims import excessive_claims, most_bytes
-from wsisum_cli.summary.limits.metadata import MAX_BYTES, parse_json
+from wsisum_cli.summary.limits.metadata import MAX_BYTES, parse_metadata
 from wsisum_cli.summary.limits.shapes import Expected, expected_arrays
 from wsisum_cli.summary.stored.jpeg_rows import JPEG_CODECS, ROW_CODECS, JpegRows
 from wsisum_cli.summary.writer import (
@@ -151,13 +151,16 @@ class Summary:
 
     def _attributes(self) -> dict[str, Any]:
         try:
-            attributes = parse_json(self.read(ROOT))["attributes"]["wsisum"]
+            attributes = parse_metadata(self.read(ROOT))["attributes"]["wsisum"]
             version = attributes["format_version"].split(".")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SummaryError(f"{self.name}: not a summary slide: its zarr.json has no wsisum attributes") from error
         if version[0] not in {known.split(".")[0] for known in VERSIONS}:
             found = attributes["format_version"]
             raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
+        listed = attributes.get("members")
+        if isinstance(listed, dict) and len(listed) > MAX_MEMBERS:
+            raise SummaryError(f"{self.name}: it lists {len(listed)} members, expected at most {MAX_MEMBERS}")
         found_attributes: dict[str, Any] = attributes
         return found_attributes
 

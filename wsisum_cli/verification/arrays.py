@@ -9,7 +9,7 @@ import numpy as np
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
 from wsisum_cli.summary.limits.claims import excessive_claims
-from wsisum_cli.summary.limits.metadata import parse_json
+from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.limits.shapes import expected_arrays, expected_embeddings, knows_suspects, same_dims
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import SUSPECT
@@ -48,7 +48,7 @@ class ArrayCheck:
             if not name.endswith("/zarr.json"):
                 continue
             try:
-                metadata = parse_json(self.summary.read(name))
+                metadata = parse_metadata(self.summary.read(name))
                 if metadata["zarr_format"] != 3 or metadata["node_type"] not in ("array", "group"):
                     raise ValueError("neither a Zarr v3 array nor group")
             except (ValueError, KeyError, TypeError) as error:

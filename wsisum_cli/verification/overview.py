@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.attributes import Attributes
-from wsisum_cli.summary.limits.metadata import parse_json
+from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.overview import GLASS, MIN_GLASS
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import OVERVIEW, PORTABLE, ROOT, viewer_metadata
@@ -90,7 +90,7 @@ def check_overview(summary: Summary) -> Iterator[Finding]:
 def check_viewer_metadata(summary: Summary) -> Iterator[Finding]:
     """What viewers show besides the pixels, the name and the scale, is what the attributes say."""
     source = summary.record.source
-    stored = parse_json(summary.read(ROOT))["attributes"].get("ome")
+    stored = parse_metadata(summary.read(ROOT))["attributes"].get("ome")
     height, width = summary.array(PORTABLE).shape[1:]
     pixel = source.mpp * max(source.width / width, source.height / height)
     try:

@@ -8,8 +8,16 @@ from typing import Any
 
 MAX_BYTES = 1 << 20  # of one zarr.json of a summary; a root has some 20 kB
 MAX_DEPTH = 32  # of objects and lists; a root has 9
+MAX_VALUES = 20_000  # in one zarr.json; a root has some 1,000
 #: Strings, whose brackets do not count, and brackets.
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def parse_metadata(data: bytes) -> Any:
+    """A zarr.json of a summary. Raises ValueError as `parse_json`, and for one that is much larger than any."""
+    if len(data) > MAX_BYTES or data.count(b",") > MAX_VALUES:  # of text, too, which has few
+        raise ValueError(f"more than {MAX_VALUES} values, or {MAX_BYTES} bytes of metadata")
+    return parse_json(data)
 
 
 def parse_json(data: bytes) -> Any:
