@@ -12,7 +12,7 @@ from wsisum_cli.archive.lookup import mirrored_names
 from wsisum_cli.commands.options import FOUND, SummariesArgument
 from wsisum_cli.commands.signing.keys import SignOption, signer
 from wsisum_cli.errors import UsageError
-from wsisum_cli.summary.limits.plain_text import plain_json
+from wsisum_cli.summary.limits.plain_text import plain_json, printable
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -52,5 +52,5 @@ def migrate(
     else:
         for result in done:
             what = f"format {result.migrated_from} -> {FORMAT_VERSION}" if result.migrated_from else "copied"
-            stdout().print(f"{result.name}: {what}", markup=False)
+            stdout().print(f"{printable(result.name)}: {what}", markup=False)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)

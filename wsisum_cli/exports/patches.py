@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 
 from wsisum_cli.exports.about import describe
@@ -13,6 +12,7 @@ from wsisum_cli.exports.images import choose_images
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.quality.guarantee import MM2
 from wsisum_cli.summary.inspection import StoredPatch, kept_patches
+from wsisum_cli.summary.limits.plain_text import plain_json, printable
 from wsisum_cli.summary.reader import Summary
 
 MARKER, TABLE, PROFILE = "summary.json", "patches.csv", "icc_profile.icc"
@@ -33,9 +33,9 @@ def write_patches(summary: Summary, folder: Path, options: ExportOptions) -> Non
         area = round(patch.stands_for * patch_mm2, 6)
         places = (patch.number, patch.picked, patch.x, patch.y, side, f"{images.mpp:.6g}")
         measured = (f"{patch.weight:.6f}", patch.stands_for, area, patch.cluster, patch.suspect or "")
-        writer.writerow([name, *places, *measured, record.source.name])
+        writer.writerow([name, *places, *measured, printable(record.source.name)])
     put(folder / TABLE, table.getvalue().encode())
-    put(folder / MARKER, json.dumps(describe(summary).as_json(), ensure_ascii=False, indent=1).encode())
+    put(folder / MARKER, plain_json(describe(summary).as_json()).encode())
     if summary.icc_profile is not None:
         put(folder / PROFILE, summary.icc_profile)
 

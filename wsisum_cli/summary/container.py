@@ -228,6 +228,8 @@ def what_is_wrong(info: zipfile.ZipInfo, end: int) -> str | None:
         return "points outside the archive"
     if info.flag_bits & ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is encrypted, or compressed with an unsupported method"
+    if info.header_offset < 0:
+        return "begins before the file"
     if info.header_offset + LOCAL_HEADER + info.compress_size > end:
         return f"claims {info.compress_size} bytes where there are fewer"
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
