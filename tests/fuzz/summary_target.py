@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def mutated_summary(found: list[bytes], rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 3))):
         try:
             rng.choice(EDITS)(members, rng)
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError, SummaryError):
             continue  # an earlier change leaves nothing to edit there
     try:
         sign_again(path, members)
@@ -182,6 +183,7 @@ def serve(keep: Path, seed: int, seconds: float, most: int) -> int:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    warnings.simplefilter("error")
     peak, until = high_water(), time.monotonic() + seconds
     while count < most and time.monotonic() < until:
         data, count = mutated_summary(good, rng), count + 1

@@ -108,7 +108,8 @@ class ArrayCheck:
         checks = {"patches/counts": summary.counts >= 0, "tissue/earlier_count": (counts >= 0) & (counts < kept)}
         for name in ("reference/draws", "reference/model_draws"):
             if (quantiles := summary.optional(name)) is not None:
-                checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
+                with np.errstate(invalid="ignore"):  # of numbers that are not finite, which is said
+                    checks[name] = np.isfinite(quantiles) & (np.diff(quantiles, axis=-1, append=np.inf) >= 0)
         if kept > 1:
             picks, cosines_to = (summary.array(f"tissue/earlier_{name}") for name in ("representative", "similarity"))
             checks["tissue/earlier_count"] &= counts.sum(dtype=np.int64) == len(picks) == len(cosines_to)

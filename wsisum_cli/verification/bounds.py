@@ -29,7 +29,7 @@ HALF_STEP = 2.0**-11  # by which rounding to float16 changes a cosine at most
 TOLERANCE = 5e-3  # of medians and shares: float16 features and other processors
 NOISE = 0.02  # of medians of random draws, which are few
 TRIMMED = 0.03  # more for summaries that were cut: features of the pixels cut off are gone
-DRAWN, SEED = 64, 0  # random draws whose bounds are taken
+DRAWN, SEED = 24, 0  # random draws whose bounds are taken
 #: Kept patches above which bounds take too long, and tissue patches that those of draws are taken from.
 MOST_KEPT, SAMPLED = 2_048, 4_096
 MOST_DRAWN, MOST_SIZES = 1_024, 32  # patches of a draw, and numbers of patches, whose bounds are taken
@@ -162,7 +162,9 @@ def lowest_draws(tissue: Angled, sizes: tuple[int, ...], alike: float) -> dict[s
         for place, size in enumerate(sizes):
             nearest = reach[:, :size].min(axis=1)
             cosine = np.cos(np.minimum(nearest[representative] + most, np.pi))
-            cosine[np.isin(sample, drawn[:size])] = 1.0
+            itself = np.zeros(every, bool)
+            itself[drawn[:size]] = True
+            cosine[itself[sample]] = 1.0
             coverage[place, draw] = cosine.mean()
             represented[place, draw] = (cosine >= alike).mean()
     return {"coverage": np.median(coverage, axis=1).tolist(), "represented": np.median(represented, axis=1).tolist()}

@@ -9,8 +9,10 @@ from typing import Any
 MAX_BYTES = 1 << 20  # of one zarr.json of a summary; a root has some 20 kB
 MAX_DEPTH = 32  # of objects and lists; a root has 9
 MAX_VALUES = 20_000  # in one zarr.json; a root has some 1,000
-#: Strings, whose brackets do not count, and brackets.
-TOKENS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+#: A string, whose brackets do not count, whole or cut off.
+STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
+BRACKETS = b"[]{}"
+OTHERS = bytes(code for code in range(256) if code not in BRACKETS)
 
 
 def parse_metadata(data: bytes) -> Any:
@@ -30,11 +32,9 @@ def parse_json(data: bytes) -> Any:
 def depth(data: bytes) -> int:
     """How deeply objects and lists are nested."""
     now = deepest = 0
-    for token in TOKENS.finditer(data):
-        first = token[0][:1]
-        if first != b'"':
-            now += 1 if first in b"[{" else -1
-            deepest = max(deepest, now)
+    for bracket in STRING.sub(b"", data).translate(None, OTHERS):
+        now += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, now)
     return deepest
 
 
