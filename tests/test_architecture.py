@@ -37,6 +37,7 @@ HOMES = {
     "jinja2": {"figures.pages.render"},
     "markupsafe": {"figures.pages.render"},
     "matplotlib": {"figures.plot"},
+    "minisign": {"summary.signature.minisign"},
     "numcodecs": {"summary.chunks"},
     "onnx": {"training.export"},
     "onnxruntime": {"models.session"},

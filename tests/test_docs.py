@@ -11,6 +11,8 @@ import pytest
 
 from wsisum_cli import errors
 from wsisum_cli.archive.report import STAGES
+from wsisum_cli.summary import container
+from wsisum_cli.summary.limits import claims, metadata
 from wsisum_cli.verification.finding import CODES
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +70,23 @@ def test_every_wing_is_in_the_architecture():
 def test_links_lead_somewhere(path: Path):
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())
     assert not [target for target in targets if not (path.parent / target).exists()]
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    named = re.findall(r"`(tests/[a-z_/]+\.py)::(test_[a-z0-9_]+)`", (ROOT / "docs/security.md").read_text())
+    assert len(named) > 20
+    assert not [name for path, name in named if f"\ndef {name}(" not in (ROOT / path).read_text()]
+
+
+def test_every_promise_of_the_threat_model_names_a_test():
+    text = (ROOT / "docs/security.md").read_text()
+    promised = text[text.index("## What is promised") : text.index("## What is not promised")]
+    assert not [part.splitlines()[0] for part in promised.split("\n### ")[1:] if "::test_" not in part]
+
+
+def test_the_limits_of_the_threat_model_are_those_of_the_code():
+    text = (ROOT / "docs/security.md").read_text()
+    assert (container.MAX_MEMBERS, container.MAX_DIRECTORY, container.MAX_INFLATION) == (1_000, 1 << 20, 20)
+    assert (metadata.MAX_BYTES, metadata.MAX_DEPTH) == (1 << 20, 32)
+    assert (claims.MAX_RATIO, claims.TISSUE_BYTES, claims.FREE_TISSUE, claims.PX_PER_BYTE) == (20, 2, 20_000, 512)
+    assert all(words in text for words in ("1,000; 1 MiB", "1 MiB; 32", "20,000", "20 times the file", "512 for each"))

@@ -28,8 +28,11 @@ SLIDES = {
 
 #: Summaries: codes of the errors, and what their messages say.
 SUMMARIES = {
-    "white_patches.ozx": ({"card-differs", "overview-differs"}, "the card of the encoder is not that of the model"),
-    "overview_black.ozx": ({"overview-differs"}, "the overview does not show what patch"),
+    "white_patches.ozx": (
+        {"card-differs", "features-differ", "overview-differs"},
+        "the card of the encoder is not that of the model",
+    ),
+    "overview_black.ozx": ({"overview-differs", "ome-differs"}, "the overview does not show what patch"),
     "tissue_hidden.ozx": ({"tissue-differs"}, "the tissue map leaves out tissue"),
     "tissue8M.ozx": ({"attributes"}, "8000000 tissue patches are more than the overview has px"),
     "CRASH_109208_3_1213.ozx": ({"coords-outside"}, "1 patches reach beyond the slide"),

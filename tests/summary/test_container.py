@@ -18,6 +18,7 @@ from summaries import write_tiny
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary.container import (
+    MAX_MEMBERS,
     SUFFIX,
     container_parts,
     layout_differs,
@@ -272,6 +273,28 @@ def test_impossible_sizes_are_refused_before_allocation(method: int, field: str)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_members_that_begin_before_the_file_are_refused():
+    data = bytearray(b"".join(container_parts(CONTENTS)))
+    end = data.rindex(b"PK\6\6")
+    struct.pack_into("<Q", data, end + 48, struct.unpack_from("<Q", data, end + 48)[0] + 4096)  # of the directory
+    with pytest.raises(SummaryError):
+        read_members(io.BytesIO(data), "x.ozx")
+
+
+def test_members_that_share_their_bytes_are_refused():
+    data = bytearray(zip_of({"zarr.json": b"{}", "a": b"1"}).getvalue())
+    second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 4)
+    struct.pack_into("<I", data, second + 42, 0)
+    with pytest.raises(SummaryError, match="claim the same bytes"):
+        read_members(io.BytesIO(data), "x.ozx")
+
+
+def test_a_list_of_too_many_members_is_refused():
+    parts = container_parts({f"m/{number}": b"" for number in range(MAX_MEMBERS + 1)})
+    with pytest.raises(SummaryError, match="expected at most 1000 members"):
+        read_members(io.BytesIO(b"".join(parts)), "x.ozx")
 
 
 def test_inflation_stops_at_the_stated_size():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ from wsisum_cli.archive.state.shard import Shard, parse_shard
 from wsisum_cli.errors import UsageError
 from wsisum_cli.exports import tables
 from wsisum_cli.summary.container import writing_aside
-from wsisum_cli.summary.reader import parse_json
+from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
@@ -40,7 +41,6 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, An
     replace_file(folder / named_csv, as_csv(ordered))
 
 
-<<<<<<< HEAD
 def report_names(shard: Shard | None) -> tuple[str, str]:
     """The names of both reports; every shard has its own."""
     if shard is None:
@@ -61,22 +61,11 @@ def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[s
 
 
 def as_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)])
-    for outcome in outcomes:
-        row = outcome.as_dict()
-        writer.writerow([*(row[name] for name in COLUMNS), *(row["seconds"].get(stage) for stage in STAGES)])
-        yield line.getvalue()
-        line.seek(0)
-        line.truncate()
-    yield line.getvalue()
-=======
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = [*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)]
+    """The report as CSV, row by row."""
+    rows = (outcome.as_dict() for outcome in outcomes)
     cells = ([*(row[name] for name in COLUMNS), *(row["seconds"].get(stage) for stage in STAGES)] for row in rows)
-    return tables.as_csv([head, *cells])
->>>>>>> hostile
+    head = [*COLUMNS, *(f"seconds_{stage}" for stage in STAGES)]
+    return tables.csv_lines(itertools.chain([head], cells))
 
 
 def replace_file(path: Path, pieces: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from wsisum_cli.commands.options import (
     cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.signing.keys import SignOption
 from wsisum_cli.errors import UsageError
 
 
@@ -115,6 +116,7 @@ def compress(
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    sign: SignOption = None,
     force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
     check: CheckOption = False,
     shard: ShardOption = None,
@@ -155,6 +157,8 @@ def compress(
         draws=draws,
         thresholds=tuple(threshold or ()),
     )
+    if sweep and sign is not None:
+        raise UsageError("--sweep writes no summaries to sign; leave --sign out")
     read_thresholds(options.thresholds)  # before anything is done
     folders = [user_folder()]
     model = find_model(encoder, folders)
@@ -168,7 +172,7 @@ def compress(
     )
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+    run_or_preview(request, setup, manifest, workers, dry_run, as_json, sign)
 
 
 def check_together(

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -18,8 +19,9 @@ from rich.text import Text
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.commands.verdicts import headline, verdict_text
 from wsisum_cli.errors import WsisumError
-from wsisum_cli.figures.words import pluralize, printable, size, summary_lines
+from wsisum_cli.figures.words import pluralize, size, summary_lines
 from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
+from wsisum_cli.summary.limits.plain_text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -46,17 +48,27 @@ STATE_COLOURS = {
 PICTURE_COLUMNS = 64
 WIDE = 220
 MOST_ROWS = 200  # of the table at the end of a run
+MOST_LISTED = 1_000  # kept patches that are listed
 WRAP_WIDTH = 24  # smallest width of a column that may wrap
+
+
+class PlainConsole(Console):
+    """A console on which only its own codes reach the terminal, whatever the text holds that is printed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            plain = segment.is_control or segment.text.isprintable()
+            yield segment if plain else segment._replace(text=printable_lines(segment.text))
 
 
 def output() -> Console:
     """The console for results, on stdout."""
-    return widen(Console(highlight=False))
+    return widen(PlainConsole(highlight=False))
 
 
 def messages() -> Console:
     """The console for everything else, on stderr."""
-    return widen(Console(stderr=True, highlight=False, soft_wrap=True))
+    return widen(PlainConsole(stderr=True, highlight=False, soft_wrap=True))
 
 
 def widen(console: Console) -> Console:
@@ -307,7 +319,7 @@ def print_summary(console: Console, facts: Inspection, verdict: Verdict | None, 
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in summary_lines(facts, verdict, details).items():
-        grid.add_row(Text(name, "bold"), escape(value))
+        grid.add_row(Text(name, "bold"), Text(printable(value)))
     console.print(grid)
     print_kept(console, facts)
 
@@ -317,10 +329,12 @@ def print_kept(console: Console, facts: Inspection) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("patch", "picked", "x", "y", "weight", "represents", "cluster"):
         table.add_column(name, justify="right")
-    for patch in facts.kept:
+    for patch in facts.kept[:MOST_LISTED]:
         cells = (patch.number, patch.picked, patch.x, patch.y, f"{patch.weight:.1%}", patch.stands_for, patch.cluster)
         table.add_row(*map(str, cells))
     console.print(table)
+    if len(facts.kept) > MOST_LISTED:
+        console.print(f"and {len(facts.kept) - MOST_LISTED} more; --json shows all")
 
 
 def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -331,7 +345,7 @@ def print_panels(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         figures = (f"{row[name]:.4f}" for name in ("coverage", "coverage_p05", "coverage_min"))
-        table.add_row(escape(row["title"]), str(row["patches"]), str(row["tissue_patches"]), *figures)
+        table.add_row(Text(printable(row["title"])), str(row["patches"]), str(row["tissue_patches"]), *figures)
     console.print(table)
 
 
@@ -408,7 +422,7 @@ def print_exported(console: Console, done: Sequence[Any]) -> None:
 
 
 def warn(message: str) -> None:
-    print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
+    print(f"wsisum: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place that prints
 
 
 def write_each(places: Mapping[Source, Path], write: Callable[[Source, Path], Written], what: str) -> list[Written]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from wsisum_cli.archive.lookup import mirrored_names
 from wsisum_cli.commands.options import FOUND, SummariesArgument
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -82,7 +82,7 @@ def export(
     options = ExportOptions(layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value)
     done = write_each(places, lambda path, place: export_summary(path, place, target, options, force), "exported")
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+        typer.echo(plain_json([asdict(result) for result in done]))
     else:
         print_exported(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)

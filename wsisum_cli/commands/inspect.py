@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
@@ -14,6 +13,7 @@ import typer
 from wsisum_cli.commands.options import FOUND, check_page_name
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.models.places import user_folder
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.figures.panels import Panel
@@ -111,6 +111,7 @@ def inspect_each(
     from wsisum_cli.summary.inspection import inspect_summary
     from wsisum_cli.summary.reader import open_summary
     from wsisum_cli.summary.standing import judge_again
+    from wsisum_cli.verification.arrays import refuse_unsound
 
     described: list[dict[str, Any]] = []
     failed = False
@@ -120,6 +121,7 @@ def inspect_each(
                 if not summary.attributes_are_whole:
                     failed = True
                     warn(f"{summary.name}: its attributes changed after it was written; run wsisum verify on it")
+                refuse_unsound(summary)
                 inspection = inspect_summary(summary)
                 described.append(inspection.as_json())
                 draw_one(summary, path, image, paint)
@@ -133,7 +135,7 @@ def inspect_each(
             warn(str(error))
     if as_json:
         single = len(summaries) == 1 and described
-        typer.echo(json.dumps(described[0] if single else described, ensure_ascii=False, indent=1))
+        typer.echo(plain_json(described[0] if single else described))
     return failed
 
 
@@ -187,10 +189,13 @@ def compare_all(paths: list[str], image: Path | None, features: Path | None, as_
     from wsisum_cli.commands.console import output, print_panels, warn
     from wsisum_cli.figures.panels import draw_panels
     from wsisum_cli.summary.reader import open_summary
+    from wsisum_cli.verification.arrays import refuse_unsound
 
     try:
         with ExitStack() as stack:
             summaries = [stack.enter_context(open_summary(path)) for path in paths]
+            for summary in summaries:
+                refuse_unsound(summary)
             panels = panels_to_draw(summaries, features)
             write_image(image or default_path(paths[0], "compare"), draw_panels(summaries[0], panels))
     except (SummaryError, FeaturesError) as error:
@@ -198,7 +203,7 @@ def compare_all(paths: list[str], image: Path | None, features: Path | None, as_
         return True
     rows = [panel.as_dict() for panel in panels]
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        typer.echo(plain_json(rows))
     else:
         print_panels(output(), rows)
     return False

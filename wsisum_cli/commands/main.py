@@ -28,6 +28,7 @@ from wsisum_cli.commands.options import NOT_STARTED, command_group
 from wsisum_cli.commands.trim import trim
 from wsisum_cli.commands.verify import verify
 from wsisum_cli.errors import WsisumError
+from wsisum_cli.summary.limits.plain_text import printable_lines
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -45,10 +46,12 @@ def main() -> None:
     try:
         app(prog_name="wsisum")
     except WsisumError as error:
-        print(f"wsisum: {error}", file=sys.stderr)  # noqa: T201 - before anything heavier is imported
+        said = printable_lines(str(error))
+        print(f"wsisum: {said}", file=sys.stderr)  # noqa: T201 - before anything heavier is imported
         sys.exit(NOT_STARTED)
     except OSError as error:
-        print(f"wsisum: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)  # noqa: T201 - the same
+        said = printable_lines(f"{error.filename or 'file system'}: {error.strerror}")
+        print(f"wsisum: {said}", file=sys.stderr)  # noqa: T201 - the same
         sys.exit(NOT_STARTED)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from wsisum_cli.commands.options import FOUND, Device, command_group
 from wsisum_cli.errors import UsageError
 from wsisum_cli.models.places import user_folder
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -199,7 +199,7 @@ def import_authors_weights(
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    typer.echo(plain_json(value))
 
 
 def print_columns(rows: list[tuple[str, ...]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,18 @@ from typing import Any
 import typer
 
 from wsisum_cli.commands.options import FOUND, INTERRUPTED
+from wsisum_cli.summary.limits.plain_text import plain_json, plain_json_text
 
 
-def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
+def run_or_preview(
+    request: Any,
+    setup: Any,
+    manifest: Path | None,
+    workers: int,
+    dry_run: bool,
+    as_json: bool,
+    sign: Path | None = None,
+) -> None:
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.run import Run
 
@@ -20,7 +28,7 @@ def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int
     if dry_run:
         preview_run(request, rows, as_json)
     else:
-        execute_run(Run(request, setup, workers), rows, as_json)
+        execute_run(Run(request, setup, workers), rows, as_json, sign)
 
 
 def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
@@ -44,7 +52,7 @@ def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
         if outcome.status == "failed":
             warn(outcome.message)
     if as_json:
-        typer.echo(json.dumps({"slides": [outcome.as_dict() for outcome in outcomes]}, indent=1))
+        typer.echo(plain_json({"slides": [outcome.as_dict() for outcome in outcomes]}))
     else:
         print_outcomes(output(), outcomes)
     raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in outcomes) else 0)
@@ -59,15 +67,18 @@ def warn_of_unused(manifest: Any) -> None:
         warn(f"columns of the manifest that a run does not use: {', '.join(manifest.columns)}")
 
 
-def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
+def execute_run(run: Any, manifest: Any, as_json: bool, sign: Path | None = None) -> None:
     from wsisum_cli.archive.report import report_names
     from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
+    from wsisum_cli.commands.signing.keys import signer
+    from wsisum_cli.commands.signing.outputs import signing
     from wsisum_cli.pipeline.product import SWEEPS
 
+    key = signer(sign)  # whose password is asked for before anything is done
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a scheduler's stop as an interrupt
     try:
         with listening(messages()) as listener:
-            run.go(manifest, listener)
+            run.go(manifest, signing(listener, run.request.output, key, warn))
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to continue")
         raise typer.Exit(INTERRUPTED) from None
@@ -78,12 +89,24 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
     if run.request.product is SWEEPS:
         show_sweeps(run, as_json)
     elif as_json:
-        typer.echo(report.read_text(encoding="utf-8"), nl=False)
+        typer.echo(plain_json_text(report.read_text(encoding="utf-8")), nl=False)
     else:
         print_outcomes(output(), run.outcomes)
         messages().print(f"report: {report}", markup=False)
+    left = warn_of_unsigned(run, key)
     failed = any(outcome.status == "failed" for outcome in run.outcomes)
-    raise typer.Exit(FOUND if failed or run.ledger.trouble else 0)
+    raise typer.Exit(FOUND if left or failed or run.ledger.trouble else 0)
+
+
+def warn_of_unsigned(run: Any, key: Any) -> bool:
+    """Whether summaries that are up to date lack the signature of this key."""
+    from wsisum_cli.commands.console import warn
+    from wsisum_cli.commands.signing.outputs import unsigned
+
+    left = [] if key is None else unsigned(run.outcomes, run.request.output, key)
+    for name in left:
+        warn(f"{name}: up to date, without a signature of this key; write it again with --force")
+    return bool(left)
 
 
 def show_sweeps(run: Any, as_json: bool) -> None:
@@ -94,7 +117,7 @@ def show_sweeps(run: Any, as_json: bool) -> None:
     tables = {done.source: read_sweep(run.request.output / done.sweep) for done in run.outcomes if done.sweep}
     if as_json:
         slides = [{**done.as_dict(), "table": tables.get(done.source)} for done in run.outcomes]
-        typer.echo(json.dumps({"slides": slides}, ensure_ascii=False, indent=1))
+        typer.echo(plain_json({"slides": slides}))
         return
     for source, rows in sorted(tables.items()):
         print_sweep(output(), source, rows)

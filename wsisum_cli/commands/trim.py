@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,9 @@ from wsisum_cli.commands.options import (
     SummariesArgument,
     SummarizerFileOption,
 )
+from wsisum_cli.commands.signing.keys import SignOption, signer
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.shared_budget import Cuttable
@@ -43,6 +44,7 @@ def trim(
     summarizer: SummarizerFileOption = None,
     slide_encoder: SlideEncoderFileOption = None,
     device: ModelsDeviceOption = Device.auto,
+    sign: SignOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -53,6 +55,7 @@ def trim(
     """
     from wsisum_cli.commands.console import messages, print_shared, print_trimmed, write_each
     from wsisum_cli.commands.console import output as stdout
+    from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.pipeline.shared_budget import read_cuttable, trim_within
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
@@ -64,9 +67,13 @@ def trim(
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
+    key = signer(sign)
 
     def cut(path: Path, place: Path, count: int, replacing: bool) -> TrimResult | None:
-        made = write_each({path: place}, lambda path, place: trim_summary(path, place, count, models, replacing), "cut")
+        def write(path: Path, place: Path) -> TrimResult:
+            return signed(path, place, key, trim_summary(path, place, count, models, replacing))
+
+        made = write_each({path: place}, write, "cut")
         return made[0] if made else None
 
     def read(path: Path) -> Cuttable | None:
@@ -81,7 +88,7 @@ def trim(
         shared = trim_within(places, budget, read, cut, force)
         done = shared.trimmed
     if as_json:
-        typer.echo(json.dumps([asdict(trimmed) for trimmed in done], ensure_ascii=False, indent=1))
+        typer.echo(plain_json([asdict(trimmed) for trimmed in done]))
     else:
         print_trimmed(stdout(), done)
     if shared is not None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from wsisum_cli.figures.words import MEANINGS, NO_VERDICT
 from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, percent
+from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.standing import explain
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ def print_verifications(console: Console, results: Sequence[Verification], requi
     """Print every verification, and a last line where there are several."""
     for result in results:
         sound = Text("ok", "green") if result.ok else Text("not ok", "red")
-        console.print(Text.assemble(result.path, ": ", sound, f" ({result.tier})", measures(result.measured)))
+        console.print(
+            Text.assemble(printable(result.path), ": ", sound, f" ({result.tier})", measures(result.measured))
+        )
         if result.verdict is not None:
             print_verdict(console, result, result.verdict, required)
         elif result.ok:
             console.print(f"  no verdict: the format is too old, so --require {required.lower()} is not met")
         if result.remarks:
-            console.print(Text(f"  {result.remarks}"))
+            console.print(Text(f"  {printable(result.remarks)}"))
         if explained:
             print_explanation(console, result)
         for finding in result.findings:
@@ -49,7 +52,7 @@ def print_verifications(console: Console, results: Sequence[Verification], requi
             found = f"; expected {finding.expected}" if finding.expected is not None else ""
             found += f", found {finding.found}" if finding.found is not None else ""
             line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
-            console.print(Text(line, SEVERITIES[finding.severity]))
+            console.print(Text(printable(line), SEVERITIES[finding.severity]))
     bad = sum(not result.ok for result in results)
     below = sum(result.ok and not result.meets(required) for result in results)
     if len(results) > 1:
@@ -65,13 +68,13 @@ def print_verdict(console: Console, result: Verification, verdict: Verdict, requ
     console.print(Text.assemble("  ", verdict_text(verdict.verdict), share, recorded))
     said = any(finding.code == "verdict-fail" for finding in result.findings)  # which gives the reasons of FAIL
     for reason in () if said else verdict.reasons:
-        console.print(Text(f"    {reason}"))
+        console.print(Text(f"    {printable(reason)}"))
     if result.by_default is not None and result.record is not None:
         own = ", ".join(result.record.options.thresholds or [])
         words = f"by thresholds that the summary was made with ({own}); by the default ones {result.by_default.verdict}"
-        console.print(Text(f"    {words}; pass --threshold to accept others"))
+        console.print(Text(f"    {printable(words)}; pass --threshold to accept others"))
     if result.advice:
-        console.print(Text(f"    {result.advice}"))
+        console.print(Text(f"    {printable(result.advice)}"))
     if result.ok and not result.meets(required):
         console.print(Text(f"    not enough for --require {required.lower()}: the exit code is 1", "yellow"))
 

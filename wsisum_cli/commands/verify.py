@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +21,9 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
     cores,
 )
+from wsisum_cli.commands.signing.keys import KeyOption, checker
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.manifest import Manifest
@@ -68,6 +69,7 @@ def verify(
         list[str] | None, typer.Option(help="In the plan, keep originals with this value in a column: use=teaching.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain each verdict, and say what to do.")] = False,
+    key: KeyOption = None,
     device: ModelsDeviceOption = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
@@ -75,7 +77,7 @@ def verify(
 
     The comparison with the slide needs --source. The verdict is PASS, REVIEW or FAIL. The exit code is 0 only if every
     summary is intact and has the verdict that --require names, or a better one. For a folder of summaries and the
-    archive as --source, every slide of the archive must have a summary too.
+    archive as --source, every slide of the archive must have a summary too. With --key each summary must be signed.
     """
     from wsisum_cli.commands.console import output, warn
     from wsisum_cli.commands.verdicts import print_verifications, slides_left
@@ -89,17 +91,17 @@ def verify(
     tier = "quick" if quick else "source" if source is not None else "full"
     index = index_slides(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
-    results, required = [], require.name
+    results, required, public = [], require.name, checker(key)
     for path, name in named_summaries(summaries):
         slide = index.find(path) if index else None
         result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
-        results.append(replace(result, path=name))
+        results.append(with_signature(replace(result, path=name), path, public))
         if planner is not None:
             planner.results.append((Path(path), results[-1]))
     if as_json:
         found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
         single = len(found) == 1 and not Path(summaries[0]).is_dir()
-        typer.echo(json.dumps(found[0] if single else found, ensure_ascii=False, indent=1))
+        typer.echo(plain_json(found[0] if single else found))
     else:
         print_verifications(output(), results, required, explain)
     if planner is not None and index is not None:
@@ -155,6 +157,19 @@ def make_planner(
     check_columns(rows)
     age = parse_age(newer) if newer is not None else None
     return Planner(plan, rows, Rules(required, age, parse_where(where, rows)))
+
+
+def with_signature(result: Verification, path: str, key: Any) -> Verification:
+    """The verification, with an error where the signature of this key is missing or does not hold."""
+    if key is None:
+        return result
+    from wsisum_cli.summary.signature.minisign import what_is_wrong
+    from wsisum_cli.verification.finding import Finding
+
+    wrong = what_is_wrong(path, key)
+    if wrong is None:
+        return replace(result, signed=True)
+    return replace(result, signed=False, verdict=None, findings=[*result.findings, Finding("signature", wrong)])
 
 
 def index_slides(archive: Path) -> SourceIndex:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wsisum_cli.quality.verdict import percent
 from wsisum_cli.summary.attributes import Attributes, Source
+from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.summary.writer import DISCLAIMER
@@ -68,7 +69,8 @@ def statement(record: Attributes, slide: str | None = None) -> str:
 
     `slide` is what to call the slide; None for its name.
     """
-    words = f"This is not a slide. It is a summary of {slide or record.source.name}: {record.patches} of its "
+    words = f"This is not a slide. It is a summary of {printable(slide or record.source.name)}: "
+    words += f"{record.patches} of its "
     words += f"{record.tissue_patches} tissue patches, each with a weight. The rest of the slide is missing. "
     if record.represented is not None:
         words += f"The patches represent {percent(record.represented.share)} of the tissue. "

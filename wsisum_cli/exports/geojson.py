@@ -16,6 +16,7 @@ from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.outlines import Polygon, area, outlines
 from wsisum_cli.quality.represented import TissuePlaces, is_represented, unrepresented
 from wsisum_cli.summary.inspection import kept_patches
+from wsisum_cli.summary.limits.plain_text import plain_json_text
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.tissue.artefacts import KINDS
 
@@ -37,7 +38,8 @@ def write_geojson(summary: Summary, path: Path, _options: ExportOptions) -> None
         # QuPath takes UUIDs alone; the same summary gives the same ones.
         feature["id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{sha256} {number} {feature['properties']['name']}"))
     found = {"type": "FeatureCollection", "wsisum": describe(summary).as_json(), "features": features}
-    put(path, json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    text = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    put(path, plain_json_text(text).encode())
 
 
 def all_features(summary: Summary) -> Iterator[Feature]:

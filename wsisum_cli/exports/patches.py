@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.tables import as_csv
 from wsisum_cli.quality.guarantee import MM2
 from wsisum_cli.summary.inspection import StoredPatch, kept_patches
+from wsisum_cli.summary.limits.plain_text import plain_json, printable
 from wsisum_cli.summary.reader import Summary
 
 MARKER, TABLE, PROFILE = "summary.json", "patches.csv", "icc_profile.icc"
@@ -31,9 +31,9 @@ def write_patches(summary: Summary, folder: Path, options: ExportOptions) -> Non
         area = round(patch.stands_for * patch_mm2, 6)
         places = (patch.number, patch.picked, patch.x, patch.y, side, f"{images.mpp:.6g}")
         measured = (f"{patch.weight:.6f}", patch.stands_for, area, patch.cluster, patch.suspect or "")
-        rows.append([name, *places, *measured, record.source.name])
+        rows.append([name, *places, *measured, printable(record.source.name)])
     put(folder / TABLE, as_csv(rows).encode())
-    put(folder / MARKER, json.dumps(describe(summary).as_json(), ensure_ascii=False, indent=1).encode())
+    put(folder / MARKER, plain_json(describe(summary).as_json()).encode())
     if summary.icc_profile is not None:
         put(folder / PROFILE, summary.icc_profile)
 

@@ -5,7 +5,6 @@ Nothing in it names the slide: the name of a file often holds the diagnosis, or 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from wsisum_cli.figures.picture import draw_summary
 from wsisum_cli.quality.verdict import area, percent
 from wsisum_cli.summary.attributes import Region, Source
 from wsisum_cli.summary.inspection import StoredPatch, kept_patches
+from wsisum_cli.summary.limits.plain_text import plain_json, printable
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.remarks import remarks
 
@@ -97,8 +97,8 @@ def write_report(summary: Summary, folder: Path, _options: ExportOptions) -> Non
         save_png(folder / MAP, draw_map(summary, "represented", TITLE))
         pictures["represented tissue"] = MAP
     report = describe_images(summary, kept, files, pictures, images.mpp)
-    put(folder / MARKER, json.dumps(report.as_json(), ensure_ascii=False, indent=1).encode())
-    put(folder / PROMPT, "\n".join(prompt(report)).encode() + b"\n")
+    put(folder / MARKER, plain_json(report.as_json()).encode())
+    put(folder / PROMPT, "\n".join(map(printable, prompt(report))).encode() + b"\n")
 
 
 def describe_images(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from wsisum_cli.exports.folders import put
 from wsisum_cli.exports.geojson import missing_features, places_of
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.summary.inspection import kept_patches
+from wsisum_cli.summary.limits.plain_text import plain_json
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.tissue.artefacts import KINDS
 
@@ -29,7 +29,7 @@ def write_spatialdata(summary: Summary, folder: Path, _options: ExportOptions) -
     for found in sorted((folder / STORE).iterdir()):
         found.rename(folder / found.name)
     (folder / STORE).rmdir()
-    put(folder / MARKER, json.dumps(describe(summary).as_json(), ensure_ascii=False, indent=1).encode())
+    put(folder / MARKER, plain_json(describe(summary).as_json()).encode())
 
 
 def write_store(summary: Summary, path: Path) -> None:

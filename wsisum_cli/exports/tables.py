@@ -22,9 +22,18 @@ QUOTE = "'"
 
 def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     """Rows of cells, the header first. Text that a spreadsheet would take for a formula has a quote in front."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([plain_cell(cell) for cell in row] for row in rows)
-    return table.getvalue()
+    return "".join(csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The same, row by row."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+    for row in rows:
+        writer.writerow([plain_cell(cell) for cell in row])
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
 
 
 def plain_cell(cell: Any) -> Any:

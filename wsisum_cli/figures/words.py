@@ -32,13 +32,6 @@ def pluralize(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
-def printable(text: str) -> str:
-    """Escape line breaks and terminal codes in file names, which could imitate our output."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def summary_lines(facts: Inspection, verdict: Verdict | None, details: bool) -> dict[str, str]:
     """Everything that `inspect` says below the headline, by name."""
     source = facts.source

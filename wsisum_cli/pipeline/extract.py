@@ -131,11 +131,7 @@ def extract_slide(job: Job, options: FeatureOptions, tools: Tools) -> ExtractRes
         provenance = describe(slide, job, options, tissue, damage, encoder)
         contents = lay_out(slide, job, options, tissue, encoder.card, provenance)
     with clock("write"):
-<<<<<<< HEAD
-        written = write_verified(job.output, contents, check_unchanged)
-=======
-        write_verified(job.output, contents, partial(check_all, checks))
->>>>>>> hostile
+        written = write_verified(job.output, contents, partial(check_all, checks))
     return ExtractResult(
         bytes_in=job.source.bytes,
         bytes_out=written.bytes,

@@ -11,7 +11,9 @@ from typing import Any
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.summary.arrays import encode_rows
 from wsisum_cli.summary.container import write_container, writing_aside
-from wsisum_cli.summary.reader import JpegRows, Summary, open_summary, parse_json
+from wsisum_cli.summary.limits.metadata import parse_json
+from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.stored.jpeg_rows import JpegRows
 from wsisum_cli.summary.writer import (
     EMBEDDINGS,
     FORMAT_VERSION,

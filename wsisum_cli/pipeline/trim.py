@@ -22,8 +22,9 @@ from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.weights import fit_weights
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import write_container, writing_aside
+from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.provenance import rounded
-from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
+from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary
 from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, recorded_thresholds, tissue_share
 from wsisum_cli.summary.writer import (
     ROOT,

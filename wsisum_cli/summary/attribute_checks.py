@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from wsisum_cli.summary.attributes import (
 )
 from wsisum_cli.tissue.artefacts import KINDS
 
+MOST_ERRORS = 50  # that are listed: a file made to do harm has any number
 MAX_TILES = 64  # that a patch spans in one direction
 
 
@@ -40,7 +41,7 @@ def check_attributes(raw: Any) -> tuple[Attributes | None, list[str]]:
     try:
         attributes = parse_attributes(raw)
     except ValidationError as error:
-        return None, list(plain_errors(error, UNIONS))
+        return None, list(islice(plain_errors(error, UNIONS), MOST_ERRORS))
     missing = [*missing_since(raw), *missing_from_cards(attributes)]
     return attributes, missing or list(contradictions(attributes))
 

@@ -5,7 +5,6 @@ zarr-python takes longer to import than a summary takes to read.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Sequence
@@ -16,9 +15,12 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc, zstd
 
+from wsisum_cli.summary.limits.metadata import parse_metadata
+
 ZSTD_LEVEL = 3  # JPEG streams hardly get smaller; only the zeros behind them do
 MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
 SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # larger arrays may not be compressed more than this
+MAX_SIDES, MAX_SIDE = 8, 2**40  # of an array's shape
 TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
 #: The index of a shard as it has to be: at the end, with a checksum.
 STANDARD_INDEX: dict[str, Any] = {"index_location": "end", "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}]}
@@ -78,9 +80,9 @@ def shard_index_size(chunks: int) -> int:
     return 16 * chunks + 4
 
 
-def unpack_shard_index(index: bytes) -> list[tuple[int, int]]:
-    """Offset and size of each chunk. Raises ValueError when the index fails its checksum."""
-    return [(int(offset), int(size)) for offset, size in np.frombuffer(checked(index), "<u8").reshape(-1, 2)]
+def unpack_shard_index(index: bytes) -> np.ndarray:
+    """Offset and size of each chunk: (chunks, 2) uint64. Raises ValueError when the index fails its checksum."""
+    return np.frombuffer(checked(index), "<u8").reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Layout:
 def read_layout(metadata: bytes) -> Layout:
     """Parse a zarr.json. Raises ValueError unless it is an array of one chunk with at most `MAX_BYTES`."""
     try:
-        found = json.loads(metadata)
+        found = parse_metadata(metadata)
         shape = tuple(found["shape"])
         chunk = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
         codecs = found["codecs"]
@@ -111,7 +113,8 @@ def read_layout(metadata: bytes) -> Layout:
         index = (sharding.get("index_location", "end"), [codec["name"] for codec in sharding["index_codecs"]])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"its zarr.json does not describe an array ({type(error).__name__}: {error})") from error
-    if found.get("zarr_format") != 3 or not all(type(side) is int and side >= 0 for side in shape):
+    whole = len(shape) <= MAX_SIDES and all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape)
+    if found.get("zarr_format") != 3 or not whole:
         raise ValueError("its zarr.json does not describe a Zarr v3 array")
     if chunk != tuple(max(1, side) for side in shape) or inner not in ([], [[1, *shape[1:]]]):
         raise ValueError("it is not stored in one chunk or shard, as this format requires")

@@ -50,7 +50,9 @@ ENCRYPTED = 1 << 0
 LOCAL_HEADER = 30  # bytes, minimum
 #: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
 SCHEMES = ("file", "http", "https", "s3", "gs", "az")
-MAX_INFLATED = 256 << 20  # bytes of a member compressed by another tool; summaries store theirs
+#: Of members compressed by another tool; summaries store theirs. Pixels and arrays hardly get smaller once more.
+FREE_INFLATED, MAX_INFLATION = 1 << 20, 20
+MAX_MEMBERS, MAX_DIRECTORY = 1_000, 1 << 20  # members, and bytes of their list; a summary has some 80, and 10 kB
 
 
 @dataclass(frozen=True)
@@ -246,12 +248,16 @@ def read_members(file: IO[bytes], name: str) -> list[Member]:
     than the file can hold, overlapping its neighbour. Nothing is allocated for these.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast(IO[bytes], SmallReads(file))) as archive:
             found, directory = archive.infolist(), archive.start_dir
     # zipfile raises several exceptions for a damaged directory, including NotImplementedError.
     except Exception as error:
         raise SummaryError(f"{name}: not a readable ZIP file ({error}); it is damaged or truncated") from error
+    if len(found) > MAX_MEMBERS:
+        raise SummaryError(f"{name}: expected at most {MAX_MEMBERS} members, found {len(found)}; do not unpack it")
     ends = record_ends([info.header_offset for info in found], directory)
+    if len(ends) < len(found):
+        raise SummaryError(f"{name}: several members claim the same bytes; do not unpack this file")
     for info in found:
         wrong = what_is_wrong(info, ends[info.header_offset])
         if wrong:
@@ -270,6 +276,21 @@ def read_members(file: IO[bytes], name: str) -> list[Member]:
     ]
 
 
+class SmallReads:
+    """A file of which only small parts are read at a time: zipfile reads a whole directory, however long."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Raises ValueError beyond `MAX_DIRECTORY` bytes."""
+        data = self._file.read(MAX_DIRECTORY + 1 if size < 0 else min(size, MAX_DIRECTORY + 1))
+        if len(data) > MAX_DIRECTORY:
+            raise ValueError(f"its list of members has more than {MAX_DIRECTORY} bytes")
+        return data
+
+
 def record_ends(offsets: Sequence[int], directory: int) -> dict[int, int]:
     """Map the offset of each local header to the start of the next one, or of the central directory.
 
@@ -285,12 +306,14 @@ def what_is_wrong(info: zipfile.ZipInfo, end: int) -> str | None:
         return "points outside the archive"
     if info.flag_bits & ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is encrypted, or compressed with an unsupported method"
+    if info.header_offset < 0:
+        return "begins before the file"
     if info.header_offset + LOCAL_HEADER + info.compress_size > end:
         return f"claims {info.compress_size} bytes where there are fewer"
     if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
         return f"claims {info.file_size} bytes, of which {info.compress_size} are stored"
-    if info.file_size > max(info.compress_size, MAX_INFLATED):
-        return f"claims to inflate to {info.file_size} bytes"
+    if info.file_size > max(FREE_INFLATED, MAX_INFLATION * info.compress_size):
+        return f"claims to inflate from {info.compress_size} to {info.file_size} bytes"
     return None
 
 

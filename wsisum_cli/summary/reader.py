@@ -11,12 +11,12 @@ For use by other programs:
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import operator
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +27,14 @@ import numpy as np
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes, join
-from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import MAX_MEMBERS, SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.limits.claims import excessive_claims, most_bytes
+from wsisum_cli.summary.limits.metadata import MAX_BYTES, parse_metadata
+from wsisum_cli.summary.limits.shapes import Expected, expected_arrays
+from wsisum_cli.summary.stored.jpeg_rows import JPEG_CODECS, ROW_CODECS, JpegRows
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -52,10 +55,7 @@ from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 if TYPE_CHECKING:
     from wsisum_cli.summary.chunks import Layout
 
-JPEG_CODECS = ("imagecodecs_jpeg", "crc32c")  # before format 2.0
-ROW_CODECS = ("bytes", "zstd", "crc32c")
-MAX_ROW = 1 << 26  # bytes of a stream, and of the zeros behind it
-MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
+PART_BYTES = 1 << 20  # of a member that are hashed at a time
 
 
 def open_summary(path: str | Path) -> Summary:
@@ -100,18 +100,6 @@ def is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def parse_json(data: bytes) -> Any:
-    """Parse strict JSON, without NaN and Infinity. Raises ValueError."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not valid JSON")
-
-    try:
-        return json.loads(data, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 class Summary:
     """An open summary slide. Arrays are read on first use, patches one by one.
 
@@ -124,6 +112,8 @@ class Summary:
         self.file = file
         self.listed: list[Member] = read_members(file, name)
         self.members = {member.name: member for member in self.listed}
+        self._claimed: dict[str, int] = {}  # bytes of the arrays that were read
+        self._inflated: tuple[str, bytes] | None = None  # the member that was inflated last
         self.attributes = self._attributes()
 
     def __enter__(self) -> Summary:
@@ -149,17 +139,34 @@ class Summary:
         """Read `size` bytes of a member from `start`, up to its end if None."""
         if name not in self.members:
             raise SummaryError(f"{self.name}: member {name} is missing; the file is not a complete summary slide")
-        return read_member(self.file, self.members[name], start, size)
+        member = self.members[name]
+        if name.endswith(ROOT) and member.size > MAX_BYTES:
+            raise SummaryError(f"{self.name}: {name} has {member.size} bytes of metadata, expected at most {MAX_BYTES}")
+        if member.deflated is None:
+            return read_member(self.file, member, start, size)
+        if self._inflated is None or self._inflated[0] != name:  # which takes long, and rows are read one by one
+            self._inflated = (name, read_member(self.file, member))
+        return self._inflated[1][start : None if size is None else start + size]
+
+    def sha256(self, name: str) -> str:
+        """The digest of a member, read a part at a time."""
+        digest, member = hashlib.sha256(), self.members[name]
+        for start in range(0, member.size, PART_BYTES):
+            digest.update(self.read(name, start, PART_BYTES))
+        return digest.hexdigest()
 
     def _attributes(self) -> dict[str, Any]:
         try:
-            attributes = parse_json(self.read(ROOT))["attributes"]["wsisum"]
+            attributes = parse_metadata(self.read(ROOT))["attributes"]["wsisum"]
             version = attributes["format_version"].split(".")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SummaryError(f"{self.name}: not a summary slide: its zarr.json has no wsisum attributes") from error
         if version[0] not in {known.split(".")[0] for known in VERSIONS}:
             found = attributes["format_version"]
             raise SummaryError(f"{self.name}: format {found:.20}, this program reads {FORMAT_VERSION}; update wsisum")
+        listed = attributes.get("members")
+        if isinstance(listed, dict) and len(listed) > MAX_MEMBERS:
+            raise SummaryError(f"{self.name}: it lists {len(listed)} members, expected at most {MAX_MEMBERS}")
         found_attributes: dict[str, Any] = attributes
         return found_attributes
 
@@ -183,6 +190,7 @@ class Summary:
         metadata = self.read(f"{name}/zarr.json")
         try:
             layout = read_layout(metadata)
+            self._refuse_unfit(name, layout)
             if layout.codecs in (JPEG_CODECS, ROW_CODECS):
                 rows = JpegRows(self, name)
                 if layout.bytes > max(SAFE_BYTES, SAFE_RATIO * self.members[rows.member].size):
@@ -194,6 +202,54 @@ class Summary:
             return decode_array(metadata, self.read(f"{name}/c/{key}"))
         except ValueError as error:
             raise SummaryError(f"{self.name}: {name} cannot be decoded: {error}") from error
+
+    def _refuse_unfit(self, name: str, layout: Layout) -> None:
+        """Raises ValueError for an array that no summary with these attributes has, before it takes memory."""
+        expected = self._expected.get(name)
+        if expected is not None and not expected.fits(layout.dtype, layout.shape):
+            raise ValueError(f"expected {expected}, found {layout.dtype.name} {layout.shape}")
+        if self._excess is not None:
+            raise ValueError(self._excess)
+        claimed, most = sum({**self._claimed, name: layout.bytes}.values()), most_bytes(self.size)
+        if layout.codecs not in (JPEG_CODECS, ROW_CODECS):  # whose rows have limits of their own
+            if claimed > most:
+                raise ValueError(f"arrays claim {claimed} bytes, a file of {self.size} bytes holds at most {most}")
+            self._claimed[name] = layout.bytes
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.seek(0, os.SEEK_END)
+
+    @cached_property
+    def _expected(self) -> dict[str, Expected]:
+        """What each array must be; empty where the attributes are damaged."""
+        try:
+            return expected_arrays(self.record, self.members)
+        except SummaryError:
+            return {}
+
+    @cached_property
+    def _excess(self) -> str | None:
+        """A claim of the attributes that cannot be true, without a look at the overview; None where there is none."""
+        try:
+            found = list(excessive_claims(self.record, {}, self.size))
+        except SummaryError:
+            return None
+        return found[0].message if found else None
+
+    def overview_sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each overview by its name, without those that cannot be told."""
+        from wsisum_cli.summary.chunks import read_layout
+
+        found = {}
+        with suppress(SummaryError, ValueError):
+            _, height, width = read_layout(self.read(f"{PORTABLE}/zarr.json")).shape
+            found[PORTABLE] = (width, height)
+        with suppress(SummaryError, ValueError):
+            height, width = JpegRows(self, OVERVIEW).size(0)
+            found[OVERVIEW] = (width, height)
+        return found
 
     def optional(self, name: str) -> np.ndarray | None:
         """Read an array by its path; None if the summary lacks it. Raises SummaryError."""
@@ -339,109 +395,6 @@ def reading_of(attributes: Mapping[str, Any]) -> Reading:
     """How the patches were read from the slide, ignoring attributes of later format versions."""
     stored = attributes["patch"]["reading"]
     return Reading(**{field.name: stored[field.name] for field in fields(Reading)})
-
-
-class JpegRows:
-    """JPEG streams in one shard, read and decoded one by one: a row each, or before format 2.0 an image each.
-
-    `side` (height, width) is what every image has; None where it is the image that says so. Raises SummaryError when
-    the shard, or a requested stream, does not match its metadata.
-    """
-
-    def __init__(self, summary: Summary, array: str, side: tuple[int, int] | None = None) -> None:
-        from wsisum_cli.summary.chunks import read_layout, shard_index_size, unpack_shard_index
-
-        self._summary = summary
-        try:
-            layout = read_layout(summary.read(f"{array}/zarr.json"))
-            self._lengths, stored = self._plan(array, layout)
-            self.member = f"{array}/c/{'/'.join(['0'] * len(layout.shape))}"
-            summary.read(self.member, 0, 0)  # raises if it is missing
-            start = summary.members[self.member].size - shard_index_size(layout.shape[0])
-            if start < 0 or layout.shape[1] > MAX_ROW or (stored and math.prod(stored) > MAX_PIXELS):
-                raise ValueError(f"it cannot hold {layout.shape[0]} images")
-            self._index = unpack_shard_index(summary.read(self.member, start))
-        except ValueError as error:
-            raise SummaryError(f"{summary.name}: {array} cannot be read: {error}") from error
-        self._longest, self._end = layout.shape[1], start  # end of the chunks
-        self.side = stored or side
-
-    def _plan(self, array: str, layout: Layout) -> tuple[list[int] | None, tuple[int, int] | None]:
-        """The lengths of rows, None where a chunk is a stream, and the size of images where the array has it.
-
-        Raises ValueError for an array that holds no streams.
-        """
-        from wsisum_cli.summary.chunks import decode_array
-
-        shape, read = layout.shape, self._summary.read
-        codecs, sides = (JPEG_CODECS, 4) if self._summary.is_first_major else (ROW_CODECS, 2)
-        if layout.codecs != codecs or len(shape) != sides or layout.dtype != np.uint8 or not shape[0]:
-            raise ValueError(f"it has the shape {shape} and the codecs {', '.join(layout.codecs)}")
-        if self._summary.is_first_major:
-            if shape[3] != 3:
-                raise ValueError(f"it has {shape[3]} colours")
-            return None, (shape[1], shape[2])
-        lengths = decode_array(read(f"{array}_bytes/zarr.json"), read(f"{array}_bytes/c/0"))
-        if lengths.dtype != np.int32 or lengths.shape != shape[:1] or not ((lengths > 0) & (lengths <= shape[1])).all():
-            raise ValueError(f"{array}_bytes does not match it")
-        return lengths.tolist(), None
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def is_gapless(self) -> bool:
-        """Whether the chunks follow each other from the start of the shard to its index, as they are written."""
-        ends = [0, *(offset + size for offset, size in self._index)]
-        return [offset for offset, _ in self._index] == ends[:-1] and ends[-1] == self._end
-
-    def stored_bytes(self, row: int) -> int:
-        """Bytes that a row takes in the file."""
-        return self._index[row][1]
-
-    def stream(self, row: int) -> bytes:
-        """One complete JPEG stream."""
-        from wsisum_cli.summary.chunks import checked, decode_row
-
-        offset, size = self._index[row]
-        if offset + size > self._end:
-            raise self._wrong(row, "lies outside the shard")
-        try:
-            chunk = checked(self._summary.read(self.member, offset, size))
-            if self._lengths is None:
-                return chunk
-            stream, zeros = np.split(np.frombuffer(decode_row(chunk, self._longest), np.uint8), [self._lengths[row]])
-            if zeros.any():
-                raise ValueError("bytes stand behind its stream")
-            return stream.tobytes()
-        except ValueError as error:
-            raise self._wrong(row, f"is damaged: {error}") from error
-
-    def padded(self, row: int) -> np.ndarray:
-        """A row as the array has it: the stream with zeros behind it."""
-        return np.frombuffer(self.stream(row).ljust(self._longest, b"\0"), np.uint8)
-
-    def size(self, row: int) -> tuple[int, int]:
-        """Height and width of one image, by its frame header."""
-        return self._sized(row, self.stream(row))
-
-    def _sized(self, row: int, stream: bytes) -> tuple[int, int]:
-        found = jpeg.frame_size(stream)
-        if len(found) != 2 or math.prod(found) > MAX_PIXELS or self.side not in (None, found):
-            raise self._wrong(row, f"is an image of {found}, expected {self.side or 'two sides'} (height, width)")
-        return found[0], found[1]
-
-    def decoded(self, row: int, shrink: int = 1) -> np.ndarray:
-        """Decode one image, each side divided by `shrink` inside the JPEG decoder."""
-        stream = self.stream(row)
-        self._sized(row, stream)  # before the decoder allocates memory
-        try:
-            return jpeg.decode(stream, shrink)
-        except ValueError as error:
-            raise self._wrong(row, f"cannot be decoded: {error}") from error
-
-    def _wrong(self, row: int, what: str) -> SummaryError:
-        return SummaryError(f"{self._summary.name}: chunk {row} of {self.member} {what}")
 
 
 class Patches(Sequence[np.ndarray]):

@@ -272,6 +272,14 @@ def encode_root(contents: SummaryContents, members: Mapping[str, Any]) -> bytes:
     """The root's zarr.json: OME-Zarr 0.5 metadata of the portable image, and ours beside it."""
     shrink = max(1.0, max(contents.overview.shape[:2]) / max(portable_image(contents.overview).shape[:2]))
     pixel = contents.overview_mpp * shrink
+    ome = viewer_metadata(contents.attributes.source.name, pixel)
+    attributes = {**contents.attributes.as_json(), "members": members}
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
+    return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()
+
+
+def viewer_metadata(name: str, pixel: float) -> dict[str, Any]:
+    """OME-Zarr 0.5 metadata of the portable image, whose px have `pixel` µm a side."""
     space = {"type": "space", "unit": "micrometer"}
     axes = [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}]
     scale = {"type": "scale", "scale": [1.0, pixel, pixel]}
@@ -281,11 +289,8 @@ def encode_root(contents: SummaryContents, members: Mapping[str, Any]) -> bytes:
         {"label": label, "color": color, "active": True, "window": window}
         for label, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
     ]
-    ome = {
+    return {
         "version": "0.5",
-        "multiscales": [{"name": contents.attributes.source.name, "axes": axes, "datasets": [dataset]}],
+        "multiscales": [{"name": name, "axes": axes, "datasets": [dataset]}],
         "omero": {"channels": channels, "rdefs": {"model": "color"}},
     }
-    attributes = {**contents.attributes.as_json(), "members": members}
-    root = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "wsisum": attributes}}
-    return json.dumps(root, separators=(",", ":"), allow_nan=False).encode()

@@ -31,11 +31,13 @@ from wsisum_cli.summary.standing import (
     tissue_share,
 )
 from wsisum_cli.summary.writer import ROOT, Reference
+from wsisum_cli.verification.arrays import WEIGHT_TOLERANCE
+from wsisum_cli.verification.bounds import check_draws, check_yardstick
 from wsisum_cli.verification.finding import Finding
+from wsisum_cli.verification.kept import check_tissue_map
 
 QUALITY_TOLERANCE = 2e-3  # similarities are stored as float16, and other processors sum in another order
 EMBEDDING_TOLERANCE = 1e-3  # cosine of embeddings; float16 features and other processors change them slightly
-WEIGHT_TOLERANCE = 1e-9
 ROUNDING = 1e-5  # of figures that follow from stored data
 
 #: Gives the model that a card in a summary describes, None when it is not at hand.
@@ -66,6 +68,8 @@ def check_figures(
         found = [*check_quality(summary, measured), *check_embeddings(summary, models, measured)]
         if summary.record.revision >= 2:
             found += [*check_guarantee(summary), *check_represented(summary)]
+        if not any(finding.severity == "error" for finding in found):  # else these say the same once more
+            found += [*check_tissue_map(summary), *check_yardstick(summary), *check_draws(summary)]
     yield from found
     if summary.record.revision < 2 or any(finding.severity == "error" for finding in found):
         return None  # other figures do not support a verdict

@@ -16,6 +16,7 @@ from wsisum_cli.features.vectors import as_half, checked
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.quality.likeness import Likeness, measure_likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure_kept
+from wsisum_cli.quality.random_draws import draw
 from wsisum_cli.quality.represented import share_of
 from wsisum_cli.slides.colour_profile import colour_tables
 from wsisum_cli.slides.damage import Damage
@@ -44,6 +45,8 @@ CONTRAST_TOLERANCE = 0.02
 SHARE_TOLERANCE = 0.02
 #: Of figures of a trimmed summary: patches that were cut off count with features of pixels that are no longer stored.
 TRIMMED_TOLERANCE = 0.02
+#: Figures of random draws that the verdict rests on.
+COMPARED = ("coverage", "represented")
 MIN_PSNR, MIN_SSIM = 30.0, 0.90  # dB and 0..1: one JPEG generation at quality 90, with a margin
 
 
@@ -170,6 +173,7 @@ def compare_measures(
     yield from compare_quality(content.attributes.quality, now, "the slide's tissue", tolerance)
     yield from compare_represented(content, yardstick, similarity, len(coords) - len(rows), measured)
     if len(rows) == len(coords):
+        yield from compare_draws(content, as_half(features).astype(np.float32), threads)
         tissue = Tokens(features, coords, content.attributes.patch.patch_size_level0)
         yield from compare_embeddings(content, tissue, kept, models, measured)
 
@@ -200,6 +204,26 @@ def compare_represented(
         wanted = f"{stated.share:.4f} at cosine {stated.cosine:.4f}"
         found = f"{share:.4f} at cosine {yardstick.cosine:.4f}"
         yield Finding("quality-differs", "represented tissue differs from the slide's", ROOT, wanted, found)
+
+
+def compare_draws(content: ContentCheck, features: np.ndarray, threads: int) -> Iterator[Finding]:
+    """The random draws, made once more from the features (N, D) of all tissue."""
+    record, stored = content.attributes, content.summary.draws
+    if stored is None or record.represented is None or record.revision < 4:
+        return
+    keep = record.trimmed_from or record.patches
+    cosine, cluster = record.represented.cosine, content.summary.tissue.cluster
+    now = draw(features, cluster, cosine, keep, stored.seed, stored.count, threads)
+    tolerance = QUALITY_TOLERANCE if record.trimmed_from is None else TRIMMED_TOLERANCE
+    for name in COMPARED:
+        for number in (number for number in stored.keep if number in now.keep):
+            apart = float(np.median(np.abs(stored.exactly(name, number) - now.exactly(name, number))))
+            if apart > tolerance:
+                message = f"{name} of random draws of {number} patches is not what the slide's tissue gives"
+                found = f"{float(stored.median(name, number) or 0):.4f}"
+                expected = f"{float(now.median(name, number) or 0):.4f}"
+                yield Finding("draws-differ", message, "reference/draws", expected, found)
+                return
 
 
 def compare_embeddings(

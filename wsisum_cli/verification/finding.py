@@ -30,6 +30,10 @@ CODES = {
         "warning",
         "too little tissue is represented, or the patches are no better than random ones",
     ),
+    "kept-differs": ("error", "the tissue map says of kept patches what their features do not"),
+    "draws-differ": ("error", "the random draws are not, or cannot be, of this tissue"),
+    "patch-empty": ("error", "a kept patch shows nothing, and is not marked as suspect"),
+    "ome-differs": ("error", "the metadata for viewers are not what the attributes say"),
     "card-differs": ("error", "the recorded card of a model is not what the model of that SHA-256 says of itself"),
     "overview-differs": ("error", "the overview does not show what the kept patches, or the slide, show"),
     "tissue-differs": ("error", "the tissue map is not of the tissue that the overview, or the slide, shows"),
@@ -42,7 +46,20 @@ CODES = {
     "source-differs": ("error", "the slide is not the file that the summary was made from"),
     "pixels-differ": ("error", "stored tiles are not those of the slide"),
     "pixels-lossy": ("warning", "a stored patch is further from the slide than one JPEG generation explains"),
+    "signature": ("error", "the signature of the key asked for is missing, or of another file or key"),
     "internal": ("error", "verification itself failed on this file"),
+}
+
+
+#: What each tier cannot tell, whatever it finds.
+UNCHECKED = {
+    "quick": ("the bytes of the members", "every figure, picture and feature", "whether the slide is the one named"),
+    "full": (
+        "whether the slide is the one named, with these pixels",
+        "tissue that neither the overview nor the tissue map shows",
+        "features of patches that are not kept, and the random draws and yardstick within the bounds they leave",
+    ),
+    "source": (),
 }
 
 
@@ -77,6 +94,7 @@ class Verification:
     verdict: Verdict | None = None  # None before format 1.2, or where the file is damaged
     record: Attributes | None = None  # None where the file is damaged
     thresholds: Thresholds = field(default_factory=Thresholds)  # by which the verdict was reached
+    signed: bool | None = None  # whether the signature of a key holds; None where nobody asked
     by_default: Verdict | None = None  # by the default thresholds, where the summary was judged by its own
 
     @property
@@ -98,7 +116,14 @@ class Verification:
             "represented": None if section is None else section.share,
             "advice": self.advice,
             "remarks": self.remarks,
+            "signed": self.signed,
+            "unchecked": self.unchecked,
         }
+
+    @property
+    def unchecked(self) -> list[str]:
+        """What this tier cannot tell."""
+        return list(UNCHECKED[self.tier])
 
     @property
     def advice(self) -> str:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.overview import GLASS, MIN_GLASS
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.writer import OVERVIEW, PORTABLE
+from wsisum_cli.summary.writer import OVERVIEW, PORTABLE, ROOT, viewer_metadata
 from wsisum_cli.tissue.artefacts import BLACK, BLANK
 from wsisum_cli.tissue.grid import MIN_TISSUE
 from wsisum_cli.tissue.mask import find_tissue
@@ -34,6 +35,7 @@ NIGHT = 60  # grey levels: what is called black is darker on average
 HIDDEN_SIDE = 2
 FULL = 0.98  # share of such a square; the edges of patches are rounded to px of the overview
 MAX_HIDDEN = 0.4  # share of the tissue that may lie in patches with too little of it
+ROUNDED_SCALE = 0.01  # share by which the pixel size of the overview may differ: its sides are whole px
 MAX_CLAIMED = 0.05  # share of the tissue patches that may lie where the overview is white
 
 
@@ -78,10 +80,29 @@ def frame_of(summary: Summary, shape: tuple[int, ...]) -> Frame:
 
 def check_overview(summary: Summary) -> Iterator[Finding]:
     """Without the slide: both overviews, the kept patches and the tissue map show the same. Needs whole arrays."""
+    yield from check_viewer_metadata(summary)
     overview = summary.overview
     yield from compare_portable(summary, overview)
     yield from compare_patches(summary, overview)
     yield from check_tissue(summary, overview, "the overview")
+
+
+def check_viewer_metadata(summary: Summary) -> Iterator[Finding]:
+    """What viewers show besides the pixels, the name and the scale, is what the attributes say."""
+    source = summary.record.source
+    stored = parse_metadata(summary.read(ROOT))["attributes"].get("ome")
+    height, width = summary.array(PORTABLE).shape[1:]
+    pixel = source.mpp * max(source.width / width, source.height / height)
+    try:
+        found = float(stored["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"][-1])
+        same = stored == viewer_metadata(source.name, found)
+    except (KeyError, IndexError, TypeError, ValueError):
+        found, same = pixel, False
+    if not same:
+        yield Finding("ome-differs", "the metadata for viewers are not those of this slide", ROOT)
+    elif abs(found / pixel - 1) > ROUNDED_SCALE + 1 / min(width, height):
+        message = "viewers are told another pixel size of the overview"
+        yield Finding("ome-differs", message, ROOT, f"{pixel:.4g} µm", f"{found:.4g} µm")
 
 
 def compare_with_slide(summary: Summary, overview: Image, broken: bool) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ features; `source` also compares the summary with the slide it was made from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +143,7 @@ def check_checksums(summary: Summary) -> Generator[Finding, None, set[str]]:
         if name not in summary.members:
             continue
         try:
-            digest = hashlib.sha256(summary.read(name)).hexdigest()
+            digest = summary.sha256(name)
         except SummaryError as error:
             digest = str(error)
         if digest != entry.get("sha256"):

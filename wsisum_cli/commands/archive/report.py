@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisum_cli.commands.options import FOUND, check_page_name
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.inventory import Inventory
@@ -57,7 +57,7 @@ def show(inventory: Inventory, as_json: bool) -> None:
     from wsisum_cli.commands.console import output, print_inventory
 
     if as_json:
-        typer.echo(json.dumps(inventory.model_dump(), ensure_ascii=False, indent=1))
+        typer.echo(plain_json(inventory.model_dump()))
         return
     urgent = [(entry.source, "; ".join(note.words for note in entry.attention)) for entry in inventory.urgent]
     more = max(0, len(urgent) - MOST_URGENT)

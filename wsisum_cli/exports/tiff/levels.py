@@ -27,6 +27,7 @@ from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import GLASS, Tile, paste
 from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.reader import SourcePatches, Summary
 
 TILE = 256  # px a side, of levels whose tiles are made here
@@ -228,7 +229,9 @@ def blank_tile(side: int) -> np.ndarray:
 def ome_xml(record: Attributes, levels: str) -> str:
     """The description: what the image is, its size, and the pixel size."""
     source = record.source
-    name = f"Summary of {source.name}: {record.patches} of {record.tissue_patches} tissue patches, not a slide"
+    name = (
+        f"Summary of {printable(source.name)}: {record.patches} of {record.tissue_patches} tissue patches, not a slide"
+    )
     about = f"{statement(record)} {levels}"
     sides = f'SizeX="{source.width}" SizeY="{source.height}" SizeZ="1" SizeC="3" SizeT="1"'
     pixel = f'PhysicalSizeX="{source.mpp!r}" PhysicalSizeY="{source.mpp!r}"'

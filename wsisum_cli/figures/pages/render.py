@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsisum_cli.figures.words import printable
 from wsisum_cli.summary.container import writing_aside
+from wsisum_cli.summary.limits.plain_text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -1,0 +1,68 @@
+"""Signatures of the summaries that a command wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wsisum_cli.archive.outcome import UP_TO_DATE, WRITTEN, Outcome
+
+if TYPE_CHECKING:
+    from wsisum_cli.archive.run import Listener
+
+Written = TypeVar("Written")
+
+
+def sign_or_drop(path: Path, key: Any) -> str:
+    """Sign a summary that was just written. Without a key the signature of what was there before is removed.
+
+    Returns what became of it in words; empty where there is nothing to say. Raises OSError.
+    """
+    from wsisum_cli.summary.signature.minisign import sign_file, signature_path
+
+    if key is not None:
+        sign_file(path, key)
+        return "signed"
+    old = signature_path(path)
+    if not old.exists():
+        return ""
+    old.unlink()
+    return "its old signature removed; sign it with --sign"
+
+
+def signed(before: Path, path: Path, key: Any, result: Written) -> Written:
+    """What was made of the summary `before` and written to `path`, once it is signed. Says so where it is not."""
+    from wsisum_cli.commands.console import warn
+    from wsisum_cli.summary.signature.minisign import signature_path
+
+    done = sign_or_drop(path, key)
+    if key is None and (done or signature_path(before).exists()):
+        warn(f"{path.name}: {done or 'not signed, though the summary it was made of is; sign it with --sign'}")
+    return result
+
+
+def signing(listener: Listener, output: Path, key: Any, say: Callable[[str], None]) -> Listener:
+    """The listener, which also signs each summary in the folder `output` as soon as it is written."""
+
+    def outcome(found: Outcome) -> None:
+        if found.status == WRITTEN and found.summary:
+            done = sign_or_drop(output / found.summary, key)
+            if done and key is None:
+                say(f"{found.summary}: {done}")
+        listener.outcome(found)
+
+    return replace(listener, outcome=outcome)
+
+
+def unsigned(outcomes: Iterable[Outcome], output: Path, key: Any) -> list[str]:
+    """Summaries that are up to date, and have no signature of this key.
+
+    They are not signed here: only what this run wrote is known to be what its slide gives.
+    """
+    from wsisum_cli.summary.signature.minisign import what_is_wrong
+
+    public = key.get_public_key()
+    kept = [found.summary for found in outcomes if found.reason == UP_TO_DATE and found.summary]
+    return [name for name in kept if what_is_wrong(output / name, public) is not None]
