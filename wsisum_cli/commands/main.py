@@ -23,13 +23,19 @@ from wsisum_cli.commands.models import models_app
 from wsisum_cli.commands.options import NOT_STARTED, command_group
 from wsisum_cli.commands.report import report
 from wsisum_cli.commands.trim import trim
+from wsisum_cli.commands.upkeep.doctor import doctor
+from wsisum_cli.commands.upkeep.duplicates import duplicates
+from wsisum_cli.commands.upkeep.similar import similar
 from wsisum_cli.commands.verify import verify
 from wsisum_cli.errors import WsisumError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
-for command in (compress, inspect, report, verify, trim, export, migrate, features, evaluate):
+for command in (
+    *(compress, inspect, report, verify, trim, export, migrate, features, evaluate),
+    *(similar, duplicates, doctor),
+):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
