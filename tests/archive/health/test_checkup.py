@@ -68,10 +68,7 @@ def test_readers_that_are_extras_may_be_missing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_two_runtimes_are_a_problem(monkeypatch: pytest.MonkeyPatch):
-    def both(package: str) -> str | None:
-        return "1.0"
-
-    monkeypatch.setattr(checkup, "installed", both)
+    monkeypatch.setattr(checkup, "installed", lambda package: "1.0")
     found = {check.name: check for check in check_versions()}
     assert found["onnxruntime"].state == "problem"
     assert "overwrite each other" in found["onnxruntime"].found

@@ -24,7 +24,8 @@ MOST_STRETCH = 2.2  # of the pixel sizes stated; more would be another objective
 DENSE = 25  # grey levels below white from which a px is tissue
 FINE, COARSE = 1.0, 5.0  # px: what is finer is noise of the JPEG, what is coarser is the outline of the tissue
 BLOCK = 48  # px of a side of the blocks whose agreement is counted
-ROUNDS, STEP = 60, 1e-5  # of the refinement
+ROUNDS, STEP, REFINED_SIDE = 40, 1e-5, 800  # of the refinement, and px of the longest side of its pictures
+SURE = 0.6  # correlation at which nobody has to look whether the picture is mirrored too
 LEAST_OVERLAP = 400  # px of tissue without which nothing can be said
 
 
@@ -57,10 +58,14 @@ class Picture:
         height, width = (max(1, round(side * self.mpp / mpp)) for side in self._density.shape)
         return resize(self._density, height, width)
 
+    def mpp_at(self, side: int) -> float:
+        """The finest pixel size at which no side is longer than `side` px."""
+        return max(self.mpp, FINEST, max(self._density.shape) * self.mpp / side)
+
     @property
     def keypoint_mpp(self) -> float:
         """Pixel size at which keypoints are looked for."""
-        return max(self.mpp, FINEST, max(self._density.shape) * self.mpp / KEYPOINT_SIDE)
+        return self.mpp_at(KEYPOINT_SIDE)
 
     @cached_property
     def keypoints(self) -> tuple[np.ndarray, np.ndarray]:
@@ -93,8 +98,14 @@ def root_sift(descriptors: np.ndarray) -> np.ndarray:
 
 def align(first: Picture, second: Picture) -> Alignment | None:
     """The best way to lay the second picture on the first; None where none was found."""
-    found = [measured for start in starts(first, second) if (measured := measure(first, second, *start)) is not None]
-    return max(found, key=lambda alignment: alignment.correlation, default=None)
+    best: Alignment | None = None
+    for start in starts(first, second):
+        found = measure(first, second, *start)
+        if found is not None and (best is None or found.correlation > best.correlation):
+            best = found
+        if best is not None and best.correlation >= SURE:
+            break
+    return best
 
 
 def starts(first: Picture, second: Picture) -> Iterator[tuple[np.ndarray, bool, int]]:
@@ -145,7 +156,7 @@ def measure(first: Picture, second: Picture, start: np.ndarray, mirrored: bool, 
     """How well two pictures agree when laid on each other from a start (2, 3) in µm on; None without overlap."""
     mpp = max(first.mpp, second.mpp, FINEST)
     one, other = first.density(mpp), second.density(mpp)
-    matrix = refine(one, other, pixel_matrix(start, mpp))
+    matrix = pixel_matrix(refine(first, second, start), mpp)
     moved = warp(other, matrix, one.shape)
     both = (blurred(one, 2) > DENSE) & (blurred(moved, 2) > DENSE)
     smaller = min(np.count_nonzero(blurred(picture, 2) > DENSE) for picture in (one, other))
@@ -171,16 +182,25 @@ def pixel_matrix(matrix: np.ndarray, mpp: float) -> np.ndarray:
     return np.column_stack([linear, linear @ [0.5, 0.5] + shift - 0.5])
 
 
-def refine(one: np.ndarray, other: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The affine map near `matrix` under which the pictures correlate most (Evangelidis and Psarakis 2008)."""
+def micron_matrix(matrix: np.ndarray, mpp: float) -> np.ndarray:
+    """A map (2, 3) of px as one of µm: the inverse of `pixel_matrix`."""
+    linear = matrix[:, :2]
+    return np.column_stack([linear, (matrix[:, 2] + 0.5 - linear @ [0.5, 0.5]) * mpp])
+
+
+def refine(first: Picture, second: Picture, start: np.ndarray) -> np.ndarray:
+    """The affine map (2, 3) in µm near `start` by which pictures correlate most (Evangelidis and Psarakis 2008)."""
     import cv2
 
+    mpp = max(*(picture.mpp_at(REFINED_SIDE) for picture in (first, second)))
+    one, other = first.density(mpp), second.density(mpp)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ROUNDS, STEP)
+    matrix = pixel_matrix(start, mpp).astype(np.float32)
     try:
-        _, found = cv2.findTransformECC(one, other, matrix.astype(np.float32), cv2.MOTION_AFFINE, criteria, None, 5)
+        _, found = cv2.findTransformECC(one, other, matrix, cv2.MOTION_AFFINE, criteria, None, 5)
     except cv2.error:  # it does not converge: the pictures do not agree
-        return matrix
-    return np.asarray(found, float)
+        return start
+    return micron_matrix(np.asarray(found, float), mpp)
 
 
 def warp(picture: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
