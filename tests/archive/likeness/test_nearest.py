@@ -69,8 +69,8 @@ def test_a_kind_that_is_asked_for_leaves_out_slides_without_it():
     other, without = slide("other", ours=[0, 1], embedding=[0, 1]), slide("without", ours=[0, 1])
     found = find_nearest(query, Archive([other, without]), 5, SLIDE_ENCODER)
     assert found.compared == 1
-    assert found.left_out == {"it has no slide encoder": 1}
-    with pytest.raises(UsageError, match="it has no slide encoder"):
+    assert found.left_out == {"it has no slide embedding": 1}
+    with pytest.raises(UsageError, match="it has no slide embedding"):
         find_nearest(QUERY, Archive([NEAR]), 5, SLIDE_ENCODER)
 
 

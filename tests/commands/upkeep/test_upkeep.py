@@ -105,7 +105,7 @@ def test_similar_slides_of_a_slide_without_summary(archive: Path, output: Path):
     assert nearest[0]["cosine"] == pytest.approx(1, abs=1e-6)
     words = wsisum("similar", output / "first.ozx", "--in", output, "--top", 1)
     assert "again/copy.ozx" in words.stdout
-    assert "3 slides compared by mean features by texture" in words.stdout
+    assert "3 slides compared by mean features (texture)" in words.stdout
 
 
 def test_slides_by_other_models_are_counted(output: Path, tmp_path: Path):

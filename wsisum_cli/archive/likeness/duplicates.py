@@ -21,7 +21,7 @@ from wsisum_cli.summary.reader import open_summary
 SAME_FILE, SAME_GLASS, SAME_BLOCK = "same file", "same glass", "same block or same glass"
 CLASSES = (SAME_FILE, SAME_GLASS, SAME_BLOCK)
 NEAREST = 8  # slides by mean features that each slide is laid on
-LEAST_COSINE = 0.9  # of mean features, below which two slides are not laid on each other
+LEAST_COSINE = 0.6  # of mean features, below which two slides are not laid on each other
 #: Figures of an alignment, measured on pairs that are known (docs/duplicates.md).
 GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.6, 0.7, 0.5
 BLOCK_CORRELATION, BLOCK_OVERLAP, BLOCK_MATCHES = 0.25, 0.5, 20

@@ -63,7 +63,7 @@ def draw_nearest(nearest: Nearest) -> np.ndarray:
     for rank, found in enumerate(nearest.neighbours, 1):
         same = ", same file" if found.same_file else ""
         panels.append(Panel(thumbnail(found.slide.path), f"{rank}. {found.slide.summary}", f"{found.cosine:.4f}{same}"))
-    words = f"{nearest.compared} slides compared by {model.kind} by {model.name}"
+    words = f"{nearest.compared} slides compared by {model.kind} ({model.name})"
     return draw_order(f"Slides like {nearest.query.slide}", words, panels)
 
 

@@ -17,7 +17,7 @@ from wsisum_cli.summary.container import name_of
 from wsisum_cli.summary.reader import Summary, open_summary
 
 #: Kinds of vectors: the slide encoder's embedding, and the mean of the features of all tissue patches.
-SLIDE_ENCODER, MEAN = "slide encoder", "mean features"
+SLIDE_ENCODER, MEAN = "slide embedding", "mean features"
 KINDS = (SLIDE_ENCODER, MEAN)
 UNKNOWN_MODEL = "the model that made its features is not known"
 ANOTHER_MODEL = "its features are of another model"

@@ -113,7 +113,7 @@ def show(nearest: Nearest) -> None:
 
     rows = [(found.cosine, found.slide.summary, "same file" * found.same_file) for found in nearest.neighbours]
     print_nearest(output(), rows)
-    by = f"{nearest.model.kind} by {nearest.model.name}"
+    by = f"{nearest.model.kind} ({nearest.model.name})"
     output().print(f"{pluralize(nearest.compared, 'slide')} compared by {by}", markup=False)
     for why, count in nearest.left_out.items():
         warn(f"not compared: {pluralize(count, 'slide')}: {why}")
