@@ -79,10 +79,13 @@ def widen(console: Console) -> Console:
 
 
 @contextmanager
-def listening(console: Console) -> Iterator[Listener]:
-    """Report progress as bars in a terminal, as plain lines elsewhere."""
+def listening(console: Console, device: Callable[[], str] = lambda: "") -> Iterator[Listener]:
+    """Report progress as bars in a terminal, as plain lines elsewhere.
+
+    `device` says where models run, and why; it is asked once, when there is work to do.
+    """
     if not console.is_terminal:
-        yield LineProgress(console).listener()
+        yield LineProgress(console, device).listener()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -94,14 +97,14 @@ def listening(console: Console) -> Iterator[Listener]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield BarProgress(progress).listener()
+        yield BarProgress(progress, device).listener()
 
 
 class LineProgress:
     """Prints one line per finished slide, for logs."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, device: Callable[[], str] = lambda: "") -> None:
+        self._console, self._device = console, device
         self._total = self._done = 0
 
     def listener(self) -> Listener:
@@ -111,7 +114,7 @@ class LineProgress:
 
     def planned(self, plan: Plan) -> None:
         self._total = len(plan.jobs)
-        for line in plan_lines(plan):
+        for line in plan_lines(plan, self._device):
             self._console.print(line, markup=False)
 
     def more(self, count: int) -> None:
@@ -128,8 +131,8 @@ class LineProgress:
 class BarProgress:
     """Shows one bar for the archive and one for each slide in progress."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, device: Callable[[], str] = lambda: "") -> None:
+        self._progress, self._device = progress, device
         self._archive: TaskID | None = None
         self._slides: dict[str, TaskID] = {}
 
@@ -139,7 +142,7 @@ class BarProgress:
         return Listener(self.planned, self.more, self.again, self.event, self.outcome)
 
     def planned(self, plan: Plan) -> None:
-        for line in plan_lines(plan):
+        for line in plan_lines(plan, self._device):
             self._progress.console.print(line, markup=False)
         self._archive = self._progress.add_task("slides", total=len(plan.jobs), rate="")
 
@@ -177,9 +180,9 @@ def again_line(slide: str, why: list[str]) -> str:
     return f"made again: {printable(slide)}, {', '.join(why)}"
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """Lines on the planned work, and on slides that failed during planning."""
-    models = [plan.models] if plan.models and plan.jobs else []
+def plan_lines(plan: Plan, device: Callable[[], str] = lambda: "") -> list[str]:
+    """Lines on the planned work, on what does it, and on slides that failed during planning."""
+    models = [line for line in (plan.models, device()) if line] if plan.jobs else []
     failed = [outcome_line(outcome) for outcome in plan.outcomes if outcome.status == FAILED]
     again = [f"made again: {pluralize(count, 'slide')}, {why}" for why, count in sorted(plan.again.items())]
     return [plan_line(plan), *again, *models, *failed]

@@ -26,6 +26,9 @@ from wsisum_cli.commands.migrate import migrate
 from wsisum_cli.commands.models import models_app
 from wsisum_cli.commands.options import NOT_STARTED, command_group
 from wsisum_cli.commands.trim import trim
+from wsisum_cli.commands.upkeep.doctor import doctor
+from wsisum_cli.commands.upkeep.duplicates import duplicates
+from wsisum_cli.commands.upkeep.similar import similar
 from wsisum_cli.commands.verify import verify
 from wsisum_cli.errors import WsisumError
 from wsisum_cli.summary.limits.plain_text import printable_lines
@@ -33,7 +36,10 @@ from wsisum_cli.summary.limits.plain_text import printable_lines
 # Heavy modules are imported where they are used: --help must answer at once.
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
-for command in (compress, inspect, report, status, index, prune, verify, trim, export, migrate, features, evaluate):
+for command in (
+    *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, features, evaluate),
+    *(similar, duplicates, doctor),
+):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")

@@ -68,16 +68,18 @@ def warn_of_unused(manifest: Any) -> None:
 
 
 def execute_run(run: Any, manifest: Any, as_json: bool, sign: Path | None = None) -> None:
+    from wsisum_cli.archive.health.check import start_apart
     from wsisum_cli.archive.report import report_names
     from wsisum_cli.commands.console import listening, messages, output, print_outcomes, warn
     from wsisum_cli.commands.signing.keys import signer
     from wsisum_cli.commands.signing.outputs import signing
+    from wsisum_cli.models.session import describe_device
     from wsisum_cli.pipeline.product import SWEEPS
 
     key = signer(sign)  # whose password is asked for before anything is done
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a scheduler's stop as an interrupt
     try:
-        with listening(messages()) as listener:
+        with listening(messages(), lambda: describe_device(run.setup.device, start_apart)) as listener:
             run.go(manifest, signing(listener, run.request.output, key, warn))
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to continue")

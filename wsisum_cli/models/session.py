@@ -192,6 +192,62 @@ def _preload_cuda(onnxruntime: Any) -> str:
     return f"not loaded ({', '.join(dict.fromkeys(missing))})" if missing else "loaded"
 
 
+def available_providers() -> list[str]:
+    """What the installed onnxruntime was built for; whether it starts here is for `try_provider` to say."""
+    return [str(name) for name in _onnxruntime().get_available_providers()]
+
+
+def try_provider(provider: str) -> str | None:
+    """Run one convolution on a provider. Returns why it does not start; None where it does."""
+    onnxruntime = _onnxruntime()
+    if provider not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} was built without it"
+    loaded = _preload_cuda(onnxruntime) if provider == CUDA else "loaded"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    ones = {"x": np.ones((1, 1, 4, 4), np.float32), "w": np.ones((1, 1, 3, 3), np.float32)}
+    try:
+        session = onnxruntime.InferenceSession(_convolution(), options, providers=[provider], enable_fallback=0)
+        if session.get_providers()[0] != provider:
+            return f"its libraries do not load (CUDA libraries {loaded})" if provider == CUDA else "it does not load"
+        found = session.run(None, ones)[0]
+    except Exception as error:  # noqa: BLE001 - a provider's libraries throw what they like
+        return _brief(error)
+    return None if np.array_equal(found, np.full((1, 1, 2, 2), 9, np.float32)) else "it computes wrong numbers"
+
+
+def describe_device(device: str, start: Callable[[str], str | None] = try_provider) -> str:
+    """Where models run, and why: `device: CPU (no NVIDIA driver)`. `start` says why a provider does not start, or None.
+
+    Empty where CUDA was asked for and does not start, which loading a model reports as an error.
+    """
+    if device == "cpu":
+        return "device: CPU (asked for)"
+    why = start(CUDA) if nvidia_driver_found() else "no NVIDIA driver"
+    if why is None:
+        return "device: CUDA"
+    return f"device: CPU ({why})" if device == "auto" else ""
+
+
+def _convolution() -> bytes:
+    """An ONNX model of one convolution, of 4 x 4 px by 3 x 3."""
+
+    def whole(number: int, value: int) -> bytes:
+        return bytes([number << 3, value])
+
+    def part(number: int, data: bytes) -> bytes:
+        size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+        return bytes([number << 3 | 2]) + size + data
+
+    def port(number: int, name: bytes, side: int) -> bytes:
+        sides = b"".join(part(1, whole(1, size)) for size in (1, 1, side, side))
+        return part(number, part(1, name) + part(2, part(1, whole(1, 1) + part(2, sides))))
+
+    node = part(1, b"x") + part(1, b"w") + part(2, b"y") + part(4, b"Conv")
+    graph = part(1, node) + part(2, b"convolution") + port(11, b"x", 4) + port(11, b"w", 3) + port(12, b"y", 2)
+    return whole(1, 8) + part(8, whole(2, 13)) + part(7, graph)
+
+
 def nvidia_driver_found() -> bool:
     """Whether the machine has an NVIDIA driver, without loading it."""
     if sys.platform == "win32":

@@ -1,0 +1,75 @@
+"""Whether a provider of onnxruntime really starts, and what a run says of its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from wsisum_cli.models import session
+from wsisum_cli.models.session import CPU, CUDA, available_providers, describe_device, try_provider
+
+needs_no_gpu = pytest.mark.skipif(session.nvidia_driver_found(), reason="this machine has an NVIDIA driver")
+
+
+def test_the_trial_model_is_valid_onnx():
+    model = onnx.load_from_string(session._convolution())
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
+
+
+def test_the_cpu_starts():
+    assert CPU in available_providers()
+    assert try_provider(CPU) is None
+
+
+@needs_no_gpu
+@pytest.mark.skipif(CUDA not in available_providers(), reason="needs the GPU build of onnxruntime")
+def test_cuda_that_is_listed_but_does_not_start_is_no_cuda():
+    assert try_provider(CUDA)
+
+
+def test_a_provider_that_was_not_built_says_so():
+    assert "was built without it" in (try_provider("CoreMLExecutionProvider") or "")
+
+
+class Silent:
+    """A session that falls back to the CPU, or computes something else."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return [CPU]
+
+    def run(self, *_: Any) -> list[np.ndarray]:
+        return [np.zeros((1, 1, 2, 2), np.float32)]
+
+
+def test_silent_fallback_and_wrong_numbers_are_noticed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Silent)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    assert "libraries do not load" in (try_provider(CUDA) or "")
+    assert try_provider(CPU) == "it computes wrong numbers"
+
+
+@pytest.mark.parametrize(
+    ("device", "driver", "start", "line"),
+    [
+        ("cpu", True, lambda name: None, "device: CPU (asked for)"),
+        ("auto", False, lambda name: None, "device: CPU (no NVIDIA driver)"),
+        ("auto", True, lambda name: "no CUDA libraries", "device: CPU (no CUDA libraries)"),
+        ("auto", True, lambda name: None, "device: CUDA"),
+        ("cuda", True, lambda name: None, "device: CUDA"),
+        ("cuda", False, lambda name: None, ""),
+    ],
+)
+def test_a_run_says_where_and_why(
+    monkeypatch: pytest.MonkeyPatch, device: str, driver: bool, start: Callable[[str], str | None], line: str
+):
+    monkeypatch.setattr(session, "nvidia_driver_found", lambda: driver)
+    assert describe_device(device, start) == line
