@@ -21,7 +21,7 @@ from wsisum_cli.archive.state.record import (
     telling_time,
 )
 from wsisum_cli.archive.state.shard import Shard
-from wsisum_cli.archive.walk import find_slides
+from wsisum_cli.archive.walk import find_slides, refuse_summaries_alone
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
@@ -40,6 +40,7 @@ OPTION_NAMES = {
     "patch_size_level0": "patch-size-level0",
     "max_bytes": "max-bytes",
     "max_keep": "max-keep",
+    "tissue_features": "tissue-features",
 }
 UNKNOWN = object()
 FIRST_COMPLETE = VERSIONS.index("1.4")  # the first format with all keys of the present one
@@ -91,6 +92,7 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
         )
     sources, outcomes, other_files = find_slides(request.source, request.output)
+    refuse_summaries_alone(request.source, sources, outcomes)
     if not sources and not outcomes:
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
@@ -263,6 +265,8 @@ def changed_options(request: Request, job: Job, attributes: Provenance) -> list[
     """Each option that differs, as "keep auto -> 32". Thresholds never do: the verdict is reached from the figures."""
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
     made = attributes.options.model_dump(exclude_unset=True)
+    if made.get("tissue_features") is not None:
+        wanted.setdefault("tissue_features", None)  # which is left out where nobody asks for them
     names = [name for name in wanted if name != "thresholds" and made.get(name, UNKNOWN) != wanted[name]]
     return [f"{OPTION_NAMES.get(name, name)} {worded(made.get(name))} -> {worded(wanted[name])}" for name in names]
 

@@ -1,16 +1,19 @@
-"""`wsisum features`: an archive of slides -> h5 files of features."""
+"""`wsisum features`: an archive of slides, or summaries -> h5 files of features."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    FOUND,
     CheckOption,
     Device,
     DryRunOption,
@@ -19,12 +22,15 @@ from wsisum_cli.commands.options import (
     MppOption,
     ReportOption,
     ShardOption,
-    SlidesArgument,
     SlideTimeoutOption,
     WorkersOption,
     cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsisum_cli.pipeline.extract import FeatureOptions
 
 
 class Layout(StrEnum):
@@ -38,8 +44,12 @@ class Precision(StrEnum):
 
 
 def features(
-    source: SlidesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the features.")] = Path("features"),
+    source: Annotated[
+        Path, typer.Argument(help="A folder of slides or of summaries, one slide, or one summary.", metavar="SOURCE")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the features, or an .h5 file for a single summary.")
+    ] = Path("features"),
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
@@ -52,6 +62,12 @@ def features(
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    tissue: Annotated[
+        bool,
+        typer.Option(
+            "--tissue", help="Of summaries: features of all tissue, unpacked; see compress --tissue-features."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
@@ -63,8 +79,10 @@ def features(
     """Write the features of all tissue patches, one h5 file a slide.
 
     Files that are up to date are skipped. The output folder mirrors the archive and holds report.csv and report.json.
-    The exit code is 1 if any slide failed.
+    The exit code is 1 if any slide failed. Of summaries, it writes the features of the kept patches, from their stored
+    pixels; without --force, no file is replaced.
     """
+    from wsisum_cli.archive.lookup import summaries_instead_of_slides
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.state.shard import parse_shard
     from wsisum_cli.archive.workers import Setup
@@ -76,9 +94,52 @@ def features(
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
     part = parse_shard(shard) if shard is not None else None
+    if summaries_instead_of_slides(source, output):
+        given = {"--mpp": mpp, "--manifest": manifest, "--dry-run": dry_run or None, "--shard": shard}
+        refuse_for_summaries([name for name, value in given.items() if value is not None])
+        embed_summaries(source, output, None if tissue else model, options, device, force, as_json)
+    if tissue:
+        raise UsageError("--tissue is for summaries, but the source is a slide; leave it out")
     request = Request(
         source, output, options, sha256_of(model), mpp, force=force, product=FEATURES, check=check, shard=part
     )
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+
+
+def refuse_for_summaries(options: list[str]) -> None:
+    """Raise UsageError for options of slides."""
+    if options:
+        raise UsageError(f"{options[0]} is for slides, but the source is a summary; leave it out")
+
+
+def embed_summaries(
+    source: Path, output: Path, model: Path | None, options: FeatureOptions, device: Device, force: bool, as_json: bool
+) -> None:
+    """Write the features of the kept patches of each summary; without a model, those of all tissue that it has."""
+    from wsisum_cli.archive.lookup import mirrored_names
+    from wsisum_cli.commands.console import output as stdout
+    from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.exports.export import outputs_of
+    from wsisum_cli.exports.targets import TARGETS
+    from wsisum_cli.models.encoder import load_encoder
+    from wsisum_cli.pipeline.reembed import ReembedResult, write_kept_features, write_unpacked_features
+
+    places = outputs_of(mirrored_names([str(source)], output), output, TARGETS["h5"])
+    there = [place for place in places.values() if place.exists()]
+    if there and not force:
+        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    encoder = None if model is None else load_encoder(model, device.value)
+
+    def write(path: str, place: Path) -> ReembedResult:
+        if encoder is None:
+            return write_unpacked_features(path, place, options, force)
+        return write_kept_features(path, place, encoder, options, cores(), force)
+
+    done = write_each(places, write, "embedded again")
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+    else:
+        print_reembedded(stdout(), done)
+    raise typer.Exit(0 if len(done) == len(places) else FOUND)

@@ -17,15 +17,16 @@ from wsisum_cli.commands.archive.prune import prune
 from wsisum_cli.commands.archive.report import report
 from wsisum_cli.commands.archive.status import status
 from wsisum_cli.commands.compress import compress
-from wsisum_cli.commands.export import export
 from wsisum_cli.commands.features import features
 from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
 from wsisum_cli.commands.learning.train import train_app
-from wsisum_cli.commands.migrate import migrate
 from wsisum_cli.commands.models import models_app
 from wsisum_cli.commands.options import NOT_STARTED, command_group
-from wsisum_cli.commands.trim import trim
+from wsisum_cli.commands.summaries.export import export
+from wsisum_cli.commands.summaries.migrate import migrate
+from wsisum_cli.commands.summaries.reembed import reembed
+from wsisum_cli.commands.summaries.trim import trim
 from wsisum_cli.commands.upkeep.doctor import doctor
 from wsisum_cli.commands.upkeep.duplicates import duplicates
 from wsisum_cli.commands.upkeep.similar import similar
@@ -37,7 +38,7 @@ from wsisum_cli.summary.limits.plain_text import printable_lines
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
 for command in (
-    *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, features, evaluate),
+    *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, reembed, features, evaluate),
     *(similar, duplicates, doctor),
 ):
     app.command()(command)

@@ -48,7 +48,7 @@ def compress_slide(job: Job, options: Options, tools: Tools) -> CompressResult:
     del scene  # verification needs the memory
     with clock("write"):
         written = write_verified(job.output, contents, tools, models, check_unchanged)
-    return compress_result(contents, written, clock.seconds)
+    return compress_result(job.output, contents, written, clock.seconds)
 
 
 def assemble_summary(scene: Scene, limit: Limit) -> SummaryContents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from wsisum_cli.features.embedding import SlideEmbeddings
@@ -34,8 +35,9 @@ from wsisum_cli.tissue.artefacts import count_kinds
 
 @dataclass(frozen=True)
 class CompressResult:
-    """One summarized slide: its size, the file of its summary and what it says, and seconds per stage."""
+    """One summarized slide: the file of its summary and what it says, the sizes of both, and seconds per stage."""
 
+    output: Path
     bytes_in: int
     bytes_out: int
     modified_out: int  # ns since 1970
@@ -59,6 +61,9 @@ def assemble_contents(
     reached = None if options.share is None else represented["share"] >= options.share
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    packed = scene.patch_selector.packed(options.tissue_features)
+    if packed is not None:
+        attributes |= {"tissue_features": packed[1]}
     overview, overview_mpp = scene.overview.within(count_bytes(selected.pixels))
     return SummaryContents(
         attributes=Attributes.model_validate({**attributes, "pixels": stored, "quality": measured}),
@@ -70,6 +75,7 @@ def assemble_contents(
         reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
         icc_profile=colour_tables(slide.pyramid.icc_profile),
         artefacts=tissue.artefacts,
+        tissue_features=None if packed is None else packed[0],
     )
 
 
@@ -104,9 +110,12 @@ def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict
     return guaranteed(tissue.grid.coords, tissue.grid.patch_size_level0, mpp, selection.similarity)
 
 
-def compress_result(contents: SummaryContents, written: Written, seconds: dict[str, float]) -> CompressResult:
+def compress_result(
+    output: Path, contents: SummaryContents, written: Written, seconds: dict[str, float]
+) -> CompressResult:
     attributes = contents.attributes
-    return CompressResult(attributes.source.bytes, written.bytes, written.modified, attributes, seconds)
+    source = attributes.source
+    return CompressResult(output, source.bytes, written.bytes, written.modified, attributes, seconds)
 
 
 def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:

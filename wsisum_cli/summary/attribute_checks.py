@@ -20,7 +20,6 @@ from wsisum_cli.summary.attributes import (
     Patch,
     Represented,
     Suspect,
-    parse_attributes,
     revision_of,
 )
 from wsisum_cli.tissue.artefacts import KINDS
@@ -46,9 +45,30 @@ def check_attributes(raw: Any) -> tuple[Attributes | None, list[str]]:
     return attributes, missing or list(contradictions(attributes))
 
 
+def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
+    """The attributes as read from JSON. Raises pydantic's ValidationError."""
+    # A lone surrogate is no valid JSON; summaries of files whose names are not UTF-8 once held such.
+    text = json.dumps(without_later(raw), ensure_ascii=False).encode(errors="replace")
+    return Attributes.model_validate_json(text, strict=True)
+
+
+def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes without keys that mean nothing in their version, because a later one added them."""
+    known = revision_of(raw)
+    later = [path for revision, paths in REQUIRED_SINCE.items() if revision > known for path in paths]
+    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
+    for path in later:
+        *parents, name = path.split(".")
+        section = copied.get(parents[0]) if parents else copied
+        if isinstance(section, dict):
+            section.pop(name, None)
+    return copied
+
+
 def missing_from_cards(attributes: Attributes) -> Iterator[str]:
     """Fields of cards that a model may leave out, and a summary states."""
-    cards = {"encoder": attributes.encoder_card, **attributes.used_models}
+    added = {f"reembedded.{place}.encoder": entry.encoder for place, entry in enumerate(attributes.reembedded or ())}
+    cards = {"encoder": attributes.encoder_card, **attributes.used_models, **added}
     for name, card in cards.items():
         absent = type(card).model_fields.keys() - card.model_fields_set if card is not None else set()
         yield from (f"{name}.{field} is missing" for field in sorted(absent))
@@ -94,6 +114,7 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
         yield from wrong_represented(attributes.represented, attributes.patches)
     if attributes.suspect is not None:
         yield from wrong_suspects(attributes.suspect, attributes.tissue_patches)
+    yield from wrong_reembedded(attributes)
 
 
 def wrong_reading(patch: Patch) -> Iterator[str]:
@@ -166,6 +187,15 @@ def wrong_artefacts(artefacts: Artefacts) -> Iterator[str]:
         yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}"
     elif sum(artefacts.kinds.values()) != artefacts.count or artefacts.count > artefacts.looked_at:
         yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+
+
+def wrong_reembedded(attributes: Attributes) -> Iterator[str]:
+    """An encoder that added features twice; patches that are cut from tiles which are not stored."""
+    found = attributes.reembedded or []
+    if len({entry.encoder.sha256 for entry in found}) < len(found):
+        yield "reembedded names an encoder twice"
+    if any((entry.reading is not None) != (attributes.pixels.mode == "source") for entry in found):
+        yield "reembedded.reading is there without stored tiles, or missing with them"
 
 
 def wrong_suspects(suspect: Suspect, tissue_patches: int) -> Iterator[str]:

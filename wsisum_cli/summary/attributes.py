@@ -6,7 +6,6 @@ forbids them. `REQUIRED_SINCE` says which keys a minor version added.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bo
 from wsisum_cli.quality.represented import LISTED
 
 MAX_POSITIONS = 20  # of broken tiles
+MAX_REEMBEDDED = 16  # further encoders
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -183,6 +183,28 @@ class GivenFeatures(Section):
     patch_encoder_sha256: Sha256 = Field(description="of the encoder whose patch size the stored patches have")
 
 
+class Reembedded(Section):
+    """Features of the kept patches that another encoder made of their stored pixels."""
+
+    encoder: EncoderCard = Field(description="its card")
+    provider: Provider = Field(description="what ran it")
+    mpp: Positive = Field(description="µm per px of a patch, as this encoder sees it")
+    reading: Reading | None = Field(
+        None, description="how patches are cut from the stored tiles; null where a stored patch is resized"
+    )
+    versions: dict[str, str] = Field(description="of the libraries that can change these features")
+
+
+class TissueFeatures(Section):
+    """Features of all tissue patches, packed into a few bytes each."""
+
+    bytes: Size = Field(description="most bytes a patch that their codes were allowed, compressed")
+    components: Size = Field(description="principal components that are stored")
+    cosine_mean: Cosine = Field(description="unpacked features to the true ones, mean over the tissue")
+    cosine_p05: Cosine = Field(description="the 5th percentile of these cosines")
+    cosine_min: Cosine = Field(description="the least of them")
+
+
 class Quality(Section):
     """Figures of the kept patches."""
 
@@ -226,6 +248,7 @@ class Options(Section):
     patch_size_level0: int | None = Field(ge=1, description="of given features whose file does not say")
     draws: int | None = Field(None, ge=1, description="random draws to compare with")
     thresholds: list[str] | None = Field(None, description="of the verdict, where they are not the default")
+    tissue_features: Size | None = Field(None, description="bytes a patch for packed features; missing without")
     mask_sha256: Sha256 | None = Field(description="of the user's tissue mask")
 
 
@@ -396,6 +419,16 @@ class Attributes(Section):
     )
     pixels: SourcePixels | JpegPixels = Field(discriminator="mode", description="how pixels are stored")
     quality: Quality = Field(description="figures of the kept patches, of what is stored")
+    reembedded: list[Reembedded] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_REEMBEDDED,
+        description="features of the kept patches by further encoders, in `reembedded/0` and so on; weights, figures "
+        "and verdict do not rest on them",
+    )
+    tissue_features: TissueFeatures | None = Field(
+        None, description="what packed features of all tissue lost; missing where there are none"
+    )
     members: dict[str, MemberEntry] = Field(
         default_factory=dict, min_length=1, description="each member but the root's zarr.json"
     )
@@ -464,23 +497,3 @@ def revision_of(raw: Mapping[str, Any]) -> int:
         return 0
     same_major = [place for place, version in enumerate(VERSIONS) if version.split(".")[0] == found[1]]
     return min(same_major[0] + int(found[2]), same_major[-1]) if same_major else 0
-
-
-def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
-    """The attributes as read from JSON. Raises pydantic's ValidationError."""
-    # A lone surrogate is no valid JSON; summaries of files whose names are not UTF-8 once held such.
-    text = json.dumps(without_later(raw), ensure_ascii=False).encode(errors="replace")
-    return Attributes.model_validate_json(text, strict=True)
-
-
-def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes without keys that mean nothing in their version, because a later one added them."""
-    known = revision_of(raw)
-    later = [path for revision, paths in REQUIRED_SINCE.items() if revision > known for path in paths]
-    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
-    for path in later:
-        *parents, name = path.split(".")
-        section = copied.get(parents[0]) if parents else copied
-        if isinstance(section, dict):
-            section.pop(name, None)
-    return copied

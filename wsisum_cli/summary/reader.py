@@ -31,6 +31,7 @@ from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import MAX_MEMBERS, SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.extras.additions import Additions
 from wsisum_cli.summary.limits.claims import excessive_claims, most_bytes
 from wsisum_cli.summary.limits.metadata import MAX_BYTES, parse_metadata
 from wsisum_cli.summary.limits.shapes import Expected, expected_arrays
@@ -100,7 +101,7 @@ def is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-class Summary:
+class Summary(Additions):
     """An open summary slide. Arrays are read on first use, patches one by one.
 
     `file` is seekable and holds the whole file; `name` is its name in messages. Properties raise SummaryError when

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import container_parts, write_container
+from wsisum_cli.summary.extras.tissue_features import PackedFeatures, encode_packed
 from wsisum_cli.summary.overview import OVERVIEW_QUALITY, SHRINKS, is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
@@ -31,10 +32,12 @@ GROUPS = ("patches", "tissue", "reference")
 ROOT = "zarr.json"  # the member with the attributes
 PORTABLE = "0"  # path of the image that OME-Zarr viewers show
 ICC_PROFILE = "icc_profile"
+ICC_DIMENSIONS = ["icc_byte"]  # not the "byte" of JPEG rows: a dimension of the root's is one of all groups in it
 #: pixel arrays: source tiles, or one JPEG per patch
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
 ARTEFACT = "artefact"  # group of the patches that were removed from the tissue
+REEMBEDDED = "reembedded"  # group of features by further encoders, `0`, `1` and so on
 SUSPECT = "tissue/suspect"  # array that is there where some tissue is suspect
 #: arrays in the group `reference`: those of every summary, and optional ones
 REFERENCE = ("mean", "components", "variances")
@@ -113,6 +116,7 @@ class SummaryContents:
     reference: Reference
     icc_profile: bytes | None  # of the source
     artefacts: Artefacts = NO_ARTEFACTS
+    tissue_features: PackedFeatures | None = None
 
 
 def reference_of(features: np.ndarray) -> Reference:
@@ -173,8 +177,10 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     files |= encode_array("reference/variances", reference.variances, ["component"])
     files |= encode_embeddings(reference)
     files |= encode_artefacts(contents.artefacts)
+    if contents.tissue_features is not None:
+        files |= encode_packed(contents.tissue_features)
     if contents.icc_profile is not None:
-        files |= encode_array(ICC_PROFILE, np.frombuffer(contents.icc_profile, np.uint8), ["byte"])
+        files |= encode_array(ICC_PROFILE, np.frombuffer(contents.icc_profile, np.uint8), ICC_DIMENSIONS)
     return files
 
 
@@ -256,6 +262,18 @@ def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
     files = encode_groups([ARTEFACT])
     files |= encode_array(f"{ARTEFACT}/coords", artefacts.coords.astype(np.int32), ["artefact", "xy"])
     return files | encode_array(f"{ARTEFACT}/kind", artefacts.kind.astype(np.uint8), ["artefact"])
+
+
+def encode_reembedded(sets: Sequence[np.ndarray]) -> dict[str, bytes]:
+    """The group of features (K, E) by further encoders; empty if there are none."""
+    from wsisum_cli.summary.arrays import encode_array, encode_groups
+
+    if not sets:
+        return {}
+    files = encode_groups([REEMBEDDED])
+    for place, features in enumerate(sets):  # in a group, a dimension's name has one length
+        files |= encode_array(f"{REEMBEDDED}/{place}", as_half(features), ["patch", f"feature_{place}"])
+    return files
 
 
 def encode_draws(draws: Draws) -> dict[str, bytes]:

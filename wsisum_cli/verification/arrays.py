@@ -8,11 +8,12 @@ import numpy as np
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
+from wsisum_cli.summary.extras.tissue_features import TISSUE_FEATURES
 from wsisum_cli.summary.limits.claims import excessive_claims
 from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.limits.shapes import expected_arrays, expected_embeddings, knows_suspects, same_dims
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.writer import SUSPECT
+from wsisum_cli.summary.writer import REEMBEDDED, SUSPECT
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.finding import Finding
 
@@ -93,6 +94,7 @@ class ArrayCheck:
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
         }
         checks |= self.embedding_checks() | self.artefact_checks() | self.checks_since_1_2()
+        checks |= reembedded_values(summary) | packed_values(summary)
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
@@ -195,3 +197,14 @@ def as_stated(kind: np.ndarray, counts: Mapping[str, int], clean: int) -> np.nda
     stated = np.zeros(256, np.int64)
     stated[: len(KINDS)] = [clean, *(counts.get(name, 0) for name in KINDS[1:])]
     return np.asarray((np.bincount(kind, minlength=256) == stated)[kind])
+
+
+def reembedded_values(summary: Summary) -> dict[str, np.ndarray]:
+    """Array -> which of its numbers are possible."""
+    return {f"{REEMBEDDED}/{place}": np.isfinite(found) for place, found in enumerate(summary.reembedded)}
+
+
+def packed_values(summary: Summary) -> dict[str, np.ndarray]:
+    """Array -> which of its numbers are possible."""
+    packed = summary.packed_features
+    return {} if packed is None else {f"{TISSUE_FEATURES}/scale": np.isfinite(packed.scale)}

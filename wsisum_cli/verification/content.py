@@ -15,6 +15,7 @@ from wsisum_cli.slides.patches import Reading
 from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import Patches, Summary, reading_of
 from wsisum_cli.summary.writer import OVERVIEW, PIXELS, TILES
+from wsisum_cli.verification.additions import check_packed, check_reembedded, rows_that_differ
 from wsisum_cli.verification.appraisal import (
     FindEncoder,
     Measured,
@@ -28,7 +29,6 @@ from wsisum_cli.verification.finding import Finding
 from wsisum_cli.verification.kept import Looks
 from wsisum_cli.verification.overview import check_overview
 
-HALF_STEP = 2.0**-10  # relative spacing of float16 numbers
 GIVEN_COSINE = 0.98  # existing features come from another program's decoding and resampling
 BATCH, BATCH_BYTES = 64, 32 << 20  # patches, and bytes of them, decoded before they are encoded
 
@@ -67,6 +67,8 @@ class ContentCheck:
         self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
         if not (yield from self.pixels(models.encoder, measured)):
             return False
+        yield from check_reembedded(self.summary, models.encoder, self.threads)
+        yield from check_packed(self.summary, measured)
         yield from check_overview(self.summary)
         return True
 
@@ -165,9 +167,7 @@ class ContentCheck:
         measured["feature_cosine_min"] = float(cosine.min())
         differs = np.asarray(cosine < GIVEN_COSINE)
         if not self.attributes.features_are_given:
-            step = HALF_STEP * np.abs(stored.astype(np.float64)).max()
-            close = np.isclose(now.astype(np.float64), stored.astype(np.float64), rtol=2 * HALF_STEP, atol=step / 4)
-            differs = np.asarray(~close.all(axis=1))
+            differs = rows_that_differ(stored, now)
         if differs.any():
             rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
             message = f"features of patches {rows} do not match their pixels"

@@ -10,7 +10,8 @@ import numpy as np
 
 from wsisum_cli.quality.random_draws import BY_FEATURES, DRAWN, SHARES
 from wsisum_cli.summary.attributes import Attributes, SourcePixels
-from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, SUSPECT, TILES
+from wsisum_cli.summary.extras.tissue_features import TISSUE_FEATURES
+from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, REEMBEDDED, SUSPECT, TILES
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def expected_arrays(record: Attributes, members: Collection[str]) -> dict[str, E
         arrays["artefact/kind"] = Expected("uint8", (found,))
     if knows_suspects(record, members):
         arrays[SUSPECT] = Expected("uint8", (tissue,))
-    return arrays | expected_pixels(record, members) | expected_embeddings(record) | expected_since_1_2(record)
+    arrays |= expected_pixels(record, members) | expected_embeddings(record) | expected_since_1_2(record)
+    return arrays | expected_additions(record)
 
 
 def expected_pixels(record: Attributes, members: Collection[str]) -> dict[str, Expected]:
@@ -105,6 +107,20 @@ def expected_since_1_2(record: Attributes) -> dict[str, Expected]:
         arrays["tissue/earlier_similarity"] = Expected("float16", (None,))
     if draws.models:
         arrays["reference/model_draws"] = Expected("float32", (len(draws.models), len(SHARES)))
+    return arrays
+
+
+def expected_additions(record: Attributes) -> dict[str, Expected]:
+    """The same of features by further encoders, and of packed features of all tissue."""
+    arrays = {
+        f"{REEMBEDDED}/{place}": Expected("float16 float32", (record.patches, entry.encoder.dims))
+        for place, entry in enumerate(record.reembedded or ())
+    }
+    if (packed := record.tissue_features) is not None:
+        dims = None if record.encoder_card is None else record.encoder_card.dims
+        arrays[f"{TISSUE_FEATURES}/codes"] = Expected("int8 int16", (packed.components, record.tissue_patches))
+        arrays[f"{TISSUE_FEATURES}/basis"] = Expected("int8", (packed.components, dims))
+        arrays[f"{TISSUE_FEATURES}/scale"] = Expected("float32", (packed.components,))
     return arrays
 
 
