@@ -24,8 +24,9 @@ from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import MAX_REEMBEDDED, NamedEncoder, Reembedded
 from wsisum_cli.summary.container import write_container, writing_aside
 from wsisum_cli.summary.extras.views import View, encode_view, plan_view
+from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.provenance import installed_version
-from wsisum_cli.summary.reader import Summary, open_summary, parse_json
+from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.writer import REEMBEDDED, ROOT, encode_reembedded, list_members
 from wsisum_cli.verification.appraisal import ModelFinders
 from wsisum_cli.verification.verify import verify_summary

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wsisum_cli.figures.words import printable
+from wsisum_cli.summary.limits.plain_text import printable
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
