@@ -6,6 +6,9 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -17,14 +20,17 @@ from hypothesis import strategies as st
 from summaries import write_tiny
 
 from wsisum_cli.errors import SummaryError
+from wsisum_cli.summary import container
 from wsisum_cli.summary.container import (
     MAX_MEMBERS,
     SUFFIX,
     container_parts,
     layout_differs,
+    leftovers,
     member_order,
     read_member,
     read_members,
+    this_host,
     write_container,
     writing_aside,
 )
@@ -387,3 +393,56 @@ def test_longest_file_name_can_be_written(tmp_path: Path):
     with writing_aside(path) as aside:
         write_container(aside, CONTENTS)
     assert path.is_file()
+
+
+#: Writes a file aside, and goes on when told to.
+WRITER = """
+import sys
+from pathlib import Path
+from wsisum_cli.summary.container import writing_aside
+with writing_aside(Path(sys.argv[1])) as aside:
+    aside.write_bytes(b"theirs")
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_two_processes_that_write_one_file_leave_each_other_alone(tmp_path: Path):
+    path = tmp_path / "B12.ozx"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        with writing_aside(path) as aside:
+            aside.write_bytes(b"ours")
+        assert path.read_bytes() == b"ours"
+        other.communicate("\n")
+    assert other.returncode == 0
+    assert path.read_bytes() == b"theirs"  # who finishes last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_unknown_owners_stay_until_they_are_old(tmp_path: Path):
+    path = tmp_path / "B12.ozx"
+    with writing_aside(path) as aside:
+        aside.write_bytes(b"whole")
+    elsewhere = aside.with_name(aside.name.replace(this_host(), "0" * 8))
+    alive = aside.with_name(aside.name.replace(f"-{os.getpid()}-", f"-{os.getppid()}-"))
+    earlier = aside.with_name(f"{aside.name.partition('-')[0][:18]}4711.part")  # as earlier versions wrote it
+    for left in (elsewhere, alive, earlier):
+        left.write_bytes(b"half")
+    assert leftovers(path) == []
+    long_ago = time.time() - 3 * 24 * 3600
+    os.utime(elsewhere, (long_ago, long_ago))
+    os.utime(earlier, (long_ago, long_ago))
+    assert set(leftovers(path)) == {elsewhere, earlier}
+
+
+def test_a_folder_that_is_slow_to_list_is_not_listed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = []
+    monkeypatch.setattr(container, "QUICK", -1.0)
+    monkeypatch.setattr(container, "LISTING_SHARE", 1e-9)
+    monkeypatch.setattr(container.os, "listdir", lambda folder: listed.append(folder) or [])
+    for _ in range(3):
+        leftovers(tmp_path / "a.ozx")
+    assert listed == [tmp_path]
