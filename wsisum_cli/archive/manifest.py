@@ -12,6 +12,8 @@ from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
 MAX_NAME = 200  # characters; file systems take 255 bytes
+COLUMNS = ("slide", "mpp", "mask", "name", "known")
+ANY_FAILURE = "yes"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Entry:
     mpp: float | None = None  # µm; wins over what the file states
     mask: Path | None = None
     name: str | None = None
+    known: str | None = None  # the reason for which it is known to fail, in lower case; `ANY_FAILURE` for any
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a CSV with the columns slide, mpp, mask, name; all but slide may be missing or empty.
+    """Read a CSV with these columns; all but slide may be missing or empty.
 
     Mask paths are relative to the manifest. Raises UsageError.
     """
@@ -47,10 +50,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            known = {"slide", "mpp", "mask", "name"}
-            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - known:
+            if "slide" not in (reader.fieldnames or ()) or set(reader.fieldnames or ()) - set(COLUMNS):
                 found = ", ".join(reader.fieldnames or ()) or "none"
-                raise UsageError(f"{path.name}: expected the columns slide, mpp, mask, name; found {found}")
+                raise UsageError(f"{path.name}: expected the columns {', '.join(COLUMNS)}; found {found}")
             for row in reader:
                 slide = (row["slide"] or "").strip()
                 if not slide or slide in entries:
@@ -76,4 +78,4 @@ def manifest_entry(row: Mapping[str, str | None], path: Path, line: int) -> Entr
     low, high = PLAUSIBLE_MPP
     if mpp is not None and not low <= mpp <= high:
         raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
-    return Entry(mpp, mask, name)
+    return Entry(mpp, mask, name, values.get("known", "").casefold() or None)

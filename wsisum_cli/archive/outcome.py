@@ -49,6 +49,8 @@ class Outcome:
     modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
     traceback: str = ""  # of unexpected errors
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
+    known: bool = False  # a failure that the manifest acknowledges
+    earlier: str = ""  # why this is the row of an earlier run: "left out" of this one, or "needs work" beyond --limit
 
     @property
     def ratio(self) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
@@ -46,6 +47,16 @@ class Plan:
     models: str = ""  # description of the whole-slide models; empty if none are used
     taken: frozenset[str] = frozenset()  # folded names of all outputs, within the output folder
     again: Mapping[str, int] = field(default_factory=dict)  # why outputs are made again -> number of slides
+    left_out: frozenset[str] = frozenset()  # slides that the filter left out by their names
+    beyond: tuple[str, ...] = ()  # slides that need work, but are beyond the limit
+    idle: tuple[str, ...] = ()  # globs that match nothing, a clause each
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether the filter left out a slide, or the file that holds it."""
+        return not self.left_out.isdisjoint((name, file_of(name)))
+
+    def is_beyond(self, name: str) -> bool:
+        return name in self.beyond or file_of(name) in self.beyond
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Request:
     force: bool = False
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
+    filter: Filter = EVERYTHING
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -79,8 +91,12 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     taken: set[str] = set()
     again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
+    picked = request.filter.apply(sources, outcomes, root)
+    outcomes = picked.outcomes
     for relative, job in make_jobs(request, manifest, root, sources):
         taken.add(output_name(request, job))
+        if relative in picked.left_out:
+            continue
         found = [] if request.force else look_up(request, relative, job, known.get(relative))
         if isinstance(found, Outcome):
             outcomes.append(found)
@@ -89,7 +105,19 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             again.update(found)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
-    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again)
+    within = jobs[: request.filter.limit]
+    return Plan(
+        within,
+        outcomes,
+        other_files,
+        request.product.task,
+        models,
+        frozenset(taken),
+        again,
+        picked.left_out,
+        tuple(relative for relative, _ in jobs[len(within) :]),
+        tuple(picked.idle),
+    )
 
 
 def output_name(request: Request, job: Job) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +27,9 @@ class Device(StrEnum):
 
 def cores() -> int:
     """Number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from wsisum_cli.archive.engines import resources
+
+    return resources.cores()
 
 
 #: Phrases of typer's own validation, and what is said instead.
@@ -87,10 +88,9 @@ MppOption = Annotated[
     float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")
 ]
 ManifestOption = Annotated[
-    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name.", exists=True, dir_okay=False)
+    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name, known.", exists=True, dir_okay=False)
 ]
 EncoderOption = Annotated[str, typer.Option(help="Name of a bundled or added encoder, or an ONNX file.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Slides to process at a time, each in its own process.")]
 SlideTimeoutOption = Annotated[
     float,
     typer.Option(
