@@ -235,6 +235,19 @@ def print_exported(console: Console, done: Sequence[Any]) -> None:
         console.print(Text.assemble(f"{printable(export.name)} -> {printable(export.output)}: {what}", *verdict))
 
 
+def print_settings(console: Console, file: str | None, settings: Sequence[Any]) -> None:
+    """Print the file of settings, then options with their values and where these come from."""
+    console.print(Text(f"file: {printable(file)}" if file else "file: none found"))
+    if not settings:
+        console.print("every option has its default; --all shows them")
+        return
+    columns = {
+        name: [Text(printable(str(getattr(one, name)))) for one in settings]
+        for name in ("command", "option", "value", "source")
+    }
+    print_fitting(console, columns, (), wrapped=tuple(columns))
+
+
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from wsisum_cli.errors import UsageError
 
@@ -41,7 +41,18 @@ PHRASES = (
     (r"Input should be a valid integer.*", "expected a whole number"),
     (r"Input should be a valid number.*", "expected a number"),
     (r"Input should be (.+)", r"expected \1"),
+    (r"Value error, ", ""),
 )
+
+
+class RunCommand(TyperCommand):
+    """A command that says what it takes from a file of settings or the environment before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from wsisum_cli.commands.settings.show import tell_settings
+
+        tell_settings(ctx)
+        return super().invoke(ctx)
 
 
 class PlainGroup(TyperGroup):
@@ -69,16 +80,16 @@ def check_page_name(page: Path) -> None:
         raise UsageError(f"--html {page.name}: the page is HTML; use a file name ending in .html")
 
 
-def command_group(summary: str) -> typer.Typer:
-    """A group of commands; every group behaves alike."""
+def command_group(summary: str, variables: str | None = None, completion: bool = False) -> typer.Typer:
+    """A group of commands; every group behaves alike. `variables` is the prefix of those that set options."""
     return typer.Typer(
         cls=PlainGroup,
         help=summary,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": variables},
     )
 
 

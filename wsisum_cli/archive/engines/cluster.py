@@ -197,7 +197,8 @@ def with_absolute_paths(request: Request, setup: Setup) -> tuple[Request, Setup]
     output = request.output.absolute()
     features = request.features.absolute() if request.features is not None else None
     there = replace(request, source=request.source.absolute(), output=output, features=features)
-    return there, replace(setup, output=output, encoder=str(Path(setup.encoder).absolute()))
+    encoder = Path(setup.encoder)
+    return there, replace(setup, output=output, encoder=str(encoder.absolute()) if encoder.is_file() else setup.encoder)
 
 
 # -- On the workers of the cluster --------------------------------------------------------------------------------
