@@ -14,6 +14,7 @@ from wsisum_cli.commands.options import FOUND, INTERRUPTED
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from wsisum_cli.archive.engines.estimate import Estimate
     from wsisum_cli.archive.engines.resources import Crew
     from wsisum_cli.archive.run import Listener, Run
     from wsisum_cli.archive.scope.filters import Filter
@@ -27,12 +28,12 @@ def run_or_preview(request: Any, setup: Any, running: Running) -> None:
     request = replace(request, filter=running.filter(request.source))
     rows = read_manifest(running.manifest) if running.manifest else Manifest()
     if running.dry_run:
-        preview_run(request, rows, running.as_json)
+        preview_run(request, setup, rows, running)
     else:
         execute_run(request, setup, rows, running)
 
 
-def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
+def preview_run(request: Any, setup: Any, manifest: Any, running: Running) -> None:
     from wsisum_cli.archive.plan import plan_archive
     from wsisum_cli.archive.report import read_outcomes
     from wsisum_cli.archive.run import preview_outcomes
@@ -55,11 +56,41 @@ def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
     for outcome in outcomes:
         if outcome.status == "failed":
             warn(outcome.message)
-    if as_json:
-        typer.echo(json.dumps({"slides": [outcome.as_dict() for outcome in outcomes]}, indent=1))
+    estimate = estimate_of(plan, setup, running)
+    if running.as_json:
+        found_json = {
+            "slides": [outcome.as_dict() for outcome in outcomes],
+            "estimate": estimate and estimate.as_dict(),
+        }
+        typer.echo(json.dumps(found_json, indent=1))
     else:
         print_outcomes(output(), outcomes)
+        if estimate is not None:
+            output().print(estimate_line(estimate), markup=False)
     raise typer.Exit(FOUND if unexpected(outcomes) else 0)
+
+
+def estimate_of(plan: Any, setup: Any, running: Running) -> Estimate | None:
+    """What the run would take on this machine. Raises UsageError when the encoder does not load."""
+    from wsisum_cli.archive.engines.estimate import estimate_run
+    from wsisum_cli.models.encoder import load_encoder
+
+    if not plan.jobs:
+        return None
+    crew = running.crew(setup.device)
+    encoder = load_encoder(setup.encoder, setup.device)
+    return estimate_run(plan.jobs, replace(setup, threads=crew.threads), encoder, crew.workers)
+
+
+def estimate_line(estimate: Estimate) -> str:
+    from wsisum_cli.commands.progress.course import duration
+    from wsisum_cli.figures.words import pluralize, size
+
+    took = " to ".join(duration(3600 * hours) for hours in estimate.hours)
+    sizes = " to ".join(dict.fromkeys(size(count) for count in estimate.bytes))
+    sample = f"{estimate.sampled} of {pluralize(estimate.slides, 'slide')}, {estimate.patches} patches of tissue each"
+    workers = pluralize(estimate.workers, "worker")
+    return f"estimate: {took} with {workers} on this machine, {sizes} of output; measured on {sample}"
 
 
 def warn_of_manifest(manifest: Any, outcomes: Any, chosen: Filter) -> None:

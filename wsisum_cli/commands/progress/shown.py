@@ -141,7 +141,11 @@ class BarProgress:
             self._stages.event(event)
         if event.source not in self._slides:
             self._slides[event.source] = self._progress.add_task(
-                escape(end_of(printable(event.source))), total=1.0, stage="", last="", patches=(0, 0.0)
+                escape(end_of(printable(event.source))),
+                total=1.0,
+                stage="",
+                last="",
+                patches=(0, self._progress.get_time()),
             )
         done = self._course.event(event)
         self._progress.update(self._slides[event.source], completed=done, stage=event.stage, last=self._speed(event))
