@@ -262,7 +262,8 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
         encoder = load_encoder(setup.encoder, setup.device)
         models = setup.choices.load(setup.device)
     except WsisumError as error:
-        pipe.send(("refused", str(error)))
+        with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+            pipe.send(("refused", str(error)))
         return
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent closed the pipe
         pipe.send(("ready", encoder.provider))

@@ -48,12 +48,20 @@ def local(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return contents(output)
 
 
-@pytest.fixture
-def scheduler() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def started() -> Iterator[Any]:
     with distributed.LocalCluster(
         n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as running:
         yield running
+
+
+@pytest.fixture
+def scheduler(started: Any) -> Any:
+    """A cluster of three workers; those that an earlier test killed are back."""
+    with distributed.Client(started.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(3, timeout=60)
+    return started
 
 
 def setup(output: Path, **changes: Any) -> Setup:
