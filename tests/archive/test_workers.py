@@ -73,7 +73,8 @@ class Scripted:
 
     first_words: ClassVar[list[tuple[str, Any]]] = []
 
-    def __init__(self, _setup: Setup) -> None:
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
         self.pipe, self.theirs = multiprocessing.Pipe()
         self.source: str | None = None
         self.theirs.send(self.first_words.pop(0))

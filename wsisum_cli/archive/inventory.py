@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from wsisum_cli.archive.lookup import visible_files
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.archive.report import JSON_NAME, Report
+from wsisum_cli.archive.scope.filters import NEEDS_WORK
 from wsisum_cli.archive.state.ledger import read_state
 from wsisum_cli.archive.walk import NO_SLIDES
 from wsisum_cli.errors import SummaryError, UsageError
@@ -172,7 +173,11 @@ def entries_of(folder: Path, report: Report | None, files: Sequence[str], visit:
         yield entry_of(folder, outcome, other, thresholds, visit)
     for source in [] if report is None else report.not_tried:
         if source not in others:
-            yield Entry(source=source, status=NOT_TRIED, attention=[attend(OPEN, "not tried: the run was interrupted")])
+            yield Entry(
+                source=source,
+                status=NOT_TRIED,
+                attention=[attend(OPEN, "not tried: the run was interrupted or left it out")],
+            )
     for source, path in others.items():
         note = attend(NOTED, f"not in {JSON_NAME}: another run made this summary") if report is not None else None
         yield summarized(folder, Entry(source=source, status=WRITTEN, summary=path), None, visit, note)
@@ -217,7 +222,8 @@ def entry_of(folder: Path, outcome: Outcome, other: str, thresholds: Thresholds 
     if other:
         before = f"{outcome.status} in the last run ({outcome.reason}); this summary is of an earlier or another run"
         return summarized(folder, entry, None, visit, attend(NOT_MADE, before))
-    return summarized(folder, entry, thresholds, visit, failure(outcome) if outcome.status == FAILED else None)
+    note = attend(OPEN, "needs work, which the last run left by --limit") if outcome.earlier == NEEDS_WORK else None
+    return summarized(folder, entry, thresholds, visit, failure(outcome) if outcome.status == FAILED else note)
 
 
 def without_summary(outcome: Outcome) -> Iterator[Attention]:
@@ -228,8 +234,12 @@ def without_summary(outcome: Outcome) -> Iterator[Attention]:
         yield attend(NOTED, f"skipped: {outcome.reason}; it has no summary")
 
 
+def failed_words(outcome: Outcome) -> str:
+    return "known failure" if outcome.known else "failed"
+
+
 def failure(outcome: Outcome) -> Attention:
-    return attend(NOT_MADE, f"failed: {outcome.reason}")
+    return attend(NOTED if outcome.known else NOT_MADE, f"{failed_words(outcome)}: {outcome.reason}")
 
 
 def summarized(

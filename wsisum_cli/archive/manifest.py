@@ -14,9 +14,10 @@ from wsisum_cli.slides.header import micrometres
 from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 
 #: The columns that a run uses, and how like one of them a column of another name may be.
-COLUMNS = ("slide", "mpp", "mask", "name")
+COLUMNS = ("slide", "mpp", "mask", "name", "known")
 ALIKE = 0.66
 MAX_NAME = 200  # characters; file systems take 255 bytes
+ANY_FAILURE = "yes"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Entry:
     mask: Path | None = None
     name: str | None = None
     about: Mapping[str, str] = field(default_factory=dict)  # columns of the user's own, such as case
+    known: str | None = None  # the reason for which it is known to fail, in lower case; `ANY_FAILURE` for any
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a CSV with the columns slide, mpp, mask, name; all but slide may be missing or empty.
+    """Read a CSV with these columns; all but slide may be missing or empty.
 
     Mask paths are relative to the manifest. Further columns, such as case or date, are kept as they are. Raises
     UsageError, also for a column that looks like a misspelt one.
@@ -94,4 +96,5 @@ def manifest_entry(row: Mapping[str, str], path: Path, line: int, own: Sequence[
     low, high = PLAUSIBLE_MPP
     if mpp is not None and not low <= mpp <= high:
         raise UsageError(f"{path.name}, line {line}: a pixel size of {mpp:g} µm is outside {low:g} to {high:g}")
-    return Entry(mpp, mask, name, {column: values.get(column, "") for column in own})
+    about = {column: values.get(column, "") for column in own}
+    return Entry(mpp, mask, name, about, values.get("known", "").casefold() or None)

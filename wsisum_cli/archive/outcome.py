@@ -64,6 +64,8 @@ class Outcome:
     traceback: str = ""  # of unexpected errors
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
     record: Record | None = None  # for the journal; no part of the report
+    known: bool = False  # a failure that the manifest acknowledges
+    earlier: str = ""  # why this is the row of an earlier run: "left out" of this one, or "needs work" beyond --limit
 
     @property
     def ratio(self) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of
 from wsisum_cli.archive.state.record import (
     fingerprint_of,
     is_recorded,
@@ -58,6 +59,16 @@ class Plan:
     taken: frozenset[str] = frozenset()  # folded names of all outputs, within the output folder
     again: Mapping[str, int] = field(default_factory=dict)  # why outputs are made again -> number of slides
     recorded: Collection[str] = frozenset()  # slides that are up to date by the journal
+    left_out: frozenset[str] = frozenset()  # slides that the filter left out by their names
+    beyond: tuple[str, ...] = ()  # slides that need work, but are beyond the limit
+    idle: tuple[str, ...] = ()  # globs that match nothing, a clause each
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether the filter left out a slide, or the file that holds it."""
+        return not self.left_out.isdisjoint((name, file_of(name)))
+
+    def is_beyond(self, name: str) -> bool:
+        return name in self.beyond or file_of(name) in self.beyond
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Request:
     choices: ModelChoices = NO_MODEL_CHOICES
     check: bool = False  # open every output, whatever the journal says of it
     shard: Shard | None = None  # of the archive, which alone is worked on
+    filter: Filter = EVERYTHING
 
     @property
     def settings(self) -> str:
@@ -101,9 +113,11 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
     settings, inside = request.settings, len(os.fspath(request.output / "_")) - 1
+    picked = request.filter.apply(sources, outcomes, root)
+    outcomes = picked.outcomes
     for relative, bare in make_jobs(request, manifest, root, sources):
         taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
-        if request.shard is not None and not request.shard.holds(relative):
+        if relative in picked.left_out or not is_in_shard(request, relative):
             continue
         job = replace(bare, fingerprint=fingerprint_of(settings, bare))
         before = known.get(relative)
@@ -119,7 +133,25 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         outcomes = request.shard.part_of(outcomes, root, sources)
     outcomes.sort(key=lambda outcome: outcome.source)
     models = describe_models(request) if request.product is SUMMARIES else ""
-    return Plan(jobs, outcomes, other_files, request.product.task, models, frozenset(taken), again, recorded)
+    within = jobs[: request.filter.limit]
+    return Plan(
+        within,
+        outcomes,
+        other_files,
+        request.product.task,
+        models,
+        frozenset(taken),
+        again,
+        recorded,
+        frozenset(name for name in picked.left_out if is_in_shard(request, name)),
+        tuple(relative for relative, _ in jobs[len(within) :]),
+        tuple(picked.idle),
+    )
+
+
+def is_in_shard(request: Request, relative: str) -> bool:
+    """Whether this run is to look at a slide."""
+    return request.shard is None or request.shard.holds(relative)
 
 
 def describe_models(request: Request) -> str:

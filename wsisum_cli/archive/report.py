@@ -27,14 +27,17 @@ COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
-    *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2"),
+    *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2", "known", "earlier"),
 )
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome], run: Mapping[str, Any], shard: Shard | None = None) -> None:
-    """Write both reports. `run` holds facts of the whole run: times, options, versions."""
+    """Write both reports. `run` holds facts of the whole run: times, options, versions.
+
+    Rows of earlier runs are listed and not counted.
+    """
     ordered = sorted(outcomes, key=lambda outcome: outcome.source)
-    counts = Counter(outcome.status for outcome in outcomes)
+    counts = Counter(outcome.status for outcome in outcomes if not outcome.earlier)
     totals = {status: counts.get(status, 0) for status in ("written", "skipped", "failed")}
     named_json, named_csv = report_names(shard)
     replace_file(folder / named_json, as_json(ordered, {**run, "counts": totals}))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
+from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
+from wsisum_cli.archive.scope.known import acknowledge
 from wsisum_cli.archive.several import Splitter
 from wsisum_cli.archive.state.catalogue import NAME as CATALOGUE
 from wsisum_cli.archive.state.catalogue import build_catalogue
@@ -31,8 +34,26 @@ class Listener:
     planned: Callable[[Plan], None] = lambda plan: None
     more: Callable[[int], None] = lambda count: None  # slides than planned: a file held several
     again: Callable[[str, list[str]], None] = lambda slide, why: None  # such a slide is made again, and why
+    ready: Callable[[str], None] = lambda provider: None  # a worker loaded the models; the encoder's provider
     event: Callable[[Event], None] = lambda event: None
     outcome: Callable[[Outcome], None] = lambda outcome: None
+
+    @classmethod
+    def of(cls, *listeners: Listener) -> Listener:
+        """One that tells all of them, in turn."""
+
+        def tell(name: str) -> Callable[..., None]:
+            def told(*values: Any) -> None:
+                for listener in listeners:
+                    getattr(listener, name)(*values)
+
+            return told
+
+        return cls(**{one.name: tell(one.name) for one in fields(cls)})
+
+
+#: Works on jobs, and yields an outcome for each slide. It is called as `run_jobs`, without the number of workers.
+Engine = Callable[..., Iterator[Outcome]]
 
 
 @dataclass
@@ -42,6 +63,7 @@ class Run:
     request: Request
     setup: Setup
     workers: int = 1
+    engine: Engine | None = None  # None: worker processes on this machine
     outcomes: list[Outcome] = field(default_factory=list)
     ledger: Ledger = field(init=False)
 
@@ -54,6 +76,7 @@ class Run:
         self.ledger = Ledger(self.request.output, self.request.product.noun, self.request.shard)
         known = self.ledger.known
         plan = plan_archive(self.request, manifest, known)
+        plan = replace(plan, outcomes=[acknowledge(outcome, manifest) for outcome in plan.outcomes])
         splitter = Splitter(self.request, manifest, plan, known)
 
         def split(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:
@@ -69,7 +92,13 @@ class Run:
         try:
             self.begin(plan, began)
             listener.planned(plan)
-            for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event, split):
+            engine = self.engine or partial(run_jobs, workers=self.workers)
+            for found in engine(plan.jobs, self.setup, listen=listener.event, split=split, ready=listener.ready):
+                outcome = acknowledge(found, manifest)
+                self.outcomes.append(outcome)
+                self.ledger.note(outcome)
+                listener.outcome(outcome)
+            for outcome in self.not_found(splitter):
                 self.outcomes.append(outcome)
                 self.ledger.note(outcome)
                 listener.outcome(outcome)
@@ -93,13 +122,34 @@ class Run:
         except OSError as error:
             raise UsageError(f"the output folder cannot be written to ({error.strerror})") from error
 
+    def not_found(self, splitter: Splitter) -> list[Outcome]:
+        """Outcomes of listed slides, `FILE#N`, whose file turned out to hold one slide, or fewer."""
+        done = {outcome.source for outcome in self.outcomes}
+        files = splitter.files | done
+        named = [name for name in self.request.filter.listed or () if name not in done]
+        return [
+            self.request.filter.not_found(name) for name in named if name != file_of(name) and file_of(name) in files
+        ]
+
     def report(self, plan: Plan, began: datetime, splitter: Splitter) -> None:
-        """Write the report. Slides that were not reached are listed as not_tried."""
+        """Write the report. Slides that were not reached are listed as not_tried.
+
+        What a filter left out keeps the row that an earlier run wrote; without one it was not tried.
+        """
         if not self.request.product.reported:
             return
         wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
-        facts = {**self.facts(began), "finished": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        self.ledger.finish(self.outcomes, facts, wanted)
+        done = {outcome.source for outcome in self.outcomes}
+        earlier = [
+            replace(outcome, earlier=NEEDS_WORK if plan.is_beyond(name) else LEFT_OUT)
+            for name, outcome in self.ledger.known.items()
+            if name not in done and (plan.is_beyond(name) or plan.leaves_out(name) or name in splitter.left_out)
+        ]
+        rows = {name for outcome in earlier for name in (outcome.source, file_of(outcome.source))}
+        out = [name for name in (*plan.beyond, *sorted(plan.left_out), *sorted(splitter.left_out)) if name not in rows]
+        finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        facts = {**self.facts(began), "finished": finished, "partial": self.partial(plan, splitter)}
+        self.ledger.finish([*self.outcomes, *earlier], facts, [*wanted, *out])
         if self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
             self.update_catalogue()
 
@@ -110,6 +160,13 @@ class Run:
         except (WsisumError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self.ledger.trouble = self.ledger.trouble or f"{CATALOGUE} is not up to date ({why})"
+
+    def partial(self, plan: Plan, splitter: Splitter) -> dict[str, Any] | None:
+        """What the run was asked for and what that left out; None where it was all of the archive."""
+        if not self.request.filter.is_partial:
+            return None
+        counts = {"left_out": len(plan.left_out) + len(splitter.left_out), "need_work": len(plan.beyond)}
+        return {**self.request.filter.as_dict(), **counts}
 
     def facts(self, began: datetime) -> dict[str, Any]:
         """Facts of the whole run. Clock times are recorded here and in no output."""

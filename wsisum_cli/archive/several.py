@@ -27,6 +27,7 @@ class Splitter:
         self.files: set[str] = set()  # that held several slides, by their paths within the archive
         self.slides: list[str] = []  # found in them
         self.again: dict[str, list[str]] = {}  # why slides of such files are made again
+        self.left_out: set[str] = set()  # slides in them that the filter left out
 
     def __call__(self, source: str, job: Job, count: int) -> tuple[list[tuple[str, Job]], list[Outcome]]:
         """Jobs of the slides of `source` that are to be made, and outcomes of the others."""
@@ -35,8 +36,11 @@ class Splitter:
         outcomes: list[Outcome] = []
         for number in range(1, count + 1):
             name = f"{source}#{number}"
+            made = self._job(name, job, number)  # of those left out too: it reserves the name of the output
+            if not self._request.filter.picks_slide(name):
+                self.left_out.add(name)
+                continue
             self.slides.append(name)
-            made = self._job(name, job, number)
             outcome = made if isinstance(made, Outcome) else self._up_to_date(name, made)
             if outcome is not None:
                 outcomes.append(outcome)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -51,6 +51,11 @@ class Setup:
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
     slide_timeout: float = SLIDE_TIMEOUT  # minutes
+    gpus: tuple[str, ...] = ()  # one for each worker in turn; empty: each sees all GPUs
+
+    def for_worker(self, number: int) -> Setup:
+        """The setup of one worker, with its own GPU."""
+        return replace(self, gpus=(self.gpus[number % len(self.gpus)],)) if self.gpus else self
 
 
 Named = tuple[str, Job]  # with the path of its slide within the archive
@@ -73,6 +78,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+        self.setup = setup
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve_jobs, args=(theirs, setup), daemon=True)
         with hold_interrupts():
@@ -80,11 +86,14 @@ class Worker:
         theirs.close()
         self.source: str | None = None  # the slide it is on
         self.job: Job | None = None
+        self.loaded = False  # whether it said that it has the models; kept by those who ask it
+        self.served = 0  # slides given to it
         self._limit = 60 * setup.slide_timeout  # s
         self._assigned = self._heard = 0.0
 
     def assign(self, source: str, job: Job) -> None:
         self.source, self.job = source, job
+        self.served += 1
         self._assigned = self._heard = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # the worker died; the next read of its pipe reports it
             self.pipe.send((source, job))
@@ -166,13 +175,19 @@ def run_jobs(
     workers: int,
     listen: Callable[[Event], None] = lambda event: None,
     split: Split = refuse_several,
+    ready: Callable[[str], None] = lambda provider: None,
 ) -> Iterator[Outcome]:
     """Yield outcomes as slides finish; `split` hears of files that turn out to hold several slides.
+
+    `ready` hears of each worker that has loaded its models, with the execution provider of its encoder.
 
     Raises UsageError when the models cannot be loaded.
     """
     waiting, stillborn, started = deque(jobs), 0, False
-    team = {worker.pipe: worker for worker in (Worker(setup) for _ in range(min(workers, len(jobs))))}
+    team = {
+        worker.pipe: worker
+        for worker in (Worker(setup.for_worker(number)) for number in range(min(workers, len(jobs))))
+    }
     try:
         while team:
             for pipe in wait(list(team), seconds_left(team.values())):
@@ -195,10 +210,12 @@ def run_jobs(
                     if stillborn > MAX_STILLBORN:
                         raise UsageError("worker processes die while loading the models; see the lines above")
                     if waiting:
-                        successor = Worker(setup)
+                        successor = Worker(worker.setup)
                         team[successor.pipe] = successor
                 else:
-                    if kind == "several":
+                    if kind == "ready":
+                        ready(value)
+                    elif kind == "several":
                         source, job = worker.source, worker.job
                         assert source is not None
                         assert job is not None
@@ -218,7 +235,7 @@ def run_jobs(
                 yield worker.timeout_outcome()
                 worker.stop()
                 if waiting:
-                    successor = Worker(setup)
+                    successor = Worker(worker.setup)
                     team[successor.pipe] = successor
     finally:
         busy = [worker for worker in team.values() if worker.source is not None]
@@ -240,11 +257,14 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGTERM, exit_on_signal)
     threading.Thread(target=end_with_parent, daemon=True).start()
     share_heaps()
+    if setup.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = setup.gpus[0]
     try:
         encoder = load_encoder(setup.encoder, setup.device)
         models = setup.choices.load(setup.device)
     except WsisumError as error:
-        pipe.send(("refused", str(error)))
+        with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+            pipe.send(("refused", str(error)))
         return
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent closed the pipe
         pipe.send(("ready", encoder.provider))

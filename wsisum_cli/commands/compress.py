@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,167 +21,163 @@ from wsisum_cli.commands.options import (
     SlidesArgument,
     SlideTimeoutOption,
     ThresholdOption,
-    WorkersOption,
-    cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.settings.run_options import (
+    ExcludeOption,
+    IncludeOption,
+    LimitOption,
+    ListOption,
+    LogFileOption,
+    QuietOption,
+    RetriesOption,
+    Running,
+    SchedulerFileOption,
+    SchedulerOption,
+    VerboseOption,
+    WorkersOption,
+)
+from wsisum_cli.commands.settings.summary_options import (
+    Artefacts,
+    ArtefactsOption,
+    DrawsOption,
+    FeaturesOption,
+    ForceOption,
+    KeepOption,
+    MaxBytesOption,
+    MaxKeepOption,
+    OutputOption,
+    PatchSizeOption,
+    Pixels,
+    PixelsOption,
+    RareOption,
+    SeedOption,
+    Selector,
+    SelectorOption,
+    SlideEncoderOption,
+    SummarizerOption,
+    SweepOption,
+    TargetOption,
+    TissueFeaturesOption,
+)
 from wsisum_cli.commands.signing.keys import SignOption
 from wsisum_cli.errors import UsageError
 
 
-class Selector(StrEnum):
-    wsisum = "wsisum"
-    facility = "facility"
-    attempts = "attempts"
-    random = "random"
-    cluster = "cluster"
-    location = "location"
-    entropy = "entropy"
-    attention = "attention"
-
-
-class Pixels(StrEnum):
-    auto = "auto"
-    source = "source"
-    jpeg = "jpeg"
-
-
-class Artefacts(StrEnum):
-    guard = "guard"
-    keep = "keep"
-
-
 def compress(
     source: SlidesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")] = Path("summaries"),
+    output: OutputOption = Path("summaries"),
     mpp: MppOption = None,
     manifest: ManifestOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    listed: ListOption = None,
+    limit: LimitOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
-    summarizer: Annotated[
-        str, typer.Option(help="Summarizer: name, ONNX file, none, or auto (one trained on the encoder, if any).")
-    ] = "auto",
-    slide_encoder: Annotated[
-        str, typer.Option(help="Slide encoder: name, ONNX file, none, or auto (one trained on the encoder, if any).")
-    ] = "auto",
-    features: Annotated[
-        Path | None,
-        typer.Option(help="Folder of existing h5 features (TRIDENT, CLAM, STAMP).", exists=True, file_okay=False),
-    ] = None,
-    patch_size_level0: Annotated[
-        int | None, typer.Option(min=1, help="Patch side in level-0 px, for features whose file lacks it.")
-    ] = None,
-    keep: Annotated[
-        str, typer.Option(help="Patches to keep; auto keeps the fewest that reach --target.", metavar="K|auto")
-    ] = "auto",
-    max_keep: Annotated[
-        int | None, typer.Option(min=1, help="Most patches to keep when --target decides. Default: 256.", metavar="K")
-    ] = None,
-    max_bytes: Annotated[
-        str | None, typer.Option(help="Largest size of a summary, such as 5MB, 800kB or 4MiB.", metavar="SIZE")
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep the fewest patches, at least 8, that represent this share of the tissue. Default: 0.95.",
-            metavar="SHARE",
-        ),
-    ] = None,
-    sweep: Annotated[
-        bool,
-        typer.Option(
-            "--sweep", help="Write a table and a plot of 8 to 256 patches for each slide instead of summaries."
-        ),
-    ] = False,
-    selector: Annotated[Selector, typer.Option(help="How patches are picked.")] = Selector.wsisum,
-    rare: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=0.5,
-            help="Fraction of patches reserved for rare tissue. Default: 3 to 12 %, depending on slide size.",
-            metavar="SHARE",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
-    draws: Annotated[int, typer.Option(min=100, help="Random draws to compare the summary with.")] = 1_000,
+    summarizer: SummarizerOption = "auto",
+    slide_encoder: SlideEncoderOption = "auto",
+    features: FeaturesOption = None,
+    patch_size_level0: PatchSizeOption = None,
+    keep: KeepOption = "auto",
+    max_keep: MaxKeepOption = None,
+    max_bytes: MaxBytesOption = None,
+    target: TargetOption = None,
+    sweep: SweepOption = False,
+    selector: SelectorOption = Selector.wsisum,
+    rare: RareOption = None,
+    seed: SeedOption = 0,
+    draws: DrawsOption = 1_000,
     threshold: ThresholdOption = None,
-    pixels: Annotated[
-        Pixels, typer.Option(help="source copies the slide's JPEG tiles; jpeg encodes patches anew; auto chooses.")
-    ] = Pixels.auto,
-    artefacts: Annotated[
-        Artefacts,
-        typer.Option(help="guard marks pen, blur and folds, and picks clean tissue first; keep does not."),
-    ] = Artefacts.guard,
-    tissue_features: Annotated[
-        int | None,
-        typer.Option(
-            min=4,
-            max=1024,
-            help="Also store features of all tissue, packed into this many bytes a patch, such as 64.",
-            metavar="BYTES",
-        ),
-    ] = None,
+    pixels: PixelsOption = Pixels.auto,
+    artefacts: ArtefactsOption = Artefacts.guard,
+    tissue_features: TissueFeaturesOption = None,
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "1",
+    scheduler: SchedulerOption = None,
+    scheduler_file: SchedulerFileOption = None,
+    retries: RetriesOption = 2,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
     sign: SignOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
+    force: ForceOption = False,
     check: CheckOption = False,
     shard: ShardOption = None,
     dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogFileOption = None,
     as_json: ReportOption = False,
 ) -> None:
     """Write a summary of every slide of an archive.
 
     Summaries that are up to date are skipped. The output folder mirrors the archive and holds report.csv and
-    report.json. The exit code is 1 if any slide failed.
+    report.json. The exit code is 1 if any slide failed, unless the manifest knows of that failure.
     """
+    from wsisum_cli.selection.budget import check_target, parse_bytes, parse_keep
+
+    check_together(selector, sweep, features, keep, max_bytes, target, rare, patch_size_level0)
+    if max_keep is not None and (keep != "auto" or sweep):
+        raise UsageError("--max-keep limits --keep auto; leave it out, or leave --keep and --sweep out")
+    check_target(target)
+    if sweep and sign is not None:
+        raise UsageError("--sweep writes no summaries to sign; leave --sign out")
+    options = {
+        "keep": parse_keep(keep),
+        "max_bytes": parse_bytes(max_bytes) if max_bytes is not None else None,
+        "target": target,
+        "max_keep": max_keep,
+        "selector": selector.value,
+        "rare": rare,
+        "seed": seed,
+        "pixels": pixels.value,
+        "artefacts": artefacts.value,
+        "patch_size_level0": patch_size_level0,
+        "draws": draws,
+        "thresholds": tuple(threshold or ()),
+        "tissue_features": tissue_features,
+    }
+    running = Running(
+        *(manifest, include, exclude, listed, limit, workers, scheduler, scheduler_file, retries),
+        *(quiet, verbose, log_file, dry_run, as_json, check, shard, sign),
+    )
+    models = (encoder, summarizer, slide_encoder)
+    start(source, output, mpp, features, models, options, sweep, force, device, slide_timeout, running)
+
+
+def start(
+    source: Path,
+    output: Path,
+    mpp: float | None,
+    features: Path | None,
+    models: tuple[str, str, str],
+    values: dict[str, Any],
+    sweep: bool,
+    force: bool,
+    device: Device,
+    slide_timeout: float,
+    running: Running,
+) -> None:
+    """Find the models and run. `models` are the encoder, the summarizer and the slide encoder as they were given."""
     from wsisum_cli.archive.plan import Request
-    from wsisum_cli.archive.state.shard import parse_shard
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.choice import choose_models
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.job import Options
     from wsisum_cli.pipeline.product import SUMMARIES, SWEEPS
     from wsisum_cli.quality.verdict import read_thresholds
-    from wsisum_cli.selection.budget import check_target, parse_bytes, parse_keep
     from wsisum_cli.slides.source import sha256_of
 
-    check_together(selector, sweep, features, keep, max_bytes, target, rare, patch_size_level0)
-    if max_keep is not None and (keep != "auto" or sweep):
-        raise UsageError("--max-keep limits --keep auto; leave it out, or leave --keep and --sweep out")
-    check_target(target)
-    options = Options(
-        keep=parse_keep(keep),
-        max_bytes=parse_bytes(max_bytes) if max_bytes is not None else None,
-        target=target,
-        max_keep=max_keep,
-        selector=selector.value,
-        rare=rare,
-        seed=seed,
-        pixels=pixels.value,
-        artefacts=artefacts.value,
-        patch_size_level0=patch_size_level0,
-        draws=draws,
-        thresholds=tuple(threshold or ()),
-        tissue_features=tissue_features,
-    )
-    if sweep and sign is not None:
-        raise UsageError("--sweep writes no summaries to sign; leave --sign out")
+    options = Options(**values)
     read_thresholds(options.thresholds)  # before anything is done
+    encoder, summarizer, slide_encoder = models
     folders = [user_folder()]
     model = find_model(encoder, folders)
     choices = choose_models(summarizer, slide_encoder, model, features is not None, options.keep, folders)
-    if selector == Selector.attention and choices.slide_encoder is None:
+    if options.selector == Selector.attention and choices.slide_encoder is None:
         raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
-    part = parse_shard(shard) if shard is not None else None
-    request = Request(
-        source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices, check, part
-    )
-    threads = max(1, cores() // workers)
-    setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json, sign)
+    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    setup = Setup(options, str(model), device.value, 1, output, product, choices, slide_timeout)
+    run_or_preview(request, setup, running)
 
 
 def check_together(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
@@ -24,11 +22,6 @@ from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
 from wsisum_cli.summary.limits.plain_text import printable, printable_lines
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from wsisum_cli.archive.plan import Plan
-    from wsisum_cli.archive.run import Listener
-    from wsisum_cli.archive.workers import Event
     from wsisum_cli.pipeline.shared_budget import SharedResult
     from wsisum_cli.summary.inspection import Inspection
 
@@ -78,127 +71,6 @@ def widen(console: Console) -> Console:
     return console
 
 
-@contextmanager
-def listening(console: Console, device: Callable[[], str] = lambda: "") -> Iterator[Listener]:
-    """Report progress as bars in a terminal, as plain lines elsewhere.
-
-    `device` says where models run, and why; it is asked once, when there is work to do.
-    """
-    if not console.is_terminal:
-        yield LineProgress(console, device).listener()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield BarProgress(progress, device).listener()
-
-
-class LineProgress:
-    """Prints one line per finished slide, for logs."""
-
-    def __init__(self, console: Console, device: Callable[[], str] = lambda: "") -> None:
-        self._console, self._device = console, device
-        self._total = self._done = 0
-
-    def listener(self) -> Listener:
-        from wsisum_cli.archive.run import Listener
-
-        return Listener(planned=self.planned, more=self.more, again=self.again, outcome=self.outcome)
-
-    def planned(self, plan: Plan) -> None:
-        self._total = len(plan.jobs)
-        for line in plan_lines(plan, self._device):
-            self._console.print(line, markup=False)
-
-    def more(self, count: int) -> None:
-        self._total += count
-
-    def again(self, slide: str, why: list[str]) -> None:
-        self._console.print(again_line(slide, why), markup=False)
-
-    def outcome(self, outcome: Outcome) -> None:
-        self._done += 1
-        self._console.print(f"[{self._done}/{self._total}] " + outcome_line(outcome), markup=False)
-
-
-class BarProgress:
-    """Shows one bar for the archive and one for each slide in progress."""
-
-    def __init__(self, progress: Progress, device: Callable[[], str] = lambda: "") -> None:
-        self._progress, self._device = progress, device
-        self._archive: TaskID | None = None
-        self._slides: dict[str, TaskID] = {}
-
-    def listener(self) -> Listener:
-        from wsisum_cli.archive.run import Listener
-
-        return Listener(self.planned, self.more, self.again, self.event, self.outcome)
-
-    def planned(self, plan: Plan) -> None:
-        for line in plan_lines(plan, self._device):
-            self._progress.console.print(line, markup=False)
-        self._archive = self._progress.add_task("slides", total=len(plan.jobs), rate="")
-
-    def more(self, count: int) -> None:
-        if self._archive is not None:
-            total = self._progress.tasks[self._progress.task_ids.index(self._archive)].total or 0
-            self._progress.update(self._archive, total=total + count)
-
-    def again(self, slide: str, why: list[str]) -> None:
-        self._progress.console.print(again_line(slide, why), markup=False)
-
-    def event(self, event: Event) -> None:
-        if event.source not in self._slides:
-            self._slides[event.source] = self._progress.add_task("", total=None, rate="")
-        task = self._slides[event.source]
-        description = f"  {escape(printable(event.source))} {event.stage}"
-        if event.total:
-            self._progress.update(task, description=description, completed=event.done, total=event.total)
-            speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
-            self._progress.update(task, rate=f"{speed:.0f} patches/s" if speed else "")
-        else:
-            self._progress.update(task, description=description)
-
-    def outcome(self, outcome: Outcome) -> None:
-        task = self._slides.pop(outcome.source, None)
-        if task is not None:
-            self._progress.remove_task(task)
-        if self._archive is not None:
-            self._progress.advance(self._archive)
-        self._progress.console.print(outcome_line(outcome), markup=False, style=COLOURS.get(outcome.status, ""))
-
-
-def again_line(slide: str, why: list[str]) -> str:
-    """Why a slide of a file of several is made again, which the plan could not know."""
-    return f"made again: {printable(slide)}, {', '.join(why)}"
-
-
-def plan_lines(plan: Plan, device: Callable[[], str] = lambda: "") -> list[str]:
-    """Lines on the planned work, on what does it, and on slides that failed during planning."""
-    models = [line for line in (plan.models, device()) if line] if plan.jobs else []
-    failed = [outcome_line(outcome) for outcome in plan.outcomes if outcome.status == FAILED]
-    again = [f"made again: {pluralize(count, 'slide')}, {why}" for why, count in sorted(plan.again.items())]
-    return [plan_line(plan), *again, *models, *failed]
-
-
-def plan_line(plan: Plan) -> str:
-    up_to_date = sum(outcome.reason == UP_TO_DATE for outcome in plan.outcomes)
-    parts = [f"{pluralize(len(plan.jobs), 'slide')} to {plan.task}", f"{up_to_date} up to date"]
-    skipped = len(plan.outcomes) - up_to_date
-    if skipped:
-        parts.append(f"{skipped} skipped or failed")
-    if plan.other_files:
-        parts.append(pluralize(plan.other_files, "other file"))
-    return ", ".join(parts)
-
-
 #: What to say of the limit that decided how many patches are kept, where it is worth a word.
 LIMITED = {"max_bytes": ", limited by --max-bytes", "most": ", limited by --max-keep", "tissue": ", all tissue"}
 
@@ -221,7 +93,11 @@ def outcome_line(outcome: Outcome) -> str:
         return printable(f"{outcome.source}: written, {patches}{bound}, {figures}{message}")
     name = outcome.source.partition("#")[0].rsplit("/", 1)[-1]  # the line has named the file already
     message = outcome.message.removeprefix(f"{name}: ")
-    return printable(f"{outcome.source}: {outcome.status}, {outcome.reason}. {message}".rstrip(". "))
+    return printable(f"{outcome.source}: {status_of(outcome)}, {outcome.reason}. {message}".rstrip(". "))
+
+
+def status_of(outcome: Outcome) -> str:
+    return "known failure" if outcome.known else outcome.status
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -273,7 +149,7 @@ def table_of(columns: Mapping[str, Sequence[Text]], wrapped: Sequence[str]) -> T
 
 
 def outcome_text(outcome: Outcome) -> Text:
-    what = f"{outcome.status}: {outcome.reason}" if outcome.reason else outcome.status
+    what = f"{status_of(outcome)}: {outcome.reason}" if outcome.reason else outcome.status
     return Text(what, COLOURS.get(outcome.status, ""))
 
 
@@ -299,7 +175,7 @@ LEAST = ("ratio", "in", "patches", "out", "represented")
 
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
-    counts = Counter(outcome.status for outcome in outcomes)
+    counts = Counter(status_of(outcome) for outcome in outcomes)
     text = f"{pluralize(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     missed = sum(outcome.target_reached is False for outcome in outcomes)
@@ -430,6 +306,19 @@ def print_reembedded(console: Console, done: Sequence[Any]) -> None:
         what = f"{made.patches} patches by {printable(made.encoder)}, {size(made.bytes_out)}"
         held = "" if made.added else " (copied: it held these features)"
         console.print(f"{printable(made.name)} -> {printable(made.output)}: {what}{held}", markup=False)
+
+
+def print_settings(console: Console, file: str | None, settings: Sequence[Any]) -> None:
+    """Print the file of settings, then options with their values and where these come from."""
+    console.print(Text(f"file: {printable(file)}" if file else "file: none found"))
+    if not settings:
+        console.print("every option has its default; --all shows them")
+        return
+    columns = {
+        name: [Text(printable(str(getattr(one, name)))) for one in settings]
+        for name in ("command", "option", "value", "source")
+    }
+    print_fitting(console, columns, (), wrapped=tuple(columns))
 
 
 def warn(message: str) -> None:

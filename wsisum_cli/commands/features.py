@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +23,23 @@ from wsisum_cli.commands.options import (
     ReportOption,
     ShardOption,
     SlideTimeoutOption,
-    WorkersOption,
     cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.settings.run_options import (
+    ExcludeOption,
+    IncludeOption,
+    LimitOption,
+    ListOption,
+    LogFileOption,
+    QuietOption,
+    RetriesOption,
+    Running,
+    SchedulerFileOption,
+    SchedulerOption,
+    VerboseOption,
+    WorkersOption,
+)
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +65,10 @@ def features(
     ] = Path("features"),
     mpp: MppOption = None,
     manifest: ManifestOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    listed: ListOption = None,
+    limit: LimitOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
     layout: Annotated[
         Layout, typer.Option(help="Names and units for TRIDENT and CLAM, or for STAMP.")
@@ -60,7 +77,10 @@ def features(
         Precision, typer.Option(help="Precision of the stored features; float16 halves the size.")
     ] = Precision.float32,
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = "1",
+    scheduler: SchedulerOption = None,
+    scheduler_file: SchedulerFileOption = None,
+    retries: RetriesOption = 2,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
     tissue: Annotated[
         bool,
@@ -74,17 +94,19 @@ def features(
     check: CheckOption = False,
     shard: ShardOption = None,
     dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogFileOption = None,
     as_json: ReportOption = False,
 ) -> None:
     """Write the features of all tissue patches, one h5 file a slide.
 
     Files that are up to date are skipped. The output folder mirrors the archive and holds report.csv and report.json.
-    The exit code is 1 if any slide failed. Of summaries, it writes the features of the kept patches, from their stored
-    pixels; without --force, no file is replaced.
+    The exit code is 1 if any slide failed, unless the manifest knows of that failure. Of summaries, it writes the
+    features of the kept patches, from their stored pixels; without --force, no file is replaced.
     """
     from wsisum_cli.archive.lookup import summaries_instead_of_slides
     from wsisum_cli.archive.plan import Request
-    from wsisum_cli.archive.state.shard import parse_shard
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.extract import FeatureOptions
@@ -93,25 +115,30 @@ def features(
 
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
-    part = parse_shard(shard) if shard is not None else None
+    running = Running(
+        *(manifest, include, exclude, listed, limit, workers, scheduler, scheduler_file, retries),
+        *(quiet, verbose, log_file, dry_run, as_json, check, shard),
+    )
     if summaries_instead_of_slides(source, output):
-        given = {"--mpp": mpp, "--manifest": manifest, "--dry-run": dry_run or None, "--shard": shard}
-        refuse_for_summaries([name for name, value in given.items() if value is not None])
+        refuse_for_summaries(mpp, running)
         embed_summaries(source, output, None if tissue else model, options, device, force, as_json)
     if tissue:
         raise UsageError("--tissue is for summaries, but the source is a slide; leave it out")
-    request = Request(
-        source, output, options, sha256_of(model), mpp, force=force, product=FEATURES, check=check, shard=part
-    )
-    threads = max(1, cores() // workers)
-    setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+    request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
+    setup = Setup(options, str(model), device.value, 1, output, FEATURES, slide_timeout=slide_timeout)
+    run_or_preview(request, setup, running)
 
 
-def refuse_for_summaries(options: list[str]) -> None:
+def refuse_for_summaries(mpp: float | None, running: Running) -> None:
     """Raise UsageError for options of slides."""
-    if options:
-        raise UsageError(f"{options[0]} is for slides, but the source is a summary; leave it out")
+    plain = Running(quiet=running.quiet, as_json=running.as_json)
+    names = {"include": "--include", "exclude": "--exclude", "listed": "--list", "check_all": "--check"}
+    given = ["--mpp"] if mpp is not None else []
+    for one in fields(Running):
+        if getattr(running, one.name) != getattr(plain, one.name):
+            given.append(names.get(one.name, "--" + one.name.replace("_", "-")))
+    if given:
+        raise UsageError(f"{given[0]} is for slides, but the source is a summary; leave it out")
 
 
 def embed_summaries(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +23,9 @@ from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
 from wsisum_cli.commands.learning.train import train_app
 from wsisum_cli.commands.models import models_app
-from wsisum_cli.commands.options import NOT_STARTED, command_group
+from wsisum_cli.commands.options import NOT_STARTED, RunCommand, command_group
+from wsisum_cli.commands.settings.show import config
+from wsisum_cli.commands.settings.sources import PREFIX, find_file, name_variables, read_defaults
 from wsisum_cli.commands.summaries.export import export
 from wsisum_cli.commands.summaries.migrate import migrate
 from wsisum_cli.commands.summaries.reembed import reembed
@@ -36,12 +39,14 @@ from wsisum_cli.summary.limits.plain_text import printable_lines
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
-app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
+app = command_group(
+    "Turn an archive of whole-slide images into small, verified summary slides.", PREFIX, completion=True
+)
 for command in (
     *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, reembed, features, evaluate),
-    *(similar, duplicates, doctor),
+    *(similar, duplicates, doctor, config),
 ):
-    app.command()(command)
+    app.command(cls=RunCommand if command in (compress, features) else None)(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 
@@ -70,8 +75,24 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def options_of_all(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="WSISUM_CONFIG",
+            show_envvar=False,
+            help="File of settings. Default: wsisum.toml in this folder or the nearest one above.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
     """Turn an archive of whole-slide images into small, verified summary slides."""
+    del version  # its callback has shown it
+    name_variables(context.command)
+    context.obj = settings or find_file(Path.cwd())
+    if context.obj is not None:
+        context.default_map = read_defaults(context.obj, context.command)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from wsisum_cli.errors import UsageError
 
@@ -28,7 +27,9 @@ class Device(StrEnum):
 
 def cores() -> int:
     """Number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from wsisum_cli.archive.engines import resources
+
+    return resources.cores()
 
 
 #: Phrases of typer's own validation, and what is said instead.
@@ -40,7 +41,18 @@ PHRASES = (
     (r"Input should be a valid integer.*", "expected a whole number"),
     (r"Input should be a valid number.*", "expected a number"),
     (r"Input should be (.+)", r"expected \1"),
+    (r"Value error, ", ""),
 )
+
+
+class RunCommand(TyperCommand):
+    """A command that says what it takes from a file of settings or the environment before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from wsisum_cli.commands.settings.show import tell_settings
+
+        tell_settings(ctx)
+        return super().invoke(ctx)
 
 
 class PlainGroup(TyperGroup):
@@ -68,16 +80,16 @@ def check_page_name(page: Path) -> None:
         raise UsageError(f"--html {page.name}: the page is HTML; use a file name ending in .html")
 
 
-def command_group(summary: str) -> typer.Typer:
-    """A group of commands; every group behaves alike."""
+def command_group(summary: str, variables: str | None = None, completion: bool = False) -> typer.Typer:
+    """A group of commands; every group behaves alike. `variables` is the prefix of those that set options."""
     return typer.Typer(
         cls=PlainGroup,
         help=summary,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": variables},
     )
 
 
@@ -87,10 +99,9 @@ MppOption = Annotated[
     float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")
 ]
 ManifestOption = Annotated[
-    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name.", exists=True, dir_okay=False)
+    Path | None, typer.Option(help="CSV with the columns slide, mpp, mask, name, known.", exists=True, dir_okay=False)
 ]
 EncoderOption = Annotated[str, typer.Option(help="Name of a bundled or added encoder, or an ONNX file.")]
-WorkersOption = Annotated[int, typer.Option(min=1, help="Slides to process at a time, each in its own process.")]
 SlideTimeoutOption = Annotated[
     float,
     typer.Option(

@@ -21,6 +21,7 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
     cores,
 )
+from wsisum_cli.commands.settings.run_options import ExcludeOption, IncludeOption, filter_of
 from wsisum_cli.commands.signing.keys import KeyOption, checker
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.limits.plain_text import plain_json
@@ -40,6 +41,8 @@ class Required(StrEnum):
 def verify(
     summaries: SummariesArgument,
     source: Annotated[Path | None, typer.Option(help="The original slide, or its archive.", exists=True)] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check structure and sizes only. Not enough to delete a slide.")
     ] = False,
@@ -92,7 +95,8 @@ def verify(
     index = index_slides(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
     results, required, public = [], require.name, checker(key)
-    for path, name in named_summaries(summaries):
+    picked, left_out = pick_summaries(named_summaries(summaries), include, exclude)
+    for path, name in picked:
         slide = index.find(path) if index else None
         result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
         results.append(with_signature(replace(result, path=name), path, public))
@@ -108,9 +112,12 @@ def verify(
         planner.write(index)
     # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
     whole = len(results) > 1 or any(Path(name).is_dir() for name in summaries) or (source and source.is_file())
-    left = index.left() if index and whole else []
+    left = index.left() if index and whole and not left_out else []
     if left:
         warn(slides_left(left))
+    if left_out:
+        unchecked = "; whether every slide has a summary was not checked" if source is not None else ""
+        warn(f"left out: {left_out} of {len(results) + left_out} summaries by --include or --exclude{unchecked}")
     raise typer.Exit(FOUND if left or not all(is_enough(result, required) for result in results) else 0)
 
 
@@ -170,6 +177,17 @@ def with_signature(result: Verification, path: str, key: Any) -> Verification:
     if wrong is None:
         return replace(result, signed=True)
     return replace(result, signed=False, verdict=None, findings=[*result.findings, Finding("signature", wrong)])
+
+
+def pick_summaries(
+    named: list[tuple[str, str]], include: list[str] | None, exclude: list[str] | None
+) -> tuple[list[tuple[str, str]], int]:
+    """The summaries whose paths match, and the number of others. Raises UsageError if none does."""
+    chosen = filter_of(include, exclude, None, None, Path())
+    picked = [(path, name) for path, name in named if chosen.picks_file(name)]
+    if not picked:
+        raise UsageError(f"{chosen.options()} left out all {len(named)} summaries")
+    return picked, len(named) - len(picked)
 
 
 def index_slides(archive: Path) -> SourceIndex:

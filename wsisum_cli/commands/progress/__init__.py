@@ -1,0 +1,1 @@
+"""What people and logs see of a run while it goes on: bars, lines, a log file, the time left."""

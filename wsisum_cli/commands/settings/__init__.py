@@ -1,0 +1,1 @@
+"""Where options come from: their definitions for commands that share them, `wsisum.toml`, the environment."""

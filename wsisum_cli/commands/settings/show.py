@@ -1,0 +1,55 @@
+"""`wsisum config`: what holds for each option, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from wsisum_cli.commands.settings.sources import DANGEROUS, given_elsewhere, settings_of, stray_variables
+from wsisum_cli.errors import UsageError
+
+
+def config(
+    context: typer.Context,
+    command: Annotated[str | None, typer.Argument(help="Show this command only.", metavar="COMMAND")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show options that have their default, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the options that wsisum.toml and the environment set, and where each value comes from.
+
+    The command line wins over variables of the environment, those over wsisum.toml, and that over the default. A
+    variable is called as its command and option, such as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
+    """
+    from wsisum_cli.commands.console import output, print_settings, warn
+
+    root: Any = context.parent
+    found = [one for one in settings_of(root, root.obj) if command in (None, one.command, one.command.split()[0])]
+    if not found:
+        raise UsageError(f"{command}: expected the name of a command, such as compress")
+    found = [one for one in found if everything or one.source != "default"]
+    file = os.path.relpath(root.obj) if root.obj is not None else None
+    for clause in stray_variables(root.command):
+        warn(clause)
+    if as_json:
+        typer.echo(json.dumps({"file": file, "options": [asdict(one) for one in found]}, ensure_ascii=False, indent=1))
+    else:
+        print_settings(output(), file, found)
+
+
+def tell_settings(context: Any) -> None:
+    """Print what a command takes from the file and the environment; with --quiet only what is dangerous."""
+    from wsisum_cli.commands.console import messages, warn
+
+    root = context.find_root()
+    for clause in stray_variables(root.command):
+        warn(clause)
+    found = given_elsewhere(context, root.obj)
+    if context.params.get("quiet"):
+        found = [one for one in found if one.option in DANGEROUS and one.value == "True"]
+    if found:
+        words = ", ".join(f"{one.option} {one.value} ({one.source})" for one in found)
+        messages().print(f"settings: {words}", markup=False)
