@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_forged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_models import expected_embedding
@@ -442,7 +443,7 @@ TAMPERED: list[tuple[str, str, str, Change]] = [
     ("quality-differs", "unread tissue", "jpeg", attribute("represented.unread", 7)),
     ("quality-differs", "fewest patches", "jpeg", attribute("represented.needed", 1)),
     ("attributes", "yardstick", "jpeg", attribute("represented.cosine", 2)),
-    ("verdict-differs", "draws", "jpeg", array("reference/draws", lambda d: d * 0)),
+    ("draws-differ", "draws", "jpeg", array("reference/draws", lambda d: d * 0)),
     ("verdict-differs", "draws of fewer", "jpeg", attribute("draws.keep", [1, 2, 4, KEPT - 1])),
     ("values", "draws do not ascend", "jpeg", array("reference/draws", lambda d: d[..., ::-1])),
     ("values", "draws not numbers", "models", array("reference/model_draws", put((0, 3), np.nan))),
@@ -965,7 +966,7 @@ def test_wrong_reading_is_found(drawn: dict[str, Path], tmp_path: Path, path: st
 
 
 def test_wrong_quality_is_found(drawn: dict[str, Path], tmp_path: Path):
-    """Somebody changes similarities and figures together: the file agrees with itself, the slide does not."""
+    """Somebody changes similarities and figures together: the random draws do not agree with them, nor the slide."""
     members = unpack(drawn["jpeg"])
     array("tissue/similarity", lambda s: s * 0 + 1)(members, {})
 
@@ -989,8 +990,9 @@ def test_wrong_quality_is_found(drawn: dict[str, Path], tmp_path: Path):
         assert chance is not None
     sign_again(changed, unpack(changed), attribute_in_place("verdict.chance", chance.as_dict()))
     encoder = shipped_encoder()
-    assert verify_summary(changed, lambda card: encoder).ok
-    assert codes(verify_summary(changed, lambda card: encoder, "source", drawn["slide"])) == {"quality-differs"}
+    assert codes(verify_summary(changed, lambda card: encoder)) == {"draws-differ"}
+    result = verify_summary(changed, lambda card: encoder, "source", drawn["slide"])
+    assert codes(result) == {"draws-differ", "quality-differs"}
 
 
 def verify_embedded(drawn: dict[str, Path], path: Path) -> Verification:
@@ -1061,6 +1063,7 @@ def test_verdict_uses_given_thresholds(tiny: dict[str, Path], threshold: str, ve
 # -------------------------------------------------------------------------------------------------------- the codes
 
 
+SIGNING = Path(__file__).parents[1] / "commands/test_signing.py"
 ELSEWHERE = {  # code -> the test above that produces it
     "source-missing": test_a_missing_source_is_a_finding,
     "source-differs": test_another_slide_is_reported,
@@ -1071,6 +1074,10 @@ ELSEWHERE = {  # code -> the test above that produces it
     "features-not-recomputed": test_features_are_not_recomputed_without_the_encoder,
     "embedding-not-recomputed": test_model_figures_are_not_recomputed_without_models,
     "embedding-differs": test_foreign_embeddings_are_found,
+    "kept-differs": test_forged.test_clusters_that_contradict_each_other_are_found,
+    "patch-empty": test_forged.test_a_single_patch_painted_over_is_found,
+    "ome-differs": test_forged.test_other_metadata_for_viewers_are_found,
+    "signature": SIGNING,
     "verdict-fail": test_verdict_uses_given_thresholds,
     "internal": test_internal_errors_become_a_finding,
 }
@@ -1078,4 +1085,5 @@ ELSEWHERE = {  # code -> the test above that produces it
 
 def test_every_finding_code_is_tested():
     produced = {code for _, expected, _ in STRUCTURE for code in expected} | {code for code, *_ in TAMPERED}
+    assert SIGNING.is_file()
     assert produced | ELSEWHERE.keys() == CODES.keys()

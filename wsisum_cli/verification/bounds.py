@@ -119,8 +119,8 @@ def trimmed(summary: Summary) -> float:
 
 def check_draws(summary: Summary) -> Iterator[Finding]:
     """Random draws of more patches are no worse, and none are worse than this tissue allows."""
-    draws, stated = summary.draws, summary.record.represented
-    if draws is None or summary.record.revision < 4 or stated is None:
+    stated = summary.record.represented
+    if summary.record.revision < 4 or stated is None or (draws := summary.draws) is None:
         return
     every = len(summary.tissue.coords)
     yield from check_rising(draws)
