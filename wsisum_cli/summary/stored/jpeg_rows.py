@@ -29,7 +29,9 @@ class Opened(Protocol):
     """An open summary, as far as its streams need it."""
 
     name: str
-    members: Mapping[str, Member]
+
+    @property
+    def members(self) -> Mapping[str, Member]: ...
 
     @property
     def is_first_major(self) -> bool: ...
