@@ -20,7 +20,7 @@ MOST_GROWTH = 400 << 20
 #: Bytes of address space beyond those of good files: enough that a bomb shows as growth, little enough for the machine.
 ROOM = 4 << 30
 #: s by the clock after which a process that says nothing is taken to hang without using the processor.
-SILENT = 120.0
+SILENT = 600.0
 #: After so many findings there is something to mend first.
 MOST_FINDINGS = 20
 
