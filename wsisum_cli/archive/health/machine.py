@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,9 +122,8 @@ def gpu_names() -> list[str]:
     if tool is None:
         return []
     command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    options = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, **options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -23,7 +24,7 @@ CLASSES = (SAME_FILE, SAME_GLASS, SAME_BLOCK)
 NEAREST = 8  # slides by mean features that each slide is laid on
 LEAST_COSINE = 0.6  # of mean features, below which two slides are not laid on each other
 #: Figures of an alignment, measured on pairs that are known (docs/duplicates.md).
-GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.6, 0.7, 0.5
+GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.8, 0.8, 0.5
 BLOCK_CORRELATION, BLOCK_OVERLAP, BLOCK_MATCHES = 0.25, 0.5, 20
 HELD = 64  # pictures kept in memory
 
@@ -140,6 +141,11 @@ class Pictures:
                 self._held[slide.path] = Picture(*read_overview(slide.path))
             except SummaryError as error:
                 self.failed[slide.summary] = str(error)
+                return None
+            # One file that somebody made to do harm never ends the search of an archive.
+            except Exception as error:  # noqa: BLE001
+                name = PurePosixPath(slide.summary).name
+                self.failed[slide.summary] = f"{name}: its overview cannot be read ({type(error).__name__}); verify it"
                 return None
         self._held.move_to_end(slide.path)
         while len(self._held) > HELD:
