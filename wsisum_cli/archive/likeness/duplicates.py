@@ -16,7 +16,6 @@ import numpy as np
 from wsisum_cli.archive.likeness.registration import Alignment, Picture, align
 from wsisum_cli.archive.likeness.vectors import MEAN, UNKNOWN_MODEL, Archive, Model, SlideVectors, unit_matrix
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.features.vectors import blocks
 from wsisum_cli.summary.reader import open_summary
 
 SAME_FILE, SAME_GLASS, SAME_BLOCK = "same file", "same glass", "same block or same glass"
@@ -27,6 +26,7 @@ LEAST_COSINE = 0.6  # of mean features, below which two slides are not laid on e
 GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.8, 0.8, 0.5
 BLOCK_CORRELATION, BLOCK_OVERLAP, BLOCK_MATCHES = 0.25, 0.5, 20
 HELD = 64  # pictures kept in memory
+CELLS = 1 << 23  # cosines computed at a time
 
 #: Called with the number of pairs looked at, and of all.
 Progress = Callable[[int, int], None]
@@ -114,7 +114,9 @@ def like_pairs(
 ) -> dict[tuple[int, int], float]:
     """Pairs of rows of (N, D) unit vectors, the lower row first, one of them among the nearest of the other."""
     found: dict[tuple[int, int], float] = {}
-    for block in blocks(len(vectors)):
+    step = max(1, CELLS // max(1, len(vectors)))
+    for start in range(0, len(vectors), step):
+        block = slice(start, start + step)
         cosines = vectors[block] @ vectors.T
         rows = np.arange(len(vectors))[block]
         cosines[np.arange(len(rows)), rows] = -2
