@@ -29,7 +29,7 @@ pytestmark = [
     # Dask's own: sockets and loops of workers that were killed.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SLIDES = 6
+SLIDES = 5
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def local(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def cluster_of(workers: int) -> Any:
     return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     )
 
 
