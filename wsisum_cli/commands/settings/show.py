@@ -19,9 +19,9 @@ def config(
     everything: Annotated[bool, typer.Option("--all", help="Show options that have their default, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the options that wsisum.toml and the environment set, and where each value comes from.
+    """Show which options are set, and from where.
 
-    The command line wins over variables of the environment, those over wsisum.toml, and that over the default. A
+    These are options in wsisum.toml and in variables of the environment. The command line wins over variables of the environment, those over wsisum.toml, and that over the default. A
     variable is called as its command and option, such as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
     """
     from wsisum_cli.commands.console import output, print_settings, warn
