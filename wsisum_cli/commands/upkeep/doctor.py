@@ -27,7 +27,8 @@ def doctor(
 ) -> None:
     """Check whether this machine can do the work.
 
-    Looks at versions, readers, codecs, models, devices, memory and an output folder. Each line says ok, warning or problem, and what to do. Nothing is changed. The exit code is 1 if anything is a
+    Looks at versions, readers, codecs, models, devices, memory and an output folder. Each line says ok, warning
+    or problem, and what to do. Nothing is changed. The exit code is 1 if anything is a
     problem.
     """
     from wsisum_cli.archive.health.checkup import check_all
