@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from files import put
+from running import wsisum
+from summaries import write_tiny
 
 from wsisum_cli.archive.formats import FORMATS, SYSTEM_FOLDERS
-from wsisum_cli.archive.walk import find_slides
+from wsisum_cli.archive.walk import SourceIndex, find_slides
 
 
 def rows(root: Path) -> dict[str, tuple[str, str]]:
@@ -62,3 +64,35 @@ def test_folders_of_the_system_are_left_out(folder: str, tmp_path: Path) -> None
     put(tmp_path / folder / "deleted.svs", b"x")
     put(tmp_path / folder / "deleted.vsi", b"x")
     assert find_slides(tmp_path, tmp_path / "out") == ([], [], 0)
+
+
+def test_a_summary_in_an_archive_is_no_slide(tmp_path: Path) -> None:
+    write_tiny(put(tmp_path / "a" / "B12.ozx", b""))
+    write_tiny(put(tmp_path / "out" / "C3.ozx", b""))  # an output of an earlier run
+    put(tmp_path / "a" / "image.ozx", b"PK")
+    put(tmp_path / "a" / "B12.svs", b"x")
+    sources, outcomes, others = find_slides(tmp_path, tmp_path / "out")
+    assert ([source.path.name for source in sources], others) == (["B12.svs"], 0)
+    found = {outcome.source: (outcome.status, outcome.reason) for outcome in outcomes}
+    assert found == {"a/B12.ozx": ("skipped", "a summary"), "a/image.ozx": NOT_READ}
+    words = {outcome.source: outcome.message for outcome in outcomes}
+    assert words["a/B12.ozx"].startswith("B12.ozx: is a summary, not a slide; give the slide that it was made from")
+    assert "OME-Zarr in a ZIP, or a damaged summary, is not read; unzip it" in words["a/image.ozx"]
+    (tmp_path / "a" / "image.ozx").unlink()
+    assert SourceIndex(tmp_path).left() == ["a/B12.svs"]  # the summary is no slide that lacks one
+
+
+def test_a_summary_where_a_slide_is_expected_is_refused(tmp_path: Path) -> None:
+    summary = write_tiny(put(tmp_path / "summaries" / "B12.ozx", b""))
+    folder = summary.parent
+    for arguments, words in (
+        (("compress", summary, "-o", tmp_path / "x"), "B12.ozx: is a summary, not a slide; give the slide"),
+        (("compress", folder, "-o", tmp_path / "x"), "expected slides, found one summary; give the folder"),
+        (("compress", summary, "-o", tmp_path / "x", "--dry-run"), "B12.ozx: is a summary, not a slide"),
+        (("verify", summary, "--source", summary), "B12.ozx: is a summary, not a slide; give the slide"),
+        (("verify", folder, "--source", folder), "expected slides, found one summary"),
+        (("inspect", summary, "--compare", "--features", summary), "B12.ozx: is a summary, expected an h5 with"),
+    ):
+        done = wsisum(*arguments)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "x").exists()

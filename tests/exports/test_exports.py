@@ -9,7 +9,7 @@ import pytest
 from running import wsisum
 from summaries import write_as, write_tiny
 
-from wsisum_cli.commands.export import ExportLayout, Images, To
+from wsisum_cli.commands.summaries.export import ExportLayout, Images, To
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.exports.export import export_summary, outputs_of
 from wsisum_cli.exports.options import IMAGES

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
+import html
 import io
 import json
 import os
@@ -13,6 +15,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +420,36 @@ def test_a_summary_says_what_it_is(tiny: Path, tmp_path: Path):
     path = sign_again(tmp_path / "x.ozx", unpack(tiny), lambda attributes: attributes.pop("source"))
     with open_summary(path) as summary:
         assert repr(summary) == "<Summary x.ozx: its attributes are damaged>"
+
+
+class Checker(HTMLParser):
+    """Collects elements and their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_notebook_shows_a_table_and_the_overview(tiny: Path, tmp_path: Path):
+    name = '<script>"&.svs'
+    path = sign_again(tmp_path / "x.ozx", unpack(tiny), lambda attributes: attributes["source"].update(name=name))
+    with open_summary(path) as summary:
+        page = summary._repr_html_()
+    checker = Checker()
+    checker.feed(page)
+    assert {tag for tag, _ in checker.found} == {"div", "img", "table", "caption", "tr", "th", "td"}
+    assert html.escape(name) in page
+    (picture,) = [attributes["src"] or "" for tag, attributes in checker.found if tag == "img"]
+    assert picture.startswith("data:image/jpeg;base64,")
+    assert jpeg.decode(base64.b64decode(picture.partition(",")[2])).shape == (40, 40, 3)
+    assert f"{KEPT} of 80" in page
+    assert "http" not in page
+    damaged = sign_again(tmp_path / "y.ozx", unpack(tiny), lambda attributes: attributes.pop("source"))
+    with open_summary(damaged) as summary:
+        assert summary._repr_html_().startswith("<p>y.ozx: ")
 
 
 def test_patches_are_a_sequence(tiny: Path):

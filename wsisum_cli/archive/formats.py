@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wsisum_cli.archive.outcome import SKIPPED, Outcome
+from wsisum_cli.errors import SummaryError
+from wsisum_cli.summary.container import SUFFIX
+from wsisum_cli.summary.reader import open_summary
 
 BIO_FORMATS = "convert it to OME-TIFF with QuPath or bfconvert (Bio-Formats)"
 VENDOR = "export it as SVS, TIFF or DICOM with the scanner vendor's software"
@@ -38,7 +41,10 @@ FORMATS: dict[str, tuple[str, str]] = {
     ".szi": ("SmartZoom SZI", "unzip it and convert the DeepZoom pyramid to TIFF with vips tiffsave"),
     ".dzi": ("DeepZoom", "convert the slide that it was made from"),
 }
+ZIPPED = "unzip it and convert it to OME-TIFF with bfconvert or raw2ometiff, or run wsisum verify on a summary"
 OME_ZARR = ("OME-Zarr", "convert it to OME-TIFF with bfconvert or raw2ometiff")
+#: Reason of an outcome.
+A_SUMMARY = "a summary"
 #: Files that make a folder a Zarr hierarchy.
 ZARR_FILES = {".zattrs", ".zgroup", "zarr.json"}
 
@@ -58,8 +64,31 @@ def is_zarr(folder: Path, files: Iterable[str]) -> bool:
     return folder.suffix.lower() == ".zarr" or not ZARR_FILES.isdisjoint(files)
 
 
+def is_summary(path: Path) -> bool:
+    """Whether a file is a summary slide, by its suffix and its attributes."""
+    if path.suffix.lower() != SUFFIX or not path.is_file():
+        return False
+    try:
+        open_summary(path).close()
+    except (SummaryError, OSError):
+        return False
+    return True
+
+
+def no_slide_words(path: Path) -> str:
+    """What to say of a summary where a slide is expected."""
+    return (
+        f"{path.name}: is a summary, not a slide; give the slide that it was made from, or look at the summary with "
+        "wsisum inspect"
+    )
+
+
 def not_read(path: Path, source: str) -> Outcome | None:
-    """The outcome of a file in a format that is not read; None where its suffix tells of none."""
+    """The outcome of a summary, or of a file in a format that is not read; None where its suffix tells of neither."""
+    if path.suffix.lower() == SUFFIX and path.is_file():
+        if is_summary(path):
+            return Outcome(source, SKIPPED, A_SUMMARY, no_slide_words(path))
+        return format_outcome(path, source, "OME-Zarr in a ZIP, or a damaged summary,", ZIPPED)
     found = FORMATS.get(path.suffix.lower())
     return format_outcome(path, source, *found) if found else None
 

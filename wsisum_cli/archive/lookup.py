@@ -66,6 +66,19 @@ def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:
     return found
 
 
+def summaries_instead_of_slides(source: Path, output: Path) -> bool:
+    """Whether `source` is a summary, or a folder with summaries and without slides. Raises UsageError."""
+    from wsisum_cli.archive.formats import is_summary
+    from wsisum_cli.archive.walk import find_slides
+    from wsisum_cli.summary.container import SUFFIX
+
+    if source.is_file():
+        return is_summary(source)
+    if not source.is_dir() or next(source.rglob(f"*{SUFFIX}"), None) is None:  # else all files would be looked at twice
+        return False
+    return not find_slides(source, output)[0]
+
+
 def model_finders(
     encoder: str | None, summarizer: str | None, slide_encoder: str | None, device: str
 ) -> tuple[FindEncoder, FindSummarizer, FindSlideEncoder]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
-from wsisum_cli.archive.walk import find_slides
+from wsisum_cli.archive.walk import find_slides, refuse_summaries_alone
 from wsisum_cli.errors import UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
@@ -73,6 +73,7 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
         )
     sources, outcomes, other_files = find_slides(request.source, request.output)
+    refuse_summaries_alone(request.source, sources, outcomes)
     if not sources and not outcomes:
         raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []

@@ -7,7 +7,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsisum_cli.archive.formats import is_left_out, is_zarr, not_read, pixel_folder, zarr_outcome
+from wsisum_cli.archive.formats import (
+    A_SUMMARY,
+    is_left_out,
+    is_summary,
+    is_zarr,
+    no_slide_words,
+    not_read,
+    pixel_folder,
+    zarr_outcome,
+)
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
@@ -16,11 +25,15 @@ from wsisum_cli.slides.source import Source, companion, find_source
 from wsisum_cli.summary.reader import open_summary
 
 #: Why further files of a slide have no summary of their own.
-NO_SLIDES = (PART_OF_A_SLIDE, COMPANION) = ("part of a slide", "companion folder")
+PART_OF_A_SLIDE, COMPANION = "part of a slide", "companion folder"
+#: Reasons of outcomes that no slide has.
+NO_SLIDES = (PART_OF_A_SLIDE, COMPANION, A_SUMMARY)
 
 
 def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome], int]:
     """Slides below `source`, outcomes of what only looks like one, and the number of other files. Raises UsageError."""
+    if is_summary(source):
+        raise UsageError(no_slide_words(source))
     if source.is_file():
         known = not_read(source, source.name)
         return ([], [known], 0) if known else ([find_source(source)], [], 0)
@@ -100,13 +113,26 @@ def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
 ANY_MPP, MOST_IMAGES = 0.5, 99
 
 
+def refuse_summaries_alone(source: Path, sources: list[Source], outcomes: list[Outcome]) -> None:
+    """Raise UsageError for a folder that holds summaries where slides are expected."""
+    if outcomes and not sources and all(outcome.reason == A_SUMMARY for outcome in outcomes):
+        found = f"{len(outcomes)} summaries" if len(outcomes) > 1 else "one summary"
+        raise UsageError(f"{source}: expected slides, found {found}; give the folder of the slides they were made from")
+
+
 class SourceIndex:
-    """Finds the source slides of summaries in an archive, walking it once, and remembers which were found."""
+    """Finds the source slides of summaries in an archive, walking it once, and remembers which were found.
+
+    Raises UsageError where there are summaries and no slides.
+    """
 
     def __init__(self, source: Path) -> None:
         self._root = source
+        if is_summary(source):
+            raise UsageError(no_slide_words(source))
         self._single = source if source.is_file() else None
         sources, self._outcomes = ([], []) if self._single else find_slides(source, source / "no output here")[:2]
+        refuse_summaries_alone(source, sources, self._outcomes)
         self._sources = {found.path: found for found in sources}
         self._images: dict[Path, set[int | None]] = {}  # of sources that were found
         self._by_size: dict[int, list[Source]] = {}

@@ -355,6 +355,14 @@ def print_exported(console: Console, done: Sequence[Any]) -> None:
         console.print(Text.assemble(f"{printable(export.name)} -> {printable(export.output)}: {what}", *verdict))
 
 
+def print_reembedded(console: Console, done: Sequence[Any]) -> None:
+    """Print one line per file of features, or summary with further ones."""
+    for made in done:
+        what = f"{made.patches} patches by {printable(made.encoder)}, {size(made.bytes_out)}"
+        held = "" if made.added else " (copied: it held these features)"
+        console.print(f"{printable(made.name)} -> {printable(made.output)}: {what}{held}", markup=False)
+
+
 def warn(message: str) -> None:
     print(f"wsisum: {message}", file=sys.stderr)  # noqa: T201 - the one place that prints
 

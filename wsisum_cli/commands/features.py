@@ -1,28 +1,34 @@
-"""`wsisum features`: an archive of slides -> h5 files of features."""
+"""`wsisum features`: an archive of slides, or summaries -> h5 files of features."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisum_cli.commands.options import (
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    FOUND,
     Device,
     DryRunOption,
     EncoderOption,
     ManifestOption,
     MppOption,
     ReportOption,
-    SlidesArgument,
     SlideTimeoutOption,
     WorkersOption,
     cores,
 )
 from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsisum_cli.pipeline.extract import FeatureOptions
 
 
 class Layout(StrEnum):
@@ -36,8 +42,12 @@ class Precision(StrEnum):
 
 
 def features(
-    source: SlidesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the features.")] = Path("features"),
+    source: Annotated[
+        Path, typer.Argument(help="A folder of slides or of summaries, one slide, or one summary.", metavar="SOURCE")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the features, or an .h5 file for a single summary.")
+    ] = Path("features"),
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
@@ -59,8 +69,10 @@ def features(
     """Write the features of all tissue patches, one h5 file a slide.
 
     Files that are up to date are skipped. The output folder mirrors the archive and holds report.csv and report.json.
-    The exit code is 1 if any slide failed.
+    The exit code is 1 if any slide failed. Of summaries, it writes the features of the kept patches, from their stored
+    pixels; without --force, no file is replaced.
     """
+    from wsisum_cli.archive.lookup import summaries_instead_of_slides
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.places import find_model, user_folder
@@ -70,7 +82,46 @@ def features(
 
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
+    if summaries_instead_of_slides(source, output):
+        given = {"--mpp": mpp, "--manifest": manifest, "--dry-run": dry_run or None}
+        refuse_for_summaries([name for name, value in given.items() if value is not None])
+        embed_summaries(source, output, model, options, device, force, as_json)
     request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
     run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+
+
+def refuse_for_summaries(options: list[str]) -> None:
+    """Raise UsageError for options of slides."""
+    if options:
+        raise UsageError(f"{options[0]} is for slides, but the source is a summary; leave it out")
+
+
+def embed_summaries(
+    source: Path, output: Path, model: Path, options: FeatureOptions, device: Device, force: bool, as_json: bool
+) -> None:
+    """Write the features of the kept patches of each summary."""
+    from wsisum_cli.archive.lookup import mirrored_names
+    from wsisum_cli.commands.console import output as stdout
+    from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.exports.export import outputs_of
+    from wsisum_cli.exports.targets import TARGETS
+    from wsisum_cli.models.encoder import load_encoder
+    from wsisum_cli.pipeline.reembed import write_kept_features
+
+    places = outputs_of(mirrored_names([str(source)], output), output, TARGETS["h5"])
+    there = [place for place in places.values() if place.exists()]
+    if there and not force:
+        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    encoder = load_encoder(model, device.value)
+    done = write_each(
+        places,
+        lambda path, place: write_kept_features(path, place, encoder, options, cores(), force),
+        "embedded again",
+    )
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+    else:
+        print_reembedded(stdout(), done)
+    raise typer.Exit(0 if len(done) == len(places) else FOUND)

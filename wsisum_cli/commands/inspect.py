@@ -75,11 +75,18 @@ def check_options(
     summaries: list[str], image: Path | None, paint: Map | None, compare: bool, features: Path | None
 ) -> None:
     """Raise UsageError for options that cannot be combined."""
+    from wsisum_cli.archive.formats import is_summary
+
     several = len(summaries) > 1
     if compare and paint is not None:
         raise UsageError("--map draws one summary, --compare several; use only one of them")
     if features is not None and not compare:
         raise UsageError("--features needs --compare, which draws the patches every selector would keep")
+    if features is not None and is_summary(features):
+        raise UsageError(
+            f"--features {features.name}: is a summary, expected an h5 with features of all tissue of the slide; "
+            "make it with wsisum features, or leave --features out and give both summaries"
+        )
     if features is not None and several:
         raise UsageError("--features draws all selectors for one summary; give a single summary")
     if compare and not several and features is None:

@@ -13,23 +13,24 @@ import typer
 
 from wsisum_cli import __version__
 from wsisum_cli.commands.compress import compress
-from wsisum_cli.commands.export import export
 from wsisum_cli.commands.features import features
 from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
 from wsisum_cli.commands.learning.train import train_app
-from wsisum_cli.commands.migrate import migrate
 from wsisum_cli.commands.models import models_app
 from wsisum_cli.commands.options import NOT_STARTED, command_group
 from wsisum_cli.commands.report import report
-from wsisum_cli.commands.trim import trim
+from wsisum_cli.commands.summaries.export import export
+from wsisum_cli.commands.summaries.migrate import migrate
+from wsisum_cli.commands.summaries.reembed import reembed
+from wsisum_cli.commands.summaries.trim import trim
 from wsisum_cli.commands.verify import verify
 from wsisum_cli.errors import WsisumError
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
 app = command_group("Turn an archive of whole-slide images into small, verified summary slides.")
-for command in (compress, inspect, report, verify, trim, export, migrate, features, evaluate):
+for command in (compress, inspect, report, verify, trim, export, migrate, reembed, features, evaluate):
     app.command()(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from wsisum_cli.features.embedding import SlideEmbeddings
@@ -34,8 +35,9 @@ from wsisum_cli.tissue.artefacts import count_kinds
 
 @dataclass(frozen=True)
 class CompressResult:
-    """One summarized slide: the sizes of slide and summary, the attributes of the summary, and seconds per stage."""
+    """One summarized slide: its summary, the sizes of both, the attributes of the summary, and seconds per stage."""
 
+    output: Path
     bytes_in: int
     bytes_out: int
     attributes: Attributes
@@ -105,7 +107,7 @@ def describe_guarantee(tissue: Tissue, selection: Selection, mpp: float) -> dict
 
 def compress_result(job: Job, contents: SummaryContents, seconds: dict[str, float]) -> CompressResult:
     attributes = contents.attributes
-    return CompressResult(attributes.source.bytes, job.output.stat().st_size, attributes, seconds)
+    return CompressResult(job.output, attributes.source.bytes, job.output.stat().st_size, attributes, seconds)
 
 
 def describe(scene: Scene, tissue: Tissue) -> dict[str, Any]:

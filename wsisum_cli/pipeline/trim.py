@@ -26,11 +26,13 @@ from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary, parse_json
 from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, recorded_thresholds, tissue_share
 from wsisum_cli.summary.writer import (
+    REEMBEDDED,
     ROOT,
     PatchArrays,
     SourceTiles,
     encode_draws,
     encode_kept,
+    encode_reembedded,
     encode_tissue,
     list_members,
 )
@@ -117,6 +119,7 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
     files |= encode_kept(kept, pixels)
     files |= encode_tissue(replace(tissue, representative=representative, similarity=similarity, prefixes=cut))
     files |= encode_draws(draws)
+    files |= encode_reembedded([features[:keep] for features in summary.reembedded])
     about = describe_cut(summary, kept, cut, draws, models)
     if isinstance(pixels, SourceTiles):
         about["pixels"] = {"mode": "source", "tiles": len(pixels.streams)}
@@ -128,7 +131,7 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
 def stays_unchanged(member: str) -> bool:
     """Whether a member does not depend on the number of patches."""
     groups = ("patches/zarr.json", "tissue/zarr.json")
-    changing = ("patches/", "tissue/", "reference/draws/", "reference/model_draws/")
+    changing = ("patches/", "tissue/", "reference/draws/", "reference/model_draws/", f"{REEMBEDDED}/")
     return member in groups or not (member == ROOT or member.startswith(changing))
 
 

@@ -47,7 +47,8 @@ def check_attributes(raw: Any) -> tuple[Attributes | None, list[str]]:
 
 def missing_from_cards(attributes: Attributes) -> Iterator[str]:
     """Fields of cards that a model may leave out, and a summary states."""
-    cards = {"encoder": attributes.encoder_card, **attributes.used_models}
+    added = {f"reembedded.{place}.encoder": entry.encoder for place, entry in enumerate(attributes.reembedded or ())}
+    cards = {"encoder": attributes.encoder_card, **attributes.used_models, **added}
     for name, card in cards.items():
         absent = type(card).model_fields.keys() - card.model_fields_set if card is not None else set()
         yield from (f"{name}.{field} is missing" for field in sorted(absent))
@@ -93,6 +94,7 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
         yield from wrong_represented(attributes.represented, attributes.patches)
     if attributes.suspect is not None:
         yield from wrong_suspects(attributes.suspect, attributes.tissue_patches)
+    yield from wrong_reembedded(attributes)
 
 
 def wrong_reading(patch: Patch) -> Iterator[str]:
@@ -165,6 +167,15 @@ def wrong_artefacts(artefacts: Artefacts) -> Iterator[str]:
         yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}"
     elif sum(artefacts.kinds.values()) != artefacts.count or artefacts.count > artefacts.looked_at:
         yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+
+
+def wrong_reembedded(attributes: Attributes) -> Iterator[str]:
+    """An encoder that added features twice; patches that are cut from tiles which are not stored."""
+    found = attributes.reembedded or []
+    if len({entry.encoder.sha256 for entry in found}) < len(found):
+        yield "reembedded names an encoder twice"
+    if any((entry.reading is not None) != (attributes.pixels.mode == "source") for entry in found):
+        yield "reembedded.reading is there without stored tiles, or missing with them"
 
 
 def wrong_suspects(suspect: Suspect, tissue_patches: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bo
 from wsisum_cli.quality.represented import LISTED
 
 MAX_POSITIONS = 20  # of broken tiles
+MAX_REEMBEDDED = 16  # further encoders
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -181,6 +182,18 @@ class GivenFeatures(Section):
     tissue_share: Share | None = Field(None, description="how much of the tissue lies in the patches of the file")
     encoder_sha256: Sha256 | None = Field(None, description="of the encoder that made them, where the file says so")
     patch_encoder_sha256: Sha256 = Field(description="of the encoder whose patch size the stored patches have")
+
+
+class Reembedded(Section):
+    """Features of the kept patches that another encoder made of their stored pixels."""
+
+    encoder: EncoderCard = Field(description="its card")
+    provider: Provider = Field(description="what ran it")
+    mpp: Positive = Field(description="µm per px of a patch, as this encoder sees it")
+    reading: Reading | None = Field(
+        None, description="how patches are cut from the stored tiles; null where a stored patch is resized"
+    )
+    versions: dict[str, str] = Field(description="of the libraries that can change these features")
 
 
 class Quality(Section):
@@ -396,6 +409,13 @@ class Attributes(Section):
     )
     pixels: SourcePixels | JpegPixels = Field(discriminator="mode", description="how pixels are stored")
     quality: Quality = Field(description="figures of the kept patches, of what is stored")
+    reembedded: list[Reembedded] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_REEMBEDDED,
+        description="features of the kept patches by further encoders, in `reembedded/0` and so on; weights, figures "
+        "and verdict do not rest on them",
+    )
     members: dict[str, MemberEntry] = Field(
         default_factory=dict, min_length=1, description="each member but the root's zarr.json"
     )

@@ -31,7 +31,7 @@ from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import Member, name_of, open_anywhere, read_member, read_members
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -40,6 +40,7 @@ from wsisum_cli.summary.writer import (
     OVERVIEW,
     PIXELS,
     PORTABLE,
+    REEMBEDDED,
     REFERENCE,
     ROOT,
     SUSPECT,
@@ -82,16 +83,6 @@ def open_summary(path: str | Path) -> Summary:
     except BaseException:
         file.close()
         raise
-
-
-def iter_summaries(folder: str | Path) -> Iterator[Summary]:
-    """Each summary slide below `folder`, by path; closed when the next is asked for.
-
-    Raises SummaryError at the first that cannot be opened.
-    """
-    for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
-        with open_summary(path) as summary:
-            yield summary
 
 
 def parse_json(data: bytes) -> Any:
@@ -138,6 +129,11 @@ class Summary:
         verdict = "no verdict" if record.verdict is None else record.verdict.verdict
         of = f"{record.patches} of {record.tissue_patches} patches of {record.source.name}"
         return f"<Summary {self.name}: {of}, {verdict}, format {record.format_version}>"
+
+    def _repr_html_(self) -> str:
+        from wsisum_cli.summary.extras.notebook import as_html
+
+        return as_html(self)
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """Read `size` bytes of a member from `start`, up to its end if None."""
@@ -215,6 +211,11 @@ class Summary:
     def features(self) -> np.ndarray:
         """(K, D) float16 features of the encoder (float32 if float16 would overflow)."""
         return self.array("patches/features")
+
+    @cached_property
+    def reembedded(self) -> tuple[np.ndarray, ...]:
+        """(K, E) float16 features by each encoder of the attribute `reembedded`; nothing else rests on them."""
+        return tuple(self.array(f"{REEMBEDDED}/{place}") for place in range(len(self.record.reembedded or ())))
 
     @cached_property
     def weights(self) -> np.ndarray:

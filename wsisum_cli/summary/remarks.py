@@ -18,6 +18,7 @@ def remarks(attributes: Attributes) -> str:
                 warn_of_little_tissue(attributes.features),
                 warn_of_rows_left_out(attributes.features),
                 warn_of_suspects(attributes),
+                note_reembedded(attributes),
                 focal_plane(source),
                 *(source.notes or ()),
             ),
@@ -36,6 +37,17 @@ def warn_of_suspects(attributes: Attributes) -> str:
         return ""
     kinds = ", ".join(f"{number} {name}" for name, number in attributes.suspect.kinds.items())
     return f"{share:.1%} of the tissue may be an artefact ({kinds}); look at it with wsisum inspect --map artefact"
+
+
+def note_reembedded(attributes: Attributes) -> str:
+    """Which features were added, and that nothing else rests on them; empty where none were."""
+    if not attributes.reembedded:
+        return ""
+    names = ", ".join(entry.encoder.name for entry in attributes.reembedded)
+    return (
+        f"features by {names} were added for the kept patches alone; weights, figures and verdict rest on those of "
+        f"all tissue by {attributes.encoder.name}"
+    )
 
 
 def focal_plane(source: Source) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,7 @@ ICC_PROFILE = "icc_profile"
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
 ARTEFACT = "artefact"  # group of the patches that were removed from the tissue
+REEMBEDDED = "reembedded"  # group of features by further encoders, `0`, `1` and so on
 SUSPECT = "tissue/suspect"  # array that is there where some tissue is suspect
 #: arrays in the group `reference`: those of every summary, and optional ones
 REFERENCE = ("mean", "components", "variances")
@@ -256,6 +257,18 @@ def encode_artefacts(artefacts: Artefacts) -> dict[str, bytes]:
     files = encode_groups([ARTEFACT])
     files |= encode_array(f"{ARTEFACT}/coords", artefacts.coords.astype(np.int32), ["artefact", "xy"])
     return files | encode_array(f"{ARTEFACT}/kind", artefacts.kind.astype(np.uint8), ["artefact"])
+
+
+def encode_reembedded(sets: Sequence[np.ndarray]) -> dict[str, bytes]:
+    """The group of features (K, E) by further encoders; empty if there are none."""
+    from wsisum_cli.summary.arrays import encode_array, encode_groups
+
+    if not sets:
+        return {}
+    files = encode_groups([REEMBEDDED])
+    for place, features in enumerate(sets):  # in a group, a dimension's name has one length
+        files |= encode_array(f"{REEMBEDDED}/{place}", as_half(features), ["patch", f"feature_{place}"])
+    return files
 
 
 def encode_draws(draws: Draws) -> dict[str, bytes]:

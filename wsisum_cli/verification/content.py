@@ -20,6 +20,12 @@ from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import JpegRows, Patches, Summary, parse_json, reading_of
 from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, SUSPECT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
+from wsisum_cli.verification.additions import (
+    check_reembedded,
+    expected_reembedded,
+    reembedded_values,
+    rows_that_differ,
+)
 from wsisum_cli.verification.appraisal import (
     WEIGHT_TOLERANCE,
     FindEncoder,
@@ -32,7 +38,6 @@ from wsisum_cli.verification.appraisal import (
 from wsisum_cli.verification.finding import Finding
 from wsisum_cli.verification.overview import check_overview
 
-HALF_STEP = 2.0**-10  # relative spacing of float16 numbers
 GIVEN_COSINE = 0.98  # existing features come from another program's decoding and resampling
 ROUNDED_SIDE = 1.5  # px by which rounding may change the side of an overview
 BATCH = 64  # patches decoded before they are encoded
@@ -74,6 +79,7 @@ class ContentCheck:
         self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
         if not (yield from self.pixels(models.encoder, measured)):
             return False
+        yield from check_reembedded(self.summary, models.encoder, self.threads)
         yield from check_overview(self.summary)
         return True
 
@@ -197,7 +203,7 @@ class ContentCheck:
             arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
         if self.knows_suspects():
             arrays[SUSPECT] = ("uint8", (tissue,))
-        return arrays | self.expected_embeddings() | self.expected_since_1_2()
+        return arrays | self.expected_embeddings() | self.expected_since_1_2() | expected_reembedded(self.summary)
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """The same for the outputs of a summarizer and slide encoder, if used."""
@@ -269,6 +275,7 @@ class ContentCheck:
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
         }
         checks |= self.embedding_checks() | self.artefact_checks() | self.checks_since_1_2()
+        checks |= reembedded_values(summary)
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]
@@ -430,9 +437,7 @@ class ContentCheck:
         measured["feature_cosine_min"] = float(cosine.min())
         differs = np.asarray(cosine < GIVEN_COSINE)
         if not self.attributes.features_are_given:
-            step = HALF_STEP * np.abs(stored.astype(np.float64)).max()
-            close = np.isclose(now.astype(np.float64), stored.astype(np.float64), rtol=2 * HALF_STEP, atol=step / 4)
-            differs = np.asarray(~close.all(axis=1))
+            differs = rows_that_differ(stored, now)
         if differs.any():
             rows = ", ".join(map(str, np.flatnonzero(differs)[:8]))
             message = f"features of patches {rows} do not match their pixels"

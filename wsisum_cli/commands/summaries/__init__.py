@@ -1,0 +1,1 @@
+"""Commands that make something of summaries: other files, fewer patches, further features."""

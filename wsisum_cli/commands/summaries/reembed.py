@@ -1,0 +1,57 @@
+"""`wsisum reembed`: summaries with features by a further encoder, from their stored pixels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsisum_cli.archive.lookup import mirrored_names, model_finders
+from wsisum_cli.commands.options import FOUND, Device, EncoderOption, SummariesArgument, cores
+from wsisum_cli.errors import UsageError
+
+# Heavy modules are imported where they are used: --help must answer at once.
+
+
+def reembed(
+    summaries: SummariesArgument,
+    encoder: EncoderOption,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Output folder, or an .ozx file for a single summary.")
+    ] = Path("reembedded"),
+    device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Add features by another encoder to summaries.
+
+    The slides are not needed: the kept patches are encoded from their stored pixels. The features by the first encoder
+    stay, and so do weights, figures and verdict, which rest on them. A summary whose pixels are too coarse for the
+    encoder, or whose patches are of another width, is refused. The exit code is 1 if any was.
+    """
+    from wsisum_cli.commands.console import output as stdout
+    from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.models.encoder import load_encoder
+    from wsisum_cli.models.places import find_model, user_folder
+    from wsisum_cli.pipeline.reembed import reembed_summary
+    from wsisum_cli.pipeline.trim import outputs_of
+    from wsisum_cli.verification.appraisal import ModelFinders
+
+    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    places = outputs_of(found, output)
+    there = [place for place in places.values() if place.exists()]
+    if there and not force:
+        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    loaded = load_encoder(find_model(encoder, [user_folder()]), device.value)
+    models = ModelFinders(*model_finders(None, None, None, device.value))
+    done = write_each(
+        places, lambda path, place: reembed_summary(path, place, loaded, cores(), models, force), "embedded again"
+    )
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+    else:
+        print_reembedded(stdout(), done)
+    raise typer.Exit(0 if len(done) == len(places) else FOUND)

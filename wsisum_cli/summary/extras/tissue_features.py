@@ -1,0 +1,120 @@
+"""Features of all tissue for a few bytes a patch: principal components, rounded to whole numbers that compress well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsisum_cli.errors import UsageError
+from wsisum_cli.features.vectors import as_half, blocks, one_thread
+
+GROUP = "tissue_features"
+#: Bytes a patch that can be asked for.
+LEAST, MOST = 4, 1024
+#: A component is kept where its standard deviation is at least this share of the step between codes.
+WORTH_CODING = 0.6
+#: Of the step between codes: what is nearer to zero becomes zero. Wider than half, as zeros compress best.
+DEAD_ZONE = 0.6
+SEARCHED = 14  # step sizes that are tried
+
+
+@dataclass(frozen=True)
+class PackedFeatures:
+    """Features (N, D) are about `reference/mean` + `codes`ᵀ · (`basis` · `scale`), `scale` by row."""
+
+    codes: np.ndarray  # (R, N) int8, int16 where one byte is too short
+    basis: np.ndarray  # (R, D) int8 principal directions
+    scale: np.ndarray  # (R,) float32, of codes and of the entries of the basis in one
+
+    def unpack(self, mean: np.ndarray) -> np.ndarray:
+        """Features (N, D) float32; `mean` (D,) is that of all of them."""
+        directions = self.basis.astype(np.float32) * self.scale[:, None]
+        found = np.empty((self.codes.shape[1], len(mean)), np.float32)
+        with one_thread():
+            for block in blocks(len(found)):
+                found[block] = mean + self.codes[:, block].T.astype(np.float32) @ directions
+        return found
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Principal components of features, as they are stored, and the features along them."""
+
+    basis: np.ndarray  # (D, D) int8, a row for each component
+    unit: np.ndarray  # (D,) float64 by which a row's entries are multiplied
+    deviation: np.ndarray  # (D,) float64, falling
+    projected: np.ndarray  # (D, N) float32
+
+
+def pack_features(features: np.ndarray, most: int) -> PackedFeatures:
+    """Pack features (N, D) into codes of at most `most` bytes a patch, compressed. The basis is not counted.
+
+    All components are rounded by one step, which spends bits by variance, and those that would be lost in rounding are
+    left out; the step is the smallest that is found to fit. Raises UsageError for an impossible number of bytes.
+    """
+    if not LEAST <= most <= MOST:
+        raise UsageError(f"--tissue-features: expected {LEAST} to {MOST} bytes a patch, found {most}")
+    features = as_half(features).astype(np.float32)
+    with one_thread():
+        found = find_directions(features)
+    largest = max(float(found.deviation[0]), 1e-12)
+    fits, fails = 4 * largest, largest / 500
+    packed = quantize(found, fits)
+    for _ in range(SEARCHED):
+        step = float(np.sqrt(fits * fails))
+        tried = quantize(found, step)
+        if packed_bytes(tried) <= most * len(features):
+            fits, packed = step, tried
+        else:
+            fails = step
+    return packed
+
+
+def find_directions(features: np.ndarray) -> Directions:
+    """Principal components of features (N, D) float32; the signs of the directions are fixed."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((len(mean), len(mean)))
+    for block in blocks(len(features)):
+        centred = features[block].astype(np.float64) - mean
+        covariance += centred.T @ centred / len(features)
+    variances, directions = np.linalg.eigh(covariance)
+    order = np.argsort(-variances, kind="stable")
+    rows = directions[:, order].T
+    rows *= np.where(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)] < 0, -1, 1)[:, None]
+    unit = np.abs(rows).max(axis=1) / 127
+    basis = np.rint(rows / unit[:, None]).astype(np.int8)
+    projected = np.empty((len(rows), len(features)), np.float32)
+    stored = basis * unit[:, None]
+    for block in blocks(len(features)):
+        projected[:, block] = stored @ (features[block].astype(np.float64) - mean).T
+    return Directions(basis, unit, np.sqrt(np.maximum(variances[order], 0)), projected)
+
+
+def quantize(found: Directions, step: float) -> PackedFeatures:
+    """Codes of all components that are worth it, at least one; a scale for each, by least squares."""
+    keep = max(1, int(np.count_nonzero(found.deviation >= WORTH_CODING * step)))
+    along = found.projected[:keep].astype(np.float64)
+    codes = np.sign(along) * np.floor(np.abs(along) / step + 1 - DEAD_ZONE)
+    squares = (codes**2).sum(axis=1)
+    scale = np.where(squares > 0, (along * codes).sum(axis=1) / np.where(squares > 0, squares, 1), step)
+    dtype = np.int8 if np.abs(codes).max(initial=0) <= 127 else np.int16
+    return PackedFeatures(codes.astype(dtype), found.basis[:keep], (scale * found.unit[:keep]).astype(np.float32))
+
+
+def packed_bytes(packed: PackedFeatures) -> int:
+    """Bytes of the codes as they are stored."""
+    files = encode_packed(packed)
+    return len(files[f"{GROUP}/codes/c/0/0"])
+
+
+def encode_packed(packed: PackedFeatures) -> dict[str, bytes]:
+    """The members of the group."""
+    from wsisum_cli.summary.arrays import encode_array, encode_groups
+
+    return {
+        **encode_groups([GROUP]),
+        **encode_array(f"{GROUP}/codes", packed.codes, ["component", "tissue"]),
+        **encode_array(f"{GROUP}/basis", packed.basis, ["component", "feature"]),
+        **encode_array(f"{GROUP}/scale", packed.scale, ["component"]),
+    }
