@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsisum_cli.archive.door import compress, iter_summaries, verify
+    from wsisum_cli.archive.door import compress, verify
     from wsisum_cli.evaluation.dataset import SummaryDataset as SummaryDataset
-    from wsisum_cli.summary.reader import open_summary
+    from wsisum_cli.summary.reader import iter_summaries, open_summary
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "compress", "iter_summaries", "open_summary", "verify"]
@@ -14,7 +14,7 @@ __all__ = ["__version__", "compress", "iter_summaries", "open_summary", "verify"
 _HOMES = {
     "SummaryDataset": "wsisum_cli.evaluation.dataset",
     "compress": "wsisum_cli.archive.door",
-    "iter_summaries": "wsisum_cli.archive.door",
+    "iter_summaries": "wsisum_cli.summary.reader",
     "open_summary": "wsisum_cli.summary.reader",
     "verify": "wsisum_cli.archive.door",
 }

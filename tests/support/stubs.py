@@ -11,7 +11,8 @@ from records import base_attributes
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.represented import TissuePlaces, describe_represented
-from wsisum_cli.summary.attributes import Attributes, parse_attributes
+from wsisum_cli.summary.attribute_checks import parse_attributes
+from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.writer import TissueMap
 
 SIDE = 512  # level-0 px of a patch

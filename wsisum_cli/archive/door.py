@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from wsisum_cli.selection.budget import check_target
 from wsisum_cli.selection.selectors import NESTED, SELECTORS
 from wsisum_cli.slides.source import Source, find_source, output_stem
 from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.extras.tissue_features import LEAST, MOST
 from wsisum_cli.verification.finding import Verification
 from wsisum_cli.verification.verify import verify_summary
 
@@ -40,17 +40,8 @@ RANGES = {
     "seed": (0, 2**32 - 1),
     "draws": (100, 2**31 - 1),
     "patch_size_level0": (1, 2**31 - 1),
+    "tissue_features": (LEAST, MOST),
 }
-
-
-def iter_summaries(folder: str | Path) -> Iterator[Summary]:
-    """Each summary slide below `folder`, by path; closed when the next is asked for.
-
-    Raises SummaryError at the first that cannot be opened.
-    """
-    for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
-        with open_summary(path) as summary:
-            yield summary
 
 
 def compress(
@@ -74,6 +65,7 @@ def compress(
     threshold: Sequence[str] = (),
     pixels: str = "auto",
     artefacts: str = "guard",
+    tissue_features: int | None = None,
     device: str = AUTO,
     mask: str | Path | None = None,
     image: int | None = None,
@@ -105,6 +97,7 @@ def compress(
         patch_size_level0=patch_size_level0,
         draws=draws,
         thresholds=tuple(threshold),
+        tissue_features=tissue_features,
     )
     check_options(options, features is not None)
     model = find_model(encoder, [user_folder()])

@@ -30,6 +30,7 @@ OPTION_NAMES = {
     "patch_size_level0": "patch-size-level0",
     "max_bytes": "max-bytes",
     "max_keep": "max-keep",
+    "tissue_features": "tissue-features",
 }
 UNKNOWN = object()
 FIRST_COMPLETE = VERSIONS.index("1.4")  # the first format with all keys of the present one
@@ -229,6 +230,8 @@ def changed_options(request: Request, job: Job, attributes: Provenance) -> list[
     """Each option that differs, as "keep auto -> 32". Thresholds never do: the verdict is reached from the figures."""
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
     made = attributes.options.model_dump(exclude_unset=True)
+    if made.get("tissue_features") is not None:
+        wanted.setdefault("tissue_features", None)  # which is left out where nobody asks for them
     names = [name for name in wanted if name != "thresholds" and made.get(name, UNKNOWN) != wanted[name]]
     return [f"{OPTION_NAMES.get(name, name)} {worded(made.get(name))} -> {worded(wanted[name])}" for name in names]
 

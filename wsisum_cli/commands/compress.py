@@ -110,6 +110,15 @@ def compress(
         Artefacts,
         typer.Option(help="guard marks pen, blur and folds, and picks clean tissue first; keep does not."),
     ] = Artefacts.guard,
+    tissue_features: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            max=1024,
+            help="Also store features of all tissue, packed into this many bytes a patch, such as 64.",
+            metavar="BYTES",
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
@@ -149,6 +158,7 @@ def compress(
         patch_size_level0=patch_size_level0,
         draws=draws,
         thresholds=tuple(threshold or ()),
+        tissue_features=tissue_features,
     )
     read_thresholds(options.thresholds)  # before anything is done
     folders = [user_folder()]

@@ -60,6 +60,12 @@ def features(
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    tissue: Annotated[
+        bool,
+        typer.Option(
+            "--tissue", help="Of summaries: features of all tissue, unpacked; see compress --tissue-features."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
@@ -85,7 +91,9 @@ def features(
     if summaries_instead_of_slides(source, output):
         given = {"--mpp": mpp, "--manifest": manifest, "--dry-run": dry_run or None}
         refuse_for_summaries([name for name, value in given.items() if value is not None])
-        embed_summaries(source, output, model, options, device, force, as_json)
+        embed_summaries(source, output, None if tissue else model, options, device, force, as_json)
+    if tissue:
+        raise UsageError("--tissue is for summaries, but the source is a slide; leave it out")
     request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
     threads = max(1, cores() // workers)
     setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
@@ -99,27 +107,29 @@ def refuse_for_summaries(options: list[str]) -> None:
 
 
 def embed_summaries(
-    source: Path, output: Path, model: Path, options: FeatureOptions, device: Device, force: bool, as_json: bool
+    source: Path, output: Path, model: Path | None, options: FeatureOptions, device: Device, force: bool, as_json: bool
 ) -> None:
-    """Write the features of the kept patches of each summary."""
+    """Write the features of the kept patches of each summary; without a model, those of all tissue that it has."""
     from wsisum_cli.archive.lookup import mirrored_names
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_reembedded, write_each
     from wsisum_cli.exports.export import outputs_of
     from wsisum_cli.exports.targets import TARGETS
     from wsisum_cli.models.encoder import load_encoder
-    from wsisum_cli.pipeline.reembed import write_kept_features
+    from wsisum_cli.pipeline.reembed import ReembedResult, write_kept_features, write_unpacked_features
 
     places = outputs_of(mirrored_names([str(source)], output), output, TARGETS["h5"])
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
-    encoder = load_encoder(model, device.value)
-    done = write_each(
-        places,
-        lambda path, place: write_kept_features(path, place, encoder, options, cores(), force),
-        "embedded again",
-    )
+    encoder = None if model is None else load_encoder(model, device.value)
+
+    def write(path: str, place: Path) -> ReembedResult:
+        if encoder is None:
+            return write_unpacked_features(path, place, options, force)
+        return write_kept_features(path, place, encoder, options, cores(), force)
+
+    done = write_each(places, write, "embedded again")
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
     else:

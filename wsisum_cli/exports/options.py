@@ -18,3 +18,4 @@ class ExportOptions:
     #: of patches: png, as the encoder sees them; full, PNG at the resolution of the scanner's tiles; jpeg, the stored
     #: streams; auto, jpeg where each patch is one stream, else png
     images: str = AUTO
+    tissue: bool = False  # of h5: features of all tissue, unpacked

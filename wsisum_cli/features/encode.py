@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wsisum_cli.errors import BrokenSlideError, FeaturesError
-from wsisum_cli.features.h5 import StoredFeatures, load_h5
+from wsisum_cli.features.h5 import LOSS, StoredFeatures, load_h5
 from wsisum_cli.models.encoder import Encoder
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, map_ahead, read_patches
@@ -152,8 +152,15 @@ def read_features(path: Path, slide: Slide, patch_size_level0: int | None = None
         sha256_of(path),
         int((~kept).sum()),
         file.encoder_sha256,
-        notes,
+        (*notes, *note_loss(file)),
     )
+
+
+def note_loss(file: StoredFeatures) -> tuple[str, ...]:
+    """What to note of features that a summary had packed."""
+    if LOSS not in file.attributes:
+        return ()
+    return (f"the given features were unpacked from a summary: mean cosine to the true ones {file.number(LOSS):.4f}",)
 
 
 def check_extent(file: StoredFeatures, slide: Slide) -> None:

@@ -28,6 +28,8 @@ MAX_INFLATION = 1100
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
 #: `kind` in the provenance of what was exported from a summary: features of the kept patches alone.
 EXPORT_KIND = "export of a summary slide"
+#: The same of features of all tissue, packed and unpacked; and how near they are to the true ones, a mean cosine.
+UNPACKED_KIND, LOSS = "features of all tissue, unpacked from a summary slide", "mean_cosine_to_true_features"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

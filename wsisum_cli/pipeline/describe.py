@@ -60,6 +60,9 @@ def assemble_contents(
     reached = None if options.share is None else represented["share"] >= options.share
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
     stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    packed = scene.patch_selector.packed(options.tissue_features)
+    if packed is not None:
+        attributes |= {"tissue_features": packed[1]}
     overview, overview_mpp = scene.overview.within(count_bytes(selected.pixels))
     return SummaryContents(
         attributes=Attributes.model_validate({**attributes, "pixels": stored, "quality": measured}),
@@ -71,6 +74,7 @@ def assemble_contents(
         reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
         icc_profile=colour_tables(slide.pyramid.icc_profile),
         artefacts=tissue.artefacts,
+        tissue_features=None if packed is None else packed[0],
     )
 
 

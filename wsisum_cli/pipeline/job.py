@@ -38,9 +38,13 @@ class Options:
     patch_size_level0: int | None = None  # of existing features whose file lacks it
     draws: int = DRAWS  # random draws that the figures are compared with
     thresholds: tuple[str, ...] = ()  # of the verdict, where they differ from the defaults
+    tissue_features: int | None = None  # bytes a patch for packed features of all tissue; None: they are not stored
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "thresholds": list(self.thresholds)}
+        found = {**asdict(self), "thresholds": list(self.thresholds)}
+        if self.tissue_features is None:
+            del found["tissue_features"]
+        return found
 
     @property
     def share(self) -> float | None:

@@ -15,6 +15,8 @@ from wsisum_cli.summary.reader import JpegRows, Summary, open_summary, parse_jso
 from wsisum_cli.summary.writer import (
     EMBEDDINGS,
     FORMAT_VERSION,
+    ICC_DIMENSIONS,
+    ICC_PROFILE,
     OVERVIEW,
     PIXELS,
     ROOT,
@@ -102,9 +104,10 @@ def current_members(summary: Summary) -> dict[str, bytes]:
 
 def renamed(member: str, data: bytes) -> bytes:
     """The metadata of an array whose dimensions have other names since 2.0; all else as it is."""
-    group, _, rest = member.partition("/")
-    array = rest.removesuffix("/zarr.json")
-    if group != "reference" or array not in EMBEDDINGS or not rest.endswith("zarr.json"):
+    names = {f"reference/{array}": dimensions for array, (_, dimensions) in EMBEDDINGS.items()}
+    names[ICC_PROFILE] = ICC_DIMENSIONS
+    array, _, rest = member.rpartition("/")
+    if rest != ROOT or array not in names:
         return data
-    metadata = {**json.loads(data), "dimension_names": EMBEDDINGS[array][1]}
+    metadata = {**json.loads(data), "dimension_names": names[array]}
     return json.dumps(metadata, separators=(",", ":")).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from wsisum_cli.selection.selectors import NESTED, Selection, pick, weigh
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.slide import Slide
+from wsisum_cli.summary.extras.tissue_features import PackedFeatures, describe_packed, losses, pack_features
 from wsisum_cli.summary.pixels import Pixels, StoredPixels
 from wsisum_cli.summary.writer import SourceTiles
 from wsisum_cli.tissue.artefacts import KINDS, NO_ARTEFACTS, Artefacts, Judgement
@@ -117,6 +119,7 @@ class PatchSelector:
         # Rounded to float16, as kept features are stored: no figure of the tissue depends on which patches are kept.
         self._half = as_half(tissue.features).astype(np.float32)
         self._stored: dict[int, np.ndarray] = {}  # row -> features of the stored pixels
+        self._packed: tuple[PackedFeatures, dict[str, Any]] | None = None
         self._shares: np.ndarray = np.empty(0)  # of the tissue that the first 1, 2, ... picks represent
 
     def rows(self, keep: int, most: int = 0) -> np.ndarray:
@@ -176,6 +179,17 @@ class PatchSelector:
         most = min(most, len(self._half))
         cosine = self.likeness.cosine
         return fewest_picks(lambda keep: self.rows(keep, most), self._half, cosine, share, most, self.unread)
+
+    def packed(self, most: int | None) -> tuple[PackedFeatures, dict[str, Any]] | None:
+        """Features of all tissue in `most` bytes a patch, and what they lost; None if None. They are packed once.
+
+        They are those of the slide's pixels, whichever patches are kept. Raises UsageError.
+        """
+        if most is not None and self._packed is None:
+            packed = pack_features(self._half, most)
+            cosines_to = losses(self._half, packed, self._half.mean(axis=0, dtype=np.float64).astype(np.float32))
+            self._packed = packed, describe_packed(packed, cosines_to, most)
+        return self._packed
 
     @property
     def unread(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.exports.about import About, describe
-from wsisum_cli.exports.h5 import table_of
+from wsisum_cli.exports.h5 import table_of, tissue_contents
 from wsisum_cli.features import layouts
 from wsisum_cli.features.h5 import is_whole, write_feature_file
 from wsisum_cli.models.card import Card
@@ -172,6 +172,22 @@ def write_table(path: str | Path, output: Path, force: bool, make: FeatureWriter
         if not is_whole(aside):
             raise SummaryError(f"{output.name}: the file differs from what was written; check the disk")
     return ReembedResult(name, str(output), encoder, rows, True, Path(path).stat().st_size, output.stat().st_size)
+
+
+def write_unpacked_features(
+    path: str | Path, output: Path, options: FeatureOptions, force: bool = False
+) -> ReembedResult:
+    """Write features of all tissue of the summary at `path`, unpacked, to an h5 file, which says what packing lost.
+
+    Raises SummaryError when the summary is damaged or has none, UsageError when `output` exists and `force` is not set,
+    OSError.
+    """
+
+    def make(summary: Summary) -> tuple[Any, str]:
+        name, precision = output.name.removesuffix(SUFFIX), np.dtype(options.precision)
+        return tissue_contents(summary, name, options.layout, precision), summary.record.encoder.name
+
+    return write_table(path, output, force, make)
 
 
 def kept_features(

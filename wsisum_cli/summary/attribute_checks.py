@@ -20,7 +20,6 @@ from wsisum_cli.summary.attributes import (
     Patch,
     Represented,
     Suspect,
-    parse_attributes,
     revision_of,
 )
 from wsisum_cli.tissue.artefacts import KINDS
@@ -43,6 +42,26 @@ def check_attributes(raw: Any) -> tuple[Attributes | None, list[str]]:
         return None, list(plain_errors(error, UNIONS))
     missing = [*missing_since(raw), *missing_from_cards(attributes)]
     return attributes, missing or list(contradictions(attributes))
+
+
+def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
+    """The attributes as read from JSON. Raises pydantic's ValidationError."""
+    # A lone surrogate is no valid JSON; summaries of files whose names are not UTF-8 once held such.
+    text = json.dumps(without_later(raw), ensure_ascii=False).encode(errors="replace")
+    return Attributes.model_validate_json(text, strict=True)
+
+
+def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes without keys that mean nothing in their version, because a later one added them."""
+    known = revision_of(raw)
+    later = [path for revision, paths in REQUIRED_SINCE.items() if revision > known for path in paths]
+    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
+    for path in later:
+        *parents, name = path.split(".")
+        section = copied.get(parents[0]) if parents else copied
+        if isinstance(section, dict):
+            section.pop(name, None)
+    return copied
 
 
 def missing_from_cards(attributes: Attributes) -> Iterator[str]:

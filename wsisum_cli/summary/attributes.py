@@ -6,7 +6,6 @@ forbids them. `REQUIRED_SINCE` says which keys a minor version added.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -196,6 +195,16 @@ class Reembedded(Section):
     versions: dict[str, str] = Field(description="of the libraries that can change these features")
 
 
+class TissueFeatures(Section):
+    """Features of all tissue patches, packed into a few bytes each."""
+
+    bytes: Size = Field(description="most bytes a patch that their codes were allowed, compressed")
+    components: Size = Field(description="principal components that are stored")
+    cosine_mean: Cosine = Field(description="unpacked features to the true ones, mean over the tissue")
+    cosine_p05: Cosine = Field(description="the 5th percentile of these cosines")
+    cosine_min: Cosine = Field(description="the least of them")
+
+
 class Quality(Section):
     """Figures of the kept patches."""
 
@@ -239,6 +248,7 @@ class Options(Section):
     patch_size_level0: int | None = Field(ge=1, description="of given features whose file does not say")
     draws: int | None = Field(None, ge=1, description="random draws to compare with")
     thresholds: list[str] | None = Field(None, description="of the verdict, where they are not the default")
+    tissue_features: Size | None = Field(None, description="bytes a patch for packed features; missing without")
     mask_sha256: Sha256 | None = Field(description="of the user's tissue mask")
 
 
@@ -416,6 +426,9 @@ class Attributes(Section):
         description="features of the kept patches by further encoders, in `reembedded/0` and so on; weights, figures "
         "and verdict do not rest on them",
     )
+    tissue_features: TissueFeatures | None = Field(
+        None, description="what packed features of all tissue lost; missing where there are none"
+    )
     members: dict[str, MemberEntry] = Field(
         default_factory=dict, min_length=1, description="each member but the root's zarr.json"
     )
@@ -484,23 +497,3 @@ def revision_of(raw: Mapping[str, Any]) -> int:
         return 0
     same_major = [place for place, version in enumerate(VERSIONS) if version.split(".")[0] == found[1]]
     return min(same_major[0] + int(found[2]), same_major[-1]) if same_major else 0
-
-
-def parse_attributes(raw: Mapping[str, Any]) -> Attributes:
-    """The attributes as read from JSON. Raises pydantic's ValidationError."""
-    # A lone surrogate is no valid JSON; summaries of files whose names are not UTF-8 once held such.
-    text = json.dumps(without_later(raw), ensure_ascii=False).encode(errors="replace")
-    return Attributes.model_validate_json(text, strict=True)
-
-
-def without_later(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes without keys that mean nothing in their version, because a later one added them."""
-    known = revision_of(raw)
-    later = [path for revision, paths in REQUIRED_SINCE.items() if revision > known for path in paths]
-    copied = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
-    for path in later:
-        *parents, name = path.split(".")
-        section = copied.get(parents[0]) if parents else copied
-        if isinstance(section, dict):
-            section.pop(name, None)
-    return copied

@@ -19,7 +19,7 @@ from numcodecs import blosc, zstd
 ZSTD_LEVEL = 3  # JPEG streams hardly get smaller; only the zeros behind them do
 MAX_BYTES = 2**31 - 1  # of an array other than images; Blosc's limit
 SAFE_BYTES, SAFE_RATIO = 64 << 20, 200  # larger arrays may not be compressed more than this
-TYPES = ("uint8", "int16", "int32", "float16", "float32", "float64")
+TYPES = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64")
 #: The index of a shard as it has to be: at the end, with a checksum.
 STANDARD_INDEX: dict[str, Any] = {"index_location": "end", "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}]}
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES}

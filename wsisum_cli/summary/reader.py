@@ -31,7 +31,8 @@ from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.extras.additions import Additions
 from wsisum_cli.summary.writer import (
     ARTEFACT,
     EMBEDDINGS,
@@ -40,7 +41,6 @@ from wsisum_cli.summary.writer import (
     OVERVIEW,
     PIXELS,
     PORTABLE,
-    REEMBEDDED,
     REFERENCE,
     ROOT,
     SUSPECT,
@@ -85,6 +85,16 @@ def open_summary(path: str | Path) -> Summary:
         raise
 
 
+def iter_summaries(folder: str | Path) -> Iterator[Summary]:
+    """Each summary slide below `folder`, by path; closed when the next is asked for.
+
+    Raises SummaryError at the first that cannot be opened.
+    """
+    for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
+        with open_summary(path) as summary:
+            yield summary
+
+
 def parse_json(data: bytes) -> Any:
     """Parse strict JSON, without NaN and Infinity. Raises ValueError."""
 
@@ -97,7 +107,7 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-class Summary:
+class Summary(Additions):
     """An open summary slide. Arrays are read on first use, patches one by one.
 
     `file` is seekable and holds the whole file; `name` is its name in messages. Properties raise SummaryError when
@@ -129,11 +139,6 @@ class Summary:
         verdict = "no verdict" if record.verdict is None else record.verdict.verdict
         of = f"{record.patches} of {record.tissue_patches} patches of {record.source.name}"
         return f"<Summary {self.name}: {of}, {verdict}, format {record.format_version}>"
-
-    def _repr_html_(self) -> str:
-        from wsisum_cli.summary.extras.notebook import as_html
-
-        return as_html(self)
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """Read `size` bytes of a member from `start`, up to its end if None."""
@@ -211,11 +216,6 @@ class Summary:
     def features(self) -> np.ndarray:
         """(K, D) float16 features of the encoder (float32 if float16 would overflow)."""
         return self.array("patches/features")
-
-    @cached_property
-    def reembedded(self) -> tuple[np.ndarray, ...]:
-        """(K, E) float16 features by each encoder of the attribute `reembedded`; nothing else rests on them."""
-        return tuple(self.array(f"{REEMBEDDED}/{place}") for place in range(len(self.record.reembedded or ())))
 
     @cached_property
     def weights(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
 from wsisum_cli.summary.container import container_parts, write_container
+from wsisum_cli.summary.extras.tissue_features import PackedFeatures, encode_packed
 from wsisum_cli.summary.overview import OVERVIEW_QUALITY, SHRINKS, is_finer, portable_image
 from wsisum_cli.tissue.artefacts import NO_ARTEFACTS, Artefacts
 
@@ -31,6 +32,7 @@ GROUPS = ("patches", "tissue", "reference")
 ROOT = "zarr.json"  # the member with the attributes
 PORTABLE = "0"  # path of the image that OME-Zarr viewers show
 ICC_PROFILE = "icc_profile"
+ICC_DIMENSIONS = ["icc_byte"]  # not the "byte" of JPEG rows: a dimension of the root's is one of all groups in it
 #: pixel arrays: source tiles, or one JPEG per patch
 TILES, PIXELS = "patches/tiles", "patches/pixels"
 OVERVIEW = "overview/pixels"
@@ -114,6 +116,7 @@ class SummaryContents:
     reference: Reference
     icc_profile: bytes | None  # of the source
     artefacts: Artefacts = NO_ARTEFACTS
+    tissue_features: PackedFeatures | None = None
 
 
 def reference_of(features: np.ndarray) -> Reference:
@@ -174,8 +177,10 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     files |= encode_array("reference/variances", reference.variances, ["component"])
     files |= encode_embeddings(reference)
     files |= encode_artefacts(contents.artefacts)
+    if contents.tissue_features is not None:
+        files |= encode_packed(contents.tissue_features)
     if contents.icc_profile is not None:
-        files |= encode_array(ICC_PROFILE, np.frombuffer(contents.icc_profile, np.uint8), ["byte"])
+        files |= encode_array(ICC_PROFILE, np.frombuffer(contents.icc_profile, np.uint8), ICC_DIMENSIONS)
     return files
 
 

@@ -1,17 +1,20 @@
-"""Check the features that further encoders made of the stored pixels."""
+"""Check the features that further encoders made of the stored pixels, and packed features of all tissue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from wsisum_cli.errors import ModelError, SummaryError
-from wsisum_cli.summary.attributes import Reembedded
+from wsisum_cli.features.vectors import unit_rows
+from wsisum_cli.summary.attributes import JpegPixels, Reembedded
+from wsisum_cli.summary.extras.tissue_features import TISSUE_FEATURES, losses
 from wsisum_cli.summary.extras.views import encode_view, plan_view
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import REEMBEDDED, ROOT
-from wsisum_cli.verification.appraisal import FindEncoder, check_card
+from wsisum_cli.verification.appraisal import QUALITY_TOLERANCE, FindEncoder, Measured, check_card
 from wsisum_cli.verification.finding import Finding
 
 HALF_STEP = 2.0**-10  # relative spacing of float16 numbers
@@ -24,6 +27,60 @@ def expected_reembedded(summary: Summary) -> dict[str, tuple[str, tuple[int | No
         f"{REEMBEDDED}/{place}": ("float16 float32", (record.patches, entry.encoder.dims))
         for place, entry in enumerate(record.reembedded or ())
     }
+
+
+def expected_packed(summary: Summary) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """The same of packed features of all tissue."""
+    record = summary.record
+    if record.tissue_features is None:
+        return {}
+    components, card = record.tissue_features.components, record.encoder_card
+    shapes: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "codes": ("int8 int16", (components, record.tissue_patches)),
+        "basis": ("int8", (components, None if card is None else card.dims)),
+        "scale": ("float32", (components,)),
+    }
+    return {f"{TISSUE_FEATURES}/{name}": shape for name, shape in shapes.items()}
+
+
+def packed_values(summary: Summary) -> dict[str, np.ndarray]:
+    """Array -> which of its numbers are possible."""
+    packed = summary.packed_features
+    return {} if packed is None else {f"{TISSUE_FEATURES}/scale": np.isfinite(packed.scale)}
+
+
+def check_packed(summary: Summary, measured: Measured) -> Iterator[Finding]:
+    """Whether packed features of the kept patches are as near to the stored ones as the record says of all tissue."""
+    stated, packed = summary.record.tissue_features, summary.packed_features
+    if stated is None or packed is None:
+        return
+    row_of = {tuple(at): row for row, at in enumerate(summary.tissue.coords.tolist())}
+    rows = np.array([row_of[tuple(at)] for at in summary.coords.tolist()])
+    unpacked = unit_rows(packed.unpack(summary.embedding, rows))
+    found = (unpacked * unit_rows(summary.features.astype(np.float32))).sum(axis=1)
+    measured["tissue_features_kept"] = float(found.mean())
+    pixels = summary.record.pixels
+    encoding = pixels.feature_cosine_min if isinstance(pixels, JpegPixels) else None
+    # Features of encoded pixels differ from the slide's, which were packed: at most, both angles add up.
+    angle = np.arccos(min(1.0, stated.cosine_min)) + np.arccos(min(1.0, 1.0 if encoding is None else encoding))
+    least = float(np.cos(min(angle, np.pi)))
+    if found.min() < least - QUALITY_TOLERANCE:
+        message = f"packed features of patch {int(found.argmin())} are not those that are stored"
+        expected, cosine = f"cosine {least:.4f}", f"{found.min():.4f}"
+        yield Finding("features-differ", message, f"{TISSUE_FEATURES}/codes", expected, cosine)
+
+
+def compare_packed(summary: Summary, features: np.ndarray, rows: np.ndarray, measured: Measured) -> Iterator[Finding]:
+    """Compare packed features with (M, D) `features` computed from the slide, of these `rows` of the tissue."""
+    stated, packed = summary.record.tissue_features, summary.packed_features
+    if stated is None or packed is None:
+        return
+    codes = replace(packed, codes=packed.codes[:, rows])
+    found = float(losses(features, codes, summary.embedding).mean())
+    measured["source_tissue_features"] = found
+    if abs(found - stated.cosine_mean) > QUALITY_TOLERANCE:
+        message = "packed features of all tissue differ from the slide's"
+        yield Finding("features-differ", message, TISSUE_FEATURES, f"cosine {stated.cosine_mean:.4f}", f"{found:.4f}")
 
 
 def reembedded_values(summary: Summary) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN, Slide, open_slide, rea
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import SourcePatches, Summary
 from wsisum_cli.summary.writer import ICC_PROFILE, PIXELS, ROOT, TILES
+from wsisum_cli.verification.additions import compare_packed
 from wsisum_cli.verification.appraisal import (
     EMBEDDING_TOLERANCE,
     QUALITY_TOLERANCE,
@@ -159,6 +160,7 @@ def compare_measures(
     yardstick = measure_likeness(
         as_half(features).astype(np.float32), coords[rows], content.attributes.patch.patch_size_level0
     )
+    yield from compare_packed(summary, as_half(features).astype(np.float32), rows, measured)
     features[kept] = summary.features  # as stored: re-encoded pixels change features slightly
     stored = WeightedPatches(summary.features.astype(np.float32), summary.weights, summary.counts, summary.cluster)
     now = asdict(measure_kept(features, stored, summary.tissue.cluster[rows]))

@@ -21,8 +21,11 @@ from wsisum_cli.summary.reader import JpegRows, Patches, Summary, parse_json, re
 from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, ROOT, SUSPECT, TILES
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.additions import (
+    check_packed,
     check_reembedded,
+    expected_packed,
     expected_reembedded,
+    packed_values,
     reembedded_values,
     rows_that_differ,
 )
@@ -80,6 +83,7 @@ class ContentCheck:
         if not (yield from self.pixels(models.encoder, measured)):
             return False
         yield from check_reembedded(self.summary, models.encoder, self.threads)
+        yield from check_packed(self.summary, measured)
         yield from check_overview(self.summary)
         return True
 
@@ -203,7 +207,8 @@ class ContentCheck:
             arrays |= {"artefact/coords": ("int32", (found, 2)), "artefact/kind": ("uint8", (found,))}
         if self.knows_suspects():
             arrays[SUSPECT] = ("uint8", (tissue,))
-        return arrays | self.expected_embeddings() | self.expected_since_1_2() | expected_reembedded(self.summary)
+        added = expected_reembedded(self.summary) | expected_packed(self.summary)
+        return arrays | self.expected_embeddings() | self.expected_since_1_2() | added
 
     def expected_embeddings(self) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         """The same for the outputs of a summarizer and slide encoder, if used."""
@@ -275,7 +280,7 @@ class ContentCheck:
             "reference/variances": np.isfinite(summary.reference.variances) & (summary.reference.variances >= 0),
         }
         checks |= self.embedding_checks() | self.artefact_checks() | self.checks_since_1_2()
-        checks |= reembedded_values(summary)
+        checks |= reembedded_values(summary) | packed_values(summary)
         wrong = {name: good for name, good in checks.items() if not good.all()}
         for name, good in wrong.items():
             value = summary.array(name)[~good].flat[0]

@@ -56,6 +56,9 @@ def export(
             "jpeg files (default: jpeg where each patch has one, else png)."
         ),
     ] = None,
+    tissue: Annotated[
+        bool, typer.Option("--tissue", help="With --to h5: features of all tissue, unpacked, not of the kept patches.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing exports.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -73,13 +76,17 @@ def export(
     for option, value, owner in (("--layout", layout, To.h5), ("--images", images, To.patches)):
         if value is not None and to is not owner:
             raise UsageError(f"{option} belongs to --to {owner.value}; leave it out, or choose that format")
+    if tissue and to is not To.h5:
+        raise UsageError("--tissue belongs to --to h5; leave it out, or choose that format")
     target = TARGETS[to.value]
     refuse_unavailable(target)
     places = outputs_of(mirrored_names(summaries, output), output, target)
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
-    options = ExportOptions(layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value)
+    options = ExportOptions(
+        layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value, tissue=tissue
+    )
     done = write_each(places, lambda path, place: export_summary(path, place, target, options, force), "exported")
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from typing import Protocol
+
+import numpy as np
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import percent
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.attributes import Attributes
-from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.standing import judge_again
 
 SIDE = 256  # px of the longer side of the picture
 QUALITY = 80
 
 
-def as_html(summary: Summary) -> str:
+class Shown(Protocol):
+    """What a notebook shows of a summary. Properties raise SummaryError."""
+
+    name: str
+
+    @property
+    def record(self) -> Attributes: ...
+
+    @property
+    def overview(self) -> np.ndarray: ...
+
+
+def as_html(summary: Shown) -> str:
     """A small table with the overview as a picture in it; all text is escaped, and nothing is loaded from elsewhere.
 
     Of a damaged summary, what can be read.
@@ -51,7 +65,7 @@ def rows_of(record: Attributes) -> dict[str, str]:
     }
 
 
-def picture(summary: Summary) -> str:
+def picture(summary: Shown) -> str:
     """The overview as an image element with its bytes in it; empty where it cannot be read."""
     try:
         overview = summary.overview

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.features.vectors import as_half, blocks, one_thread
+from wsisum_cli.features.vectors import as_half, blocks, one_thread, unit_rows
 
-GROUP = "tissue_features"
+TISSUE_FEATURES = "tissue_features"
+#: Arrays of the group.
+PACKED = ("codes", "basis", "scale")
 #: Bytes a patch that can be asked for.
 LEAST, MOST = 4, 1024
 #: A component is kept where its standard deviation is at least this share of the step between codes.
 WORTH_CODING = 0.6
 #: Of the step between codes: what is nearer to zero becomes zero. Wider than half, as zeros compress best.
 DEAD_ZONE = 0.6
+MOST_UNPACKED = 16 << 30  # bytes
 SEARCHED = 14  # step sizes that are tried
 
 
@@ -27,13 +31,14 @@ class PackedFeatures:
     basis: np.ndarray  # (R, D) int8 principal directions
     scale: np.ndarray  # (R,) float32, of codes and of the entries of the basis in one
 
-    def unpack(self, mean: np.ndarray) -> np.ndarray:
-        """Features (N, D) float32; `mean` (D,) is that of all of them."""
+    def unpack(self, mean: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Features (N, D) float32, or those of (M,) `rows`; `mean` (D,) is that of all of them."""
+        codes = self.codes if rows is None else self.codes[:, rows]
         directions = self.basis.astype(np.float32) * self.scale[:, None]
-        found = np.empty((self.codes.shape[1], len(mean)), np.float32)
+        found = np.empty((codes.shape[1], len(mean)), np.float32)
         with one_thread():
             for block in blocks(len(found)):
-                found[block] = mean + self.codes[:, block].T.astype(np.float32) @ directions
+                found[block] = mean + codes[:, block].T.astype(np.float32) @ directions
         return found
 
 
@@ -102,10 +107,38 @@ def quantize(found: Directions, step: float) -> PackedFeatures:
     return PackedFeatures(codes.astype(dtype), found.basis[:keep], (scale * found.unit[:keep]).astype(np.float32))
 
 
+def losses(features: np.ndarray, packed: PackedFeatures, mean: np.ndarray) -> np.ndarray:
+    """(N,) cosines of the unpacked features to (N, D) `features`."""
+    found = np.empty(len(features))
+    for block in blocks(len(features)):
+        rows = np.arange(block.start, min(block.stop, len(features)))
+        found[block] = (unit_rows(packed.unpack(mean, rows)) * unit_rows(features[block])).sum(axis=1)
+    return found
+
+
+def describe_packed(packed: PackedFeatures, cosines: np.ndarray, most: int) -> dict[str, Any]:
+    """The attribute `tissue_features`; `cosines` as `losses` gives them."""
+    return {
+        "bytes": most,
+        "components": len(packed.basis),
+        "cosine_mean": round(float(cosines.mean()), 6),
+        "cosine_p05": round(float(np.percentile(cosines, 5)), 6),
+        "cosine_min": round(float(cosines.min()), 6),
+    }
+
+
+def join_packed(codes: np.ndarray, basis: np.ndarray, scale: np.ndarray, count: int, dims: int) -> PackedFeatures:
+    """Packed features of `count` patches, as read from a file. Raises ValueError where the arrays do not fit."""
+    if codes.shape != (len(scale), count) or basis.shape != (len(scale), dims) or 4 * count * dims > MOST_UNPACKED:
+        shapes = ", ".join(str(array.shape) for array in (codes, basis, scale))
+        raise ValueError(f"{TISSUE_FEATURES} has arrays of {shapes} for {count} patches of {dims} features")
+    return PackedFeatures(codes, basis, scale)
+
+
 def packed_bytes(packed: PackedFeatures) -> int:
     """Bytes of the codes as they are stored."""
     files = encode_packed(packed)
-    return len(files[f"{GROUP}/codes/c/0/0"])
+    return len(files[f"{TISSUE_FEATURES}/codes/c/0/0"])
 
 
 def encode_packed(packed: PackedFeatures) -> dict[str, bytes]:
@@ -113,8 +146,8 @@ def encode_packed(packed: PackedFeatures) -> dict[str, bytes]:
     from wsisum_cli.summary.arrays import encode_array, encode_groups
 
     return {
-        **encode_groups([GROUP]),
-        **encode_array(f"{GROUP}/codes", packed.codes, ["component", "tissue"]),
-        **encode_array(f"{GROUP}/basis", packed.basis, ["component", "feature"]),
-        **encode_array(f"{GROUP}/scale", packed.scale, ["component"]),
+        **encode_groups([TISSUE_FEATURES]),
+        **encode_array(f"{TISSUE_FEATURES}/codes", packed.codes, ["component", "tissue"]),
+        **encode_array(f"{TISSUE_FEATURES}/basis", packed.basis, ["component", "feature"]),
+        **encode_array(f"{TISSUE_FEATURES}/scale", packed.scale, ["component"]),
     }
