@@ -26,7 +26,7 @@ from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick, weigh
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import Summary, open_summary
-from wsisum_cli.training.data import estimate_side, save_arrays
+from wsisum_cli.training.data import estimate_side, find_files, save_arrays
 
 Weights = npt.NDArray[np.float64]
 
@@ -112,7 +112,11 @@ class Slide:
     """One slide's features, and the patches that selectors pick from them."""
 
     def __init__(self, path: Path, dims: int | None, seed: int) -> None:
-        self.file: FeatureFile = read_feature_file(path, dims)
+        self.lost: float | None = None  # mean cosine of unpacked features to the true ones; None for true ones
+        if path.suffix == SUFFIX:
+            self.file, self.lost = unpacked_file(path, dims)
+        else:
+            self.file = read_feature_file(path, dims)
         self.seed = seed
 
     @property
@@ -130,6 +134,39 @@ class Slide:
         side = self.file.patch_size_level0 or estimate_side(self.file.coords)
         places = np.rint(self.file.coords).astype(np.int64)
         return TissuePatches(self.features, places, candidates, self.seed, max(1, round(side)))
+
+
+def find_slides(folders: Sequence[Path]) -> dict[str, Path]:
+    """Map slide names to h5 files or, where the folders have none, to summaries. Raises FeaturesError."""
+    try:
+        return find_files(folders)
+    except FeaturesError as error:
+        found = [(path, folder) for folder in folders for path in sorted(folder.rglob(f"*{SUFFIX}"))]
+        if error.reason != "no features" or not found:
+            raise
+    names = [path.name.removesuffix(SUFFIX) for path, _ in found]
+    if len(set(names)) < len(names):
+        names = [path.relative_to(folder).as_posix().removesuffix(SUFFIX) for path, folder in found]
+    return dict(sorted((name, path) for name, (path, _) in zip(names, found, strict=True)))
+
+
+def unpacked_file(path: Path, dims: int | None) -> tuple[FeatureFile, float]:
+    """Features of all tissue that a summary holds packed, and their mean cosine to the true ones.
+
+    Raises FeaturesError where it holds none, or not `dims` numbers a patch; SummaryError.
+    """
+    with open_summary(path) as summary:
+        features, stated, record = summary.tissue_features, summary.record.tissue_features, summary.record
+        coords = summary.tissue.coords.astype(np.float64)
+    if features is None or stated is None:
+        raise FeaturesError(
+            f"{path.name}: holds features of its kept patches alone, expected those of all tissue; compress the slide "
+            "with --tissue-features 64, or give h5 files of wsisum features"
+        )
+    if dims is not None and features.shape[1] != dims:
+        raise FeaturesError(f"{path.name}: expected features of {dims} numbers, found {features.shape[1]}")
+    side, sha256 = float(record.patch.patch_size_level0), record.features_encoder
+    return FeatureFile(path.name, features, coords, side, record.encoder.name, sha256), stated.cosine_mean
 
 
 def bags_of(
@@ -239,8 +276,11 @@ def read_bags(
     seed: int = 0,
     most: int = MOST,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    losses: list[float] | None = None,
 ) -> dict[str, list[Bag]]:
     """The bags of the `slides` in each arm, in order. `files` and `summaries` map slides to paths.
+
+    `losses` gets the mean cosine of unpacked features to the true ones, of each slide that has such.
 
     Raises FeaturesError when a file is damaged or feature lengths differ, SummaryError when a summary is damaged.
     """
@@ -249,6 +289,8 @@ def read_bags(
     for number, name in enumerate(slides):
         slide = Slide(files[name], dims, seed)
         dims = slide.features.shape[1]
+        if losses is not None and slide.lost is not None:
+            losses.append(slide.lost)
         for arm, bag in bags_of(slide, name, arms, summaries.get(name), cache, most).items():
             found[arm].append(bag)
         progress(number + 1, len(slides))

@@ -100,6 +100,12 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "draws of patients. Differences are paired: above 0 an arm does better than all patches. A summary does the",
         "work where the lower end of the difference is no lower than you can bear; wide intervals mean few patients.",
     ]
+    if (unpacked := report.get("unpacked")) is not None:
+        lines += [
+            "",
+            f"The features of {unpacked['slides']} slides were unpacked from summaries; their mean cosine to the true "
+            f"ones is {unpacked['cosine_mean']:.4f}.",
+        ]
     for classifier in report["arms"][0]["figures"]:
         lines += ["", f"## {HEADS[classifier]}", "", *table_of(report["arms"], classifier)]
     return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -90,23 +90,31 @@ class Sources(NamedTuple):
 
 def run_evaluation(sources: Sources, arms: list[Arm], plan: Plan, output: Path, pool: int) -> None:
     """Read, classify, and write the report."""
-    from wsisum_cli.evaluation.arms import find_summaries, read_bags
+    from wsisum_cli.evaluation.arms import find_slides, find_summaries, read_bags
     from wsisum_cli.evaluation.cohort import read_labels
     from wsisum_cli.evaluation.cross_validation import cross_validate
     from wsisum_cli.evaluation.folds import deal_folds
     from wsisum_cli.evaluation.report import as_report, write_evaluation
-    from wsisum_cli.training.data import Cases, find_files
+    from wsisum_cli.training.data import Cases
 
-    files = find_files(sources.features)
+    files = find_slides(sources.features)
     cohort = read_labels(sources.labels, files, sources.label, Cases())
     deal_folds(cohort, plan.folds, plan.seed)  # too few patients: said before features are read
     summaries = find_summaries(sources.summaries, cohort.slides)
-    bags = read_bags(
-        cohort.slides, files, arms, summaries, output / "selections", plan.seed, pool, progress=show_reading
-    )
+    losses: list[float] = []
+    cache = output / "selections"
+    bags = read_bags(cohort.slides, files, arms, summaries, cache, plan.seed, pool, show_reading, losses)
     found = cross_validate(bags, cohort, plan, show_folds)
-    report = as_report(cohort, arms, bags, found, plan, {"label": sources.label, "labels": sources.labels.name})
+    about: dict[str, Any] = {"label": sources.label, "labels": sources.labels.name}
+    if losses:  # what packing cost
+        about["unpacked"] = {"slides": len(losses), "cosine_mean": round(sum(losses) / len(losses), 6)}
+        typer.echo(f"features unpacked from summaries: {unpacked_words(about['unpacked'])}", err=True)
+    report = as_report(cohort, arms, bags, found, plan, about)
     write_evaluation(output, report, cohort, found)
+
+
+def unpacked_words(unpacked: dict[str, Any]) -> str:
+    return f"mean cosine to the true ones {unpacked['cosine_mean']:.4f}, of {unpacked['slides']} slides"
 
 
 def show_folds(done: int, total: int) -> None:
