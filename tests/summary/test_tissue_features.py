@@ -71,7 +71,7 @@ def test_more_bytes_lose_less_and_none_is_exceeded():
         assert found.mean() > before
         before = float(found.mean())
     assert before > 0.998
-    np.testing.assert_array_equal(packed.unpack(mean, np.array([5, 2])), packed.unpack(mean)[[5, 2]])
+    np.testing.assert_allclose(packed.unpack(mean, np.array([5, 2])), packed.unpack(mean)[[5, 2]], rtol=1e-4)
 
 
 @given(
