@@ -24,8 +24,8 @@ def duplicates(
 ) -> None:
     """Find slides that are in an archive twice.
 
-    They are byte-identical, or one glass was scanned or exported twice. The slides are not needed. The exit code is 1 if
-    a pair was found, or a summary could not be read.
+    They are byte-identical, or one glass was scanned or exported twice. The slides are not needed. The exit code is 1
+    if a pair was found, or a summary could not be read.
     """
     from wsisum_cli.archive.likeness.duplicates import find_duplicates
     from wsisum_cli.archive.likeness.vectors import read_vectors
