@@ -21,8 +21,9 @@ def config(
 ) -> None:
     """Show which options are set, and from where.
 
-    These are options in wsisum.toml and in variables of the environment. The command line wins over variables of the environment, those over wsisum.toml, and that over the default. A
-    variable is called as its command and option, such as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
+    These are options in wsisum.toml and in variables of the environment. The command line wins over variables of the
+    environment, those over wsisum.toml, and that over the default. A variable is called as its command and option,
+    such as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
     """
     from wsisum_cli.commands.console import output, print_settings, warn
 
