@@ -52,6 +52,10 @@ class RunCommand(TyperCommand):
         from wsisum_cli.commands.settings.show import tell_settings
 
         tell_settings(ctx)
+        if ctx.params.get("scheduler") or ctx.params.get("scheduler_file"):
+            source = ctx.get_parameter_source("workers")
+            if source is not None and source.name != "COMMANDLINE":
+                ctx.params["workers"] = "1"  # those of this machine, which the settings may have for other commands
         return super().invoke(ctx)
 
 
