@@ -54,6 +54,9 @@ def held(*arguments: str) -> dict[str, tuple[str, str]]:
             "[train.encoder]\nepoch = 3",
             "train.encoder.epoch: no option of this name; did you mean train.encoder.epochs?",
         ),
+        ("threshold = ['represented=0/0']", "threshold: expected in the table of one command"),
+        ("require = 'review'", "require: expected in the table of one command"),
+        ("force = true", "force: expected in the table of one command"),
         ("[compress]\nforce = 'yes'", "compress.force: expected true or false, found 'yes'"),
         ("[compress]\nseed = -1", "compress.seed: expected at least 0"),
         ("[compress]\nseed = 1.5", "compress.seed: expected a whole number"),
@@ -125,6 +128,12 @@ def test_the_run_says_what_it_takes_from_elsewhere(tmp_path: Path, monkeypatch: 
     assert "settings: draws 100 (WSISUM_COMPRESS_DRAWS), force True (wsisum.toml)" in lines
     assert "WSISUM_COMPRES_KEEP: no option has this variable; did you mean WSISUM_COMPRESS_KEEP?" in lines
     assert "settings: force True (wsisum.toml)" in said("--quiet")
+
+
+def test_verify_says_which_thresholds_it_takes_from_elsewhere(tmp_path: Path):
+    (tmp_path / "wsisum.toml").write_text("[verify]\nrequire = 'review'\nthreshold = ['represented=0/0']\n")
+    done = CliRunner().invoke(app, ["verify", "nothing.ozx"], prog_name="wsisum")
+    assert "settings: threshold represented=0/0 (wsisum.toml), require review (wsisum.toml)" in done.stderr
 
 
 def test_every_variable_is_called_as_its_option():
