@@ -11,8 +11,10 @@ from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.outputs import HERE, Outputs
+from wsisum_cli.archive.remote.sites import Archive
 from wsisum_cli.archive.walk import find_slides
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import AccessError, UnreachableError, UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
@@ -61,6 +63,13 @@ class Request:
     force: bool = False
     product: Product = SUMMARIES
     choices: ModelChoices = NO_MODEL_CHOICES
+    archive: Archive | None = None  # where the slides come from if they are remote
+    outputs: Outputs = HERE
+
+    @property
+    def shown(self) -> str:
+        """The archive in messages."""
+        return str(self.source) if self.archive is None else self.archive.shown
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -73,8 +82,11 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
         )
     sources, outcomes, other_files = find_slides(request.source, request.output)
+    if request.archive is not None:
+        sources = request.archive.attach(sources)
+        outcomes += request.archive.outcomes
     if not sources and not outcomes:
-        raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
+        raise UsageError(f"{request.shown}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
     taken: set[str] = set()
     again: Counter[str] = Counter()
@@ -153,10 +165,12 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
-    if not job.output.is_file():
+    if not request.outputs.is_there(job.output):
         return []
     try:
-        attributes = request.product.provenance(job.output)
+        attributes = request.outputs.provenance(request.product, job.output)
+    except UnreachableError:
+        raise
     except (WsisumError, OSError, ValueError):
         if request.product.ours_alone or (known is not None and known.status != FAILED):
             return [DAMAGED]
@@ -166,9 +180,11 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     try:
         if reasons := what_changed(request, job, attributes, known):
             return reasons
-        if not request.product.is_whole(job.output):
+        if not request.outputs.is_whole(request.product, job.output):
             return [DAMAGED]
         return outcome_as_before(relative, request, job, attributes, known)
+    except (AccessError, UnreachableError):
+        raise
     except (WsisumError, OSError, KeyError, TypeError):
         return [DAMAGED]
 
@@ -186,7 +202,7 @@ def outcome_as_before(
         SKIPPED,
         UP_TO_DATE,
         bytes_in=attributes.source.bytes,
-        bytes_out=job.output.stat().st_size,
+        bytes_out=request.outputs.size(job.output),
         sha256=attributes.source.sha256,
         modified=job.source.modified,
         seconds=known.seconds if known else {},

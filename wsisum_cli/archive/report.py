@@ -19,12 +19,12 @@ from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
-STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
+STAGES = ("fetch", "tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
-    *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2"),
+    *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2", "bytes_fetched"),
 )
 
 

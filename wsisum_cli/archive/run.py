@@ -13,12 +13,14 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
-from wsisum_cli.archive.report import read_outcomes, write_report
+from wsisum_cli.archive.remote.prefetch import Prefetcher
+from wsisum_cli.archive.report import CSV_NAME, JSON_NAME, read_outcomes, write_report
 from wsisum_cli.archive.several import Splitter
 from wsisum_cli.archive.workers import Event, Named, Setup, Split, refuse_several, run_jobs
-from wsisum_cli.errors import SeveralSlidesError, UsageError
+from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import SUMMARIES, Product
+from wsisum_cli.slides.remote.source import RemoteSource
 from wsisum_cli.slides.slide import open_slide
 
 
@@ -45,7 +47,7 @@ class Run:
     def go(self, manifest: Manifest, listener: Listener) -> None:
         """Run all jobs that are needed. However the run ends, the report covers what was done.
 
-        Raises UsageError when no job can be started.
+        Raises UsageError when no job can be started, AccessError when a store refuses the credentials.
         """
         began = datetime.now(UTC)
         known = read_outcomes(self.request.output)
@@ -64,10 +66,12 @@ class Run:
         self.outcomes += plan.outcomes
         try:
             listener.planned(plan)
-            for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event, split):
-                self.outcomes.append(outcome)
-                listener.outcome(outcome)
-        except UsageError:
+            with Prefetcher(plan.jobs, self.workers) as prefetcher:
+                for outcome in run_jobs(plan.jobs, self.setup, self.workers, listener.event, split):
+                    prefetcher.finished()
+                    self.outcomes.append(outcome)
+                    listener.outcome(outcome)
+        except (UsageError, AccessError):
             if len(self.outcomes) > len(plan.outcomes):
                 self.report(plan, began, splitter)
             raise  # nothing was done, so the last run's report still holds
@@ -84,6 +88,8 @@ class Run:
         wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
         left = [source for source in wanted if source not in done]
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
+        for name in (JSON_NAME, CSV_NAME):
+            self.request.outputs.replace(self.request.output / name)
 
     def facts(self, began: datetime) -> dict[str, Any]:
         """Facts of the whole run. Clock times are recorded here and in no output."""
@@ -115,7 +121,9 @@ def make_folder(folder: Path) -> None:
 def preview_outcomes(
     source: str, job: Job, product: Product = SUMMARIES, split: Split = refuse_several
 ) -> list[Outcome]:
-    """What a run would do with the slides of a file, judging by its header."""
+    """What a run would do with the slides of a file, judging by its header; by its name alone if it is remote."""
+    if isinstance(job.source, RemoteSource):  # to look into it would be to fetch it
+        return [Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))]
     try:
         with open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files):
             named = product.named(job.output.name)

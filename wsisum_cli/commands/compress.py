@@ -9,8 +9,11 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.commands.options import (
+    DEFAULT_CACHE_SIZE,
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    CacheFolderOption,
+    CacheSizeOption,
     Device,
     DryRunOption,
     EncoderOption,
@@ -23,7 +26,7 @@ from wsisum_cli.commands.options import (
     WorkersOption,
     cores,
 )
-from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.runs import Places, run_or_preview
 from wsisum_cli.errors import UsageError
 
 
@@ -51,7 +54,9 @@ class Artefacts(StrEnum):
 
 def compress(
     source: SlidesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")] = Path("summaries"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder for the summaries: a path, s3://, gs:// or az://.")
+    ] = "summaries",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
@@ -113,6 +118,8 @@ def compress(
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    cache_dir: CacheFolderOption = None,
+    cache_size: CacheSizeOption = DEFAULT_CACHE_SIZE,
     force: Annotated[bool, typer.Option("--force", help="Rewrite summaries that are up to date.")] = False,
     dry_run: DryRunOption = False,
     as_json: ReportOption = False,
@@ -157,10 +164,12 @@ def compress(
     if selector == Selector.attention and choices.slide_encoder is None:
         raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
-    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    ends = (Path(source), Path(output))
+    request = Request(*ends, options, sha256_of(model), mpp, features, force or sweep, product, choices)
     threads = max(1, cores() // workers)
-    setup = Setup(options, str(model), device.value, threads, output, product, choices, slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+    setup = Setup(options, str(model), device.value, threads, Path(output), product, choices, slide_timeout)
+    places = Places(source, output, cache_dir, cache_size)
+    run_or_preview(places, request, setup, manifest, workers, dry_run, as_json)
 
 
 def check_together(

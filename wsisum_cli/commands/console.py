@@ -136,7 +136,8 @@ class BarProgress:
         if event.total:
             self._progress.update(task, description=description, completed=event.done, total=event.total)
             speed = self._progress.tasks[self._progress.task_ids.index(task)].speed
-            self._progress.update(task, rate=f"{speed:.0f} patches/s" if speed else "")
+            unit = "MB/s" if event.stage == "fetch" else "patches/s"
+            self._progress.update(task, rate=f"{speed:.0f} {unit}" if speed else "")
         else:
             self._progress.update(task, description=description)
 

@@ -9,8 +9,11 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.commands.options import (
+    DEFAULT_CACHE_SIZE,
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    CacheFolderOption,
+    CacheSizeOption,
     Device,
     DryRunOption,
     EncoderOption,
@@ -22,7 +25,7 @@ from wsisum_cli.commands.options import (
     WorkersOption,
     cores,
 )
-from wsisum_cli.commands.runs import run_or_preview
+from wsisum_cli.commands.runs import Places, run_or_preview
 
 
 class Layout(StrEnum):
@@ -37,7 +40,9 @@ class Precision(StrEnum):
 
 def features(
     source: SlidesArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the features.")] = Path("features"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder for the features: a path, s3://, gs:// or az://.")
+    ] = "features",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     encoder: EncoderOption = DEFAULT_ENCODER,
@@ -50,6 +55,8 @@ def features(
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
     workers: WorkersOption = 1,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    cache_dir: CacheFolderOption = None,
+    cache_size: CacheSizeOption = DEFAULT_CACHE_SIZE,
     force: Annotated[
         bool, typer.Option("--force", help="Rewrite features that are up to date, and replace files of other programs.")
     ] = False,
@@ -70,7 +77,8 @@ def features(
 
     options = FeatureOptions(layout.value, precision.value)
     model = find_model(encoder, [user_folder()])
-    request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
+    request = Request(Path(source), Path(output), options, sha256_of(model), mpp, force=force, product=FEATURES)
     threads = max(1, cores() // workers)
-    setup = Setup(options, str(model), device.value, threads, output, FEATURES, slide_timeout=slide_timeout)
-    run_or_preview(request, setup, manifest, workers, dry_run, as_json)
+    setup = Setup(options, str(model), device.value, threads, Path(output), FEATURES, slide_timeout=slide_timeout)
+    places = Places(source, output, cache_dir, cache_size)
+    run_or_preview(places, request, setup, manifest, workers, dry_run, as_json)

@@ -4,23 +4,56 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from wsisum_cli.commands.options import FOUND, INTERRUPTED
+from wsisum_cli.commands.options import FOUND, INTERRUPTED, cache_folder
+from wsisum_cli.errors import UsageError
 
 
-def run_or_preview(request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Where slides come from, where outputs go, and where copies of remote slides lie, as the user gave them."""
+
+    source: str  # paths or addresses
+    output: str
+    cache_dir: Path | None
+    cache_size: str
+
+    @contextmanager
+    def opened(self, request: Any, setup: Any) -> Iterator[tuple[Any, Any]]:
+        """The request and the setup with both places in them. Raises UsageError, RemoteError, AccessError."""
+        from wsisum_cli.archive.remote.sites import open_sites
+        from wsisum_cli.pipeline.product import SWEEPS
+        from wsisum_cli.selection.budget import parse_bytes
+        from wsisum_cli.slides.remote.cache import Cache
+
+        cache = Cache(self.cache_dir or cache_folder(), parse_bytes(self.cache_size, "--cache-size"))
+        with open_sites(self.source, self.output, cache) as sites:
+            if request.product is SWEEPS and sites.is_remote:
+                raise UsageError("--sweep writes to a folder; choose one as --output")
+            ends = {"output": sites.output, "outputs": sites.outputs}
+            archive = {"source": sites.archive.path, "archive": sites.archive}
+            yield replace(request, **ends, **archive), replace(setup, **ends)
+
+
+def run_or_preview(
+    places: Places, request: Any, setup: Any, manifest: Path | None, workers: int, dry_run: bool, as_json: bool
+) -> None:
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.run import Run
 
     rows = read_manifest(manifest) if manifest else Manifest()
-    if dry_run:
-        preview_run(request, rows, as_json)
-    else:
-        execute_run(Run(request, setup, workers), rows, as_json)
+    with places.opened(request, setup) as (request, setup):
+        if dry_run:
+            preview_run(request, rows, as_json)
+        else:
+            execute_run(Run(request, setup, workers), rows, as_json)
 
 
 def preview_run(request: Any, manifest: Any, as_json: bool) -> None:
@@ -77,7 +110,7 @@ def execute_run(run: Any, manifest: Any, as_json: bool) -> None:
         typer.echo(report.read_text(encoding="utf-8"), nl=False)
     else:
         print_outcomes(output(), run.outcomes)
-        messages().print(f"report: {report}", markup=False)
+        messages().print(f"report: {run.request.outputs.shown(report)}", markup=False)
     raise typer.Exit(FOUND if any(outcome.status == "failed" for outcome in run.outcomes) else 0)
 
 

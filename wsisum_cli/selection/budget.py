@@ -116,12 +116,12 @@ def parse_keep(text: str) -> int | None:
     return int(text)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--max-bytes") -> int:
     """Parse a size such as 5MB, 800kB, 1.5 GiB or 300000 to bytes. Raises UsageError."""
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([a-z]*)", text.strip().lower())
     unit = UNITS.get(found[2] or "b") if found else None
     if found is None or unit is None or int(float(found[1]) * unit) < 1:
-        raise UsageError(f"--max-bytes {text}: expected a size above 0 such as 5MB, 800kB or 4MiB")
+        raise UsageError(f"{option} {text}: expected a size above 0 such as 5MB, 800kB or 4MiB")
     return int(float(found[1]) * unit)
 
 

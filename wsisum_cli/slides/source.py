@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -29,6 +29,16 @@ class Source:
 
     path: Path  # the file to open
     files: tuple[Path, ...]  # all of its files, `path` first, the others in order of their paths
+    fetched: int | None = field(default=None, compare=False)  # bytes that came over the network; None of a local slide
+
+    @contextmanager
+    def staged(self, listen: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Source]:
+        """The slide on disk, as long as the block lasts. `listen` hears of bytes that arrive, done and in all.
+
+        A slide on disk is that already.
+        """
+        del listen
+        yield self
 
     @property
     def bytes(self) -> int:
