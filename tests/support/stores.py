@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -217,8 +217,9 @@ class S3:
     proxy: Proxy
     port: int
 
-    @property
+    @cached_property
     def client(self) -> Any:
+        """A client that goes around the proxy."""
         import boto3
 
         return boto3.client(

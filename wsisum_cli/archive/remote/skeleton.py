@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from wsisum_cli.archive.formats import is_left_out
 from wsisum_cli.archive.outcome import FAILED, Outcome
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import RemoteError, UsageError
 from wsisum_cli.slides.remote.store import RemoteFile, find_file, list_files, read_range
 from wsisum_cli.slides.remote.url import Address
 from wsisum_cli.slides.slide import DICOM_SUFFIX, VENDOR_SUFFIXES
@@ -61,25 +61,31 @@ def needs_company(name: str) -> bool:
 
 
 def lay_out(root: Path, files: Mapping[str, RemoteFile]) -> list[Outcome]:
-    """Make the folder; outcomes of files whose names no file can have here. Raises RemoteError, AccessError."""
+    """Make the folder; outcomes of files that cannot be there. Raises AccessError."""
     outcomes = []
+    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
     for name, file in sorted(files.items()):
-        if not name or name.endswith("/") or is_hidden(name):
+        if is_hidden(name) or (not file.bytes and name in folders):  # some programs make an empty object for a folder
             continue
         try:
             if not is_plain(name):
                 raise ValueError
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "xb") as skeleton:
-                if needs_head(name):
-                    skeleton.write(read_range(file, 0, min(HEAD, file.bytes)))
-                skeleton.truncate(file.bytes)
-            os.utime(path, ns=(file.modified, file.modified))
+            lay_out_file(root / name, file, needs_head(name))
         except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError):
             message = f"{PurePosixPath(name).name}: no file can have this name here beside the others; rename it"
             outcomes.append(Outcome(name, FAILED, "name not possible", message))
+        except RemoteError as error:  # it went since it was listed, or has a name that the store does not give again
+            outcomes.append(Outcome(name, FAILED, error.reason, str(error)))
     return outcomes
+
+
+def lay_out_file(path: Path, file: RemoteFile, head: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as skeleton:
+        if head:
+            skeleton.write(read_range(file, 0, min(HEAD, file.bytes)))
+        skeleton.truncate(file.bytes)
+    os.utime(path, ns=(file.modified, file.modified))
 
 
 def is_hidden(name: str) -> bool:

@@ -66,6 +66,11 @@ class Cache:
             if patient:
                 self._note_use(key)
 
+    def was_used(self, key: str) -> bool:
+        """Whether someone has had its files before; not those who only fetched them ahead."""
+        with self._alone():
+            return self._sizes(key).read_text().endswith(f" {USED}")
+
     def prepare(self) -> None:
         (self.folder / "locks").mkdir(mode=0o700, parents=True, exist_ok=True)
 

@@ -13,6 +13,7 @@ from wsisum_cli.slides.remote.url import Address
 BLOCK = 64 << 10  # bytes
 END = 66 << 10  # bytes of the end that are read first; who looks for the comment of a ZIP reads 64 kB and 22 bytes
 MOST_AHEAD = 64  # blocks read ahead of one who reads on
+OFTEN = 4  # requests, after which each brings twice as much: patches are not read in the order of the file
 MOST_KEPT = 4096  # blocks
 
 
@@ -82,7 +83,8 @@ class RangedFile(io.RawIOBase):
         return [found[number] for number in range(first, stop)]
 
     def _fetch(self, start: int, count: int) -> dict[int, bytes]:
-        self._ahead = min(2 * self._ahead, MOST_AHEAD) if start == self._next else 1
+        read_on = 2 * self._ahead if start == self._next else 1
+        self._ahead = min(max(read_on, 2 ** (self.requests // OFTEN)), MOST_AHEAD)
         end = min(start + max(count, self._ahead), -(-self.length // BLOCK))
         while end > start + count and end - 1 in self._blocks:
             end -= 1

@@ -90,10 +90,12 @@ class RemoteSource(Source):
                 fetch(file, path, hear)
 
         try:
-            holding = self.cache.holding(self._versions, self.bytes, fill, lambda: listen(arrived, self.bytes), patient)
+            key = self._versions
+            holding = self.cache.holding(key, self.bytes, fill, lambda: listen(arrived, self.bytes), patient)
             with holding as folder:
                 files = tuple(folder / name for name in self.names)
-                yield Source(files[0], files, fetched=arrived)
+                fetched = 0 if self.cache.was_used(key) else self.bytes
+                yield Source(files[0], files, fetched=fetched)
         except RemoteError as error:
             if str(error).startswith("expected "):
                 raise RemoteError(f"{self.path.name}: {error}", error.reason) from None

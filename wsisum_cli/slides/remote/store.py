@@ -292,8 +292,7 @@ def translated(address: Address, verb: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise RemoteError(f"{name}: there is no bucket {address.host}; check the address", "no bucket") from None
+        raise_without_bucket(address, error)
         raise RemoteError(f"{name}: not found; check the address", NOT_FOUND) from None
     except exceptions.PreconditionError:
         if verb == "stored":
@@ -309,10 +308,18 @@ def translated(address: Address, verb: str) -> Iterator[None]:
         raise kind_of(address, error, verb) from None
 
 
+def raise_without_bucket(address: Address, error: Exception) -> None:
+    if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+        raise RemoteError(
+            f"{address.name}: there is no bucket {address.host}; check the address", "no bucket"
+        ) from None
+
+
 def kind_of(address: Address, error: Exception, verb: str) -> Exception:
     """What an error of obstore means."""
     from obstore import exceptions
 
+    raise_without_bucket(address, error)
     text, name = str(error), address.name
     where = f"{address.scheme}://{address.host}"
     if EXPIRED.search(text):
