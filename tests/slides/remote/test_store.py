@@ -73,7 +73,7 @@ def test_what_passes_is_tried_again(fault: str, address: Address, s3: S3, tmp_pa
 def test_tries_have_an_end(fault: str, address: Address, s3: S3, tmp_path: Path):
     file = here(address)
     s3.proxy.fault = lambda *_: fault
-    with pytest.raises(RemoteError, match=r"^a\.svs: cannot be fetched: 6 tries in 16 s failed; run again later$"):
+    with pytest.raises(RemoteError, match=r"^a\.svs: cannot be fetched: 6 tries in \d+ s failed; run again later$"):
         read_range(file, 0, 10)
     with pytest.raises(RemoteError):
         fetch(file, tmp_path / "a.svs")

@@ -219,7 +219,10 @@ def put(address: Address, data: bytes, replaces: RemoteFile | None) -> None:
     """
     import obstore
 
-    mode: Any = "create" if replaces is None else {"e_tag": replaces.e_tag, "version": replaces.version}
+    mode: Any = "create"
+    if replaces is not None:
+        known = {"e_tag": replaces.e_tag, "version": replaces.version}
+        mode = {name: text for name, text in known.items() if text is not None} or "overwrite"
 
     def store() -> None:
         where, key = place(address, writing=True)
