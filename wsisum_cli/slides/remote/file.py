@@ -62,10 +62,17 @@ class RangedFile(io.RawIOBase):
         start, self._position = self._position, max(stop, self._position)
         if stop <= start:
             return b""
-        if (behind := self.length - len(self._end)) <= start:
-            return self._end[start - behind : stop - behind]
-        first, last = start // BLOCK, (stop - 1) // BLOCK
-        data = b"".join(self._get(first, last + 1))
+        before = self._blocks_between(start, min(stop, self._middle)) if start < self._middle else b""
+        return before + self._end[max(0, start - self._middle) : max(0, stop - self._middle)]
+
+    @property
+    def _middle(self) -> int:
+        """Where the end begins that was read first."""
+        return self.length - len(self._end)
+
+    def _blocks_between(self, start: int, stop: int) -> bytes:
+        first = start // BLOCK
+        data = b"".join(self._get(first, (stop - 1) // BLOCK + 1))
         return data[start - first * BLOCK : stop - first * BLOCK]
 
     def _get(self, first: int, stop: int) -> list[bytes]:
@@ -85,10 +92,10 @@ class RangedFile(io.RawIOBase):
     def _fetch(self, start: int, count: int) -> dict[int, bytes]:
         read_on = 2 * self._ahead if start == self._next else 1
         self._ahead = min(max(read_on, 2 ** (self.requests // OFTEN)), MOST_AHEAD)
-        end = min(start + max(count, self._ahead), -(-self.length // BLOCK))
+        end = min(start + max(count, self._ahead), -(-self._middle // BLOCK))
         while end > start + count and end - 1 in self._blocks:
             end -= 1
-        data = read_range(self._file, start * BLOCK, min(end * BLOCK, self.length))
+        data = read_range(self._file, start * BLOCK, min(end * BLOCK, self._middle))
         self.requests, self.fetched, self._next = self.requests + 1, self.fetched + len(data), end
         blocks = {start + i: data[i * BLOCK : (i + 1) * BLOCK] for i in range(end - start)}
         for number, block in blocks.items():
