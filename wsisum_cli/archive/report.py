@@ -22,12 +22,13 @@ from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
-STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
+STAGES = ("fetch", "tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
     *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2", "known", "earlier"),
+    "bytes_fetched",
 )
 
 

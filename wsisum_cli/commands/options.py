@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +19,17 @@ FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
 PAGE_SUFFIXES = (".html", ".htm")
 DEFAULT_ENCODER = "encoder"
 DEFAULT_SLIDE_TIMEOUT = 480.0  # minutes
+
+
+def cache_folder() -> Path:
+    """The platform's folder for what can be fetched again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "wsisum"
 
 
 class Device(StrEnum):
@@ -93,8 +106,24 @@ def command_group(summary: str, variables: str | None = None, completion: bool =
     )
 
 
+PLACE = "PATH|URL"  # metavar of options that take a path or an address
+
 # Of commands that walk an archive.
-SlidesArgument = Annotated[Path, typer.Argument(help="A folder of slides, or one slide.", metavar="SOURCE")]
+SlidesArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of slides, or one slide: a path, s3://, gs:// or az://, or one slide at https://.",
+        metavar="SOURCE",
+    ),
+]
+CacheFolderOption = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", help="Folder for copies of remote slides. Default: the user's cache.", file_okay=False),
+]
+CacheSizeOption = Annotated[
+    str, typer.Option("--cache-size", help="Most that those copies may take on disk.", metavar="SIZE")
+]
+DEFAULT_CACHE_SIZE = "50GB"
 MppOption = Annotated[
     float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")
 ]
