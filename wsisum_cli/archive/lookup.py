@@ -57,6 +57,11 @@ def visible_files(folder: Path, suffix: str) -> Iterator[Path]:
                 yield path
 
 
+def is_folder(argument: str) -> bool:
+    """Whether an argument is a folder, here or in a store."""
+    return is_remote_folder(argument) or Path(argument).is_dir()
+
+
 def is_remote_folder(argument: str) -> bool:
     """Whether an argument is the address of a folder in a store: it does not end as a summary does."""
     from wsisum_cli.slides.remote.url import STORES
@@ -78,6 +83,16 @@ def remote_summaries(argument: str) -> list[tuple[str, str]]:
     if not found:
         raise UsageError(f"{folder}: no summary slides ({SUFFIX}) in this folder")
     return [(one.url, one.key[start:]) for one in found]
+
+
+def mirrored_paths(arguments: list[str], output: Path) -> dict[Path, Path]:
+    """As `mirrored_names`, of files alone. Raises UsageError for an address."""
+    from wsisum_cli.slides.remote.url import is_url, parse_place
+
+    for argument in arguments:
+        if is_url(argument):
+            raise UsageError(f"{parse_place(argument)}: expected a path, found an address; copy the summaries first")
+    return {Path(path): name for path, name in mirrored_names(arguments, output).items()}
 
 
 def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:

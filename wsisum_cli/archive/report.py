@@ -53,6 +53,11 @@ def report_names(shard: Shard | None) -> tuple[str, str]:
     return f"{stem}.json", f"{stem}.csv"
 
 
+def is_report(name: str) -> bool:
+    """Whether a file is the report of a run, over the archive or a shard of it."""
+    return name == JSON_NAME or SHARD_NAME.fullmatch(name) is not None
+
+
 def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[str]:
     """The report as JSON in pieces, a line for each slide: indented, a large one would be twice the size."""
     head = json.dumps(facts, indent=1, ensure_ascii=False)
@@ -105,12 +110,3 @@ def shards_reported(folder: Path) -> list[Shard]:
     """The shards that have a report in a folder."""
     found = (SHARD_NAME.fullmatch(path.name) for path in folder.glob("report.*-of-*.json"))
     return sorted(parse_shard(f"{one[1]}/{one[2]}") for one in found if one is not None)
-
-
-def read_outcomes(folder: Path) -> dict[str, Outcome]:
-    """Outcomes of the last run by source; empty when there is no readable report."""
-    try:
-        report = read_report(folder)
-    except UsageError:
-        return {}
-    return {} if report is None else {outcome.source: outcome for outcome in report.outcomes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from wsisum_cli.errors import UsageError
 #: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
 PAGE_SUFFIXES = (".html", ".htm")
+#: A path that was made of an address; the one letter of a drive is none.
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 DEFAULT_ENCODER = "encoder"
 DEFAULT_SLIDE_TIMEOUT = 480.0  # minutes
 
@@ -55,6 +58,7 @@ PHRASES = (
     (r"Input should be a valid number.*", "expected a number"),
     (r"Input should be (.+)", r"expected \1"),
     (r"Value error, ", ""),
+    (r"'(\w+://[^']*)' does not exist\.?", r"'\1' is an address, and this takes paths only"),
 )
 
 
@@ -65,7 +69,18 @@ class RunCommand(TyperCommand):
         from wsisum_cli.commands.settings.show import tell_settings
 
         tell_settings(ctx)
+        refuse_addresses(ctx.params)
         return super().invoke(ctx)
+
+
+def refuse_addresses(values: Mapping[str, Any]) -> None:
+    """Raise UsageError where a path was made of an address: `s3://a/b` would be the folder `s3:` here."""
+    for name, value in values.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Path) and ADDRESS.match(one.as_posix()):
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: expected a path, found an address; this takes paths only"
+                )
 
 
 class PlainGroup(TyperGroup):

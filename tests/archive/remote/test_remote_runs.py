@@ -15,7 +15,7 @@ from stores import S3, Request
 
 from wsisum_cli.summary.reader import iter_summaries, open_summary
 
-OPTIONS = ("--encoder", "texture", "--keep", "8", "--draws", "100")
+OPTIONS = ("--keep", "8", "--draws", "100")
 FAULTS = ("500", "reset", "truncated", "503", "slow", "lost")
 
 
@@ -33,7 +33,7 @@ def local(archive: Path, store: S3) -> dict[str, bytes]:
     """What a run from folder to folder writes."""
     output = archive.parent / "local"
     assert compress(store, archive, output).returncode == 0
-    return summaries({path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*.*")})
+    return summaries({path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*.ozx")})
 
 
 @pytest.fixture

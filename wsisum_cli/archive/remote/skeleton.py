@@ -16,8 +16,10 @@ from wsisum_cli.errors import RemoteError, UsageError
 from wsisum_cli.slides.remote.store import RemoteFile, find_file, list_files, read_range
 from wsisum_cli.slides.remote.url import Address
 from wsisum_cli.slides.slide import DICOM_SUFFIX, VENDOR_SUFFIXES
+from wsisum_cli.summary.container import SUFFIX
 
-HEAD = 256 << 10  # bytes of the beginning of a DICOM file or a list of images
+HEAD = 256 << 10  # bytes of the beginning of a DICOM file, a list of images or a summary
+END = 66 << 10  # bytes of the end of a summary, which lists its members
 LISTS = (".vms", ".vmu")
 #: Suffixes that DICOM files have beside `.dcm`, and none at all; a UID ends in a number.
 DICOM_SUFFIXES = ("", DICOM_SUFFIX, ".dicom", ".dic", ".ima")
@@ -57,7 +59,7 @@ def list_slide(address: Address) -> dict[str, RemoteFile] | None:
 
 def needs_company(name: str) -> bool:
     """Whether a slide with such a file may have further ones."""
-    return needs_head(name) or PurePosixPath(name).suffix.lower() in VENDOR_SUFFIXES
+    return (needs_head(name) and not needs_end(name)) or PurePosixPath(name).suffix.lower() in VENDOR_SUFFIXES
 
 
 def lay_out(root: Path, files: Mapping[str, RemoteFile]) -> list[Outcome]:
@@ -70,7 +72,7 @@ def lay_out(root: Path, files: Mapping[str, RemoteFile]) -> list[Outcome]:
         try:
             if not is_plain(name):
                 raise ValueError
-            lay_out_file(root / name, file, needs_head(name))
+            lay_out_file(root / name, file, needs_head(name), needs_end(name))
         except (FileExistsError, NotADirectoryError, IsADirectoryError, ValueError):
             message = f"{PurePosixPath(name).name}: no file can have this name here beside the others; rename it"
             outcomes.append(Outcome(name, FAILED, "name not possible", message))
@@ -79,11 +81,15 @@ def lay_out(root: Path, files: Mapping[str, RemoteFile]) -> list[Outcome]:
     return outcomes
 
 
-def lay_out_file(path: Path, file: RemoteFile, head: bool) -> None:
+def lay_out_file(path: Path, file: RemoteFile, head: bool, end: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as skeleton:
         if head:
             skeleton.write(read_range(file, 0, min(HEAD, file.bytes)))
+        if end:
+            start = max(0, file.bytes - END)
+            skeleton.seek(start)
+            skeleton.write(read_range(file, start, file.bytes))
         skeleton.truncate(file.bytes)
     os.utime(path, ns=(file.modified, file.modified))
 
@@ -100,7 +106,12 @@ def is_plain(name: str) -> bool:
     return fits and "\0" not in name and (os.sep == "/" or not set(name) & set('\\:*?"<>|'))
 
 
+def needs_end(name: str) -> bool:
+    """Whether the end of a file tells with its beginning what it is: the members of a ZIP are listed there."""
+    return PurePosixPath(name).suffix.lower() == SUFFIX
+
+
 def needs_head(name: str) -> bool:
     """Whether the content of a file says what it is, or which others belong to it."""
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix in DICOM_SUFFIXES or suffix in LISTS or suffix[1:].isdigit()
+    return suffix in (*DICOM_SUFFIXES, SUFFIX) or suffix in LISTS or suffix[1:].isdigit()
