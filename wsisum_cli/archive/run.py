@@ -14,7 +14,7 @@ from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.remote.prefetch import Prefetcher
-from wsisum_cli.archive.report import CSV_NAME, JSON_NAME, read_outcomes, write_report
+from wsisum_cli.archive.report import read_outcomes, write_report
 from wsisum_cli.archive.several import Splitter
 from wsisum_cli.archive.workers import Event, Named, Setup, Split, refuse_several, run_jobs
 from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError
@@ -88,8 +88,7 @@ class Run:
         wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
         left = [source for source in wanted if source not in done]
         write_report(self.request.output, self.outcomes, {**self.facts(began), "not_tried": left})
-        for name in (JSON_NAME, CSV_NAME):
-            self.request.outputs.replace(self.request.output / name)
+        self.request.outputs.keep_run_files()
 
     def facts(self, began: datetime) -> dict[str, Any]:
         """Facts of the whole run. Clock times are recorded here and in no output."""

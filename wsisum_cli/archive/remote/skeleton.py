@@ -85,7 +85,8 @@ def lay_out_file(path: Path, file: RemoteFile, head: bool) -> None:
         if head:
             skeleton.write(read_range(file, 0, min(HEAD, file.bytes)))
         skeleton.truncate(file.bytes)
-    os.utime(path, ns=(file.modified, file.modified))
+    stamp = file.stamp
+    os.utime(path, ns=(stamp, stamp))
 
 
 def is_hidden(name: str) -> bool:

@@ -7,6 +7,7 @@ ends early.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -34,6 +35,7 @@ TOGETHER = 4  # such requests
 PAGE = 1000  # files listed at a time
 #: s without a byte, after which a read is tried again; until a connection stands; and of a whole request.
 SILENCE, CONNECTING, WHOLE = "30s", "10s", "600s"
+SECOND = 10**9  # ns
 MAX_IN_MEMORY = 1 << 30  # bytes of a file on a server that does not serve parts of it
 
 #: What stores and their clients say where credentials are the reason.
@@ -71,6 +73,18 @@ class RemoteFile:
     modified: int  # ns since 1970; 0 where the server does not say
     e_tag: str | None = None
     version: str | None = None
+
+    @property
+    def stamp(self) -> int:
+        """Time of the last change, ns since 1970; what is less than a second tells versions apart.
+
+        Stores count in seconds, so these digits come from the e-tag. Of a server that tells nothing it is the time of
+        the question, which equals no other.
+        """
+        if not self.is_versioned:
+            return time.time_ns()
+        digits = hashlib.sha256(f"{self.modified} {self.e_tag} {self.version}".encode()).hexdigest()
+        return self.modified - self.modified % SECOND + int(digits[:12], 16) % SECOND
 
     @property
     def is_versioned(self) -> bool:
