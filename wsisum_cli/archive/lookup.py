@@ -47,6 +47,16 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
     return found
 
 
+def refuse_addresses(arguments: list[str]) -> None:
+    """Raise UsageError where a summary is not on disk."""
+    from wsisum_cli.slides.remote.url import is_url, shown
+
+    for argument in filter(is_url, arguments):
+        raise UsageError(
+            f"{shown(argument)}: expected a path; inspect, verify and export take addresses, this does not"
+        )
+
+
 def is_remote_folder(argument: str) -> bool:
     """Whether an argument is the address of a folder in a store: it does not end as a summary does."""
     from wsisum_cli.slides.remote.url import STORES

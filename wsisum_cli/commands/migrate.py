@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import mirrored_names
+from wsisum_cli.archive.lookup import mirrored_names, refuse_addresses
 from wsisum_cli.commands.options import FOUND, SummariesArgument
 from wsisum_cli.errors import UsageError
 
@@ -35,6 +35,7 @@ def migrate(
     from wsisum_cli.pipeline.trim import outputs_of
     from wsisum_cli.summary.writer import FORMAT_VERSION
 
+    refuse_addresses(summaries)
     found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import mirrored_names, model_finders
+from wsisum_cli.archive.lookup import mirrored_names, model_finders, refuse_addresses
 from wsisum_cli.commands.options import (
     FOUND,
     Device,
@@ -44,6 +44,7 @@ def trim(
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
     from wsisum_cli.verification.appraisal import ModelFinders
 
+    refuse_addresses(summaries)
     found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
