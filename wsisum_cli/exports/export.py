@@ -98,9 +98,8 @@ def outputs_of(summaries: Mapping[str, Path], output: Path, target: Target) -> d
     taken: dict[Path, str] = {}
     for path, place in found.items():
         if place in taken:
-            raise UsageError(
-                f"{shown(path)} and {shown(taken[place])} would share one output; export them in separate runs"
-            )
+            both = f"{shown(path)} and {shown(taken[place])}"
+            raise UsageError(f"{both} would share one output; export them in separate runs")
         taken[place] = path
     return found
 

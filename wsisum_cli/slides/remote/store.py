@@ -317,10 +317,8 @@ def translated(address: Address, verb: str) -> Iterator[None]:
         raise changed(address) from None
     except exceptions.AlreadyExistsError:
         raise ConflictError from None
-    except exceptions.NotSupportedError as error:
-        if "Range request" in str(error):
-            raise RemoteError(f"{name}: the server does not serve parts of files", NO_PARTS) from None
-        raise RemoteError(f"{name}: cannot be {verb}: the store does not support it") from None
+    except exceptions.NotSupportedError:
+        raise RemoteError(f"{name}: cannot be {verb}: the store does not support such requests", NO_PARTS) from None
     except (exceptions.BaseError, ValueError) as error:
         raise kind_of(address, error, verb) from None
 
