@@ -177,3 +177,14 @@ def test_two_runs_into_one_folder_leave_each_summary_whole(
         done = [run.result() for run in [pool.submit(compress, s3, *ends) for _ in range(2)]]
     assert [run.returncode for run in done] == [0, 0], [run.stderr for run in done]
     assert summaries(outputs(s3, bucket)) == local
+
+
+def test_features_in_a_bucket_are_looked_at_before_they_are_made_again(bucket: str, s3: S3, tmp_path: Path):
+    ends = (f"s3://{bucket}/in/sub/0.svs", "-o", f"s3://{bucket}/out", "--cache-dir", tmp_path / "cache")
+    states = []
+    for _ in range(2):
+        done = wsisum(s3, "features", *ends, "--encoder", "texture", "--json")
+        assert done.returncode == 0, done.stderr
+        states += [(row["status"], row["features"]) for row in json.loads(done.stdout)["slides"]]
+    assert states == [("written", "0.h5"), ("skipped", "0.h5")]
+    assert set(outputs(s3, bucket)) == {"0.h5", "report.csv", "report.json"}

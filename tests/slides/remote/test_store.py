@@ -88,6 +88,13 @@ def test_a_listing_that_breaks_goes_on_where_it_was(s3: S3, monkeypatch: pytest.
     assert [file.address.key for file in list_files(Address("s3", bucket, ""))] == [f"{n:02}" for n in range(25)]
 
 
+def test_names_that_no_path_can_have_are_said_to_be_the_reason(s3: S3):
+    bucket = s3.make_bucket(next(BUCKETS))
+    s3.client.put_object(Bucket=bucket, Key="slides//a.svs", Body=b"x")
+    with pytest.raises(RemoteError, match=r"whose name has an empty part"):
+        list(list_files(Address("s3", bucket, "")))
+
+
 def test_credentials_that_expired_end_the_run_and_are_not_shown(address: Address, s3: S3):
     file = here(address)
     s3.proxy.fault = lambda *_: "expired"

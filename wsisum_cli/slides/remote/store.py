@@ -49,6 +49,7 @@ REFUSED = re.compile(
     r"InvalidAuthenticationInfo|RequestTimeTooSkewed|AuthorizationHeaderMalformed|NotSignedUp|AccountProblem"
 )
 EXPIRED = re.compile(r"ExpiredToken|TokenRefreshRequired|RequestExpired|Request has expired")
+IMPOSSIBLE = re.compile(r"empty path segment|illegal character sequence|InvalidPath|BadSegment|EmptySegment")
 PERMANENT = re.compile(r"status code: 4(?!08|29)")
 
 
@@ -346,6 +347,12 @@ def kind_of(address: Address, error: Exception, verb: str) -> Exception:
         return BusyError(final, FEW_WAITS)
     if isinstance(error, exceptions.PermissionDeniedError):
         return RemoteError(f"{name}: access is denied; ask for the permission to have it {verb}", "access denied")
+    if verb == "listed" and IMPOSSIBLE.search(text):
+        return RemoteError(
+            f"{name}: holds a file whose name has an empty part (//), or . or .. as one, so that it cannot be listed; "
+            "rename that file, or give a folder without it",
+            "name not possible",
+        )
     if PERMANENT.search(text) or isinstance(error, (exceptions.InvalidPathError, ValueError)):
         return RemoteError(f"{name}: cannot be {verb}: the store refuses the request; check the address")
     tries = len(WAITS) + 1
