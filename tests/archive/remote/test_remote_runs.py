@@ -83,6 +83,7 @@ def test_a_run_in_a_store_writes_the_same_and_is_resumed(
     written = outputs(s3, bucket)
     assert summaries(written) == local
     assert set(written) == {*local, "report.csv", "report.json"}
+    assert bucket.encode() not in b"".join(written.values())
     rows = json.loads(written["report.json"])["slides"]
     assert {row["source"]: row["bytes_fetched"] for row in rows} == {
         path.relative_to(archive).as_posix(): path.stat().st_size for path in archive.rglob("*.svs")

@@ -69,6 +69,16 @@ def test_what_passes_is_tried_again(fault: str, address: Address, s3: S3, tmp_pa
     assert {request.headers["if-match"] for request in s3.proxy.requests} == {file.e_tag}
 
 
+def test_silence_is_ended_and_tried_again(address: Address, s3: S3, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SILENCE", "300ms")
+    file = here(address)
+    s3.proxy.forget()
+    open_store.cache_clear()
+    s3.proxy.fault = at({0, 1}, "stall")
+    assert read_range(file, 0, 10) == CONTENT[:10]
+    assert len(s3.proxy.requests) == 3
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "truncated"])
 def test_tries_have_an_end(fault: str, address: Address, s3: S3, tmp_path: Path):
     file = here(address)

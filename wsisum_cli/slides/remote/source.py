@@ -41,6 +41,11 @@ class RemoteSource(Source):
         return max(stamps) - max(stamps) % SECOND + digits % SECOND
 
     @property
+    def is_versioned(self) -> bool:
+        """Whether a copy in the cache can be known for one of it."""
+        return all(file.is_versioned for file in self.remote)
+
+    @property
     def states(self) -> tuple[FileState, ...]:
         return tuple((file.bytes, file.stamp, 0) for file in self.remote)
 
@@ -54,7 +59,7 @@ class RemoteSource(Source):
     def _versions(self) -> str:
         """Digest of which versions of which files these are."""
         known = [(f.address.url, f.bytes, f.modified, f.e_tag, f.version) for f in self.remote]
-        unknown = "" if all(file.is_versioned for file in self.remote) else f"{os.getpid()} {time.time_ns()}"
+        unknown = "" if self.is_versioned else f"{os.getpid()} {time.time_ns()}"
         return hashlib.sha256(f"{known} {unknown}".encode()).hexdigest()
 
     @contextmanager
