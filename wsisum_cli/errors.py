@@ -15,7 +15,7 @@ WsisumError
 │   ├── RemoteError         something remote cannot be fetched, or not be put in its place
 │   └── NoTissueError       nothing to summarize; its outcome is `skipped`
 ├── SummaryError            a summary slide cannot be read
-│   └── UnreachableError    nor is known whether it could: its store does not answer, or refuses to
+│   └── UnreachableError    a remote one: its store does not answer, or refuses to
 ├── ModelError              an ONNX file cannot serve as a model
 ├── DeviceError             the device asked for is not active
 ├── AccessError             a store refuses the credentials, or there are none; the run ends

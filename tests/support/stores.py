@@ -28,6 +28,7 @@ KEYS = {
 }
 EXPIRED = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>AKIASECRET expired</Message></Error>"
 BLOCK = 64 << 10
+STALL = 2.0  # s
 
 
 @dataclass
@@ -44,6 +45,15 @@ class Request:
 Fault = Callable[[int, Request], str | None]
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Clients may go at any moment, which is no error."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class Quiet(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -52,15 +62,17 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 
 
 class Proxy:
-    """Hands requests on, unless its `fault` says what becomes of one: 500, 503, reset, truncated, slow, expired."""
+    """Hands requests on, unless its `fault` says what becomes of one.
+
+    That is 500, 503, reset, truncated, slow, stall, lost (the store acts, the answer is reset) or expired.
+    """
 
     def __init__(self, port: int) -> None:
         self.fault: Fault = lambda number, request: None
         self.requests: list[Request] = []
         self._target = port
         self._lock = threading.Lock()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(ProxyHandler, self))
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), partial(ProxyHandler, self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -104,6 +116,9 @@ class ProxyHandler(Quiet):
         fault = self.proxy.note(request)
         if fault in ("500", "503"):
             return self.reply(int(fault), b"<Error><Code>InternalError</Code></Error>")
+        if fault == "stall":
+            time.sleep(STALL)
+            return self.reset()
         if fault == "expired":
             return self.reply(400, EXPIRED)
         if fault == "reset":
@@ -165,8 +180,7 @@ class WebServer:
     def __init__(self, files: dict[str, bytes], parts: bool = True) -> None:
         self.files, self.parts = files, parts
         self.requests: list[Request] = []
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(WebHandler, self))
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), partial(WebHandler, self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property

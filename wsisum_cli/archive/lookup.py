@@ -62,6 +62,14 @@ def is_folder(argument: str) -> bool:
     return is_remote_folder(argument) or Path(argument).is_dir()
 
 
+def refuse_addresses(arguments: list[str]) -> None:
+    """Raise UsageError where a summary is not on disk."""
+    from wsisum_cli.slides.remote.url import is_url, shown
+
+    for argument in filter(is_url, arguments):
+        raise UsageError(f"{shown(argument)}: expected a path; only inspect, verify and export take addresses")
+
+
 def is_remote_folder(argument: str) -> bool:
     """Whether an argument is the address of a folder in a store: it does not end as a summary does."""
     from wsisum_cli.slides.remote.url import STORES
@@ -87,11 +95,7 @@ def remote_summaries(argument: str) -> list[tuple[str, str]]:
 
 def mirrored_paths(arguments: list[str], output: Path) -> dict[Path, Path]:
     """As `mirrored_names`, of files alone. Raises UsageError for an address."""
-    from wsisum_cli.slides.remote.url import is_url, parse_place
-
-    for argument in arguments:
-        if is_url(argument):
-            raise UsageError(f"{parse_place(argument)}: expected a path, found an address; copy the summaries first")
+    refuse_addresses(arguments)
     return {Path(path): name for path, name in mirrored_names(arguments, output).items()}
 
 

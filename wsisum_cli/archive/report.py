@@ -53,11 +53,6 @@ def report_names(shard: Shard | None) -> tuple[str, str]:
     return f"{stem}.json", f"{stem}.csv"
 
 
-def is_report(name: str) -> bool:
-    """Whether a file is the report of a run, over the archive or a shard of it."""
-    return name == JSON_NAME or SHARD_NAME.fullmatch(name) is not None
-
-
 def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[str]:
     """The report as JSON in pieces, a line for each slide: indented, a large one would be twice the size."""
     head = json.dumps(facts, indent=1, ensure_ascii=False)

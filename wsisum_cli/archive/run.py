@@ -14,8 +14,8 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
+from wsisum_cli.archive.remote.here import HERE
 from wsisum_cli.archive.remote.prefetch import Prefetcher
-from wsisum_cli.archive.report import report_names
 from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
 from wsisum_cli.archive.scope.known import acknowledge
 from wsisum_cli.archive.several import Splitter
@@ -160,14 +160,14 @@ class Run:
         facts = {**self.facts(began), "finished": finished, "partial": self.partial(plan, splitter)}
         self.ledger.finish([*self.outcomes, *earlier], facts, [*wanted, *out])
         self.publish_report()
-        if self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
+        here = self.request.outputs is HERE
+        if here and self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
             self.update_catalogue()
 
     def publish_report(self) -> None:
         """Put both reports where the outputs go. A store that does not take them costs no output."""
         try:
-            for name in report_names(self.request.shard):
-                self.request.outputs.replace(self.request.output / name)
+            self.request.outputs.keep_run_files()
         except (RemoteError, AccessError, OSError) as error:
             self.ledger.trouble = self.ledger.trouble or f"the report could not be put in its place ({error})"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from draw import draw_tissue, write_svs
+from remote_kills import try_kills
 from stores import S3, Request
 
 from wsisum_cli.summary.reader import iter_summaries, open_summary
@@ -80,6 +83,7 @@ def test_a_run_in_a_store_writes_the_same_and_is_resumed(
     written = outputs(s3, bucket)
     assert summaries(written) == local
     assert set(written) == {*local, "report.csv", "report.json"}
+    assert bucket.encode() not in b"".join(written.values())
     rows = json.loads(written["report.json"])["slides"]
     assert {row["source"]: row["bytes_fetched"] for row in rows} == {
         path.relative_to(archive).as_posix(): path.stat().st_size for path in archive.rglob("*.svs")
@@ -159,3 +163,29 @@ def test_a_preview_fetches_no_slide(bucket: str, s3: S3, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert [row["status"] for row in json.loads(done.stdout)["slides"]] == ["would write"] * 3
     assert not [request for request in s3.proxy.requests if request.path.endswith(".svs")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_run_that_is_killed_leaves_whole_summaries(s3: S3, tmp_path: Path):
+    try_kills(tmp_path, s3, 2)
+
+
+def test_two_runs_into_one_folder_leave_each_summary_whole(
+    local: dict[str, bytes], bucket: str, s3: S3, tmp_path: Path
+):
+    ends = (f"s3://{bucket}/in", f"s3://{bucket}/out", "--cache-dir", tmp_path / "cache")
+    with ThreadPoolExecutor(2) as pool:
+        done = [run.result() for run in [pool.submit(compress, s3, *ends) for _ in range(2)]]
+    assert [run.returncode for run in done] == [0, 0], [run.stderr for run in done]
+    assert summaries(outputs(s3, bucket)) == local
+
+
+def test_features_in_a_bucket_are_looked_at_before_they_are_made_again(bucket: str, s3: S3, tmp_path: Path):
+    ends = (f"s3://{bucket}/in/sub/0.svs", "-o", f"s3://{bucket}/out", "--cache-dir", tmp_path / "cache")
+    states = []
+    for _ in range(2):
+        done = wsisum(s3, "features", *ends, "--encoder", "texture", "--json")
+        assert done.returncode == 0, done.stderr
+        states += [(row["status"], row["features"]) for row in json.loads(done.stdout)["slides"]]
+    assert states == [("written", "0.h5"), ("skipped", "0.h5")]
+    assert set(outputs(s3, bucket)) == {"0.h5", "report.csv", "report.json"}

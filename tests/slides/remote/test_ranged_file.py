@@ -6,12 +6,14 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import WebServer
+from stores import S3, WebServer
 
 from wsisum_cli.errors import RemoteError
 from wsisum_cli.slides.remote.file import BLOCK, END, RangedFile
@@ -84,6 +86,22 @@ def test_a_zip_lists_its_members_in_one_request():
         assert len(archive.namelist()) == 100
     assert len(server.requests) == 1
     server.close()
+
+
+def test_a_store_that_knows_no_ends_is_asked_for_the_size(s3: S3, monkeypatch: pytest.MonkeyPatch):
+    """Azure is such a store."""
+    s3.client.put_object(Bucket=s3.make_bucket("ends"), Key="x", Body=CONTENT)
+    get = obstore.get
+
+    def refuse(*arguments: Any, options: Any = None) -> Any:
+        if isinstance(options["range"], dict):
+            raise obstore.exceptions.NotSupportedError("no suffix")
+        return get(*arguments, options=options)
+
+    monkeypatch.setattr(obstore, "get", refuse)
+    with RangedFile(Address("s3", "ends", "x")) as file:
+        file.seek(-100, os.SEEK_END)
+        assert file.read() == CONTENT[-100:]
 
 
 def test_what_is_not_there_is_an_error(server: WebServer):

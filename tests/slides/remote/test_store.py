@@ -69,6 +69,16 @@ def test_what_passes_is_tried_again(fault: str, address: Address, s3: S3, tmp_pa
     assert {request.headers["if-match"] for request in s3.proxy.requests} == {file.e_tag}
 
 
+def test_silence_is_ended_and_tried_again(address: Address, s3: S3, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "SILENCE", "300ms")
+    file = here(address)
+    s3.proxy.forget()
+    open_store.cache_clear()
+    s3.proxy.fault = at({0, 1}, "stall")
+    assert read_range(file, 0, 10) == CONTENT[:10]
+    assert len(s3.proxy.requests) == 3
+
+
 @pytest.mark.parametrize("fault", ["500", "reset", "truncated"])
 def test_tries_have_an_end(fault: str, address: Address, s3: S3, tmp_path: Path):
     file = here(address)
@@ -86,6 +96,13 @@ def test_a_listing_that_breaks_goes_on_where_it_was(s3: S3, monkeypatch: pytest.
     monkeypatch.setattr(module, "PAGE", 10)
     s3.proxy.fault = at({0, 2}, "500")
     assert [file.address.key for file in list_files(Address("s3", bucket, ""))] == [f"{n:02}" for n in range(25)]
+
+
+def test_names_that_no_path_can_have_are_said_to_be_the_reason(s3: S3):
+    bucket = s3.make_bucket(next(BUCKETS))
+    s3.client.put_object(Bucket=bucket, Key="slides//a.svs", Body=b"x")
+    with pytest.raises(RemoteError, match=r"whose name has an empty part"):
+        list(list_files(Address("s3", bucket, "")))
 
 
 def test_credentials_that_expired_end_the_run_and_are_not_shown(address: Address, s3: S3):

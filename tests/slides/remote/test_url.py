@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsisum_cli.errors import UsageError
-from wsisum_cli.slides.remote.url import Address, name_of_place, parse_place
+from wsisum_cli.slides.remote.url import Address, name_of_place, parse_place, shown
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,13 @@ def test_a_signed_address_prints_without_its_signature():
     assert address.url.endswith("SECRET")
     assert "SECRET" not in f"{address} {address!r} {name_of_place(address)} {address.name}"
     assert address.name == "a b.svs"
+
+
+def test_places_are_shown_without_keys():
+    assert shown("a/b.ozx") == "a/b.ozx"
+    assert shown("s3://bucket/a.ozx") == "s3://bucket/a.ozx"
+    assert shown("https://host/a.ozx?sig=SECRET") == "https://host/a.ozx?..."
+    assert shown("https://user:SECRET@host/a.ozx?sig=SECRET") == "a.ozx"
 
 
 def test_a_folder_contains_what_lies_in_it():

@@ -33,14 +33,14 @@ class Outputs:
         """For messages."""
         return str(output)
 
-    def fetch(self, output: Path) -> None:
-        """Bring what is there of an earlier run into the folder, if anything is."""
-
     def publish(self, output: Path) -> None:
         """Put a finished output in its place. Raises RemoteError, AccessError, OSError."""
 
-    def replace(self, output: Path) -> None:
-        """The same of a file of the run itself, such as its report, whatever is there."""
+    def fetch_run_files(self) -> None:
+        """Bring reports and what else earlier runs wrote about themselves into the folder, before a run is planned."""
+
+    def keep_run_files(self) -> None:
+        """Put those in their place that were written since. Raises RemoteError, AccessError, OSError."""
 
 
 HERE = Outputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,14 @@ from wsisum_cli.slides.remote.store import (
     read_range,
 )
 from wsisum_cli.slides.remote.url import Address
+from wsisum_cli.slides.source import FileState, state_of
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.product import Product
 
+#: What a run writes of itself beside its outputs, and what of that is kept in a store. Journals are not: they are for
+#: runs that were killed, which put nothing there, and no run could ever take the old ones away.
+RUN_FILES = ("report.json", "report.csv", "report.*-of-*.json", "report.*-of-*.csv")
 TRIES = 3  # to replace an output that others replace at the same time
 
 
@@ -32,6 +37,7 @@ class RemoteOutputs(Outputs):
     folder: Path
     address: Address
     known: dict[str, RemoteFile] | None = field(default=None, compare=False, repr=False)  # by path within the folder
+    fetched: dict[str, FileState] = field(default_factory=dict, compare=False, repr=False)  # files of earlier runs
 
     def listed(self) -> RemoteOutputs:
         """The same with what is there now. Raises RemoteError, AccessError."""
@@ -79,6 +85,7 @@ class RemoteOutputs(Outputs):
         return str(self._address(output))
 
     def fetch(self, output: Path) -> None:
+        """Copy what is there of an earlier run into the folder, if anything is."""
         found = self._found(output)
         if found is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -106,5 +113,17 @@ class RemoteOutputs(Outputs):
                 continue  # another run, or a request of ours whose answer was lost
         raise RemoteError(f"{output.name}: others keep replacing it; run again once no other run does", "conflict")
 
-    def replace(self, output: Path) -> None:
-        overwrite(self._address(output), output.read_bytes())
+    def fetch_run_files(self) -> None:
+        for name in filter(is_run_file, self.known or ()):
+            self.fetch(self.folder / name)
+            self.fetched[name] = state_of(self.folder / name)
+
+    def keep_run_files(self) -> None:
+        for path in sorted(path for path in self.folder.iterdir() if path.is_file()):
+            if is_run_file(self._key(path)) and self.fetched.get(self._key(path)) != state_of(path):
+                overwrite(self._address(path), path.read_bytes())
+
+
+def is_run_file(name: str) -> bool:
+    """By its path within the folder of outputs."""
+    return "/" not in name and any(fnmatch(name, one) for one in RUN_FILES)

@@ -28,7 +28,8 @@ class Prefetcher:
     """
 
     def __init__(self, jobs: Sequence[tuple[str, Job]], workers: int, ahead: int = 1) -> None:
-        self._sources = [job.source for _, job in jobs if isinstance(job.source, RemoteSource)]
+        remote = [job.source for _, job in jobs if isinstance(job.source, RemoteSource)]
+        self._sources = [source for source in remote if source.is_versioned]
         self._lead = workers + max(ahead, workers)
         self._finished = 0
         self._changed = threading.Condition()

@@ -11,7 +11,6 @@ from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.remote.outputs import RemoteOutputs
 from wsisum_cli.archive.remote.skeleton import lay_out, list_archive, list_slide
-from wsisum_cli.archive.report import is_report
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides.remote.cache import Cache
 from wsisum_cli.slides.remote.source import remote_source
@@ -80,8 +79,7 @@ def open_sites(source: str, output: str, cache: Cache) -> Iterator[Sites]:
                 raise UsageError(f"{goal}: slides and outputs would share this folder; choose another --output")
             folder = stack.enter_context(cache.scratch())
             outputs = RemoteOutputs(folder, goal).listed()
-            for name in filter(is_report, outputs.known or ()):
-                outputs.fetch(folder / name)
+            outputs.fetch_run_files()
         assert isinstance(folder, Path)
         if isinstance(there, Path):
             archive = local_archive(there)

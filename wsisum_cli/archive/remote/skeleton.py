@@ -91,7 +91,8 @@ def lay_out_file(path: Path, file: RemoteFile, head: bool, end: bool = False) ->
             skeleton.seek(start)
             skeleton.write(read_range(file, start, file.bytes))
         skeleton.truncate(file.bytes)
-    os.utime(path, ns=(file.modified, file.modified))
+    stamp = file.stamp
+    os.utime(path, ns=(stamp, stamp))
 
 
 def is_hidden(name: str) -> bool:

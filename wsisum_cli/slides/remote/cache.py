@@ -140,7 +140,7 @@ class Cache:
         while True:
             with self._alone():
                 self._remove(key)  # what a killed process left of it
-                if self._make_room(size):
+                if self._make_room(size, patient):
                     self._sizes(key).write_text(f"{size} {UNUSED}")
                     return
             if not patient:
@@ -148,22 +148,25 @@ class Cache:
             waiting()
             time.sleep(POLL)
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, patient: bool) -> bool:
         """Remove what is not in use until `size` bytes fit. False where that must wait for others.
+
+        What was fetched ahead does not make room for what is fetched ahead, where `patient` is False.
 
         Raises RemoteError where the disk is too full and there is nothing to remove or to wait for.
         """
         entries = self._entries()
         total = sum(entry.size for entry in entries)
         free = shutil.disk_usage(self.folder).free - SPARE - sum(entry.missing for entry in entries)
-        idle = sorted((entry for entry in entries if not entry.is_busy), key=lambda entry: (not entry.used, entry.time))
+        done = [entry for entry in entries if not entry.is_busy and (entry.used or patient)]
+        idle = sorted(done, key=lambda entry: (not entry.used, entry.time))
         while idle and (total + size > self.limit or free < size):
             oldest = idle.pop(0)
             self._remove(oldest.key)
             total, free = total - oldest.size, free + oldest.size
         if total + size <= self.limit and free >= size:
             return True
-        if free < size and not any(entry.is_busy for entry in entries):
+        if free < size and patient and not any(entry.is_busy for entry in entries):
             raise RemoteError(
                 f"expected {size + SPARE} free bytes on the disk of the cache, found {free + SPARE}; free some, or "
                 "choose another --cache-dir",

@@ -16,10 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from wsisum_cli.errors import RemoteError
 from wsisum_cli.slides.remote.cache import Cache
-from wsisum_cli.slides.remote.store import RemoteFile, fetch
+from wsisum_cli.slides.remote.store import SECOND, RemoteFile, fetch
 from wsisum_cli.slides.source import FileState, Source
-
-SECOND = 10**9  # ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +33,21 @@ class RemoteSource(Source):
 
     @property
     def modified(self) -> int:
-        """Time of the last change, ns since 1970; what is less than a second tells versions apart.
+        """Time of the last change, ns since 1970, as `RemoteFile.stamp`; of several files the digits tell of all."""
+        stamps = [file.stamp for file in self.remote]
+        if len(stamps) == 1:
+            return stamps[0]
+        digits = int(hashlib.sha256(f"{stamps}".encode()).hexdigest()[:12], 16)
+        return max(stamps) - max(stamps) % SECOND + digits % SECOND
 
-        Stores count in seconds, so these digits come from the e-tags. Of a server that tells nothing it is the time of
-        the question, which equals no other.
-        """
-        if not all(file.is_versioned for file in self.remote):
-            return time.time_ns()
-        latest = max(file.modified for file in self.remote)
-        return latest - latest % SECOND + int(self._versions[:12], 16) % SECOND
+    @property
+    def is_versioned(self) -> bool:
+        """Whether a copy in the cache can be known for one of it."""
+        return all(file.is_versioned for file in self.remote)
 
     @property
     def states(self) -> tuple[FileState, ...]:
-        return tuple((file.bytes, file.modified, 0) for file in self.remote)
+        return tuple((file.bytes, file.stamp, 0) for file in self.remote)
 
     @property
     def version(self) -> str:
@@ -64,7 +64,7 @@ class RemoteSource(Source):
     def _versions(self) -> str:
         """Digest of which versions of which files these are."""
         known = [(f.address.url, f.bytes, f.modified, f.e_tag, f.version) for f in self.remote]
-        unknown = "" if all(file.is_versioned for file in self.remote) else f"{os.getpid()} {time.time_ns()}"
+        unknown = "" if self.is_versioned else f"{os.getpid()} {time.time_ns()}"
         return hashlib.sha256(f"{known} {unknown}".encode()).hexdigest()
 
     @contextmanager

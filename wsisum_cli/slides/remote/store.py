@@ -7,6 +7,7 @@ ends early.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -34,6 +35,7 @@ TOGETHER = 4  # such requests
 PAGE = 1000  # files listed at a time
 #: s without a byte, after which a read is tried again; until a connection stands; and of a whole request.
 SILENCE, CONNECTING, WHOLE = "30s", "10s", "600s"
+SECOND = 10**9  # ns
 MAX_IN_MEMORY = 1 << 30  # bytes of a file on a server that does not serve parts of it
 
 #: What stores and their clients say where credentials are the reason.
@@ -47,6 +49,7 @@ REFUSED = re.compile(
     r"InvalidAuthenticationInfo|RequestTimeTooSkewed|AuthorizationHeaderMalformed|NotSignedUp|AccountProblem"
 )
 EXPIRED = re.compile(r"ExpiredToken|TokenRefreshRequired|RequestExpired|Request has expired")
+IMPOSSIBLE = re.compile(r"empty path segment|illegal character sequence|InvalidPath|BadSegment|EmptySegment")
 PERMANENT = re.compile(r"status code: 4(?!08|29)")
 
 
@@ -71,6 +74,18 @@ class RemoteFile:
     modified: int  # ns since 1970; 0 where the server does not say
     e_tag: str | None = None
     version: str | None = None
+
+    @property
+    def stamp(self) -> int:
+        """Time of the last change, ns since 1970; what is less than a second tells versions apart.
+
+        Stores count in seconds, so these digits come from the e-tag. Of a server that tells nothing it is the time of
+        the question, which equals no other.
+        """
+        if not self.is_versioned:
+            return time.time_ns()
+        digits = hashlib.sha256(f"{self.modified} {self.e_tag} {self.version}".encode()).hexdigest()
+        return self.modified - self.modified % SECOND + int(digits[:12], 16) % SECOND
 
     @property
     def is_versioned(self) -> bool:
@@ -303,10 +318,8 @@ def translated(address: Address, verb: str) -> Iterator[None]:
         raise changed(address) from None
     except exceptions.AlreadyExistsError:
         raise ConflictError from None
-    except exceptions.NotSupportedError as error:
-        if "Range request" in str(error):
-            raise RemoteError(f"{name}: the server does not serve parts of files", NO_PARTS) from None
-        raise RemoteError(f"{name}: cannot be {verb}: the store does not support it") from None
+    except exceptions.NotSupportedError:
+        raise RemoteError(f"{name}: cannot be {verb}: the store does not support such requests", NO_PARTS) from None
     except (exceptions.BaseError, ValueError) as error:
         raise kind_of(address, error, verb) from None
 
@@ -334,6 +347,12 @@ def kind_of(address: Address, error: Exception, verb: str) -> Exception:
         return BusyError(final, FEW_WAITS)
     if isinstance(error, exceptions.PermissionDeniedError):
         return RemoteError(f"{name}: access is denied; ask for the permission to have it {verb}", "access denied")
+    if verb == "listed" and IMPOSSIBLE.search(text):
+        return RemoteError(
+            f"{name}: holds a file whose name has an empty part (//), or . or .. as one, so that it cannot be listed; "
+            "rename that file, or give a folder without it",
+            "name not possible",
+        )
     if PERMANENT.search(text) or isinstance(error, (exceptions.InvalidPathError, ValueError)):
         return RemoteError(f"{name}: cannot be {verb}: the store refuses the request; check the address")
     tries = len(WAITS) + 1

@@ -92,6 +92,16 @@ def parse_place(text: str) -> Path | Address:
     return Address(scheme, host, path.strip("/"), query)
 
 
+def shown(place: str) -> str:
+    """A path or address for messages that tell several apart: without keys, tokens and passwords."""
+    if not is_url(place):
+        return place
+    try:
+        return str(parse_place(place))
+    except UsageError:
+        return name_of_place(place)
+
+
 def name_of_place(place: str | Path | Address) -> str:
     """The name of a path or address in messages: its last part, without keys, tokens and passwords."""
     address = (place.url if isinstance(place, Address) else str(place)).replace("\\", "/")
