@@ -67,7 +67,7 @@ def refuse_addresses(arguments: list[str]) -> None:
     from wsisum_cli.slides.remote.url import is_url, shown
 
     for argument in filter(is_url, arguments):
-        raise UsageError(f"{shown(argument)}: expected a path; only inspect, verify and export take addresses")
+        raise UsageError(f"{shown(argument)}: expected a path; inspect, verify, export and features take addresses")
 
 
 def is_remote_folder(argument: str) -> bool:

@@ -18,7 +18,6 @@ from wsisum_cli.summary.limits.plain_text import plain_json, plain_json_text
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.estimate import Estimate
     from wsisum_cli.archive.engines.resources import Crew
-    from wsisum_cli.archive.remote.sites import Sites
     from wsisum_cli.archive.run import Listener, Run
     from wsisum_cli.archive.scope.filters import Filter
     from wsisum_cli.commands.settings.run_options import Running
@@ -49,22 +48,24 @@ def placed(source: str, output: str, request: Any, setup: Any, running: Running)
     """
     from wsisum_cli.archive.remote.sites import open_sites
 
+    refuse_remote(source, output, request.product, running)
     with open_sites(source, output, running.cache()) as sites:
-        refuse_remote(request.product, running, sites)
         ends = {"output": sites.output, "outputs": sites.outputs}
         archive = {"source": sites.archive.path, "archive": sites.archive}
         yield replace(request, **ends, **archive), replace(setup, **ends)
 
 
-def refuse_remote(product: Any, running: Running, sites: Sites) -> None:
+def refuse_remote(source: str, output: str, product: Any, running: Running) -> None:
     """Raise UsageError for options that need a folder where an address is given."""
     from wsisum_cli.pipeline.product import SWEEPS
+    from wsisum_cli.slides.remote.url import Address, parse_place
 
-    if product is SWEEPS and sites.is_remote:
+    source_is_remote, output_is_remote = (isinstance(parse_place(place), Address) for place in (source, output))
+    if product is SWEEPS and output_is_remote:
         raise UsageError("--sweep writes to a folder; choose one as --output")
-    if running.sign is not None and sites.is_remote:
+    if running.sign is not None and output_is_remote:
         raise UsageError("--sign signs files in a folder, but --output is an address; choose a folder, or leave it out")
-    if running.on_cluster and (sites.is_remote or sites.archive.is_remote):
+    if running.on_cluster and (source_is_remote or output_is_remote):
         raise UsageError(
             "--scheduler: expected folders that all workers see as SOURCE and --output, found an address; use "
             "--workers or --shard instead"

@@ -30,10 +30,6 @@ class Archive:
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)  # by path within `root`
     outcomes: Sequence[Outcome] = ()  # of files that cannot be slides
 
-    @property
-    def is_remote(self) -> bool:
-        return self.cache is not None
-
     def attach(self, sources: Sequence[Source]) -> list[Source]:
         """The slides that were found here, each with what it takes to fetch it."""
         return [self._attached(source) for source in sources]
@@ -52,11 +48,6 @@ class Sites:
     archive: Archive
     output: Path  # the folder in which outputs are made
     outputs: Outputs
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether outputs go to a store."""
-        return self.outputs is not HERE
 
 
 def local_archive(path: Path) -> Archive:

@@ -141,7 +141,7 @@ def options_of(command: Any) -> dict[str, Any]:
 
 
 def long_name(option: Any) -> str:
-    return next((name for name in option.opts if name.startswith("--")), option.name).lstrip("-")
+    return str(next((name for name in option.opts if name.startswith("--")), option.name)).lstrip("-")
 
 
 def every_command(group: Any) -> Iterator[Any]:
