@@ -62,14 +62,21 @@ PHRASES = (
 )
 
 
-class RunCommand(TyperCommand):
+class PlainCommand(TyperCommand):
+    """A command whose paths are paths."""
+
+    def invoke(self, ctx: Any) -> Any:
+        refuse_addresses(ctx.params)
+        return super().invoke(ctx)
+
+
+class RunCommand(PlainCommand):
     """A command that says what it takes from a file of settings or the environment before it runs."""
 
     def invoke(self, ctx: Any) -> Any:
         from wsisum_cli.commands.settings.show import tell_settings
 
         tell_settings(ctx)
-        refuse_addresses(ctx.params)
         return super().invoke(ctx)
 
 
