@@ -158,6 +158,25 @@ def test_the_command_line_has_the_same_default():
     assert DEFAULT_SLIDE_TIMEOUT == workers.SLIDE_TIMEOUT
 
 
+def test_workers_take_the_gpus_in_turn(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that succeeds another has the GPU of that one."""
+    given: list[tuple[str, ...]] = []
+
+    class Noted(Scripted):
+        def __init__(self, setup: Setup) -> None:
+            super().__init__(setup)
+            given.append(setup.gpus)
+
+    monkeypatch.setattr(workers, "Worker", Noted)
+    Scripted.first_words = [("ready", "CUDA"), ("died", None), ("ready", "CUDA")]
+    heard: list[str] = []
+    outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path, gpus=("2", "5")), 2, ready=heard.append))
+    assert [outcome.status for outcome in outcomes] == ["written"] * 3
+    assert given == [("2",), ("5",), ("5",)]
+    assert set(heard) == {"CUDA"}
+    assert setup(tmp_path).for_worker(3).gpus == ()
+
+
 class Silent(Scripted):
     """At its first slide it says nothing; the next process does its work."""
 

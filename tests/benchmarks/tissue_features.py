@@ -24,14 +24,14 @@ from wsisum_cli.evaluation.arms import ALL, read_bags  # noqa: E402
 from wsisum_cli.evaluation.cohort import read_labels  # noqa: E402
 from wsisum_cli.evaluation.cross_validation import ABMIL, MEAN, Plan, cross_validate  # noqa: E402
 from wsisum_cli.evaluation.folds import macro_auc  # noqa: E402
-from wsisum_cli.features.h5 import read_feature_file
-from wsisum_cli.features.similarity import nearest
-from wsisum_cli.features.vectors import as_half, checked
-from wsisum_cli.selection.candidates import sample_candidates
-from wsisum_cli.selection.patches import TissuePatches
-from wsisum_cli.selection.selectors import pick
-from wsisum_cli.summary.extras.tissue_features import encode_packed, losses, pack_features, packed_bytes
-from wsisum_cli.training.data import estimate_side
+from wsisum_cli.features.h5 import read_feature_file  # noqa: E402
+from wsisum_cli.features.similarity import nearest  # noqa: E402
+from wsisum_cli.features.vectors import as_half, checked  # noqa: E402
+from wsisum_cli.selection.candidates import sample_candidates  # noqa: E402
+from wsisum_cli.selection.patches import TissuePatches  # noqa: E402
+from wsisum_cli.selection.selectors import pick  # noqa: E402
+from wsisum_cli.summary.extras.tissue_features import encode_packed, losses, pack_features, packed_bytes  # noqa: E402
+from wsisum_cli.training.data import estimate_side  # noqa: E402
 
 BYTES = (16, 32, 48, 64, 96)
 KEPT = 64

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import minisign
 import pytest
 from draw import draw_tissue, write_svs
 from summaries import write_tiny
 
+from wsisum_cli.commands.main import app
+from wsisum_cli.commands.options import NOT_STARTED
 from wsisum_cli.commands.signing.keys import PASSWORD
+from wsisum_cli.errors import WsisumError
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +31,20 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"public": folder / "key.pub", "plain": folder / "plain", "encrypted": folder / "encrypted"}
 
 
-def wsisum(*arguments: object, password: str | None = None) -> subprocess.CompletedProcess[str]:
-    given = {name: value for name, value in os.environ.items() if name != PASSWORD}
-    environment = given | ({PASSWORD: password} if password is not None else {})
-    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=environment, stdin=subprocess.DEVNULL
-    )
+def wsisum(*arguments: object, password: str | None = None) -> SimpleNamespace:
+    """Run a command in this process, where nobody can be asked for a password."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr("sys.stdin", io.StringIO())
+        patch.delenv(PASSWORD, raising=False)
+        if password is not None:
+            patch.setenv(PASSWORD, password)
+        try:
+            code = app([str(part) for part in arguments], standalone_mode=False)
+        except WsisumError as error:
+            err.write(f"wsisum: {error}")
+            code = NOT_STARTED
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")

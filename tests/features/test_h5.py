@@ -383,3 +383,14 @@ def test_names_of_arrays_are_told_up_to_a_few(tmp_path: Path):
     path = write_h5(tmp_path / "a.h5", {f"{number:02}": FEATURES for number in range(40)})
     with pytest.raises(FeaturesError, match=r"found 00, 01, 02, 03, 04, 05, 06, 07, \.\.\.$"):
         read_feature_file(path)
+
+
+def test_values_of_no_known_kind_are_refused(tmp_path: Path):
+    """HDF5 ends the process when it is to read them."""
+    path = write_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": COORDS}, root={"encoder": "tiny"})
+    data = bytearray(path.read_bytes())
+    kind = data.index(b"encoder\0\x19\x01") + 9  # of values without a set length: 0 for lists, 1 for text
+    data[kind] = 5
+    path.write_bytes(data)
+    with pytest.raises(FeaturesError, match="expected a number or a word as encoder, found neither"):
+        read_feature_file(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ MOST_GROWTH = 400 << 20
 #: Bytes of address space beyond those of good files: enough that a bomb shows as growth, little enough for the machine.
 ROOM = 4 << 30
 #: s by the clock after which a process that says nothing is taken to hang without using the processor.
-SILENT = 120.0
+SILENT = 600.0
+#: What libraries say where an allocation fails.
+NO_MEMORY = re.compile("bad_alloc|[Uu]nable to allocate|[Oo]ut of memory|[Ii]nsufficient memory|can't allocate")
 #: After so many findings there is something to mend first.
 MOST_FINDINGS = 20
 
@@ -146,7 +149,7 @@ def run_once(target: object, data: bytes) -> str:
 def is_of_memory(error: BaseException | None) -> bool:
     """Whether a refusal comes of an allocation that failed."""
     while error is not None:
-        if isinstance(error, MemoryError) or "allocate" in str(error).lower():
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
+from places import SCHEMA
+from records import ENCODER
 
 from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.models.card import Card
 from wsisum_cli.pipeline.migrate import migrate_summary
+from wsisum_cli.pipeline.reembed import reembed_summary
 from wsisum_cli.summary.attributes import VERSIONS
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.writer import FORMAT_VERSION, PIXELS, TILES
@@ -76,6 +83,48 @@ def test_a_current_summary_is_copied_and_nothing_is_replaced_unasked(tmp_path: P
     assert (tmp_path / "b.ozx").read_bytes() == (tmp_path / "a.ozx").read_bytes()
     with pytest.raises(UsageError, match="already exists; use --force"):
         migrate_summary(OLDER[0], tmp_path / "a.ozx")
+
+
+@each
+def test_files_of_earlier_formats_take_further_features(path: Path, tmp_path: Path):
+    with open_summary(path) as summary:
+        patch, revision = summary.record.patch, summary.record.revision
+        assert (summary.reembedded, summary.tissue_features) == ((), None)
+    card = Card.model_validate({**ENCODER, "name": "mean", "patch_size": patch.patch_size, "mpp": patch.mpp, "dims": 3})
+
+    class Mean:
+        provider, batch_size = "CPUExecutionProvider", 4
+
+        def __init__(self) -> None:
+            self.card = card.model_copy(update={"sha256": "12" * 32})
+
+        def __call__(self, pixels: np.ndarray) -> np.ndarray:
+            return pixels.mean(axis=(1, 2), dtype=np.float32)
+
+    encoder: Any = Mean()
+    reembed_summary(path, tmp_path / "new.ozx", encoder)
+    with open_summary(tmp_path / "new.ozx") as summary:
+        assert (summary.record.format_version, summary.record.revision) == (FORMAT_VERSION, revision)
+        jsonschema.validate(summary.attributes, SCHEMA)
+        wanted = [patch.mean(axis=(0, 1), dtype=np.float32) for patch in summary.patches]
+        np.testing.assert_array_equal(summary.reembedded[0], np.array(wanted, np.float16))
+    found = verify_summary(tmp_path / "new.ozx", lambda card: encoder if card.name == "mean" else None)
+    assert not [finding for finding in found.findings if finding.severity == "error"]
+
+
+def test_a_dimension_of_the_root_is_in_no_group(tmp_path: Path):
+    migrate_summary(FOLDER / "1.4-jpeg.ozx", tmp_path / "new.ozx")
+    with open_summary(tmp_path / "new.ozx") as summary:
+        names = {
+            name: json.loads(summary.read(name)).get("dimension_names", [])
+            for name in summary.members
+            if name.endswith("zarr.json")
+        }
+    root = {name for member, found in names.items() if member.count("/") == 1 for name in found}
+    groups = {name for member, found in names.items() if member.count("/") == 2 for name in found}
+    assert root
+    assert groups
+    assert not root & groups
 
 
 def test_a_damaged_summary_is_not_migrated(tmp_path: Path):

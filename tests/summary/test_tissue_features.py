@@ -13,6 +13,7 @@ from draw import draw_tissue, write_svs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SCHEMA
+from running import wsisum
 from summaries import LENIENT, shipped_encoder, sign_again, unpack, write_tiny
 
 from wsisum_cli.archive.plan import changed_options
@@ -271,3 +272,20 @@ def test_older_files_have_none(tmp_path: Path):
     with open_summary(write_tiny(tmp_path / "tiny.ozx")) as summary:
         assert isinstance(summary, Summary)
         assert (summary.tissue_features, summary.packed_features, summary.reembedded) == (None, None, ())
+
+
+def test_the_commands(folder: Path, tmp_path: Path):
+    done = wsisum("features", folder / "jpeg.ozx", "-o", tmp_path / "a.h5", "--tissue", "--precision", "float16")
+    assert done.returncode == 0, done.stderr
+    done = wsisum("export", folder / "jpeg.ozx", "--to", "h5", "--tissue", "-o", tmp_path / "b.h5")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "a.h5") as half, h5py.File(tmp_path / "b.h5") as single:
+        np.testing.assert_array_equal(half["features"][:], single["features"][:].astype(np.float16))
+    shown = wsisum("inspect", folder / "jpeg.ozx").stdout
+    assert f"of all tissue in {BYTES} bytes a patch; mean cosine to the true ones" in " ".join(shown.split())
+    for arguments, words in (
+        (("features", folder / "B12.svs", "--tissue", "-o", tmp_path / "x"), "--tissue is for summaries"),
+        (("export", folder / "jpeg.ozx", "--to", "zarr", "--tissue"), "--tissue belongs to --to h5"),
+    ):
+        done = wsisum(*arguments)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr

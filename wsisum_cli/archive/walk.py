@@ -24,6 +24,7 @@ from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
 from wsisum_cli.slides.source import WITH_OTHER_FILES, Source, companion, find_source
+from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import open_summary
 
 #: Suffixes of files whose pixels may lie in a folder beside them.
@@ -49,7 +50,7 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     for folder, names in walk(source, output, outcomes):
         paths = [folder / name for name in names]
         named = [path for path in paths if looks_like_slide(path)]
-        foreign = [path for path in paths if suffix_of(path.name) in FORMATS]
+        foreign = [path for path in paths if suffix_of(path.name) in (*FORMATS, SUFFIX)]
         unread = [found for path in foreign if (found := not_read(path, relative_name(path, source))) is not None]
         outcomes += unread
         other_files += len(names) - len(named) - len(unread)

@@ -93,6 +93,11 @@ def refuse_addresses(values: Mapping[str, Any]) -> None:
 class PlainGroup(TyperGroup):
     """A group whose errors are in plain words."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for option in self.params:  # only those of commands have a variable, and --config one of its own
+            option.allow_from_autoenv = option.show_envvar = False  # type: ignore[attr-defined]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

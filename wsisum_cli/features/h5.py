@@ -293,11 +293,18 @@ def list_names(file: Any) -> str:
 
 
 def read_attribute(owner: Any, path: Path, name: str, most: int = MAX_ATTRIBUTE) -> Any:
-    """An attribute of at most so many bytes. Raises FeaturesError: one of texts may tell of far more than is stored."""
+    """An attribute of at most so many bytes.
+
+    Raises FeaturesError: a list of texts may tell of far more than is stored, and HDF5 ends the process over values of
+    a length and a kind that it does not know.
+    """
+    import h5py
+
     found = owner.attrs.get_id(name)
-    size = math.prod(found.shape) if found.get_space().get_simple_extent_type() else 1
-    if size * max(1, found.dtype.itemsize) > most or (size > 1 and found.dtype.hasobject):
-        raise FeaturesError(f"{path.name}: expected a number or a word as {name}, found {size}; create the file again")
+    size = math.prod(found.shape or ())
+    is_word = size == 1 and h5py.check_string_dtype(found.dtype) is not None
+    if size * max(1, found.dtype.itemsize) > most or (found.dtype.hasobject and not is_word):
+        raise FeaturesError(f"{path.name}: expected a number or a word as {name}, found neither; create the file again")
     value = owner.attrs[name]
     if isinstance(value, str | bytes) and len(value) > most:
         raise FeaturesError(f"{path.name}: {name} has {len(value)} characters, expected at most {most}")

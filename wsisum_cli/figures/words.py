@@ -47,9 +47,23 @@ def summary_lines(facts: Inspection, verdict: Verdict | None, details: bool) -> 
         "artefacts": artefacts_line(facts.artefacts),
         "suspect": suspect_line(facts),
         "encoder": f"{facts.encoder.name} on {facts.provider}",
+        **added_lines(facts),
         **(detail_lines(facts) if details else {}),
         "note": facts.disclaimer,
     }
+
+
+def added_lines(facts: Inspection) -> dict[str, str]:
+    """Features beside those of the kept patches by the first encoder; empty without."""
+    lines = {}
+    if facts.reembedded:
+        names = ", ".join(entry.encoder.name for entry in facts.reembedded)
+        lines["further features"] = f"of the kept patches by {names}; weights, figures and verdict do not rest on them"
+    if (packed := facts.tissue_features) is not None:
+        lines["tissue features"] = (
+            f"of all tissue in {packed.bytes} bytes a patch; mean cosine to the true ones {packed.cosine_mean:.4f}"
+        )
+    return lines
 
 
 def standing_lines(facts: Inspection, verdict: Verdict | None) -> dict[str, str]:

@@ -133,7 +133,11 @@ class TiffPyramid(Pyramid):
             else:
                 data = self._segment(level, column, row)
                 pixels = None if data is None else shrunk(decode_other(page, data), shrink)
-            return None if pixels is None else pixels[: page.tilelength // shrink, : page.tilewidth // shrink]
+            if pixels is None:
+                return None
+            if pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise ValueError(f"expected RGB, found shape {pixels.shape}")
+            return pixels[: page.tilelength // shrink, : page.tilewidth // shrink]
         except TileError:
             raise
         # Decoders meet damaged streams with exceptions of their own; each means that this tile is broken.
@@ -380,6 +384,8 @@ def why_not_by_tile(page: TiffPage) -> str | None:
         return f"{page.samplesperpixel} samples per pixel"
     if not page.is_tiled or not page.tilewidth or not page.tilelength:
         return "not tiled"
+    if page.planarconfig not in (1, 2):
+        return "planar configuration unknown"
     if page.imagedepth != 1 or page.tiledepth != 1:
         return f"{page.imagedepth} planes in one image"
     if page.tilewidth * page.tilelength > MAX_TILE_PIXELS:

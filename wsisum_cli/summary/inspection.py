@@ -22,10 +22,12 @@ from wsisum_cli.summary.attributes import (
     Options,
     Patch,
     Quality,
+    Reembedded,
     Represented,
     Source,
     SourcePixels,
     Suspect,
+    TissueFeatures,
     UsedSlideEncoder,
     UsedSummarizer,
     Verdict,
@@ -68,6 +70,8 @@ class Inspection(BaseModel):
     target_reached: bool | None
     artefacts: Artefacts | None
     suspect: Suspect | None
+    reembedded: list[Reembedded] | None
+    tissue_features: TissueFeatures | None
     format_version: str
     disclaimer: str
     source: Source

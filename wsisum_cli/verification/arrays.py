@@ -26,7 +26,8 @@ def refuse_unsound(summary: Summary) -> None:
     Looks at neither checksums nor pixels; `verify_summary` does.
     """
     for finding in ArrayCheck(summary).check():
-        raise SummaryError(f"{summary.name}: {finding.message}; run wsisum verify on it")
+        message = finding.message.removeprefix(f"{summary.name}: ")
+        raise SummaryError(f"{summary.name}: {message}; run wsisum verify on it")
 
 
 class ArrayCheck:

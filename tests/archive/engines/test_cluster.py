@@ -29,7 +29,7 @@ pytestmark = [
     # Dask's own: sockets and loops of workers that were killed.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SLIDES = 6
+SLIDES = 5
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +48,23 @@ def local(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return contents(output)
 
 
+def cluster_of(workers: int) -> Any:
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+    )
+
+
 @pytest.fixture(scope="module")
-def started() -> Iterator[Any]:
-    with distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as running:
+def scheduler() -> Iterator[Any]:
+    """A cluster whose workers no test kills."""
+    with cluster_of(2) as running:
         yield running
 
 
 @pytest.fixture
-def scheduler(started: Any) -> Any:
-    """A cluster of three workers; those that an earlier test killed are back."""
-    with distributed.Client(started.scheduler_address, set_as_default=False) as client:
-        client.wait_for_workers(3, timeout=60)
-    return started
+def doomed_cluster() -> Iterator[Any]:
+    with cluster_of(3) as running:
+        yield running
 
 
 def setup(output: Path, **changes: Any) -> Setup:
@@ -78,10 +81,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.ozx")}
 
 
-def test_two_of_three_workers_killed_at_random(archive: Path, local: dict[str, bytes], scheduler: Any, tmp_path: Path):
+def test_two_of_three_workers_killed_at_random(
+    archive: Path, local: dict[str, bytes], doomed_cluster: Any, tmp_path: Path
+):
     """All slides are done, none twice, and the bytes are those of a run without a cluster."""
     draw = random.Random(time.time_ns())
-    pids = [worker.pid for worker in scheduler.workers.values()]
+    pids = [worker.pid for worker in doomed_cluster.workers.values()]
     doomed = draw.sample(pids, 2)
     moments = sorted(draw.sample(range(1, 40), 2))  # messages after which a worker is killed
     heard: list[Event] = []
@@ -91,7 +96,7 @@ def test_two_of_three_workers_killed_at_random(archive: Path, local: dict[str, b
         if doomed and len(heard) >= moments[-len(doomed)]:
             os.kill(doomed.pop(), signal.SIGKILL)
 
-    cluster = Cluster(scheduler.scheduler_address)
+    cluster = Cluster(doomed_cluster.scheduler_address)
     outcomes = list(cluster.run_jobs(jobs(archive, tmp_path), setup(tmp_path), kill))
     assert not doomed, "both were killed in the middle of the run"
     assert Counter(done.source for done in outcomes) == {f"{number}.svs": 1 for number in range(SLIDES)}
@@ -124,7 +129,7 @@ def children_of(parents: set[int]) -> list[int]:
     return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
 
 
-def test_a_slide_that_kills_every_worker_is_given_up(archive: Path, scheduler: Any, tmp_path: Path):
+def test_a_slide_that_kills_every_worker_is_given_up(archive: Path, doomed_cluster: Any, tmp_path: Path):
     """As one does that takes all memory: after the first try and one more it fails, and the others are done."""
 
     # The message of the first stage tells that the slide began; the worker that has it is asked for by its key.
@@ -132,12 +137,12 @@ def test_a_slide_that_kills_every_worker_is_given_up(archive: Path, scheduler: A
 
     def kill_holder(event: Event) -> None:
         if event.source == "0.svs" and event.stage == "tissue":
-            with distributed.Client(scheduler.scheduler_address, set_as_default=False) as client:
+            with distributed.Client(doomed_cluster.scheduler_address, set_as_default=False) as client:
                 holder = next(
                     (address for address, keys in client.processing().items() if any(name_in(key) for key in keys)),
                     None,
                 )
-            worker = next((one for one in scheduler.workers.values() if one.worker_address == holder), None)
+            worker = next((one for one in doomed_cluster.workers.values() if one.worker_address == holder), None)
             if worker is not None and worker.pid:
                 deaths.append(event.source)
                 os.kill(worker.pid, signal.SIGKILL)
@@ -145,7 +150,7 @@ def test_a_slide_that_kills_every_worker_is_given_up(archive: Path, scheduler: A
     def name_in(key: str) -> bool:
         return key.startswith("wsisum-")
 
-    cluster = Cluster(scheduler.scheduler_address, retries=1)
+    cluster = Cluster(doomed_cluster.scheduler_address, retries=1)
     (outcome,) = cluster.run_jobs(jobs(archive, tmp_path)[:1], setup(tmp_path), kill_holder)
     assert len(deaths) == 2
     assert (outcome.status, outcome.reason) == ("failed", "process died")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from summaries import sign_again, unpack, write_tiny
 
+from wsisum_cli.archive.likeness import duplicates
 from wsisum_cli.archive.likeness.duplicates import (
     SAME_BLOCK,
     SAME_FILE,
@@ -95,7 +96,9 @@ def test_the_evidence_is_in_plain_words():
     assert "turned" not in Pair(slide, slide, SAME_GLASS, 0.99, replace(PERFECT, turn=359.9)).words
 
 
-def test_each_slide_is_compared_with_its_nearest_alone():
+@pytest.mark.parametrize("cells", [1 << 23, 300, 1])
+def test_each_slide_is_compared_with_its_nearest_alone(monkeypatch: pytest.MonkeyPatch, cells: int):
+    monkeypatch.setattr(duplicates, "CELLS", cells)
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((40, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from draw import draw_tissue
 
-from wsisum_cli.archive.likeness.duplicates import SAME_GLASS, judge
+from wsisum_cli.archive.likeness.duplicates import SAME_BLOCK, SAME_GLASS, judge
 from wsisum_cli.archive.likeness.registration import Alignment, Picture, align, correlate, turn_of
 from wsisum_cli.slides import jpeg
 
@@ -48,7 +48,7 @@ def test_the_same_glass_is_found_however_it_lies(degrees: float, mirrored: bool)
     assert judge(found) == SAME_GLASS
     assert found.mirrored == mirrored
     assert abs((found.turn - degrees + 180) % 360 - 180) < 1
-    assert found.correlation > 0.8
+    assert found.correlation > 0.9
     assert found.overlap > 0.95
 
 
@@ -68,12 +68,28 @@ def test_a_part_of_the_glass_is_found_in_the_whole():
 def test_a_wrong_pixel_size_shows_in_the_scale():
     found = aligned(overview(), overview(), mpp=1.5 * MPP)
     assert found.scale == pytest.approx(1.5, abs=0.02)
-    assert found.correlation > 0.8
+    assert found.correlation > 0.9
 
 
 def test_other_tissue_is_not_the_same_glass():
     found = align(Picture(overview(3), MPP), Picture(overview(4), MPP))
     assert found is None or judge(found) is None
+
+
+@pytest.mark.parametrize(("shared", "bent"), [(3.0, 1.0), (3.0, 4.0), (5.0, 1.0)])
+def test_the_next_section_of_a_block_is_not_called_the_same_glass(shared: float, bent: float):
+    """It has the outline and the structure of the other coarser than `shared` px, a little bent, and its own cells."""
+    rng = np.random.default_rng(2)
+    own, cells = overview(3).astype(np.float32), np.roll(overview(4), 40, 0).astype(np.float32)
+    section = cv2.GaussianBlur(own, (0, 0), shared)
+    section += np.where(section < 235, cells - cv2.GaussianBlur(cells, (0, 0), shared), 0)
+    height, width = own.shape[:2]
+    shift = [cv2.resize(rng.normal(0, bent, (9, 9)).astype(np.float32), (width, height)) for _ in "xy"]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    section = cv2.remap(section, x + shift[0], y + shift[1], cv2.INTER_LINEAR, borderValue=(244, 244, 244))
+    found = aligned(overview(3), np.clip(section, 0, 255).astype(np.uint8))
+    assert found.overlap > 0.9
+    assert judge(found) == SAME_BLOCK
 
 
 def test_glass_alone_is_like_nothing():

@@ -233,14 +233,17 @@ def process_slide(source: str, job: Job, setup: Setup, topic: str, key: str, ver
 
 def attend(process: Worker, key: str, here: Any, topic: str) -> tuple[str, Any]:
     """Pass on what a process tells of its slide, until it is done, dead, out of time or no longer wanted."""
-    stage, told = "", 0.0
+    stage, told, looked = "", 0.0, time.monotonic()
     while True:
-        if not wait([process.pipe], POLL):
-            if process.deadline > time.monotonic() and is_wanted(here, key):
-                continue
-            outcome = process.timeout_outcome()
-            process.stop()
-            return DONE, outcome
+        said = wait([process.pipe], POLL)
+        if time.monotonic() - looked >= POLL:  # also while it tells of progress all the time
+            looked = time.monotonic()
+            if process.deadline <= looked or not is_wanted(here, key):
+                outcome = process.timeout_outcome()
+                process.stop()
+                return DONE, outcome
+        if not said:
+            continue
         kind, value = process.receive()
         if kind == "event":
             if value.stage != stage or time.monotonic() - told > PULSE or value.done == value.total > 0:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from wsisum_cli.archive.likeness.registration import Alignment, Picture, align
 from wsisum_cli.archive.likeness.vectors import MEAN, UNKNOWN_MODEL, Archive, Model, SlideVectors, unit_matrix
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.features.vectors import blocks
 from wsisum_cli.summary.reader import open_summary
 
 SAME_FILE, SAME_GLASS, SAME_BLOCK = "same file", "same glass", "same block or same glass"
@@ -23,9 +23,10 @@ CLASSES = (SAME_FILE, SAME_GLASS, SAME_BLOCK)
 NEAREST = 8  # slides by mean features that each slide is laid on
 LEAST_COSINE = 0.6  # of mean features, below which two slides are not laid on each other
 #: Figures of an alignment, measured on pairs that are known (docs/duplicates.md).
-GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.6, 0.7, 0.5
+GLASS_CORRELATION, GLASS_AGREEING, GLASS_OVERLAP = 0.8, 0.8, 0.5
 BLOCK_CORRELATION, BLOCK_OVERLAP, BLOCK_MATCHES = 0.25, 0.5, 20
 HELD = 64  # pictures kept in memory
+CELLS = 1 << 23  # cosines computed at a time
 
 #: Called with the number of pairs looked at, and of all.
 Progress = Callable[[int, int], None]
@@ -113,7 +114,9 @@ def like_pairs(
 ) -> dict[tuple[int, int], float]:
     """Pairs of rows of (N, D) unit vectors, the lower row first, one of them among the nearest of the other."""
     found: dict[tuple[int, int], float] = {}
-    for block in blocks(len(vectors)):
+    step = max(1, CELLS // max(1, len(vectors)))
+    for start in range(0, len(vectors), step):
+        block = slice(start, start + step)
         cosines = vectors[block] @ vectors.T
         rows = np.arange(len(vectors))[block]
         cosines[np.arange(len(rows)), rows] = -2
@@ -140,6 +143,11 @@ class Pictures:
                 self._held[slide.path] = Picture(*read_overview(slide.path))
             except SummaryError as error:
                 self.failed[slide.summary] = str(error)
+                return None
+            # One file that somebody made to do harm never ends the search of an archive.
+            except Exception as error:  # noqa: BLE001
+                name = PurePosixPath(slide.summary).name
+                self.failed[slide.summary] = f"{name}: its overview cannot be read ({type(error).__name__}); verify it"
                 return None
         self._held.move_to_end(slide.path)
         while len(self._held) > HELD:

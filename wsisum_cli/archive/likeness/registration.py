@@ -25,7 +25,7 @@ DENSE = 25  # grey levels below white from which a px is tissue
 FINE, COARSE = 1.0, 5.0  # px: what is finer is noise of the JPEG, what is coarser is the outline of the tissue
 BLOCK = 48  # px of a side of the blocks whose agreement is counted
 ROUNDS, STEP, REFINED_SIDE = 40, 1e-5, 800  # of the refinement, and px of the longest side of its pictures
-SURE = 0.6  # correlation at which nobody has to look whether the picture is mirrored too
+SURE = 0.8  # correlation at which nobody has to look whether the picture is mirrored too
 LEAST_OVERLAP = 400  # px of tissue without which nothing can be said
 
 
@@ -60,7 +60,7 @@ class Picture:
 
     def mpp_at(self, side: int) -> float:
         """The finest pixel size at which no side is longer than `side` px."""
-        return max(self.mpp, FINEST, max(self._density.shape) * self.mpp / side)
+        return float(max(self.mpp, FINEST, max(self._density.shape) * self.mpp / side))
 
     @property
     def keypoint_mpp(self) -> float:
@@ -84,7 +84,8 @@ class Picture:
 def find_keypoints(density: np.ndarray, mpp: float) -> tuple[np.ndarray, np.ndarray]:
     import cv2
 
-    found, descriptors = cv2.SIFT_create(nfeatures=KEYPOINTS).detectAndCompute(density, None)
+    everywhere = np.full(density.shape, 255, np.uint8)
+    found, descriptors = cv2.SIFT.create(nfeatures=KEYPOINTS).detectAndCompute(density, everywhere)
     if descriptors is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
     return (np.array([point.pt for point in found]) + 0.5) * mpp, root_sift(descriptors)
@@ -195,9 +196,9 @@ def refine(first: Picture, second: Picture, start: np.ndarray) -> np.ndarray:
     mpp = max(*(picture.mpp_at(REFINED_SIDE) for picture in (first, second)))
     one, other = first.density(mpp), second.density(mpp)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ROUNDS, STEP)
-    matrix = pixel_matrix(start, mpp).astype(np.float32)
+    matrix, all_of_it = pixel_matrix(start, mpp).astype(np.float32), np.full(other.shape, 255, np.uint8)
     try:
-        _, found = cv2.findTransformECC(one, other, matrix, cv2.MOTION_AFFINE, criteria, None, 5)
+        _, found = cv2.findTransformECC(one, other, matrix, cv2.MOTION_AFFINE, criteria, all_of_it, 5)
     except cv2.error:  # it does not converge: the pictures do not agree
         return start
     return micron_matrix(np.asarray(found, float), mpp)
@@ -218,7 +219,7 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 def fine_structure(picture: np.ndarray) -> np.ndarray:
     """(H, W) float32: details between `FINE` and `COARSE` px, without the outline of the tissue."""
-    return blurred(picture, FINE) - blurred(picture, COARSE)
+    return np.asarray(blurred(picture, FINE) - blurred(picture, COARSE))
 
 
 def correlate(a: np.ndarray, b: np.ndarray) -> float:

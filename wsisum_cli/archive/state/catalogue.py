@@ -26,7 +26,7 @@ NAME = "catalogue.sqlite"
 SCHEMA = 1  # raised where a column changes its meaning or goes; the file is then built anew
 MEAN = "mean of the features"  # a slide embedding that every summary has
 
-#: Column -> its type and constraints. docs/catalogue.md says what each holds.
+#: Column -> its type and constraints. docs/state.md says what each holds.
 COLUMNS = {
     "summary": "TEXT PRIMARY KEY",
     "summary_bytes": "INTEGER NOT NULL",

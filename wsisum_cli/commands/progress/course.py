@@ -40,7 +40,8 @@ class Course:
         self._shares: Mapping[str, float] = SHARES
         self._seconds: Counter[str] = Counter()  # of each stage, of the slides that are done
         self._bytes: dict[str, float] = {}  # of each slide that is planned
-        self._more = 0.0  # bytes of slides that a file turned out to hold beside the first
+        self._whole = 0.0  # bytes of all slides
+        self._mean = 1.0  # bytes of one; what is not planned counts as much
         self._fractions: dict[str, float] = {}  # of slides in progress
         self._done = 0.0  # bytes
         self.total = self.finished = 0  # slides
@@ -52,11 +53,13 @@ class Course:
             self._shares = {"fetch": FETCHING, **self._shares}
         self._bytes = {source: size_of(job) for source, job in plan.jobs}
         self.total = len(plan.jobs)
+        self._whole = sum(self._bytes.values())
+        self._mean = self._whole / self.total if self.total else 1.0
 
     def more(self, count: int) -> None:
         """A file holds so many slides more than one, each as long as a slide of the archive on average."""
         self.total += count
-        self._more += count * self._mean
+        self._whole += count * self._mean
 
     def event(self, event: Event) -> float:
         """The share of the slide that is done; it never falls."""
@@ -83,15 +86,10 @@ class Course:
             self._shares = {stage: known * own[stage] + (1 - known) * self._shares[stage] for stage in self._shares}
 
     @property
-    def _mean(self) -> float:
-        return sum(self._bytes.values()) / len(self._bytes) if self._bytes else 1.0
-
-    @property
     def fraction(self) -> float:
         """Share of the whole run that is done."""
-        whole = sum(self._bytes.values()) + self._more
         going = sum(self._bytes.get(source, self._mean) * share for source, share in self._fractions.items())
-        return min(1.0, (self._done + going) / whole) if whole else 1.0
+        return min(1.0, (self._done + going) / self._whole) if self._whole else 1.0
 
     @property
     def seconds_left(self) -> float | None:

@@ -19,10 +19,11 @@ def config(
     everything: Annotated[bool, typer.Option("--all", help="Show options that have their default, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the options that wsisum.toml and the environment set, and where each value comes from.
+    """Show which options are set, and from where.
 
-    The command line wins over variables of the environment, those over wsisum.toml, and that over the default. A
-    variable is called as its command and option, such as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
+    Options are set in wsisum.toml and in environment variables. The command line wins over the environment, the
+    environment over wsisum.toml, and the file over the default. A variable is named after its command and option, such
+    as WSISUM_COMPRESS_MAX_KEEP. Nothing secret is shown.
     """
     from wsisum_cli.commands.console import output, print_settings, warn
 

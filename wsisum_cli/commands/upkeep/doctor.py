@@ -25,10 +25,10 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Check versions, readers, codecs, models, devices, memory and an output folder.
+    """Check whether this machine can do the work.
 
-    Each line says ok, warning or problem, and what to do. Nothing is changed. The exit code is 1 if anything is a
-    problem.
+    Looks at versions, readers, codecs, models, devices, memory and an output folder. Each line says ok, warning or
+    problem, and what to do. Nothing is changed. The exit code is 1 if anything is a problem.
     """
     from wsisum_cli.archive.health.checkup import check_all
 

@@ -22,9 +22,10 @@ def duplicates(
     image: Annotated[Path | None, typer.Option(help="Write a PNG: each pair side by side, with the evidence.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Find slides that are the same: byte-identical, or one glass scanned or exported twice.
+    """Find slides that are in an archive twice.
 
-    The slides are not needed. The exit code is 1 if a pair was found, or a summary could not be read.
+    They are byte-identical, or one glass was scanned or exported twice. The slides are not needed. The exit code is 1
+    if a pair was found, or a summary could not be read.
     """
     from wsisum_cli.archive.likeness.duplicates import find_duplicates
     from wsisum_cli.archive.likeness.vectors import read_vectors

@@ -75,18 +75,19 @@ def local_name(node: Node) -> str:
 
 def count_planes(nodes: Sequence[Node], pages: int) -> int:
     """How many planes tifffile makes room for, or goes through one by one. Raises ValueError, ArithmeticError."""
-    planes = 0
+    planes = counted = 0
     for node in nodes:
         kind = local_name(node)
         if kind.endswith("Pixels"):
             planes += math.prod(max(1, abs(number(node, axis, 1))) for axis in DEPTH_AXES)
         elif kind.endswith("TiffData"):
-            counted = number(node, "PlaneCount", number(node, "NumPlanes", 1 if "IFD" in node.attrib else 0))
-            planes += (counted or pages) - 1  # the first is one of the planes above
+            stated = number(node, "PlaneCount", number(node, "NumPlanes", 1 if "IFD" in node.attrib else 0))
+            counted += stated or pages
         elif kind[:-1].endswith("Along") and "Start" in node.attrib:
             start, end, step = (float(node.get(key, "1")) for key in ("Start", "End", "Step"))
             planes += max(0, math.ceil((end - start) / step))
-    return planes + count_leica_planes([node for node in nodes if local_name(node).endswith("dimension")])
+    planes += count_leica_planes([node for node in nodes if local_name(node).endswith("dimension")])
+    return max(planes, counted)
 
 
 def count_leica_planes(dimensions: Sequence[Node]) -> int:

@@ -1,0 +1,138 @@
+"""End runs in the middle, in every way that happens, and look at what they leave.
+
+    python tests/benchmarks/kills.py [--trials 20] [--seed 0] [--folder DIR]
+
+Each trial starts `wsisum compress` on a few tiny slides and disturbs it at a random moment: kill -9 of the run or of a
+worker, SIGTERM, a second run on the same folder that is killed, a disk that takes no more, a slide that vanishes. Then
+every summary has to be whole and of the right bytes, the status readable, and a run without disturbance has to finish
+the archive with the right bytes, an exact report, and nothing left aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from archives import set_back
+from draw import draw_tissue, write_svs
+
+from wsisum_cli.verification.verify import is_whole
+
+SLIDES = 4
+WAYS = ("kill", "kill worker", "terminate", "two runs", "full disk", "vanished slide")
+SETTLE = 1.0  # s until workers have seen that their parent is gone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    draw, counts = random.Random(options.seed), Counter[str]()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        root = Path(name)
+        archive = draw_archive(root / "in")
+        began = time.perf_counter()
+        start(archive, root / "whole").wait()
+        seconds = time.perf_counter() - began
+        expected = summaries(root / "whole")
+        assert len(expected) == SLIDES
+        for trial in range(options.trials):
+            way = WAYS[trial % len(WAYS)]
+            disturb(way, archive, root / "out", draw.uniform(0, seconds))
+            check(archive, root / "out", expected)
+            counts[way] += 1
+            if draw.random() < 0.7:  # else the next trial begins with a finished archive
+                shutil.rmtree(root / "out")
+            print(f"[{trial + 1}/{options.trials}] {way}: good", flush=True)
+    print(", ".join(f"{count} {way}" for way, count in counts.items()))
+
+
+def draw_archive(archive: Path) -> Path:
+    for number in range(SLIDES):
+        path = archive / f"{number % 2}" / f"{number}.svs"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_svs(path, draw_tissue(1024, 1024, seed=number), tile=256)
+        set_back(path)
+    return archive
+
+
+def start(archive: Path, output: Path, most_bytes: int | None = None) -> subprocess.Popen[bytes]:
+    """A run, which cannot write files of more than `most_bytes`."""
+
+    def limit() -> None:
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(output), "--workers", "2"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=limit)
+
+
+def disturb(way: str, archive: Path, output: Path, seconds: float) -> None:
+    """One run that does not go as it should."""
+    run = start(archive, output, int(seconds * 50_000) + 2_000 if way == "full disk" else None)
+    if way in ("full disk",):
+        run.wait()
+        return
+    other = start(archive, output) if way == "two runs" else None
+    time.sleep(seconds)
+    hidden = archive / "0" / "0.svs"
+    if way in ("kill", "two runs"):
+        run.kill()
+    elif way == "terminate":
+        run.send_signal(signal.SIGTERM)
+    elif way == "kill worker" and run.poll() is None:
+        for child in psutil.Process(run.pid).children()[-1:]:
+            child.kill()
+    elif way == "vanished slide":
+        hidden.rename(archive.parent / "hidden")
+    run.wait()
+    if other is not None:
+        other.wait()
+    if way == "vanished slide":
+        (archive.parent / "hidden").rename(hidden)
+    time.sleep(SETTLE)
+
+
+def check(archive: Path, output: Path, expected: dict[str, bytes]) -> None:
+    """Nothing half now, and all of it after a run that nothing disturbs."""
+    for path, content in summaries(output).items() if output.is_dir() else ():
+        assert is_whole(output / path)
+        assert content == expected[path]
+    if (output / ".wsisum").is_dir():
+        status = subprocess.run([*wsisum("status", output, archive), "--json"], capture_output=True, check=False)
+        assert len(json.loads(status.stdout)["slides"]) == SLIDES, status
+    run = start(archive, output)
+    assert run.wait() == 0
+    assert summaries(output) == expected
+    rows = json.loads((output / "report.json").read_text())
+    assert rows["not_tried"] == []
+    assert Counter(row["status"] in ("written", "skipped") for row in rows["slides"]) == {True: SLIDES}
+    assert not list(output.rglob("*.part"))
+
+
+def wsisum(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
+
+
+def summaries(output: Path) -> dict[str, bytes]:
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*.ozx")}
+
+
+if __name__ == "__main__":
+    main()
