@@ -22,7 +22,7 @@ from draw import draw_tissue, write_svs
 from stores import S3, running_s3
 
 SLIDES = 3
-OPTIONS = ("--encoder", "texture", "--keep", "8", "--draws", "100")
+OPTIONS = ("--keep", "8", "--draws", "100")
 
 
 def command(source: object, output: object, cache: Path) -> list[str]:
