@@ -23,8 +23,8 @@ from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
 from wsisum_cli.commands.learning.train import train_app
 from wsisum_cli.commands.models import models_app
-from wsisum_cli.commands.options import NOT_STARTED, PlainCommand, RunCommand, command_group
-from wsisum_cli.commands.settings.show import config
+from wsisum_cli.commands.options import NOT_STARTED, PlainCommand, command_group
+from wsisum_cli.commands.settings.show import RunCommand, config
 from wsisum_cli.commands.settings.sources import PREFIX, find_file, name_variables, read_defaults
 from wsisum_cli.commands.summaries.export import export
 from wsisum_cli.commands.summaries.migrate import migrate

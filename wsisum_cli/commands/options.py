@@ -70,16 +70,6 @@ class PlainCommand(TyperCommand):
         return super().invoke(ctx)
 
 
-class RunCommand(PlainCommand):
-    """A command that says what it takes from a file of settings or the environment before it runs."""
-
-    def invoke(self, ctx: Any) -> Any:
-        from wsisum_cli.commands.settings.show import tell_settings
-
-        tell_settings(ctx)
-        return super().invoke(ctx)
-
-
 def refuse_addresses(values: Mapping[str, Any]) -> None:
     """Raise UsageError where a path was made of an address: `s3://a/b` would be the folder `s3:` here."""
     for name, value in values.items():

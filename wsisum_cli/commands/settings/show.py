@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsisum_cli.commands.options import PlainCommand
 from wsisum_cli.commands.settings.sources import DANGEROUS, given_elsewhere, settings_of, stray_variables
 from wsisum_cli.errors import UsageError
 
@@ -54,3 +55,11 @@ def tell_settings(context: Any) -> None:
     if found:
         words = ", ".join(f"{one.option} {one.value} ({one.source})" for one in found)
         messages().print(f"settings: {words}", markup=False)
+
+
+class RunCommand(PlainCommand):
+    """A command that says what it takes from a file of settings or the environment before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        tell_settings(ctx)
+        return super().invoke(ctx)
