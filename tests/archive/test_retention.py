@@ -16,7 +16,7 @@ import pytest
 from draw import draw_tissue, write_svs
 from running import wsisum
 
-from wsisum_cli.archive.manifest import Manifest, read_manifest
+from wsisum_cli.archive.manifest import Entry, Manifest, read_manifest
 from wsisum_cli.archive.retention import (
     ABOUT,
     COLD,
@@ -25,11 +25,13 @@ from wsisum_cli.archive.retention import (
     REVIEW,
     Row,
     Rules,
+    abouts_of,
     judge,
     kept_by_rules,
     parse_age,
     parse_where,
     plan_table,
+    refuse_other_file,
 )
 from wsisum_cli.errors import UsageError
 from wsisum_cli.quality.verdict import Verdict
@@ -92,6 +94,7 @@ def write_slide(folder: Path, days: int) -> Path:
         (9000, {"date": "last year"}, "the date 'last year' is not a date"),
         (9000, {"use": " Teaching "}, "use is teaching"),
         (9000, {"use": "routine"}, None),
+        (9000, {"Date": "2026-01-01"}, "by the date in the manifest"),
     ],
 )
 def test_rules_keep_a_slide(tmp_path, days, about, why):
@@ -100,7 +103,7 @@ def test_rules_keep_a_slide(tmp_path, days, about, why):
     assert (found is None) if why is None else (found is not None and why in found)
 
 
-@pytest.mark.parametrize("text", ["2", "y", "2 years", "-1y", "2h", ""])
+@pytest.mark.parametrize("text", ["2", "y", "2 years", "-1y", "2h", "", "2100y"])
 def test_age_that_is_none_is_refused(text):
     with pytest.raises(UsageError, match="--keep-newer"):
         parse_age(text)
@@ -114,8 +117,8 @@ def test_condition_on_a_column_that_is_not_there_is_refused():
             parse_where([text], manifest)
 
 
-def test_plan_carries_its_own_sha256(tmp_path):
-    rows = [Row('b#1, "x"\n.svs', KEEP, "no summary", find_source(write_slide(tmp_path, 3)), about={"case": "7"})]
+def test_plan_carries_its_own_sha256():
+    rows = [Row('b#1, "x"\n.svs', KEEP, "no summary", about={"case": "7"})]
     table = plan_table(rows, ["case"], TODAY)
     body, last = table[: table.rstrip(b"\n").rindex(b"\n") + 1], table.rstrip(b"\n").rsplit(b"\n", 1)[1]
     found = list(csv.DictReader(io.StringIO(table.decode())))
@@ -125,6 +128,29 @@ def test_plan_carries_its_own_sha256(tmp_path):
     assert found[-1]["reason"] == DISCLAIMER
     assert found[-1]["sha256"] == hashlib.sha256(body).hexdigest()
     assert last.startswith(b",about this plan,")
+
+
+def test_rules_hold_for_slides_of_a_file_too():
+    columns = ["use", "case"]
+    entries = {
+        "in/a.czi#2": Entry(about={"use": "teaching", "case": "7"}),
+        "a.czi": Entry(about={"use": "", "case": "8"}),
+    }
+    manifest = Manifest(entries, set(entries), columns)
+    assert [about["case"] for about in abouts_of("in/a.czi", manifest)] == ["8", "7"]
+    assert not manifest.unused
+
+
+@pytest.mark.parametrize("content", [b"II*\0", b"slide,mpp\n"])
+def test_plan_never_replaces_another_file(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="expected a plan, or a new file"):
+        refuse_other_file(path)
+    with pytest.raises(UsageError, match=r"ending in \.csv"):
+        refuse_other_file(tmp_path / "a.svs")
+    path.write_bytes(plan_table([], [], TODAY))
+    refuse_other_file(path)
 
 
 def test_manifest_keeps_own_columns_and_refuses_misspelt_ones(tmp_path):
@@ -149,6 +175,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_svs(slides / f"{name}.svs", draw_tissue(2400, 2100, seed=seed), tile=256)
     shutil.copy(slides / "good.svs", slides / "old" / "copy.svs")
     (slides / "broken.svs").write_bytes(b"no slide")
+    (slides / "link.svs").symlink_to(slides / "nowhere.svs")
     options = ("--encoder", "texture", "--mpp", "0.25", "--keep", "12", *LENIENT)
     for name in ("good", "taught", "damaged"):
         done = wsisum("compress", slides / f"{name}.svs", "-o", root / "out", *options)
@@ -180,11 +207,13 @@ def test_plan_lists_every_slide_with_a_reason(archive):
         "broken.svs": KEEP,
         "damaged.svs": KEEP,
         "good.svs": COLD,
+        "link.svs": KEEP,
         "new.svs": KEEP,
         "old/copy.svs": COLD,
         "taught.svs": KEEP,
     }
     assert rows["taught.svs"]["reason"] == "use is teaching"
+    assert "by thresholds other than the default: chance 0/0" in rows["good.svs"]["reason"]
     assert rows["new.svs"]["reason"] == "no summary"
     assert rows["old/copy.svs"]["case"] == "8"
     good = rows["good.svs"]

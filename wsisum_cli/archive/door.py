@@ -19,6 +19,7 @@ from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.quality.verdict import Thresholds, read_thresholds
 from wsisum_cli.selection.budget import check_target
 from wsisum_cli.selection.selectors import NESTED, SELECTORS
+from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 from wsisum_cli.slides.source import Source, find_source, output_stem
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.extras.tissue_features import LEAST, MOST
@@ -100,6 +101,10 @@ def compress(
         tissue_features=tissue_features,
     )
     check_options(options, features is not None)
+    if mpp is not None and not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
+        raise UsageError(f"mpp: expected {PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g} µm, found {mpp!r}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected at least 1, found {threads!r}")
     model = find_model(encoder, [user_folder()])
     models = loaded_models(summarizer, slide_encoder, model, features is not None, keep, device)
     tools = Tools(loaded_encoder(model, device), threads or os.cpu_count() or 1, models=models)
@@ -126,6 +131,9 @@ def check_options(options: Options, given: bool) -> None:
     for name, (least, most) in RANGES.items():
         if (value := getattr(options, name)) is not None and not least <= value <= most:
             raise UsageError(f"{name}: expected {least:g} to {most:g}, found {value!r}")
+    for name in ("keep", "max_keep", "seed", "draws", "tissue_features", "max_bytes", "patch_size_level0"):
+        if (value := getattr(options, name)) is not None and type(value) is not int:
+            raise UsageError(f"{name}: expected a whole number, found {value!r}")
     if options.max_keep is not None and options.keep is not None:
         raise UsageError("max_keep limits keep=None; leave one of them out")
     if options.selector != "wsisum" and options.rare is not None:

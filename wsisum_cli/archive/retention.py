@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.scope.filters import file_of
 from wsisum_cli.archive.walk import SourceIndex, relative_name
 from wsisum_cli.errors import UsageError
 from wsisum_cli.exports.tables import as_csv
-from wsisum_cli.quality.verdict import FAIL, PASS, VERDICTS
+from wsisum_cli.quality.verdict import FAIL, PASS, VERDICTS, Thresholds
 from wsisum_cli.slides.source import Source
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.verification.finding import Verification
@@ -31,9 +32,11 @@ COLUMNS = (
     *("slide", "decision", "reason", "bytes", "sha256", "modified", "summary", "summary_sha256", "verdict"),
     *("represented", "largest_unrepresented_mm2"),
 )
+HEADER = ",".join(COLUMNS).encode()
 ABOUT = "about this plan"  # the decision in its last row
 #: The longest that a unit of time can be, in days, so that a slide is never taken for older than it is.
 DAYS = {"d": 1, "w": 7, "m": 31, "y": 366}
+MOST_DAYS = 366 * 200
 DATE = "date"  # a column of the manifest
 
 
@@ -47,13 +50,31 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """A summary that was compared with its slide: its path, what was found, and its sha256 at that time."""
+
+    path: Path
+    result: Verification
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What identifies a slide on disk."""
+
+    bytes: int
+    sha256: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
 class Row:
     """The plan for one slide."""
 
     slide: str  # path within the archive
     decision: str
     reason: str
-    source: Source | None = None
+    source: SourceFacts | None = None  # None where it could not be read
     summaries: Sequence[Verification] = ()
     digests: Sequence[str] = ()  # sha256 of the summaries
     about: Mapping[str, str] = field(default_factory=dict)  # the user's own columns
@@ -64,7 +85,10 @@ def parse_age(text: str) -> timedelta:
     found = re.fullmatch(r"([0-9]{1,5})\s*([dwmy])", text.strip().lower())
     if found is None:
         raise UsageError(f"--keep-newer {text}: expected an age such as 90d, 6w, 18m or 2y")
-    return timedelta(days=int(found[1]) * DAYS[found[2]])
+    days = int(found[1]) * DAYS[found[2]]
+    if days > MOST_DAYS:
+        raise UsageError(f"--keep-newer {text}: expected at most 200 years")
+    return timedelta(days=days)
 
 
 def parse_where(texts: Sequence[str], manifest: Manifest) -> list[tuple[str, str]]:
@@ -88,13 +112,13 @@ def check_columns(manifest: Manifest) -> None:
 
 
 def plan_retention(
-    index: SourceIndex, results: Sequence[tuple[Path, Verification]], manifest: Manifest, rules: Rules, today: date
+    index: SourceIndex, results: Sequence[Verified], manifest: Manifest, rules: Rules, today: date
 ) -> list[Row]:
     """A row for each slide of the archive, by path. `results`: verified with their slides, after `index.find`."""
-    found: dict[Path, list[tuple[Path, Verification]]] = {}
-    for path, result in results:
-        for slide in index.copies(path):
-            found.setdefault(slide, []).append((path, result))
+    found: dict[Path, list[Verified]] = {}
+    for one in results:
+        for slide in index.copies(one.path):
+            found.setdefault(slide, []).append(one)
     rows = [row_of(index, source, found.get(source.path, []), manifest, rules, today) for source in index.sources]
     unread = [Row(o.source, KEEP, f"it could not be looked at: {o.reason}") for o in index.unread]
     return sorted([*rows, *unread], key=lambda row: row.slide)
@@ -103,18 +127,44 @@ def plan_retention(
 def row_of(
     index: SourceIndex,
     source: Source,
-    found: Sequence[tuple[Path, Verification]],
+    found: Sequence[Verified],
     manifest: Manifest,
     rules: Rules,
     today: date,
 ) -> Row:
     name = relative_name(source.path, index.root)
-    about = manifest.entry(Path(name)).about
-    summaries = [result for _, result in found]
+    abouts = abouts_of(name, manifest)
+    summaries = [one.result for one in found]
     decision, reason = judge(index.left_of(source.path), summaries, rules.required)
-    if decision != KEEP and (why := next(kept_by_rules(source, about, rules, today), None)) is not None:
-        decision, reason = KEEP, why
-    return Row(name, decision, reason, source, summaries, [digest_of(path) for path, _ in found], about)
+    about = {column: joined(one.get(column, "") for one in abouts) for column in manifest.columns}
+    try:
+        if decision == COLD and not is_as_verified(source, summaries):
+            decision, reason = KEEP, "it changed while the plan was made; run again"
+        if decision != KEEP:
+            why = (words for one in abouts for words in kept_by_rules(source, one, rules, today))
+            decision, reason = next(((KEEP, words) for words in why), (decision, reason))
+        facts = SourceFacts(source.bytes, source.sha256, modified(source))
+    except OSError as error:
+        return Row(name, KEEP, f"it cannot be read ({error.strerror})", None, summaries, about=about)
+    return Row(name, decision, reason, facts, summaries, [one.sha256 for one in found], about)
+
+
+def abouts_of(name: str, manifest: Manifest) -> list[Mapping[str, str]]:
+    """The user's own columns for a file, and for each of its slides where the manifest names these."""
+    of_file = (name, PurePosixPath(name).name)
+    slides = [key for key in manifest.entries if file_of(key) != key and file_of(key) in of_file]
+    return [manifest.entry(Path(name)).about, *(manifest.entry(Path(key)).about for key in slides)]
+
+
+def joined(values: Iterable[str]) -> str:
+    """What the slides of a file have in a column."""
+    return "; ".join(dict.fromkeys(value for value in values if value))
+
+
+def is_as_verified(source: Source, summaries: Sequence[Verification]) -> bool:
+    """Whether the slide on disk is the one that the summaries were compared with. Raises OSError."""
+    digest = source.sha256  # hashed again if the file has changed
+    return all(result.record is not None and result.record.source.sha256 == digest for result in summaries)
 
 
 def judge(left: Sequence[str], summaries: Sequence[Verification], required: str) -> tuple[str, str]:
@@ -135,7 +185,17 @@ def judge(left: Sequence[str], summaries: Sequence[Verification], required: str)
             return KEEP, f"FAIL: {'; '.join(result.verdict.reasons)}"
     for result in below:
         return REVIEW, why_below(result)
-    return COLD, f"{worst_verdict(summaries)}, intact, and compared with the slide"
+    return COLD, f"{worst_verdict(summaries)}, intact, and compared with the slide{lenience(summaries)}"
+
+
+def lenience(summaries: Sequence[Verification]) -> str:
+    """A clause on thresholds other than the default ones; empty where these were used."""
+    used = [result.thresholds for result in summaries if result.thresholds != Thresholds()]
+    if not used:
+        return ""
+    limits = ", ".join(f"{name} {low:g}/{high:g}" for name, (low, high) in sorted(used[0].limits.items()))
+    values = "".join(f", {name} {value:g}" for name, value in sorted(used[0].values.items()))
+    return f", by thresholds other than the default: {limits}{values}"
 
 
 def why_below(result: Verification) -> str:
@@ -160,7 +220,7 @@ def kept_by_rules(source: Source, about: Mapping[str, str], rules: Rules, today:
             yield f"{column} is {value}"
     if rules.newer is None:
         return
-    given = about.get(DATE, "").strip()
+    given = next((value for column, value in about.items() if column.strip().casefold() == DATE), "").strip()
     try:
         when = date.fromisoformat(given[:10]) if given else modified(source).date()
     except ValueError:
@@ -210,13 +270,28 @@ def cells(row: Row) -> dict[str, object]:
         "reason": row.reason,
         "bytes": row.source.bytes if row.source else "",
         "sha256": row.source.sha256 if row.source else "",
-        "modified": modified(row.source).isoformat(timespec="seconds") if row.source else "",
+        "modified": row.source.modified.isoformat(timespec="seconds") if row.source else "",
         "summary": ";".join(result.path for result in row.summaries),
         "summary_sha256": ";".join(row.digests),
         "verdict": worst_verdict(row.summaries),
         "represented": min(shares) if whole else "",
         "largest_unrepresented_mm2": max(largest) if whole else "",
     }
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise UsageError for a file that is no plan: a slide that was named by mistake must not be replaced."""
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{path.name}: expected the name of a CSV file, ending in .csv")
+    try:
+        with open(path, "rb") as file:
+            found = file.read(len(HEADER))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{path.name}: the plan cannot be written ({error.strerror})") from error
+    if found != HEADER:
+        raise UsageError(f"{path.name}: expected a plan, or a new file, found another file; choose another name")
 
 
 def write_plan(path: Path, table: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +61,7 @@ class Precision(StrEnum):
 
 
 def features(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -138,7 +139,7 @@ def features(
         cache_size=cache_size,
     )
     if has_summaries(source, output):
-        refuse_for_summaries(mpp, running)
+        refuse_for_summaries(context)
         embed_summaries(source, folder_of(output), None if tissue else model, options, device, force, as_json)
     if tissue:
         raise UsageError("--tissue is for summaries, but the source is a slide; leave it out")
@@ -167,16 +168,19 @@ def folder_of(output: str) -> Path:
     return place
 
 
-def refuse_for_summaries(mpp: float | None, running: Running) -> None:
-    """Raise UsageError for options of slides."""
-    plain = Running(quiet=running.quiet, as_json=running.as_json)
-    names = {"include": "--include", "exclude": "--exclude", "listed": "--list", "check_all": "--check"}
-    given = ["--mpp"] if mpp is not None else []
-    for one in fields(Running):
-        if getattr(running, one.name) != getattr(plain, one.name):
-            given.append(names.get(one.name, "--" + one.name.replace("_", "-")))
-    if given:
-        raise UsageError(f"{given[0]} is for slides, but the source is a summary; leave it out")
+#: Options of slides, which say nothing of summaries.
+OF_SLIDES = (
+    *("mpp", "manifest", "include", "exclude", "listed", "limit", "workers", "scheduler", "scheduler_file", "retries"),
+    *("slide_timeout", "check", "shard", "dry_run", "verbose", "log_file", "cache_dir", "cache_size"),
+)
+
+
+def refuse_for_summaries(context: typer.Context) -> None:
+    """Raise UsageError for options of slides that are on the command line; settings may have them for other runs."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in OF_SLIDES and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option.opts[0]} is for slides, but the source is a summary; leave it out")
 
 
 def embed_summaries(

@@ -46,7 +46,7 @@ for command in (
     *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, reembed, features, evaluate),
     *(similar, duplicates, doctor, config),
 ):
-    app.command(cls=RunCommand if command in (compress, features) else PlainCommand)(command)
+    app.command(cls=PlainCommand if command is config else RunCommand)(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 

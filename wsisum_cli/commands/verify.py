@@ -29,7 +29,7 @@ from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.manifest import Manifest
-    from wsisum_cli.archive.retention import Rules
+    from wsisum_cli.archive.retention import Rules, Verified
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.verification.finding import Verification
 
@@ -104,7 +104,7 @@ def verify(
         result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
         results.append(with_signature(replace(result, path=name), path, public))
         if planner is not None:
-            planner.results.append((Path(path), results[-1]))
+            planner.note(Path(path), results[-1])
     if as_json:
         found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
         single = len(found) == 1 and not is_folder(summaries[0])
@@ -131,7 +131,12 @@ class Planner:
     path: Path
     manifest: Manifest
     rules: Rules
-    results: list[tuple[Path, Verification]] = field(default_factory=list)
+    results: list[Verified] = field(default_factory=list)
+
+    def note(self, path: Path, result: Verification) -> None:
+        from wsisum_cli.archive.retention import Verified, digest_of
+
+        self.results.append(Verified(path, result, digest_of(path)))
 
     def write(self, index: SourceIndex) -> None:
         from wsisum_cli.archive.retention import plan_retention, plan_table, totals, write_plan
@@ -157,12 +162,11 @@ def make_planner(
             raise UsageError("--manifest, --keep-newer and --keep-where need --plan")
         return None
     from wsisum_cli.archive.manifest import Manifest, read_manifest
-    from wsisum_cli.archive.retention import Rules, check_columns, parse_age, parse_where
+    from wsisum_cli.archive.retention import Rules, check_columns, parse_age, parse_where, refuse_other_file
 
     if source is None:
         raise UsageError("--plan needs the archive as --source")
-    if plan.exists() and (plan.resolve() == source.resolve() or plan.is_dir()):
-        raise UsageError(f"{plan}: expected the name of a CSV file to write")
+    refuse_other_file(plan)
     rows = read_manifest(manifest) if manifest is not None else Manifest()
     check_columns(rows)
     age = parse_age(newer) if newer is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.evaluation.cohort import read_labels
 from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.reader import Summary, is_hidden, open_summary
 
 
 class _Always(TypedDict):
@@ -96,14 +97,15 @@ class SummaryDataset(Dataset[Item]):
             if self.pixels:
                 item["pixels"] = torch.from_numpy(np.moveaxis(summary.patches[:], 3, 1).copy())
             if self.draws is not None:
-                item["drawn"] = torch.from_numpy(self._draw(summary.weights, place))
+                item["drawn"] = torch.from_numpy(self._draw(summary.weights, name))
         if name in self.labels:
             item["label"] = self.labels[name]
         return item
 
-    def _draw(self, weights: np.ndarray, place: int) -> np.ndarray:
-        """How often each patch (K,) is drawn; the same in every process."""
-        rng = np.random.default_rng((self.seed, self.epoch, place))
+    def _draw(self, weights: np.ndarray, name: str) -> np.ndarray:
+        """How often each patch (K,) is drawn; the same in every process, whatever other slides there are."""
+        slide = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8])
+        rng = np.random.default_rng((self.seed, self.epoch, slide))
         return rng.multinomial(self.draws or 0, weights / weights.sum())
 
 
@@ -111,7 +113,9 @@ def named_paths(summaries: str | Path | Iterable[str | Path]) -> dict[str, str]:
     """Names and paths, ascending by name; within a folder, the path below it is the name. Raises UsageError."""
     if isinstance(summaries, (str, Path)) and Path(summaries).is_dir():
         folder = Path(summaries)
-        inside = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith(".")]
+        inside = [
+            path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and not is_hidden(path.relative_to(folder))
+        ]
         pairs = [(path.relative_to(folder).as_posix().removesuffix(SUFFIX), str(path)) for path in inside]
         count = Counter(name.rpartition("/")[2] for name, _ in pairs)
         pairs = [(short if count[short := name.rpartition("/")[2]] == 1 else name, path) for name, path in pairs]
@@ -132,9 +136,12 @@ def features_by(summary: Summary, encoder: str | None) -> np.ndarray:
     record = summary.record
     if encoder is None or encoder in (record.encoder.name, record.features_encoder):
         return summary.features
-    for entry, features in zip(record.reembedded or (), summary.reembedded, strict=True):
-        if encoder in (entry.encoder.name, entry.encoder.sha256):
-            return features
+    added = zip(record.reembedded or (), summary.reembedded, strict=True)
+    found = [features for entry, features in added if encoder in (entry.encoder.name, entry.encoder.sha256)]
+    if len(found) > 1:
+        raise SummaryError(f"{summary.name}: {len(found)} encoders are called {encoder}; give the sha256 of one")
+    if found:
+        return found[0]
     known = ", ".join([record.encoder.name, *(entry.encoder.name for entry in record.reembedded or ())])
     raise SummaryError(
         f"{summary.name}: expected features by {encoder}, found those by {known}; add them with wsisum reembed"

@@ -41,7 +41,12 @@ def plain_cell(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     cell = RETURN.sub("\n", cell) if "\r" in cell else cell
-    return QUOTE + cell if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
+    return QUOTE + cell if FORMULA.match(cell.lstrip(QUOTE)) and not NUMBER.fullmatch(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """A cell without the quote that `plain_cell` puts in front."""
+    return cell[1:] if cell.startswith(QUOTE) and FORMULA.match(cell.lstrip(QUOTE)) else cell
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -58,7 +63,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         for count, cells in enumerate(filter(None, reader)):
             if count > MAX_ROWS:
                 raise csv.Error(f"it has more than {MAX_ROWS} rows")
-            yield reader.line_num, cells
+            yield reader.line_num, [as_written(cell) for cell in cells]
 
 
 def without_nul(lines: Iterable[str]) -> Iterator[str]:

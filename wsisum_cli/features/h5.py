@@ -30,10 +30,12 @@ MAX_INFLATION = 1100
 LARGE, MAX_INFLATION_OF_LARGE = 1 << 28, 32
 #: Patches of one slide, and numbers of one patch. A slide of 200,000 px a side has 700,000 patches of 240 px.
 MAX_PATCHES, MAX_DIMS = 1 << 22, 1 << 16
+#: `kind` of features of all tissue, packed and unpacked; and how near they are to the true ones, a mean cosine.
+UNPACKED_KIND, LOSS = "features of all tissue, unpacked from a summary slide", "mean_cosine_to_true_features"
 #: Attributes that are read, and bytes that one may take. Others may hold anything.
 ATTRIBUTES = (
     *("encoder", "extractor", "encoder_sha256", "unit", "tile_size_um", "tile_size", "patch_size_level0"),
-    *("patch_size", "downsample", "patch_level", "level0_width", "level0_height"),
+    *("patch_size", "downsample", "patch_level", "level0_width", "level0_height", LOSS),
 )
 MAX_ATTRIBUTE, MAX_PROVENANCE = 1 << 12, 1 << 24
 LISTED = 8  # names of arrays in a message
@@ -41,8 +43,6 @@ LISTED = 8  # names of arrays in a message
 PROVENANCE, CHECKSUM = "wsisum", "content_sha256"
 #: `kind` in the provenance of what was exported from a summary: features of the kept patches alone.
 EXPORT_KIND = "export of a summary slide"
-#: The same of features of all tissue, packed and unpacked; and how near they are to the true ones, a mean cosine.
-UNPACKED_KIND, LOSS = "features of all tissue, unpacked from a summary slide", "mean_cosine_to_true_features"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

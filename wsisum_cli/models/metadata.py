@@ -53,7 +53,8 @@ def check_weights(path: Path) -> None:
     """
     with _mapped(path) as data:
         wanted = [_place(path, entries) for entries in _external(data, "model", 0, len(data))]
-    home, ends = path.parent.resolve(), dict[str, int]()
+    # The cache of Hugging Face has links for both, to files in one folder.
+    home, beside, ends = path.parent.resolve(), path.resolve().parent, dict[str, int]()
     for location, end in wanted:
         ends[location] = max(ends.get(location, 0), end)
     for location, end in sorted(ends.items()):
@@ -65,7 +66,7 @@ def check_weights(path: Path) -> None:
             )
         if not file.is_file():
             raise ModelError(f"{path.name}: keeps weights in {location}, which is not beside it; put it there")
-        if not file.resolve().is_relative_to(home):
+        if not file.resolve().is_relative_to(home) and file.resolve().parent != beside:
             raise ModelError(f"{path.name}: keeps weights in {location}, a link to another folder; copy the file there")
         if end > (found := file.stat().st_size):
             raise ModelError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ class SharedResult:
     verdicts: dict[str, list[int]] = field(default_factory=dict)  # before and after
     uncut: list[str] = field(default_factory=list)  # names of summaries copied for want of a curve
     trimmed: list[TrimResult] = field(default_factory=list)
+    failed: int = 0  # summaries that could not be read or trimmed
 
 
 def trim_within(places: Mapping[Path, Path], budget: int, read: Read, trim: Trim, force: bool = False) -> SharedResult:
@@ -70,7 +71,9 @@ def trim_within(places: Mapping[Path, Path], budget: int, read: Read, trim: Trim
     factors = dict.fromkeys(before, 1.0)
     failed: set[Path] = set()
     for _ in range(ROUNDS):
-        wanted, bound = share({path: one for path, one in before.items() if path not in failed}, factors, budget)
+        taken = sum(done[path].bytes_out for path in failed & set(done))  # by what an earlier round wrote
+        rest = {path: one for path, one in before.items() if path not in failed}
+        wanted, bound = share(rest, factors, budget - taken)
         for path, keep in wanted.items():
             if kept.get(path) == keep:
                 continue
@@ -80,7 +83,8 @@ def trim_within(places: Mapping[Path, Path], budget: int, read: Read, trim: Trim
                 continue
             kept[path], done[path] = keep, made
         if sum(result.bytes_out for result in done.values()) <= budget:
-            return summed(budget, {path: before[path] for path in done}, done, bound)
+            missing = len(places) - len(before) + len(failed)
+            return replace(summed(budget, {path: before[path] for path in done}, done, bound), failed=missing)
         factors = {path: done[path].bytes_out / before[path].cost(kept[path]) for path in done}
     raise SummaryError(f"the trimmed summaries take more than {budget} bytes; give a larger --total-bytes")
 

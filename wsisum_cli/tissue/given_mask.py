@@ -17,9 +17,9 @@ Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: px of a mask as PNG, 16,384 a side: a slide of 200,000 px reduced by 16 has fewer.
-MAX_MASK_PX = 1 << 28
-MAX_MASK_BYTES = 1 << 29  # of its px once decoded, and of any file
+#: px of a mask as PNG, 32,768 a side: the most that OpenCV decodes.
+MAX_MASK_PX = 1 << 30
+MAX_MASK_BYTES = 1 << 30  # of its px once decoded, and of any file
 MAX_INFLATION = 1040  # bytes that one of a PNG can stand for; deflate reaches 1,032
 MAX_GEOJSON = 1 << 26  # bytes; a million corners take half as many
 #: px of an overview that all polygons may span together: 1,000 that each span the largest overview.

@@ -6,21 +6,19 @@ their features can be asked again.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.features.vectors import unit_rows
-from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.verification.finding import Finding
 
 COSINE_TOLERANCE = 2e-3  # stored as float16
 FLAT = 6  # grey levels between the darkest and the brightest px of a channel; the palest tissue spreads over 20
-THUMBNAIL = 16  # px a side, of which patches are compared
-SAME_PX = 2  # grey levels by which patches that look the same differ at most
-SAME_COSINE = 0.9  # the least that any encoder makes of patches that look the same
+SAME_COSINE = 0.9  # the least that any encoder makes of the same pixels, whatever the batch
 
 
 def check_tissue_map(summary: Summary) -> Iterator[Finding]:
@@ -60,18 +58,18 @@ class Looks:
     """What the kept patches look like, taken as their pixels pass by, in the order of the patches."""
 
     def __init__(self) -> None:
-        self._small: list[NDArray[np.uint8]] = []
+        self._digests: list[bytes] = []
         self._flat: list[bool] = []
 
     def add(self, patches: Sequence[NDArray[np.uint8]]) -> None:
         for patch in patches:
-            self._small.append(resize(patch, THUMBNAIL, THUMBNAIL))
+            self._digests.append(hashlib.sha256(np.ascontiguousarray(patch)).digest())
             self._flat.append(int((patch.max(axis=(0, 1)) - patch.min(axis=(0, 1))).max()) < FLAT)
 
     def check(self, summary: Summary) -> Iterator[Finding]:
         """Kept patches show something, and those that look the same have like features."""
         yield from self._check_empty(summary)
-        yield from check_twins(summary, np.array(self._small))
+        yield from check_twins(summary, self._digests)
 
     def _check_empty(self, summary: Summary) -> Iterator[Finding]:
         """What shows nothing is no tissue, or is marked as suspect, where somebody looked."""
@@ -87,26 +85,19 @@ class Looks:
             yield Finding("patch-empty", message, summary.patches.shard.member)
 
 
-def check_twins(summary: Summary, small: NDArray[np.uint8]) -> Iterator[Finding]:
-    """Patches that look the same, by their thumbnails (K, S, S, 3), have features that are alike."""
+def check_twins(summary: Summary, digests: Sequence[bytes]) -> Iterator[Finding]:
+    """Patches whose pixels are the same, by digest, have features that are alike.
+
+    Patches that only look alike say nothing: encoders see texture that eyes do not. Given features may rest on more
+    than the patch.
+    """
+    if summary.record.features_are_given:
+        return
     units = unit_rows(summary.features)
-    for rows in groups_of_twins(small):
-        cosines = units[rows] @ units[rows[:1]].T
-        other = int(cosines.argmin())
-        if cosines[other, 0] < SAME_COSINE:
-            message = f"patches {rows[0]} and {rows[other]} look the same, but their features do not"
-            found = f"{float(cosines[other, 0]):.4f}"
-            yield Finding("features-differ", message, "patches/features", f"{SAME_COSINE}", found)
+    first: dict[bytes, int] = {}
+    for row, digest in enumerate(digests):
+        twin = first.setdefault(digest, row)
+        if (cosine := float(units[row] @ units[twin])) < SAME_COSINE and twin != row:
+            message = f"patches {twin} and {row} look the same, but their features do not"
+            yield Finding("features-differ", message, "patches/features", f"{SAME_COSINE}", f"{cosine:.4f}")
             return
-
-
-def groups_of_twins(small: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
-    """Rows of thumbnails (K, S, S, 3) that look the same: neighbours by mean level, like the first of them."""
-    levels = small.reshape(len(small), -1).astype(np.int16)
-    order = np.argsort(levels.mean(axis=1), kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or np.abs(levels[order[end]] - levels[order[start]]).max() > SAME_PX:
-            if end - start > 1:
-                yield order[start:end]
-            start = end

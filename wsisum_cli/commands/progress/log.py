@@ -89,12 +89,26 @@ class LogFile:
         self._file.flush()
 
 
+def refuse_other_file(path: Path) -> None:
+    """Raise UsageError for a file that is no log: a slide that was named by mistake must not be written to."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(1)
+    except OSError:
+        return  # it is not there, or opening it to write says why it cannot be opened
+    if first not in (b"", b"{"):
+        raise UsageError(
+            f"{path.name}: expected a log of JSON lines, or a new file, found another file; choose another"
+        )
+
+
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[LogFile | None]:
     """The log file, opened to append; None where none is wanted. Raises UsageError when it cannot be opened."""
     if path is None:
         yield None
         return
+    refuse_other_file(path)
     try:
         file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:

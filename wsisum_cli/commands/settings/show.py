@@ -62,4 +62,8 @@ class RunCommand(PlainCommand):
 
     def invoke(self, ctx: Any) -> Any:
         tell_settings(ctx)
+        if ctx.params.get("scheduler") or ctx.params.get("scheduler_file"):
+            source = ctx.get_parameter_source("workers")
+            if source is not None and source.name != "COMMANDLINE":
+                ctx.params["workers"] = "1"  # those of this machine, which the settings may have for other commands
         return super().invoke(ctx)

@@ -21,9 +21,11 @@ from wsisum_cli.slides.remote.url import is_url
 
 FILE, PREFIX = "wsisum.toml", "WSISUM"
 #: Variables that are no options.
-OTHER_VARIABLES = ("WSISUM_MODELS",)
+OTHER_VARIABLES = ("WSISUM_MODELS", "WSISUM_SIGN_PASSWORD")
 #: Options worth a word wherever they come from: they replace what is there.
 DANGEROUS = ("force",)
+#: Options that decide what may be relied on, replaced or removed: they are set for one command, never for all at once.
+ONE_COMMAND = ("delete", "force", "gone", "quick", "require", "threshold", "yes")
 SECRET = re.compile(r"(?i)password|passwd|secret|token|credential")
 #: Where a value comes from, as typer calls it, and in words.
 ENVIRONMENT, FROM_FILE = "ENVIRONMENT", "DEFAULT_MAP"
@@ -68,6 +70,11 @@ def check_common(file: str, common: Mapping[str, Any], root: Any) -> None:
     for key in common:
         if key.replace("_", "-") not in known:
             raise unknown(file, key, known)
+        if key.replace("_", "-") in ONE_COMMAND:
+            raise UsageError(
+                f"{file}: {key}: expected in the table of one command, such as [compress], found outside any; it would "
+                "change what other commands rely on, replace or remove"
+            )
 
 
 def defaults_of(

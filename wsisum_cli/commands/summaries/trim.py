@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,6 +86,7 @@ def trim(
         done = [made for path, place in places.items() if (made := cut(path, place, keep, force)) is not None]
         shared = None
     else:
+        refuse_in_place(places)
         shared = trim_within(places, budget, read, cut, force)
         done = shared.trimmed
     if as_json:
@@ -93,7 +95,14 @@ def trim(
         print_trimmed(stdout(), done)
     if shared is not None:
         print_shared(messages() if as_json else stdout(), shared)
-    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+    bad = len(done) < len(places) or (shared is not None and shared.failed)
+    raise typer.Exit(FOUND if bad else 0)
+
+
+def refuse_in_place(places: Mapping[Path, Path]) -> None:
+    """Raise UsageError where a summary would be replaced: it may have to be read again."""
+    if there := [path for path, place in places.items() if path.resolve() == place.resolve()]:
+        raise UsageError(f"{there[0]}: --total-bytes cannot replace the summaries it reads; choose another --output")
 
 
 def read_budget(keep: int | None, total_bytes: str | None) -> int | None:

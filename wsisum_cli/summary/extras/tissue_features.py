@@ -11,6 +11,8 @@ from wsisum_cli.errors import UsageError
 from wsisum_cli.features.vectors import as_half, blocks, one_thread, unit_rows
 
 TISSUE_FEATURES = "tissue_features"
+MOST_CODE = 32_767  # of a code, either way
+MOST_INFLATED = 10  # times its compressed bytes that codes may take; half of what a reader grants to a whole file
 #: Arrays of the group.
 PACKED = ("codes", "basis", "scale")
 #: Bytes a patch that can be asked for.
@@ -69,7 +71,8 @@ def pack_features(features: np.ndarray, most: int) -> PackedFeatures:
     for _ in range(SEARCHED):
         step = float(np.sqrt(fits * fails))
         tried = quantize(found, step)
-        if packed_bytes(tried) <= most * len(features):
+        # A summary may not claim arrays of many times its own size.
+        if tried.codes.nbytes <= MOST_INFLATED * most * len(features) and packed_bytes(tried) <= most * len(features):
             fits, packed = step, tried
         else:
             fails = step
@@ -100,7 +103,7 @@ def quantize(found: Directions, step: float) -> PackedFeatures:
     """Codes of all components that are worth it, at least one; a scale for each, by least squares."""
     keep = max(1, int(np.count_nonzero(found.deviation >= WORTH_CODING * step)))
     along = found.projected[:keep].astype(np.float64)
-    codes = np.sign(along) * np.floor(np.abs(along) / step + 1 - DEAD_ZONE)
+    codes = np.sign(along) * np.minimum(np.floor(np.abs(along) / step + 1 - DEAD_ZONE), MOST_CODE)
     squares = (codes**2).sum(axis=1)
     scale = np.where(squares > 0, (along * codes).sum(axis=1) / np.where(squares > 0, squares, 1), step)
     dtype = np.int8 if np.abs(codes).max(initial=0) <= 127 else np.int16
