@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stores import KEYS, S3, running_s3
+
+from wsisum_cli.slides.remote import store as remote_store
+from wsisum_cli.slides.remote.store import open_store
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -16,3 +21,28 @@ def shared() -> Path:
             pytest.fail("the folder of shared test data is missing")
         pytest.skip("needs the folder of shared test data")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[S3]:
+    """An S3 server on loopback, with a proxy before it."""
+    with running_s3() as found:
+        yield found
+
+
+@pytest.fixture
+def s3(store: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The same, found by this process, with no fault yet and no request noted."""
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": store.proxy.url}.items():
+        monkeypatch.setenv(name, value)
+    open_store.cache_clear()
+    store.proxy.forget()
+    yield store
+    store.proxy.forget()
+    open_store.cache_clear()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that fail are tried as often as ever, at once."""
+    monkeypatch.setattr(remote_store, "WAITS", tuple(0.001 * number for number in range(1, 6)))

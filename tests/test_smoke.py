@@ -144,7 +144,7 @@ def test_inspect_says_what_scripts_hold_on_to(output: Path, tmp_path: Path):
 #: What reading a summary must not wait for; numpy, rich and pydantic alone are needed.
 SLOW_TO_IMPORT = {
     *("zarr", "asyncio", "cv2", "onnxruntime", "tifffile", "sklearn", "scipy", "openslide", "h5py", "torch", "pydicom"),
-    *("matplotlib", "PIL", "imagecodecs", "simplejpeg", "fsspec", "rich.progress"),
+    *("matplotlib", "PIL", "imagecodecs", "simplejpeg", "obstore", "rich.progress"),
     *(f"wsisum_cli.{name}" for name in ("pipeline", "archive.plan", "archive.workers", "models.session")),
     *(f"wsisum_cli.{name}" for name in ("slides.tiff", "slides.dicom.pyramid", "slides.czi", "verification.content")),
 }

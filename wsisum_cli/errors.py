@@ -12,10 +12,13 @@ WsisumError
 │   ├── FeaturesError       existing features do not belong to the slide
 │   ├── MaskError           a given mask cannot be used
 │   ├── TooFewBytesError    not even one patch fits into so few bytes
+│   ├── RemoteError         something remote cannot be fetched, or not be put in its place
 │   └── NoTissueError       nothing to summarize; its outcome is `skipped`
 ├── SummaryError            a summary slide cannot be read
+│   └── UnreachableError    a remote one: its store does not answer, or refuses to
 ├── ModelError              an ONNX file cannot serve as a model
 ├── DeviceError             the device asked for is not active
+├── AccessError             a store refuses the credentials, or there are none; the run ends
 └── UsageError              the command could not start
 """
 
@@ -107,6 +110,12 @@ class TooFewBytesError(SlideError, ValueError):
     reason = "too few bytes"
 
 
+class RemoteError(SlideError, OSError):
+    """Something remote cannot be fetched, or not be put in its place."""
+
+    reason = "cannot be fetched"
+
+
 class NoTissueError(SlideError):
     """There is no tissue to summarize."""
 
@@ -119,6 +128,12 @@ class SummaryError(WsisumError, OSError):
     reason = "unreadable summary"
 
 
+class UnreachableError(SummaryError):
+    """A remote summary cannot be fetched, which says nothing of the summary."""
+
+    reason = "cannot be reached"
+
+
 class ModelError(WsisumError, ValueError):
     """An ONNX file cannot serve as a model."""
 
@@ -129,6 +144,12 @@ class DeviceError(WsisumError, RuntimeError):
     """The device asked for is not active."""
 
     reason = "device not active"
+
+
+class AccessError(WsisumError, OSError):
+    """A store refuses the credentials, or there are none: no slide of it can be read."""
+
+    reason = "no access"
 
 
 class UsageError(WsisumError, ValueError):

@@ -13,16 +13,16 @@ import subprocess
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import cv2
-import fsspec
 import jsonschema
 import numpy as np
+import obstore
 import pytest
 import zarr
 from hypothesis import given, settings
@@ -33,6 +33,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05 import Image
 from places import SCHEMA, SUPPORT
+from stores import WebServer
 from summaries import (
     DIMS,
     KEPT,
@@ -49,7 +50,7 @@ from summaries import (
 from zarr.storage import FsspecStore, ZipStore
 
 import wsisum_cli
-from wsisum_cli.errors import SummaryError
+from wsisum_cli.errors import SummaryError, UnreachableError
 from wsisum_cli.features.vectors import as_half
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides import jpeg
@@ -480,30 +481,51 @@ def test_patches_match_the_features(mode: str, drawn: Path):
 
 
 @pytest.fixture
-def in_memory(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Stands for a server, which is no other to what opens it."""
-    monkeypatch.setattr(container, "SCHEMES", (*container.SCHEMES, "memory"))
-    url = "memory://archive/B12.ozx"
-    with fsspec.open(url, "wb") as file:
-        file.write(tiny.read_bytes())
-    yield url
-    fsspec.filesystem("memory").rm(url)
+def served(tiny: Path) -> Iterator[WebServer]:
+    """A web server with the summary as `B12.ozx`."""
+    server = WebServer({"folder/B12.ozx": tiny.read_bytes()})
+    yield server
+    server.close()
 
 
-def test_urls_open_like_paths(tiny: Path, in_memory: str):
+def test_urls_open_like_paths(tiny: Path, served: WebServer):
+    url = f"{served.url}/folder/B12.ozx"
     with open_summary(tiny) as here:
-        for place in (str(tiny), tiny.as_uri(), in_memory):
+        for place in (str(tiny), tiny.as_uri(), url, f"{url}?signature=x"):
             with open_summary(place) as there:
                 assert np.array_equal(there.features, here.features)
                 assert np.array_equal(there.patches[0], here.patches[0])
-        with open_summary(in_memory) as there:
+        with open_summary(url) as there:
             assert there.name == "B12.ozx"
+    served.parts = False
+    with open_summary(tiny) as here, open_summary(url) as there:
+        assert np.array_equal(there.features, here.features)
 
 
-@pytest.mark.parametrize("place", ["nowhere.ozx", "file:///nowhere/x.ozx", "http://127.0.0.1:9/x.ozx"])
+def test_a_summary_that_is_replaced_while_it_is_read_is_an_error(drawn: Path):
+    server = WebServer({"x.ozx": drawn.read_bytes()})
+    with open_summary(f"{server.url}/x.ozx") as summary:
+        server.files["x.ozx"] = drawn.read_bytes()[:-1] + b"!"
+        with pytest.raises(SummaryError, match=r"x\.ozx: .* another one was put in its place"):
+            list(summary.patches)
+    server.close()
+
+
+@pytest.mark.parametrize("place", ["nowhere.ozx", "file:///nowhere/x.ozx"])
 def test_unopenable_file_is_a_summary_error(place: str):
     with pytest.raises(SummaryError, match=f"{place.rsplit('/', 1)[-1]}: cannot be opened"):
         open_summary(place)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_does_not_answer_is_unreachable():
+    with pytest.raises(UnreachableError, match=r"x\.ozx: cannot be fetched: 6 tries"):
+        open_summary("http://127.0.0.1:9/x.ozx")
+
+
+def test_a_missing_remote_summary_is_said_to_be_missing(served: WebServer):
+    with pytest.raises(UnreachableError, match=r"x\.ozx: not found; check the address"):
+        open_summary(f"{served.url}/x.ozx")
 
 
 @pytest.mark.parametrize(
@@ -519,8 +541,7 @@ def test_unopenable_file_is_a_summary_error(place: str):
     ],
 )
 def test_other_addresses_are_not_opened(place: str, monkeypatch: pytest.MonkeyPatch):
-    """Some schemes of fsspec run code, or read whatever a file names."""
-    monkeypatch.setattr(fsspec, "open", lambda *_: pytest.fail("was opened"))
+    monkeypatch.setattr(container, "RemoteSummaryFile", lambda *_: pytest.fail("was opened"))
     with pytest.raises(
         SummaryError, match="expected a path, or one address that begins with file://, http://"
     ) as caught:
@@ -528,6 +549,7 @@ def test_other_addresses_are_not_opened(place: str, monkeypatch: pytest.MonkeyPa
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "address",
     [
@@ -536,6 +558,8 @@ def test_other_addresses_are_not_opened(place: str, monkeypatch: pytest.MonkeyPa
         "https://127.0.0.1:9/x.ozx#SECRET",
         "https://user:SECRET@127.0.0.1:9",
         "http://[SECRET/x.ozx",
+        "s3://KEY:SECRET@bucket/x.ozx",
+        "s3://bucket/x.ozx?X-Amz-Signature=SECRET",
     ],
 )
 def test_keys_in_an_address_are_in_no_message(address: str):
@@ -547,21 +571,18 @@ def test_keys_in_an_address_are_in_no_message(address: str):
     assert "SECRET" not in json.dumps(result.as_dict())
 
 
-def test_keys_are_in_no_message_when_reading_ends_early(in_memory: str, monkeypatch: pytest.MonkeyPatch):
-    def fail(*_: object) -> bytes:
-        raise RuntimeError("GET https://host/x?sig=SECRET")
+@pytest.mark.usefixtures("impatient")
+def test_keys_are_in_no_message_when_reading_ends_early(drawn: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise obstore.exceptions.GenericError("GET https://host/x?sig=SECRET")
 
-    opened = open_summary(in_memory)
-    monkeypatch.setattr(opened.file, "_file", Failing(fail))
-    with pytest.raises(SummaryError, match=r"B12\.ozx: cannot be read any further") as caught:
-        _ = opened.features
+    server = WebServer({"B12.ozx": drawn.read_bytes()})
+    opened = open_summary(f"{server.url}/B12.ozx?sig=SECRET")
+    monkeypatch.setattr(obstore, "get", fail)
+    with pytest.raises(UnreachableError, match=r"B12\.ozx: cannot be fetched") as caught:
+        _ = list(opened.patches)
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
-
-
-class Failing(io.BytesIO):
-    def __init__(self, read: Callable[..., bytes]) -> None:
-        super().__init__(bytes(10**6))
-        self.read = read  # type: ignore[method-assign]
+    server.close()
 
 
 def write_root(tiny: Path, path: Path, root: bytes) -> Path:

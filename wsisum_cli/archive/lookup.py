@@ -34,6 +34,9 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
 
     found: list[tuple[str, str]] = []
     for argument in arguments:
+        if is_remote_folder(argument):
+            found += remote_summaries(argument)
+            continue
         if not Path(argument).is_dir():
             found.append((argument, name_of(argument)))
             continue
@@ -54,6 +57,48 @@ def visible_files(folder: Path, suffix: str) -> Iterator[Path]:
                 yield path
 
 
+def is_folder(argument: str) -> bool:
+    """Whether an argument is a folder, here or in a store."""
+    return is_remote_folder(argument) or Path(argument).is_dir()
+
+
+def refuse_addresses(arguments: list[str]) -> None:
+    """Raise UsageError where a summary is not on disk."""
+    from wsisum_cli.slides.remote.url import is_url, shown
+
+    for argument in filter(is_url, arguments):
+        raise UsageError(f"{shown(argument)}: expected a path; inspect, verify, export and features take addresses")
+
+
+def is_remote_folder(argument: str) -> bool:
+    """Whether an argument is the address of a folder in a store: it does not end as a summary does."""
+    from wsisum_cli.slides.remote.url import STORES
+    from wsisum_cli.summary.container import SUFFIX
+
+    scheme, separator, _ = argument.partition("://")
+    return bool(separator) and scheme.lower() in STORES and not argument.endswith(SUFFIX)
+
+
+def remote_summaries(argument: str) -> list[tuple[str, str]]:
+    """As `named_summaries`, of a folder of a store. Raises UsageError, SummaryError."""
+    from wsisum_cli.slides.remote.url import Address, parse_place
+    from wsisum_cli.summary.container import SUFFIX, find_summaries
+
+    folder = parse_place(argument)
+    assert isinstance(folder, Address)
+    start = len(folder.key) + 1 if folder.key else 0
+    found = [one for one in find_summaries(argument) if isinstance(one, Address)]
+    if not found:
+        raise UsageError(f"{folder}: no summary slides ({SUFFIX}) in this folder")
+    return [(one.url, one.key[start:]) for one in found]
+
+
+def mirrored_paths(arguments: list[str], output: Path) -> dict[Path, Path]:
+    """As `mirrored_names`, of files alone. Raises UsageError for an address."""
+    refuse_addresses(arguments)
+    return {Path(path): name for path, name in mirrored_names(arguments, output).items()}
+
+
 def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:
     """Each summary, and its path within a folder of outputs: a folder's tree is mirrored. Raises UsageError.
 
@@ -61,7 +106,7 @@ def mirrored_names(arguments: list[str], output: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for argument in arguments:
-        if not Path(argument).is_dir():
+        if is_remote_folder(argument) or not Path(argument).is_dir():
             found |= {path: Path(name) for path, name in named_summaries([argument])}
             continue
         root, made = Path(argument), output.resolve()

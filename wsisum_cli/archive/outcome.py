@@ -61,6 +61,7 @@ class Outcome:
     suspect: int | None = None  # tissue patches that may be pen, folds or out of focus
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
+    bytes_fetched: int | None = None  # of the slide's, over the network; None of a local slide
     traceback: str = ""  # of unexpected errors
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
     record: Record | None = None  # for the journal; no part of the report

@@ -12,6 +12,8 @@ from typing import Any
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.remote.here import HERE, Outputs
+from wsisum_cli.archive.remote.sites import Archive
 from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of
 from wsisum_cli.archive.state.record import (
     fingerprint_of,
@@ -23,7 +25,7 @@ from wsisum_cli.archive.state.record import (
 )
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.archive.walk import find_slides, refuse_summaries_alone
-from wsisum_cli.errors import UsageError, WsisumError
+from wsisum_cli.errors import AccessError, UnreachableError, UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
 from wsisum_cli.pipeline.job import Job
@@ -87,11 +89,18 @@ class Request:
     check: bool = False  # open every output, whatever the journal says of it
     shard: Shard | None = None  # of the archive, which alone is worked on
     filter: Filter = EVERYTHING
+    archive: Archive | None = None  # where the slides come from if they are remote
+    outputs: Outputs = HERE
 
     @property
     def settings(self) -> str:
         """What all slides have in common, as a part of their fingerprints."""
         return settings_of(self.product.version, self.options.as_dict(), self.encoder_sha256, self.choices)
+
+    @property
+    def shown(self) -> str:
+        """The archive in messages."""
+        return str(self.source) if self.archive is None else self.archive.shown
 
 
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
@@ -104,16 +113,19 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
             f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
         )
     sources, outcomes, other_files = find_slides(request.source, request.output)
-    refuse_summaries_alone(request.source, sources, outcomes)
+    if request.archive is not None:
+        sources = request.archive.attach(sources)
+        outcomes += request.archive.outcomes
+    refuse_summaries_alone(request.shown, sources, outcomes)
     if not sources and not outcomes:
-        raise UsageError(f"{request.source}: no slides found ({other_files} other files)")
+        raise UsageError(f"{request.shown}: no slides found ({other_files} other files)")
     jobs: list[tuple[str, Job]] = []
     taken: set[str] = set()
     recorded: set[str] = set()
     again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
     settings, inside = request.settings, len(os.fspath(request.output / "_")) - 1
-    picked = request.filter.apply(sources, outcomes, root)
+    picked = request.filter.apply(sources, outcomes, root, request.shown)
     outcomes = picked.outcomes
     for relative, bare in make_jobs(request, manifest, root, sources):
         taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
@@ -217,14 +229,16 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
-    if not request.check and is_recorded(job, known):
+    if not request.check and request.outputs is HERE and is_recorded(job, known):
         assert known is not None
         return known.as_before()
-    if not job.output.is_file():
+    if not request.outputs.is_there(job.output):
         return []
     before = source_state(job.source), state_of(job.output)[:2]
     try:
-        attributes = request.product.provenance(job.output)
+        attributes = request.outputs.provenance(request.product, job.output)
+    except UnreachableError:
+        raise
     except (WsisumError, OSError, ValueError):
         if request.product.ours_alone or (known is not None and known.status != FAILED):
             return [DAMAGED]
@@ -234,10 +248,12 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     try:
         if reasons := what_changed(request, job, attributes, known):
             return reasons
-        if not request.product.is_whole(job.output):
+        if not request.outputs.is_whole(request.product, job.output):
             return [DAMAGED]
-        record = record_of(*before, job.fingerprint)
-        return replace(outcome_as_before(relative, request, job, attributes, known), record=record)
+        outcome = outcome_as_before(relative, request, job, attributes, known)
+        return replace(outcome, record=record_of(*before, job.fingerprint)) if request.outputs is HERE else outcome
+    except (AccessError, UnreachableError):
+        raise
     except (WsisumError, OSError, KeyError, TypeError):
         return [DAMAGED]
 
@@ -255,7 +271,7 @@ def outcome_as_before(
         SKIPPED,
         UP_TO_DATE,
         bytes_in=attributes.source.bytes,
-        bytes_out=job.output.stat().st_size,
+        bytes_out=request.outputs.size(job.output),
         sha256=attributes.source.sha256,
         modified=telling_time(job.source),
         seconds=known.seconds if known else {},

@@ -22,12 +22,13 @@ from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
-STAGES = ("tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
+STAGES = ("fetch", "tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
     *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2", "known", "earlier"),
+    "bytes_fetched",
 )
 
 
@@ -104,12 +105,3 @@ def shards_reported(folder: Path) -> list[Shard]:
     """The shards that have a report in a folder."""
     found = (SHARD_NAME.fullmatch(path.name) for path in folder.glob("report.*-of-*.json"))
     return sorted(parse_shard(f"{one[1]}/{one[2]}") for one in found if one is not None)
-
-
-def read_outcomes(folder: Path) -> dict[str, Outcome]:
-    """Outcomes of the last run by source; empty when there is no readable report."""
-    try:
-        report = read_report(folder)
-    except UsageError:
-        return {}
-    return {} if report is None else {outcome.source: outcome for outcome in report.outcomes}

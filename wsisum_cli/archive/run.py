@@ -14,6 +14,8 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
+from wsisum_cli.archive.remote.here import HERE
+from wsisum_cli.archive.remote.prefetch import Prefetcher
 from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
 from wsisum_cli.archive.scope.known import acknowledge
 from wsisum_cli.archive.several import Splitter
@@ -21,9 +23,10 @@ from wsisum_cli.archive.state.catalogue import NAME as CATALOGUE
 from wsisum_cli.archive.state.catalogue import build_catalogue
 from wsisum_cli.archive.state.ledger import Ledger
 from wsisum_cli.archive.workers import Event, Named, Setup, Split, refuse_several, run_jobs
-from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
+from wsisum_cli.errors import AccessError, RemoteError, SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import SUMMARIES, Product
+from wsisum_cli.slides.remote.source import RemoteSource
 from wsisum_cli.slides.slide import open_slide
 
 
@@ -70,7 +73,7 @@ class Run:
     def go(self, manifest: Manifest, listener: Listener) -> None:
         """Run all jobs that are needed. However the run ends, the report covers what was done.
 
-        Raises UsageError when no job can be started.
+        Raises UsageError when no job can be started, AccessError when a store refuses the credentials.
         """
         began = datetime.now(UTC)
         self.ledger = Ledger(self.request.output, self.request.product.noun, self.request.shard)
@@ -92,17 +95,19 @@ class Run:
         try:
             self.begin(plan, began)
             listener.planned(plan)
-            engine = self.engine or partial(run_jobs, workers=self.workers)
-            for found in engine(plan.jobs, self.setup, listen=listener.event, split=split, ready=listener.ready):
-                outcome = acknowledge(found, manifest)
-                self.outcomes.append(outcome)
-                self.ledger.note(outcome)
-                listener.outcome(outcome)
+            with self.prefetcher(plan) as prefetcher:
+                engine = self.engine or partial(run_jobs, workers=self.workers)
+                for found in engine(plan.jobs, self.setup, listen=listener.event, split=split, ready=listener.ready):
+                    prefetcher.finished()
+                    outcome = acknowledge(found, manifest)
+                    self.outcomes.append(outcome)
+                    self.ledger.note(outcome)
+                    listener.outcome(outcome)
             for outcome in self.not_found(splitter):
                 self.outcomes.append(outcome)
                 self.ledger.note(outcome)
                 listener.outcome(outcome)
-        except UsageError:
+        except (UsageError, AccessError):
             if len(self.outcomes) > len(plan.outcomes):
                 self.report(plan, began, splitter)
             self.ledger.abandon()
@@ -111,6 +116,10 @@ class Run:
             self.report(plan, began, splitter)
             raise
         self.report(plan, began, splitter)
+
+    def prefetcher(self, plan: Plan) -> Prefetcher:
+        """Fetches remote slides ahead of the workers of this machine; those of a cluster have no part in its cache."""
+        return Prefetcher(plan.jobs if self.engine is None else [], self.workers)
 
     def begin(self, plan: Plan, began: datetime) -> None:
         """Start the journal. Raises UsageError when there is no room for it."""
@@ -150,8 +159,17 @@ class Run:
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         facts = {**self.facts(began), "finished": finished, "partial": self.partial(plan, splitter)}
         self.ledger.finish([*self.outcomes, *earlier], facts, [*wanted, *out])
-        if self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
+        self.publish_report()
+        here = self.request.outputs is HERE
+        if here and self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
             self.update_catalogue()
+
+    def publish_report(self) -> None:
+        """Put both reports where the outputs go. A store that does not take them costs no output."""
+        try:
+            self.request.outputs.keep_run_files()
+        except (RemoteError, AccessError, OSError) as error:
+            self.ledger.trouble = self.ledger.trouble or f"the report could not be put in its place ({error})"
 
     def update_catalogue(self) -> None:
         """Bring the catalogue up to date. One that cannot be written costs no summary."""
@@ -200,7 +218,9 @@ def make_folder(folder: Path) -> None:
 def preview_outcomes(
     source: str, job: Job, product: Product = SUMMARIES, split: Split = refuse_several
 ) -> list[Outcome]:
-    """What a run would do with the slides of a file, judging by its header."""
+    """What a run would do with the slides of a file, judging by its header; by its name alone if it is remote."""
+    if isinstance(job.source, RemoteSource):  # to look into it would be to fetch it
+        return [Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))]
     try:
         with open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files):
             named = product.named(job.output.name)

@@ -24,6 +24,7 @@ from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
 from wsisum_cli.slides.source import WITH_OTHER_FILES, Source, companion, find_source
+from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import open_summary
 
 #: Suffixes of files whose pixels may lie in a folder beside them.
@@ -49,7 +50,7 @@ def find_slides(source: Path, output: Path) -> tuple[list[Source], list[Outcome]
     for folder, names in walk(source, output, outcomes):
         paths = [folder / name for name in names]
         named = [path for path in paths if looks_like_slide(path)]
-        foreign = [path for path in paths if suffix_of(path.name) in FORMATS]
+        foreign = [path for path in paths if suffix_of(path.name) in (*FORMATS, SUFFIX)]
         unread = [found for path in foreign if (found := not_read(path, relative_name(path, source))) is not None]
         outcomes += unread
         other_files += len(names) - len(named) - len(unread)
@@ -133,11 +134,11 @@ def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
 ANY_MPP, MOST_IMAGES = 0.5, 99
 
 
-def refuse_summaries_alone(source: Path, sources: list[Source], outcomes: list[Outcome]) -> None:
+def refuse_summaries_alone(shown: str, sources: list[Source], outcomes: list[Outcome]) -> None:
     """Raise UsageError for a folder that holds summaries where slides are expected."""
     if outcomes and not sources and all(outcome.reason == A_SUMMARY for outcome in outcomes):
         found = f"{len(outcomes)} summaries" if len(outcomes) > 1 else "one summary"
-        raise UsageError(f"{source}: expected slides, found {found}; give the folder of the slides they were made from")
+        raise UsageError(f"{shown}: expected slides, found {found}; give the folder of the slides they were made from")
 
 
 class SourceIndex:
@@ -152,7 +153,7 @@ class SourceIndex:
             raise UsageError(no_slide_words(source))
         self._single = source if source.is_file() else None
         sources, self._outcomes = ([], []) if self._single else find_slides(source, source / "no output here")[:2]
-        refuse_summaries_alone(source, sources, self._outcomes)
+        refuse_summaries_alone(str(source), sources, self._outcomes)
         self._sources = {found.path: found for found in sources}
         if self._single is not None:
             self._sources = {source: find_source(source)}

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -21,14 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
+from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.state.record import record_of, source_state, telling_time
-from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
+from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
 from wsisum_cli.models.encoder import Encoder, load_encoder
-from wsisum_cli.pipeline.job import Job, Tools
+from wsisum_cli.pipeline.job import Clock, Job, Tools
 from wsisum_cli.pipeline.product import MODIFIED_OUT, SUMMARIES, Product
+from wsisum_cli.slides.remote.source import RemoteSource
+from wsisum_cli.slides.source import Source
 
 TOOK_TOO_LONG = "took too long"  # reason of an outcome
+MB = 10**6
 HEARTBEAT = 0.2  # s, minimum interval between progress messages
 MAX_STILLBORN = 3  # consecutive workers that may die before their first slide; memory may be short briefly
 STOPPING = 5.0  # s that a process gets to end
@@ -52,6 +57,7 @@ class Setup:
     choices: ModelChoices = NO_MODEL_CHOICES
     slide_timeout: float = SLIDE_TIMEOUT  # minutes
     gpus: tuple[str, ...] = ()  # one for each worker in turn; empty: each sees all GPUs
+    outputs: Outputs = HERE
 
     def for_worker(self, number: int) -> Setup:
         """The setup of one worker, with its own GPU."""
@@ -69,7 +75,7 @@ class Event:
 
     source: str
     stage: str
-    done: int = 0  # patches encoded
+    done: int = 0  # patches encoded, or MB fetched
     total: int = 0
 
 
@@ -181,7 +187,7 @@ def run_jobs(
 
     `ready` hears of each worker that has loaded its models, with the execution provider of its encoder.
 
-    Raises UsageError when the models cannot be loaded.
+    Raises UsageError when the models cannot be loaded, AccessError when a store refuses the credentials.
     """
     waiting, stillborn, started = deque(jobs), 0, False
     team = {
@@ -200,6 +206,8 @@ def run_jobs(
                     worker.stop()
                     if not started or (waiting and not team):  # else the other workers go on: a GPU may fit only some
                         raise UsageError(value)
+                elif kind == "no access":
+                    raise AccessError(value)
                 elif kind == "died":
                     del team[worker.pipe]
                     if worker.source is None:
@@ -274,6 +282,8 @@ def serve_jobs(pipe: Connection, setup: Setup) -> None:
                 outcome = make_product(source, job, setup, encoder, models, Reporter(pipe, source))
             except SeveralSlidesError as error:
                 pipe.send(("several", error.count))
+            except AccessError as error:
+                pipe.send(("no access", str(error)))
             else:
                 pipe.send(("done", outcome))
             give_back_memory()
@@ -325,16 +335,37 @@ class Reporter:
             self._sent = now
             self._pipe.send(("event", Event(self._source, self._stage, done, total)))
 
+    def bytes(self, done: int, total: int) -> None:
+        """Progress in MB."""
+        self.progress(done // MB, max(1, total // MB))
+
+
+def fetch(source: Source, clock: Clock, reporter: Reporter, stack: ExitStack) -> Source:
+    """The slide on disk, until the stack is closed. Raises SlideError, AccessError."""
+    if not isinstance(source, RemoteSource):
+        return source
+    with clock("fetch"):
+        return stack.enter_context(source.staged(reporter.bytes))
+
 
 def make_product(
     source: str, job: Job, setup: Setup, encoder: Encoder, models: SlideModels, reporter: Reporter
 ) -> Outcome:
-    """Process one slide. Any error becomes its outcome. Raises SeveralSlidesError where the file holds several."""
+    """Process one slide. Any error becomes its outcome.
+
+    Raises SeveralSlidesError where the file holds several, AccessError where no other slide of a store can be read.
+    """
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
     try:
         state, modified = source_state(job.source), telling_time(job.source)  # before: a later change is seen
-        figures = setup.product.make(job, setup.options, tools)
-    except SeveralSlidesError:
+        clock = Clock(reporter.stage)
+        with ExitStack() as stack:
+            slide = fetch(job.source, clock, reporter, stack)
+            figures = setup.product.make(replace(job, source=slide), setup.options, tools)
+            figures["seconds"] = {**clock.seconds, **figures.get("seconds", {})}
+            digest = slide.sha256
+        setup.outputs.publish(job.output)
+    except (SeveralSlidesError, AccessError):
         raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         return outcome_of(error, source)
@@ -343,9 +374,10 @@ def make_product(
     return Outcome(
         source,
         WRITTEN,
-        sha256=job.source.sha256,
+        sha256=digest,
         modified=modified,
-        record=None if written is None else record_of(state, written, job.fingerprint),
+        record=None if written is None or setup.outputs is not HERE else record_of(state, written, job.fingerprint),
+        bytes_fetched=slide.fetched,
         **setup.product.named(job.output.relative_to(setup.output).as_posix()),
         **figures,
     )

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from wsisum_cli.commands.options import (
+    DEFAULT_CACHE_SIZE,
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
+    CacheFolderOption,
+    CacheSizeOption,
     CheckOption,
     Device,
     DryRunOption,
@@ -66,7 +69,7 @@ from wsisum_cli.errors import UsageError
 
 def compress(
     source: SlidesArgument,
-    output: OutputOption = Path("summaries"),
+    output: OutputOption = "summaries",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     include: IncludeOption = None,
@@ -97,6 +100,8 @@ def compress(
     scheduler_file: SchedulerFileOption = None,
     retries: RetriesOption = 2,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    cache_dir: CacheFolderOption = None,
+    cache_size: CacheSizeOption = DEFAULT_CACHE_SIZE,
     sign: SignOption = None,
     force: ForceOption = False,
     check: CheckOption = False,
@@ -137,15 +142,18 @@ def compress(
     }
     running = Running(
         *(manifest, include, exclude, listed, limit, workers, scheduler, scheduler_file, retries),
-        *(quiet, verbose, log_file, dry_run, as_json, check, shard, sign),
+        *(quiet, verbose, log_file, dry_run, as_json, check, shard),
+        sign=sign,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
     )
     models = (encoder, summarizer, slide_encoder)
     start(source, output, mpp, features, models, options, sweep, force, device, slide_timeout, running)
 
 
 def start(
-    source: Path,
-    output: Path,
+    source: str,
+    output: str,
     mpp: float | None,
     features: Path | None,
     models: tuple[str, str, str],
@@ -175,9 +183,10 @@ def start(
     if options.selector == Selector.attention and choices.slide_encoder is None:
         raise UsageError("--selector attention: expected a slide encoder, whose attention it is, found none; name one")
     product = SWEEPS if sweep else SUMMARIES
-    request = Request(source, output, options, sha256_of(model), mpp, features, force or sweep, product, choices)
-    setup = Setup(options, str(model), device.value, 1, output, product, choices, slide_timeout)
-    run_or_preview(request, setup, running)
+    ends = (Path(source), Path(output))
+    request = Request(*ends, options, sha256_of(model), mpp, features, force or sweep, product, choices)
+    setup = Setup(options, str(model), device.value, 1, Path(output), product, choices, slide_timeout)
+    run_or_preview(source, output, request, setup, running)
 
 
 def check_together(

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsisum_cli.commands.options import (
+    DEFAULT_CACHE_SIZE,
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
     FOUND,
+    PLACE,
+    CacheFolderOption,
+    CacheSizeOption,
     CheckOption,
     Device,
     DryRunOption,
@@ -59,11 +63,22 @@ class Precision(StrEnum):
 def features(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(help="A folder of slides or of summaries, one slide, or one summary.", metavar="SOURCE")
+        str,
+        typer.Argument(
+            help="A folder of slides or of summaries, one slide, or one summary: a path, s3://, gs:// or az://, or one "
+            "file at https://.",
+            metavar="SOURCE",
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the features, or an .h5 file for a single summary.")
-    ] = Path("features"),
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the features: a path, s3://, gs:// or az://; or an .h5 file for a single summary.",
+            metavar=PLACE,
+        ),
+    ] = "features",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
     include: IncludeOption = None,
@@ -83,6 +98,8 @@ def features(
     scheduler_file: SchedulerFileOption = None,
     retries: RetriesOption = 2,
     slide_timeout: SlideTimeoutOption = DEFAULT_SLIDE_TIMEOUT,
+    cache_dir: CacheFolderOption = None,
+    cache_size: CacheSizeOption = DEFAULT_CACHE_SIZE,
     tissue: Annotated[
         bool,
         typer.Option(
@@ -106,7 +123,6 @@ def features(
     The exit code is 1 if any slide failed, unless the manifest knows of that failure. Of summaries, it writes the
     features of the kept patches, from their stored pixels; without --force, no file is replaced.
     """
-    from wsisum_cli.archive.lookup import summaries_instead_of_slides
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.workers import Setup
     from wsisum_cli.models.places import find_model, user_folder
@@ -119,21 +135,43 @@ def features(
     running = Running(
         *(manifest, include, exclude, listed, limit, workers, scheduler, scheduler_file, retries),
         *(quiet, verbose, log_file, dry_run, as_json, check, shard),
+        cache_dir=cache_dir,
+        cache_size=cache_size,
     )
-    if summaries_instead_of_slides(source, output):
+    if has_summaries(source, output):
         refuse_for_summaries(context)
-        embed_summaries(source, output, None if tissue else model, options, device, force, as_json)
+        embed_summaries(source, folder_of(output), None if tissue else model, options, device, force, as_json)
     if tissue:
         raise UsageError("--tissue is for summaries, but the source is a slide; leave it out")
-    request = Request(source, output, options, sha256_of(model), mpp, force=force, product=FEATURES)
-    setup = Setup(options, str(model), device.value, 1, output, FEATURES, slide_timeout=slide_timeout)
-    run_or_preview(request, setup, running)
+    request = Request(Path(source), Path(output), options, sha256_of(model), mpp, force=force, product=FEATURES)
+    setup = Setup(options, str(model), device.value, 1, Path(output), FEATURES, slide_timeout=slide_timeout)
+    run_or_preview(source, output, request, setup, running)
+
+
+def has_summaries(source: str, output: str) -> bool:
+    """Whether the source is a summary, or a folder of summaries. Raises UsageError."""
+    from wsisum_cli.archive.lookup import summaries_instead_of_slides
+    from wsisum_cli.slides.remote.url import parse_place
+    from wsisum_cli.summary.container import SUFFIX
+
+    place = parse_place(source)
+    return summaries_instead_of_slides(place, Path(output)) if isinstance(place, Path) else place.name.endswith(SUFFIX)
+
+
+def folder_of(output: str) -> Path:
+    """Raises UsageError for an address."""
+    from wsisum_cli.slides.remote.url import parse_place
+
+    place = parse_place(output)
+    if not isinstance(place, Path):
+        raise UsageError(f"{place}: features of summaries are written to a folder; choose one as --output")
+    return place
 
 
 #: Options of slides, which say nothing of summaries.
 OF_SLIDES = (
     *("mpp", "manifest", "include", "exclude", "listed", "limit", "workers", "scheduler", "scheduler_file", "retries"),
-    *("slide_timeout", "check", "shard", "dry_run", "verbose", "log_file"),
+    *("slide_timeout", "check", "shard", "dry_run", "verbose", "log_file", "cache_dir", "cache_size"),
 )
 
 
@@ -146,7 +184,7 @@ def refuse_for_summaries(context: typer.Context) -> None:
 
 
 def embed_summaries(
-    source: Path, output: Path, model: Path | None, options: FeatureOptions, device: Device, force: bool, as_json: bool
+    source: str, output: Path, model: Path | None, options: FeatureOptions, device: Device, force: bool, as_json: bool
 ) -> None:
     """Write the features of the kept patches of each summary; without a model, those of all tissue that it has."""
     from wsisum_cli.archive.lookup import mirrored_names
@@ -157,7 +195,7 @@ def embed_summaries(
     from wsisum_cli.models.encoder import load_encoder
     from wsisum_cli.pipeline.reembed import ReembedResult, write_kept_features, write_unpacked_features
 
-    places = outputs_of(mirrored_names([str(source)], output), output, TARGETS["h5"])
+    places = outputs_of(mirrored_names([source], output), output, TARGETS["h5"])
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")

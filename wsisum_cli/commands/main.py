@@ -23,8 +23,8 @@ from wsisum_cli.commands.inspect import inspect
 from wsisum_cli.commands.learning.evaluate import evaluate
 from wsisum_cli.commands.learning.train import train_app
 from wsisum_cli.commands.models import models_app
-from wsisum_cli.commands.options import NOT_STARTED, RunCommand, command_group
-from wsisum_cli.commands.settings.show import config
+from wsisum_cli.commands.options import NOT_STARTED, PlainCommand, command_group
+from wsisum_cli.commands.settings.show import RunCommand, config
 from wsisum_cli.commands.settings.sources import PREFIX, find_file, name_variables, read_defaults
 from wsisum_cli.commands.summaries.export import export
 from wsisum_cli.commands.summaries.migrate import migrate
@@ -46,7 +46,7 @@ for command in (
     *(compress, inspect, report, status, index, prune, verify, trim, export, migrate, reembed, features, evaluate),
     *(similar, duplicates, doctor, config),
 ):
-    app.command(cls=None if command is config else RunCommand)(command)
+    app.command(cls=PlainCommand if command is config else RunCommand)(command)
 app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +18,21 @@ from wsisum_cli.errors import UsageError
 #: Exit codes beside 0: a slide failed or something was found; the command could not start; the user stopped it.
 FOUND, NOT_STARTED, INTERRUPTED = 1, 2, 130
 PAGE_SUFFIXES = (".html", ".htm")
+#: A path that was made of an address; the one letter of a drive is none.
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 DEFAULT_ENCODER = "encoder"
 DEFAULT_SLIDE_TIMEOUT = 480.0  # minutes
+
+
+def cache_folder() -> Path:
+    """The platform's folder for what can be fetched again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "wsisum"
 
 
 class Device(StrEnum):
@@ -42,21 +58,26 @@ PHRASES = (
     (r"Input should be a valid number.*", "expected a number"),
     (r"Input should be (.+)", r"expected \1"),
     (r"Value error, ", ""),
+    (r"'(\w+://[^']*)' does not exist\.?", r"'\1' is an address, and this takes paths only"),
 )
 
 
-class RunCommand(TyperCommand):
-    """A command that says what it takes from a file of settings or the environment before it runs."""
+class PlainCommand(TyperCommand):
+    """A command whose paths are paths."""
 
     def invoke(self, ctx: Any) -> Any:
-        from wsisum_cli.commands.settings.show import tell_settings
-
-        tell_settings(ctx)
-        if ctx.params.get("scheduler") or ctx.params.get("scheduler_file"):
-            source = ctx.get_parameter_source("workers")
-            if source is not None and source.name != "COMMANDLINE":
-                ctx.params["workers"] = "1"  # those of this machine, which the settings may have for other commands
+        refuse_addresses(ctx.params)
         return super().invoke(ctx)
+
+
+def refuse_addresses(values: Mapping[str, Any]) -> None:
+    """Raise UsageError where a path was made of an address: `s3://a/b` would be the folder `s3:` here."""
+    for name, value in values.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, Path) and ADDRESS.match(one.as_posix()):
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: expected a path, found an address; this takes paths only"
+                )
 
 
 class PlainGroup(TyperGroup):
@@ -102,8 +123,24 @@ def command_group(summary: str, variables: str | None = None, completion: bool =
     )
 
 
+PLACE = "PATH|URL"  # metavar of options that take a path or an address
+
 # Of commands that walk an archive.
-SlidesArgument = Annotated[Path, typer.Argument(help="A folder of slides, or one slide.", metavar="SOURCE")]
+SlidesArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of slides, or one slide: a path, s3://, gs:// or az://, or one slide at https://.",
+        metavar="SOURCE",
+    ),
+]
+CacheFolderOption = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", help="Folder for copies of remote slides. Default: the user's cache.", file_okay=False),
+]
+CacheSizeOption = Annotated[
+    str, typer.Option("--cache-size", help="Most that those copies may take on disk.", metavar="SIZE")
+]
+DEFAULT_CACHE_SIZE = "50GB"
 MppOption = Annotated[
     float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")
 ]

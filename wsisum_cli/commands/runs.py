@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsisum_cli.commands.options import FOUND, INTERRUPTED
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import AccessError, UsageError
 from wsisum_cli.summary.limits.plain_text import plain_json, plain_json_text
 
 if TYPE_CHECKING:
@@ -21,18 +23,53 @@ if TYPE_CHECKING:
     from wsisum_cli.commands.settings.run_options import Running
 
 
-def run_or_preview(request: Any, setup: Any, running: Running) -> None:
+def run_or_preview(source: str, output: str, request: Any, setup: Any, running: Running) -> None:
+    """Run a request over `source` to `output`, paths or addresses, or show what that would do."""
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.state.shard import parse_shard
 
     running.check()
     shard = parse_shard(running.shard) if running.shard is not None else None
-    request = replace(request, filter=running.filter(request.source), check=running.check_all, shard=shard)
     rows = read_manifest(running.manifest) if running.manifest else Manifest()
-    if running.dry_run:
-        preview_run(request, setup, rows, running)
-    else:
-        execute_run(request, setup, rows, running)
+    request = replace(request, check=running.check_all, shard=shard)
+    with placed(source, output, request, setup, running) as (request, setup):
+        request = replace(request, filter=running.filter(request.source))
+        if running.dry_run:
+            preview_run(request, setup, rows, running)
+        else:
+            execute_run(request, setup, rows, running)
+
+
+@contextmanager
+def placed(source: str, output: str, request: Any, setup: Any, running: Running) -> Iterator[tuple[Any, Any]]:
+    """The request and the setup with both ends of the run in them.
+
+    Raises UsageError where an end is an address that cannot serve, RemoteError, AccessError.
+    """
+    from wsisum_cli.archive.remote.sites import open_sites
+
+    refuse_remote(source, output, request.product, running)
+    with open_sites(source, output, running.cache()) as sites:
+        ends = {"output": sites.output, "outputs": sites.outputs}
+        archive = {"source": sites.archive.path, "archive": sites.archive}
+        yield replace(request, **ends, **archive), replace(setup, **ends)
+
+
+def refuse_remote(source: str, output: str, product: Any, running: Running) -> None:
+    """Raise UsageError for options that need a folder where an address is given."""
+    from wsisum_cli.pipeline.product import SWEEPS
+    from wsisum_cli.slides.remote.url import Address, parse_place
+
+    source_is_remote, output_is_remote = (isinstance(parse_place(place), Address) for place in (source, output))
+    if product is SWEEPS and output_is_remote:
+        raise UsageError("--sweep writes to a folder; choose one as --output")
+    if running.sign is not None and output_is_remote:
+        raise UsageError("--sign signs files in a folder, but --output is an address; choose a folder, or leave it out")
+    if running.on_cluster and (source_is_remote or output_is_remote):
+        raise UsageError(
+            "--scheduler: expected folders that all workers see as SOURCE and --output, found an address; use "
+            "--workers or --shard instead"
+        )
 
 
 def preview_run(request: Any, setup: Any, manifest: Any, running: Running) -> None:
@@ -138,6 +175,12 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
             if log:
                 log.write("error", "could not start")
             raise
+        except AccessError:
+            if log:
+                log.write("error", "no access")
+            if run.ledger.trouble:
+                warn(run.ledger.trouble)
+            raise
         if log:
             log.write("info", "finished", outcomes=len(run.outcomes))
     warn_of_manifest(manifest, run.outcomes, run.request.filter)
@@ -221,7 +264,7 @@ def show_results(run: Run, running: Running) -> None:
     else:
         print_outcomes(output(), run.outcomes)
         if not running.quiet:
-            messages().print(f"report: {report}", markup=False)
+            messages().print(f"report: {run.request.outputs.shown(report)}", markup=False)
 
 
 def show_sweeps(run: Any, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.archive.lookup import model_finders, named_summaries
+from wsisum_cli.archive.lookup import is_folder, model_finders, named_summaries
 from wsisum_cli.commands.options import (
     FOUND,
     Device,
@@ -24,6 +24,7 @@ from wsisum_cli.commands.options import (
 from wsisum_cli.commands.settings.run_options import ExcludeOption, IncludeOption, filter_of
 from wsisum_cli.commands.signing.keys import KeyOption, checker
 from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.remote.url import is_url
 from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def verify(
     index = index_slides(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
     results, required, public = [], require.name, checker(key)
+    if planner is not None and any(is_url(name) for name in summaries):
+        raise UsageError("--plan: expected paths of summaries, found an address; copy the summaries first")
     picked, left_out = pick_summaries(named_summaries(summaries), include, exclude)
     for path, name in picked:
         slide = index.find(path) if index else None
@@ -104,14 +107,14 @@ def verify(
             planner.note(Path(path), results[-1])
     if as_json:
         found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
-        single = len(found) == 1 and not Path(summaries[0]).is_dir()
+        single = len(found) == 1 and not is_folder(summaries[0])
         typer.echo(plain_json(found[0] if single else found))
     else:
         print_verifications(output(), results, required, explain)
     if planner is not None and index is not None:
         planner.write(index)
     # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
-    whole = len(results) > 1 or any(Path(name).is_dir() for name in summaries) or (source and source.is_file())
+    whole = len(results) > 1 or any(map(is_folder, summaries)) or (source and source.is_file())
     left = index.left() if index and whole and not left_out else []
     if left:
         warn(slides_left(left))

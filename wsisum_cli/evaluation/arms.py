@@ -24,8 +24,8 @@ from wsisum_cli.selection.candidates import sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick, weigh
-from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import Summary, is_hidden, open_summary
+from wsisum_cli.summary.container import SUFFIX, is_hidden
+from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.training.data import estimate_side, find_files, save_arrays
 
 Weights = npt.NDArray[np.float64]

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.evaluation.cohort import read_labels
-from wsisum_cli.summary.container import SUFFIX
-from wsisum_cli.summary.reader import Summary, is_hidden, open_summary
+from wsisum_cli.summary.container import SUFFIX, is_hidden
+from wsisum_cli.summary.reader import Summary, open_summary
 
 
 class _Always(TypedDict):

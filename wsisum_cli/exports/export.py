@@ -10,6 +10,7 @@ from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.exports.folders import writing
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import Target
+from wsisum_cli.slides.remote.url import shown
 from wsisum_cli.summary.container import SUFFIX, name_of
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
@@ -97,7 +98,8 @@ def outputs_of(summaries: Mapping[str, Path], output: Path, target: Target) -> d
     taken: dict[Path, str] = {}
     for path, place in found.items():
         if place in taken:
-            raise UsageError(f"{path} and {taken[place]} would share one output; export them in separate runs")
+            both = f"{shown(path)} and {shown(taken[place])}"
+            raise UsageError(f"{both} would share one output; export them in separate runs")
         taken[place] = path
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wsisum_cli.errors import SummaryError
 from wsisum_cli.features import h5 as feature_file
 from wsisum_cli.pipeline import extract, sweep
 from wsisum_cli.pipeline.compress import compress_slide
@@ -14,6 +15,7 @@ from wsisum_cli.pipeline.extract import FEATURES_VERSION, FeatureOptions, Featur
 from wsisum_cli.pipeline.job import Job, Options, Tools
 from wsisum_cli.pipeline.sweep import sweep_slide
 from wsisum_cli.quality.verdict import read_thresholds
+from wsisum_cli.slides.remote.url import Address
 from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.reader import open_summary
@@ -42,6 +44,9 @@ class Product:
     provenance: Callable[[Path], Provenance | None]
     figures: Callable[[Any, Any], dict[str, Any]]  # of the report, from the provenance and this run's options
     is_whole: Callable[[Path], bool]  # raises WsisumError when the file cannot be read
+    #: The same as `provenance` of a remote file, read in ranges; raises WsisumError also when the file is not complete.
+    #: None where remote files are fetched to be looked at.
+    remote_provenance: Callable[[Address], Provenance] | None = None
     reported: bool = True  # whether a run writes a report beside the files
 
     def named(self, path: str) -> dict[str, Any]:
@@ -58,6 +63,13 @@ def make_summary(job: Job, options: Options, tools: Tools) -> dict[str, Any]:
 
 def summary_provenance(path: Path) -> Attributes:
     with open_summary(path) as summary:
+        return summary.record
+
+
+def remote_summary_provenance(address: Address) -> Attributes:
+    with open_summary(address) as summary:
+        if not verify.has_all_members(summary):
+            raise SummaryError(f"{summary.name}: not all of its members are there, or its attributes were changed")
         return summary.record
 
 
@@ -133,6 +145,7 @@ SUMMARIES = Product(
     provenance=summary_provenance,
     figures=summary_figures,
     is_whole=verify.is_whole,
+    remote_provenance=remote_summary_provenance,
 )
 FEATURES = Product(
     noun="features",

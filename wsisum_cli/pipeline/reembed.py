@@ -96,7 +96,7 @@ def with_encoder(models: ModelFinders, encoder: Encoder) -> ModelFinders:
     return replace(models, encoder=find)
 
 
-def refuse_damaged(path: Path, name: str, models: ModelFinders, threads: int = 1) -> None:
+def refuse_damaged(path: str | Path, name: str, models: ModelFinders, threads: int = 1) -> None:
     """Raise SummaryError unless the file at `path` verifies."""
     found = verify_summary(
         path, models.encoder, "full", None, threads, models.summarizer, models.slide_encoder
@@ -163,8 +163,9 @@ def write_table(path: str | Path, output: Path, force: bool, make: FeatureWriter
     """Write what `make` gives for a summary, the contents of an h5 file and the encoder's name, to `output`."""
     if output.exists() and not force:
         raise UsageError(f"{output}: already exists; use --force to replace it, or choose another --output")
-    refuse_damaged(Path(path), container.name_of(path), ModelFinders())
+    refuse_damaged(path, container.name_of(path), ModelFinders())
     with open_summary(path) as summary:
+        size = summary.size
         contents, encoder = make(summary)
         rows, name = len(next(iter(contents.datasets.values()))[0]), summary.name
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +173,7 @@ def write_table(path: str | Path, output: Path, force: bool, make: FeatureWriter
         write_feature_file(aside, contents)
         if not is_whole(aside):
             raise SummaryError(f"{output.name}: the file differs from what was written; check the disk")
-    return ReembedResult(name, str(output), encoder, rows, True, Path(path).stat().st_size, output.stat().st_size)
+    return ReembedResult(name, str(output), encoder, rows, True, size, output.stat().st_size)
 
 
 def write_unpacked_features(

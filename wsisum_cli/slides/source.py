@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -31,6 +31,16 @@ class Source:
 
     path: Path  # the file to open
     files: tuple[Path, ...]  # all of its files, `path` first, the others in order of their paths
+    fetched: int | None = field(default=None, compare=False)  # bytes that came over the network; None of a local slide
+
+    @contextmanager
+    def staged(self, listen: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Source]:
+        """The slide on disk, as long as the block lasts. `listen` hears of bytes that arrive, done and in all.
+
+        A slide on disk is that already.
+        """
+        del listen
+        yield self
 
     @property
     def bytes(self) -> int:
@@ -45,6 +55,11 @@ class Source:
     def states(self) -> tuple[FileState, ...]:
         """What tells whether a file was written to, or another one put in its place."""
         return tuple(map(state_of, self.files))
+
+    @property
+    def version(self) -> str:
+        """By what a store tells these bytes from others; empty of a slide on disk, and where a store says nothing."""
+        return ""
 
     @property
     def sha256(self) -> str:

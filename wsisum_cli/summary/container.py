@@ -7,7 +7,6 @@ is arbitrary. Layout as in PKWARE's APPNOTE 6.3.10.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -24,11 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
 
-from wsisum_cli.errors import SummaryError
+from wsisum_cli.errors import AccessError, ChangedSlideError, RemoteError, SummaryError, UnreachableError, UsageError
+from wsisum_cli.slides.remote.file import RangedFile
+from wsisum_cli.slides.remote.store import list_files
+from wsisum_cli.slides.remote.url import Address, name_of_place, parse_place
 
 SUFFIX = ".ozx"
 PART = ".part"
@@ -48,8 +49,6 @@ REGULAR_FILE = 0o100644 << 16
 UTF8_NAMES = 1 << 11
 ENCRYPTED = 1 << 0
 LOCAL_HEADER = 30  # bytes, minimum
-#: Schemes of URLs that are opened. fsspec knows more, some of which run code or read what other files name.
-SCHEMES = ("file", "http", "https", "s3", "gs", "az")
 #: Of members compressed by another tool; summaries store theirs. Pixels and arrays hardly get smaller once more.
 FREE_INFLATED, MAX_INFLATION = 1 << 20, 20
 MAX_MEMBERS, MAX_DIRECTORY = 1_000, 1 << 20  # members, and bytes of their list; a summary has some 80, and 10 kB
@@ -366,56 +365,65 @@ def layout_differs(file: IO[bytes], members: Sequence[Member], counted: bool = T
     return None if file.read(len(expected)) == expected else "the central directory differs"
 
 
-def name_of(path: str | Path) -> str:
+def name_of(path: str | Path | Address) -> str:
     """The name of a path or URL in messages: its last part, without keys, tokens and passwords."""
-    address = str(path).replace("\\", "/")
-    if "://" not in address:
-        return address.rsplit("/", 1)[-1]
+    return name_of_place(path)
+
+
+def open_anywhere(path: str | Path | Address) -> IO[bytes]:
+    """Raises SummaryError for a URL that is not opened, UnreachableError where a store does not answer, OSError."""
+    place = place_of(path)
+    if isinstance(place, Address):
+        with reaching():
+            return cast(IO[bytes], RemoteSummaryFile(place))
+    return open(place, "rb")
+
+
+def place_of(path: str | Path | Address) -> Path | Address:
+    """Raises SummaryError for a URL that is not opened."""
+    if not isinstance(path, str):
+        return path
     try:
-        parts = urlsplit(address.rpartition("::")[2])
-        return parts.path.rstrip("/").rsplit("/", 1)[-1] or parts.hostname or "the address"
-    except ValueError:
-        return "the address"
+        return parse_place(path)
+    except UsageError as error:
+        raise SummaryError(str(error)) from None
 
 
-def open_anywhere(path: str | Path) -> IO[bytes]:
-    """Raises SummaryError for a URL of another scheme than `SCHEMES`, and for one chained to another."""
-    address = str(path)
-    if "://" not in address:
-        return open(path, "rb")
-    if "::" in address or address.partition("://")[0].lower() not in SCHEMES:
-        wanted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise SummaryError(f"{name_of(path)}: expected a path, or one address that begins with {wanted}")
-    import fsspec
+def find_summaries(folder: str | Path) -> list[Path] | list[Address]:
+    """The summaries below a folder, by path, without hidden names; of a store, all whose names end in `SUFFIX`.
 
-    return cast(IO[bytes], RemoteFile(fsspec.open(address, "rb").open(), name_of(path)))
+    Raises SummaryError for an address that is not opened or cannot be listed, UnreachableError.
+    """
+    place = place_of(folder)
+    if isinstance(place, Path):
+        there = (path for path in place.rglob(f"*{SUFFIX}") if path.is_file())
+        return sorted(path for path in there if not is_hidden(path.relative_to(place)))
+    if not place.is_store:
+        raise SummaryError(f"{place.name}: a folder of a server cannot be listed; give the address of a summary")
+    with reaching():
+        found = [file.address for file in list_files(place)]
+    wanted = (one for one in found if one.name.endswith(SUFFIX) and not is_hidden(place.below(one)))
+    return sorted(wanted, key=lambda one: one.key)
 
 
-class RemoteFile(io.RawIOBase):
-    """A file of fsspec whose errors do not hold its address: that may hold a key."""
+def is_hidden(relative: PurePath) -> bool:
+    """Whether a path below a folder is hidden there: temporary files, and what was moved aside."""
+    return any(part.startswith(".") for part in relative.parts)
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
+
+class RemoteSummaryFile(RangedFile):
+    """Read in ranges. Raises UnreachableError where its store does not answer, SummaryError where it was replaced."""
 
     def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        # Each of fsspec's file systems has exceptions of its own.
-        except Exception as error:  # noqa: BLE001
-            raise SummaryError(f"{self._name}: cannot be read any further ({type(error).__name__})") from None
+        with reaching():
+            return super().read(size)
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
 
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+@contextmanager
+def reaching() -> Iterator[None]:
+    try:
+        yield
+    except (RemoteError, AccessError) as error:
+        raise UnreachableError(str(error)) from None
+    except ChangedSlideError as error:
+        raise SummaryError(str(error)) from None

@@ -28,9 +28,18 @@ from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes, join
 from wsisum_cli.slides.patches import Reading, Tile, cut_patch
+from wsisum_cli.slides.remote.url import Address
 from wsisum_cli.summary.attribute_checks import check_attributes, wrong_geometry
 from wsisum_cli.summary.attributes import VERSIONS, Attributes
-from wsisum_cli.summary.container import MAX_MEMBERS, SUFFIX, Member, name_of, open_anywhere, read_member, read_members
+from wsisum_cli.summary.container import (
+    MAX_MEMBERS,
+    Member,
+    find_summaries,
+    name_of,
+    open_anywhere,
+    read_member,
+    read_members,
+)
 from wsisum_cli.summary.extras.additions import Additions
 from wsisum_cli.summary.limits.claims import excessive_claims, most_bytes
 from wsisum_cli.summary.limits.metadata import MAX_BYTES, parse_metadata
@@ -59,25 +68,20 @@ if TYPE_CHECKING:
 PART_BYTES = 1 << 20  # of a member that are hashed at a time
 
 
-def open_summary(path: str | Path) -> Summary:
-    """Open a summary slide from a path, or a URL of one of `SCHEMES` (`s3://bucket/B12.ozx`, `https://...`).
+def open_summary(path: str | Path | Address) -> Summary:
+    """Open a summary slide from a path, or an address of one of `SCHEMES` (`s3://bucket/B12.ozx`, `https://...`).
 
-    Only the member list and attributes are read; the rest is read on demand. Raises SummaryError when the file is
-    missing or not a summary slide.
+    Only the member list and attributes are read; the rest is read on demand, in ranges of what is remote. Raises
+    SummaryError when the file is missing or not a summary slide, UnreachableError when its store does not answer.
     """
     name = name_of(path)
     try:
         file = open_anywhere(path)
     except SummaryError:
         raise
-    # Each of fsspec's file systems has its own exceptions.
-    except Exception as error:  # noqa: BLE001
-        number = error.errno if isinstance(error, OSError) else None
-        # The text of an error may contain a path, or a URL's key.
-        why = os.strerror(number) if isinstance(number, int) else type(error).__name__
-        remedy = "; check the address and your access to it" if "://" in str(path) else ""
-        # A traceback must not contain the address either.
-        raise SummaryError(f"{name}: cannot be opened ({why}){remedy}") from (None if remedy else error)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno is not None else type(error).__name__  # its text holds the path
+        raise SummaryError(f"{name}: cannot be opened ({why})") from error
     try:
         return Summary(file, name)
     except BaseException:
@@ -86,19 +90,13 @@ def open_summary(path: str | Path) -> Summary:
 
 
 def iter_summaries(folder: str | Path) -> Iterator[Summary]:
-    """Each summary slide below `folder`, by path, without hidden names; closed when the next is asked for.
+    """Each summary slide below `folder`, a path or an address, by path, without hidden names.
 
-    Raises SummaryError at the first that cannot be opened.
+    Each is closed when the next is asked for. Raises SummaryError at the first that cannot be opened.
     """
-    for path in sorted(Path(folder).rglob(f"*{SUFFIX}")):
-        if not is_hidden(path.relative_to(folder)):
-            with open_summary(path) as summary:
-                yield summary
-
-
-def is_hidden(relative: Path) -> bool:
-    """Whether a path below a folder is hidden there: temporary files, and what was moved aside."""
-    return any(part.startswith(".") for part in relative.parts)
+    for path in find_summaries(folder):
+        with open_summary(path) as summary:
+            yield summary
 
 
 class Summary(Additions):

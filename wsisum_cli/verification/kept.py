@@ -63,7 +63,7 @@ class Looks:
 
     def add(self, patches: Sequence[NDArray[np.uint8]]) -> None:
         for patch in patches:
-            self._digests.append(hashlib.sha256(np.ascontiguousarray(patch)).digest())
+            self._digests.append(hashlib.sha256(patch.tobytes()).digest())
             self._flat.append(int((patch.max(axis=(0, 1)) - patch.min(axis=(0, 1))).max()) < FLAT)
 
     def check(self, summary: Summary) -> Iterator[Finding]:

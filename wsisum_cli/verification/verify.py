@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.quality.verdict import Thresholds
+from wsisum_cli.slides.remote.url import Address
 from wsisum_cli.summary.attribute_checks import wrong_attributes
 from wsisum_cli.summary.container import layout_differs, name_of
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def verify_summary(
-    path: str | Path,
+    path: str | Path | Address,
     find_encoder: FindEncoder = lambda card: None,
     tier: str = "full",
     source: Path | None = None,
@@ -60,8 +61,19 @@ def is_whole(path: Path) -> bool:
         return not [*check_structure(summary), *check_attributes(summary), *check_checksums(summary)]
 
 
+def has_all_members(summary: Summary) -> bool:
+    """Whether the attributes are valid, and all members that they list are there in their sizes.
+
+    Reads the attributes alone. A store has either all bytes of an object or none, so that this tells of a remote
+    summary whether it is whole.
+    """
+    listed = {name: entry.get("bytes") for name, entry in check_members(summary).items()}
+    there = {name: member.size for name, member in summary.members.items() if name != ROOT}
+    return summary.attributes_are_whole and listed == there and not list(check_attributes(summary))
+
+
 def collect_findings(
-    path: str | Path,
+    path: str | Path | Address,
     finders: tuple[FindEncoder, FindSummarizer, FindSlideEncoder],
     tier: str,
     source: Path | None,

@@ -42,6 +42,12 @@ def held(*arguments: str) -> dict[str, tuple[str, str]]:
     return {one["option"]: (one["value"], one["source"]) for one in found}
 
 
+def test_an_output_is_a_path_from_the_folder_of_the_file_or_an_address(tmp_path: Path):
+    found = defaults(tmp_path, "[compress]\noutput = 'made'\n[features]\noutput = 's3://bucket/made'")
+    assert found["compress"]["output"] == str(tmp_path / "made")
+    assert found["features"]["output"] == "s3://bucket/made"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -17,6 +17,7 @@ from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES
 from wsisum_cli.pipeline.scene import choose_grid, find_tissue_mask
 from wsisum_cli.slides.damage import Damage
+from wsisum_cli.slides.remote.source import RemoteSource
 from wsisum_cli.slides.slide import open_slide, read_overview
 
 MOST_SAMPLED = 5  # slides
@@ -54,8 +55,10 @@ class Estimate:
 
 
 def estimate_run(jobs: Sequence[Named], setup: Setup, encoder: Encoder, workers: int) -> Estimate | None:
-    """Measure a few slides; None where nothing can be said: of no slides, of given features, of sweeps."""
+    """Measure a few slides; None where nothing can be said: of no or remote slides, of given features, of sweeps."""
     if not jobs or setup.product.task not in ENCODING_SHARE or jobs[0][1].features is not None:
+        return None
+    if isinstance(jobs[0][1].source, RemoteSource):  # to look into one would be to fetch it
         return None
     sizes = {source: size_of(job) for source, job in jobs}
     chosen = [measure(job, setup, encoder) for _, job in spread_over(jobs, sizes)]

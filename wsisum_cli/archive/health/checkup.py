@@ -19,10 +19,10 @@ from wsisum_cli.slides.checks.samples import CODECS, RARE, READERS, try_codec, t
 #: Libraries whose versions decide what comes out, and whether it works.
 LIBRARIES = (
     *("numpy", "zarr", "numcodecs", "imagecodecs", "tifffile", "simplejpeg", "opencv-python-headless", "pillow"),
-    *("pydicom", "openslide-python", "openslide-bin", "h5py", "scikit-learn", "scipy", "pydantic", "fsspec"),
+    *("pydicom", "openslide-python", "openslide-bin", "h5py", "scikit-learn", "scipy", "pydantic", "obstore"),
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-EXTRAS = {"pylibCZIrw": "czi", "torch": "train", "spatialdata": "spatialdata", "s3fs": "remote"}
+EXTRAS = {"pylibCZIrw": "czi", "torch": "train", "spatialdata": "spatialdata", "boto3": "aws"}
 AGAIN = "install the package again (pip install --force-reinstall wsisum)"
 CUDA_ADVICE = "install CUDA's libraries (pip install 'onnxruntime-gpu[cuda,cudnn]'), or use --device cpu"
 

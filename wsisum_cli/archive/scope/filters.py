@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from wsisum_cli.archive.outcome import FAILED, Outcome
 from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.remote.url import name_of_place
 from wsisum_cli.slides.source import Source
 
 NOT_FOUND = "not found"  # reason of an outcome
@@ -56,8 +57,13 @@ class Filter:
             return False
         return self.listed is None or not set(both).isdisjoint(self.listed)
 
-    def apply(self, sources: Sequence[Source], outcomes: Sequence[Outcome], root: Path) -> Picked:
-        """What is left out of the slides that were found, and the outcomes that stay. Raises UsageError if none is."""
+    def apply(
+        self, sources: Sequence[Source], outcomes: Sequence[Outcome], root: Path, shown: str | None = None
+    ) -> Picked:
+        """What is left out of the slides that were found, and the outcomes that stay. Raises UsageError if none is.
+
+        `shown` is the archive in messages; None: the name of `root`.
+        """
         if not self.leaves_out:
             return Picked(list(outcomes))
         names = {path: parts for path, *parts in (names_of(source, root) for source in sources)}
@@ -67,7 +73,9 @@ class Filter:
         stay = [found for found in outcomes if self._keeps(found.source.rstrip("/"), first, out)]
         known = [*names, *first, *(found.source.rstrip("/") for found in outcomes)]
         if len(out) == len(names) and not stay:
-            raise UsageError(f"{root.name}: {self.options()} left out all of its {len(names)} slides")
+            raise UsageError(
+                f"{name_of_place(shown or root)}: {self.options()} left out all of its {len(names)} slides"
+            )
         return Picked([*stay, *self.missing(known)], frozenset(out), self.idle(known))
 
     def _keeps(self, name: str, first: Mapping[str, str], out: Set[str]) -> bool:

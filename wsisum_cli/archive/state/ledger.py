@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import WRITTEN, Outcome
-from wsisum_cli.archive.report import Report, read_outcomes, read_report, report_names, shards_reported, write_report
+from wsisum_cli.archive.report import Report, read_report, report_names, shards_reported, write_report
 from wsisum_cli.archive.state.journal import History, Journal, RunLines, parse_line, put_together, read_history
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.errors import UsageError
@@ -42,7 +42,7 @@ class Known(Mapping[str, Outcome]):
     @property
     def _earlier(self) -> dict[str, Outcome]:
         if self._reported is None:
-            self._reported = read_outcomes(self._folder)
+            self._reported = reported_outcomes(self._folder)
         return self._reported
 
 
@@ -165,6 +165,13 @@ class Beside:
 def better(before: Outcome | None, other: Outcome) -> bool:
     """Whether of two runs at the same time the other one says more of a slide: it made the output."""
     return before is None or (before.status != WRITTEN and other.status == WRITTEN)
+
+
+def reported_outcomes(folder: Path) -> dict[str, Outcome]:
+    """Outcomes by slide from the reports of the archive and of its shards, of each slide the latest."""
+    shards: list[Shard | None] = [None, *shards_reported(folder)]
+    reports = [report for shard in shards if (report := report_or_none(folder, shard)) is not None]
+    return {row.source: row for report in sorted(reports, key=finished) for row in report.outcomes}
 
 
 def read_state(folder: Path, product: str) -> Report | None:

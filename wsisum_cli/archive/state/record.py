@@ -64,8 +64,11 @@ def version_in(record: Record) -> str:
 
 
 def source_state(source: Source) -> str:
-    """A digest of the names, sizes and times of the files of a slide; no answer where the times do not tell."""
-    return files_state(*source.files)
+    """A digest of the names, sizes and times of the files of a slide, of a remote one also of its e-tags.
+
+    No answer where none of these tells one change from the next.
+    """
+    return source.version or files_state(*source.files)
 
 
 def files_state(*files: Path) -> str:
@@ -86,7 +89,7 @@ def is_telling(modified: int, now: int) -> bool:
 def telling_time(source: Source) -> int | None:
     """The time of the last change of a slide; None where it does not tell one change from the next."""
     modified = source.modified
-    return modified if is_telling(modified, time.time_ns()) else None
+    return modified if source.version or is_telling(modified, time.time_ns()) else None
 
 
 def record_of(state: str, output: tuple[int, int], fingerprint: str) -> Record | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from wsisum_cli.commands.options import INTERRUPTED, Device, command_group
+from wsisum_cli.commands.options import INTERRUPTED, Device, PlainCommand, command_group
 from wsisum_cli.errors import UsageError
 from wsisum_cli.models.places import user_folder
 
@@ -102,7 +102,7 @@ def show_epoch(epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
     typer.echo(f"epoch {epoch} of {epochs}  {shown}", err=True)
 
 
-@train_app.command()
+@train_app.command(cls=PlainCommand)
 def summarizer(
     features: FeaturesOption,
     output: RunOption,
@@ -262,7 +262,7 @@ class Method(StrEnum):
     pupil = "pupil"
 
 
-@train_app.command()
+@train_app.command(cls=PlainCommand)
 def encoder(
     tiles: Annotated[
         list[Path],
@@ -330,7 +330,7 @@ def encoder(
         typer.echo(path)
 
 
-@train_app.command()
+@train_app.command(cls=PlainCommand)
 def slide_encoder(
     features: FeaturesOption,
     output: RunOption,

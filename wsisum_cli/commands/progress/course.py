@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from wsisum_cli.slides.remote.source import RemoteSource
+
 if TYPE_CHECKING:
     from wsisum_cli.archive.outcome import Outcome
     from wsisum_cli.archive.plan import Plan
@@ -24,6 +26,7 @@ SHARES = {
     "write": 0.15,
 }
 ENCODING = {"tissue": 0.08, "features": 0.87, "hash": 0.01, "write": 0.04}
+FETCHING = 0.3  # share of a remote slide's time before these
 FIRST = 2.0  # s after which the time left is told
 UNKNOWN_BYTES = 1  # of a slide whose size cannot be read
 
@@ -46,6 +49,8 @@ class Course:
     def planned(self, plan: Plan) -> None:
         self._began = self._clock()
         self._shares = SHARES if plan.task != "encode" else ENCODING
+        if any(isinstance(job.source, RemoteSource) for _, job in plan.jobs):
+            self._shares = {"fetch": FETCHING, **self._shares}
         self._bytes = {source: size_of(job) for source, job in plan.jobs}
         self.total = len(plan.jobs)
         self._whole = sum(self._bytes.values())

@@ -166,13 +166,14 @@ class BarProgress:
         self._progress.console.print(line, markup=False, style=style)
 
     def _speed(self, event: Event) -> str:
-        """Patches per second since the stage of a slide began to count them."""
+        """Patches, or MB, per second since the stage of a slide began to count them."""
         task = self._progress.tasks[self._progress.task_ids.index(self._slides[event.source])]
         begun, at = task.fields["patches"]
         if not event.total or event.done <= begun:
             task.fields["patches"] = (event.done, self._progress.get_time())
             return ""
-        return f"{(event.done - begun) / max(self._progress.get_time() - at, 1e-3):.0f} patches/s"
+        unit = "MB/s" if event.stage == "fetch" else "patches/s"
+        return f"{(event.done - begun) / max(self._progress.get_time() - at, 1e-3):.0f} {unit}"
 
     def _show_archive(self) -> None:
         if self._archive is not None:

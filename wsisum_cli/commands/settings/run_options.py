@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wsisum_cli.commands.options import DEFAULT_CACHE_SIZE, cache_folder
 from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.resources import Crew
     from wsisum_cli.archive.scope.filters import Filter
+    from wsisum_cli.slides.remote.cache import Cache
 
 AUTO = "auto"
 
@@ -79,6 +81,8 @@ class Running:
     check_all: bool = False  # outputs that are up to date by the journal, too
     shard: str | None = None
     sign: Path | None = None
+    cache_dir: Path | None = None  # None: the user's cache
+    cache_size: str = DEFAULT_CACHE_SIZE
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together."""
@@ -93,6 +97,13 @@ class Running:
     @property
     def on_cluster(self) -> bool:
         return bool(self.scheduler or self.scheduler_file)
+
+    def cache(self) -> Cache:
+        """Where copies of remote slides lie. Raises UsageError."""
+        from wsisum_cli.selection.budget import parse_bytes
+        from wsisum_cli.slides.remote.cache import Cache
+
+        return Cache(self.cache_dir or cache_folder(), parse_bytes(self.cache_size, "--cache-size"))
 
     def filter(self, source: Path) -> Filter:
         """Which slides are asked for. Raises UsageError when the list cannot be read."""

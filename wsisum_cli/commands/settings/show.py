@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsisum_cli.commands.options import PlainCommand
 from wsisum_cli.commands.settings.sources import DANGEROUS, given_elsewhere, settings_of, stray_variables
 from wsisum_cli.errors import UsageError
 
@@ -54,3 +55,15 @@ def tell_settings(context: Any) -> None:
     if found:
         words = ", ".join(f"{one.option} {one.value} ({one.source})" for one in found)
         messages().print(f"settings: {words}", markup=False)
+
+
+class RunCommand(PlainCommand):
+    """A command that says what it takes from a file of settings or the environment before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        tell_settings(ctx)
+        if ctx.params.get("scheduler") or ctx.params.get("scheduler_file"):
+            source = ctx.get_parameter_source("workers")
+            if source is not None and source.name != "COMMANDLINE":
+                ctx.params["workers"] = "1"  # those of this machine, which the settings may have for other commands
+        return super().invoke(ctx)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.commands.options import plain_message
+from wsisum_cli.commands.options import PLACE, plain_message
 from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.remote.url import is_url
 
 FILE, PREFIX = "wsisum.toml", "WSISUM"
 #: Variables that are no options.
@@ -115,7 +116,7 @@ def checked(where: str, option: Any, value: Any, folder: Path) -> Any:
     for one in given:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
             raise UsageError(f"{where}: expected text or a number, found {one!r}")
-    texts = [str(folder / str(one)) if is_path(option) else str(one) for one in given]
+    texts = [str(folder / str(one)) if is_path(option) and not is_url(str(one)) else str(one) for one in given]
     plain: Any = texts if option.multiple else texts[0]
     if not is_path(option):  # whether a file is there is asked when its command runs
         try:
@@ -126,6 +127,8 @@ def checked(where: str, option: Any, value: Any, folder: Path) -> Any:
 
 
 def is_path(option: Any) -> bool:
+    if option.metavar == PLACE:
+        return True
     descriptor = getattr(option, "type_descriptor", None)
     return bool(descriptor.is_path) if descriptor is not None else "path" in getattr(option.type, "name", "")
 

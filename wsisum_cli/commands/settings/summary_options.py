@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from wsisum_cli.commands.options import PLACE
+
 
 class Selector(StrEnum):
     wsisum = "wsisum"
@@ -31,7 +33,10 @@ class Artefacts(StrEnum):
     keep = "keep"
 
 
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the summaries.")]
+OutputOption = Annotated[
+    str,
+    typer.Option("--output", "-o", help="Folder for the summaries: a path, s3://, gs:// or az://.", metavar=PLACE),
+]
 SummarizerOption = Annotated[
     str, typer.Option(help="Summarizer: name, ONNX file, none, or auto (one trained on the encoder, if any).")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import mirrored_names
+from wsisum_cli.archive.lookup import mirrored_paths
 from wsisum_cli.commands.options import FOUND, SummariesArgument
 from wsisum_cli.commands.signing.keys import SignOption, signer
 from wsisum_cli.errors import UsageError
@@ -38,7 +38,7 @@ def migrate(
     from wsisum_cli.pipeline.trim import outputs_of
     from wsisum_cli.summary.writer import FORMAT_VERSION
 
-    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:

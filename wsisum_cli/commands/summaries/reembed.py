@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import mirrored_names, model_finders
+from wsisum_cli.archive.lookup import mirrored_paths, model_finders
 from wsisum_cli.commands.options import FOUND, Device, EncoderOption, SummariesArgument, cores
 from wsisum_cli.errors import UsageError
 
@@ -40,7 +40,7 @@ def reembed(
     from wsisum_cli.pipeline.trim import outputs_of
     from wsisum_cli.verification.appraisal import ModelFinders
 
-    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:

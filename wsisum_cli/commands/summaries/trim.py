@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisum_cli.archive.lookup import mirrored_names, model_finders
+from wsisum_cli.archive.lookup import mirrored_paths, model_finders
 from wsisum_cli.commands.options import (
     FOUND,
     Device,
@@ -62,7 +62,7 @@ def trim(
     from wsisum_cli.verification.appraisal import ModelFinders
 
     budget = read_budget(keep, total_bytes)
-    found = {Path(path): name for path, name in mirrored_names(summaries, output).items()}
+    found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
     there = [place for place in places.values() if place.exists()]
     if there and not force:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.summary.container import name_of, open_anywhere, writing_aside
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def what_is_wrong(path: str | Path, key: PublicKey) -> str | None:
         return f"{name_of(path)}{SUFFIX} is missing"
     except ValueError as error:  # of the library: no signature, of another key, or of another file
         return f"{name_of(path)}{SUFFIX} is not the signature of this file by this key ({error})"
-    # Each of fsspec's file systems has exceptions of its own.
+    except SummaryError as error:  # of an address
+        return str(error)
     except Exception as error:  # noqa: BLE001
         return f"{name_of(path)}{SUFFIX} cannot be read ({type(error).__name__})"
     return None
