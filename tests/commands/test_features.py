@@ -246,6 +246,7 @@ def test_features_command_mirrors_the_tree(output: Path, done: subprocess.Comple
     assert first["bytes_out"] == (output / "a/slide.h5").stat().st_size
     assert set(first["seconds"]) == {"tissue", "features", "hash", "write"}
     files = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
+    files = [name for name in files if not name.startswith(".wsisum/journal/")]
     assert files == ["a/slide.h5", "b/slide.h5", "report.csv", "report.json"]
     assert "3 slides to encode, 0 up to date" in done.stderr
     assert f"a/slide.svs: written, {first['patches']} patches, " in done.stderr
@@ -425,7 +426,7 @@ def test_features_contain_no_planted_text_and_no_path(shared: Path, tmp_path: Pa
     """Arrays are stored plain, so the bytes of the file are all that it says."""
     ran = wsisum("features", shared / PRIVATE_SLIDE, "-o", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
-    for path in (tmp_path / "out").iterdir():
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         content = path.read_bytes()
         for text in (*PLANTED, str(tmp_path), str(shared.resolve())):
             forms = {text.encode(), text.encode("utf-16-le"), text.lower().encode()}

@@ -66,7 +66,7 @@ def test_rows_come_with_the_numbers_of_their_lines(tmp_path: Path):
         (b"slide\n\xff\n", "decode"),
         (b"\xff" * 9, "decode"),
         (b"", "found none"),
-        (b",,,\n", "expected the columns"),
+        (b",,,\n", "expected the column slide"),
         (b"slide,mpp\na.svs,1e999\n", "not a number"),
         (b"slide,name\na.svs,../b\n", "plain file name"),
     ],

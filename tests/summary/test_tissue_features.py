@@ -190,8 +190,8 @@ def test_lies_about_them_are_found(folder: Path, tmp_path: Path):
     assert "packed features of patch" in words(forged(folder, place, codes=-packed.codes))
     endless = np.full_like(packed.scale, np.inf)
     assert "values of tissue_features/scale are impossible" in words(forged(folder, place, scale=endless))
-    assert "wrong shape or type" in words(forged(folder, place, codes=packed.codes[:, 1:]))
-    assert "wrong shape or type" in words(forged(folder, place, basis=packed.basis[:, 1:]))
+    assert "codes cannot be decoded: expected" in words(forged(folder, place, codes=packed.codes[:, 1:]))
+    assert "basis cannot be decoded: expected" in words(forged(folder, place, basis=packed.basis[:, 1:]))
     better = forged(folder, place, lambda a: a["tissue_features"].update(cosine_mean=0.96))
     assert "packed features of all tissue differ from the slide's" in words(better)
     with open_summary(folder / "source.ozx") as summary:

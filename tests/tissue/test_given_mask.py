@@ -194,11 +194,11 @@ def header(width, height, depth=8, kind=0):
     ("picture", "said"),
     [
         ((1 << 31, 1 << 31), "at most"),
-        ((16_385, 16_384), "at most"),
-        ((16_384, 16_384, 8, 2), "at most"),
-        ((16_384, 16_384, 8, 3), "at most"),
+        ((32_769, 32_768), "at most"),
+        ((20_000, 20_000, 8, 2), "at most"),
+        ((20_000, 20_000, 8, 3), "at most"),
         ((16_384, 16_384, 16, 6), "at most"),
-        ((16_384, 16_384, 1, 0), "damaged one"),  # within the limits, and of 60 bytes
+        ((32_768, 32_768, 1, 0), "damaged one"),  # within the limits, and of 60 bytes
         ((4_000, 4_000), "damaged one"),
     ],
 )

@@ -20,6 +20,7 @@ from wsisum_cli.errors import ModelError
 CARD_KEY = "wsisum.card"
 #: Field of a card: sha256 of each file of weights beside the ONNX file, so that the sha256 of this one covers them.
 WEIGHTS = "weights_sha256"
+SHARES = 1e-3  # tolerance for the sum of the weights that a slide encoder gives to prototypes, which should be 1
 MAX_CARD = 1 << 20  # bytes of a card; a long one takes a few thousand
 MAX_DEPTH = 20  # of what lies within what; a card has two
 REMEDY = f"correct it in the file's metadata, as a JSON object under {CARD_KEY!r} (wsisum models add --card writes it)"

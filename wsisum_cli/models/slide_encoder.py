@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.errors import ModelError
-from wsisum_cli.models.card import SLIDE_ENCODER, SlideEncoderCard, parse_slide_encoder_card, read_fields
+from wsisum_cli.models.card import SHARES, SLIDE_ENCODER, SlideEncoderCard, parse_slide_encoder_card, read_fields
 from wsisum_cli.models.session import Session, open_session
 from wsisum_cli.models.summarizer import Ports, check_features, check_graph, in_patch_sides, run_graph
-
-SHARES = 1e-3  # tolerance for the sum of the prototype weights, which should be 1
 
 
 @dataclass(frozen=True)

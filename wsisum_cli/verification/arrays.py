@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 import numpy as np
 
 from wsisum_cli.errors import SummaryError
-from wsisum_cli.models.slide_encoder import SHARES as ROUNDING
+from wsisum_cli.models.card import SHARES as ROUNDING
 from wsisum_cli.summary.extras.tissue_features import TISSUE_FEATURES
 from wsisum_cli.summary.limits.claims import excessive_claims
 from wsisum_cli.summary.limits.metadata import parse_metadata

@@ -173,7 +173,8 @@ class BarProgress:
             task.fields["patches"] = (event.done, self._progress.get_time())
             return ""
         unit = "MB/s" if event.stage == "fetch" else "patches/s"
-        return f"{(event.done - begun) / max(self._progress.get_time() - at, 1e-3):.0f} {unit}"
+        speed = (event.done - begun) / max(self._progress.get_time() - at, 1e-3)
+        return f"{min(speed, 9999):.0f} {unit}"
 
     def _show_archive(self) -> None:
         if self._archive is not None:
