@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsisum_cli.models.session import nvidia_driver_found
-
 #: Bytes that a worker may take: a slide of 150,000 patches takes 2.7 GB, one of 20,000 under 1 GB.
 WORKER_BYTES = 3_000_000_000
 GROUPS = Path("/sys/fs/cgroup")
@@ -80,6 +78,12 @@ def available(path: Path) -> int | None:
         return None
     found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return int(found) * 1024 if found else None
+
+
+def nvidia_driver_found() -> bool:
+    from wsisum_cli.models import session  # slow to import
+
+    return session.nvidia_driver_found()
 
 
 def find_gpus(visible: str | None, driver: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
