@@ -19,6 +19,7 @@ from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of, matche
 from wsisum_cli.archive.workers import Setup
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job, Options
+from wsisum_cli.slides.source import Source
 
 NAMES = ("a/1.svs", "a/2.svs", "b/1.tif", "b/c/3.svs", "4.svs")
 
@@ -122,6 +123,14 @@ def test_outputs_keep_the_names_that_the_whole_archive_gives_them(archive: Path)
 def test_a_filter_that_leaves_nothing_is_refused(archive: Path):
     with pytest.raises(UsageError, match=r"archive: --include left out all of its 5 slides"):
         plan(archive, Filter(include=("*.ndpi",)))
+
+
+def test_a_folder_that_cannot_be_listed_stays_unless_it_is_excluded(archive: Path):
+    unlisted = Outcome("c/locked", "failed", "file system", "the folder cannot be listed")
+    sources = [Source(archive / name, (archive / name,)) for name in NAMES]
+    for chosen in (Filter(include=("a",)), Filter(exclude=("*.svs", "b")), Filter(listed=("4.svs",))):
+        assert unlisted in chosen.apply(sources, [unlisted], archive).outcomes
+    assert not Filter(exclude=("locked",)).apply(sources, [unlisted], archive).outcomes
 
 
 def test_a_glob_that_matches_nothing_is_told(archive: Path):
