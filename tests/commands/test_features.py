@@ -20,7 +20,7 @@ from spoil import break_tile
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.plan import Plan, Request, features_for, plan_archive
-from wsisum_cli.archive.report import read_outcomes
+from wsisum_cli.archive.state.ledger import reported
 from wsisum_cli.commands.options import DEFAULT_ENCODER
 from wsisum_cli.errors import FeaturesError, NoTissueError
 from wsisum_cli.features import h5 as feature_file
@@ -261,7 +261,7 @@ def plan(archive: Path, output: Path, options: FeatureOptions | None = None, **c
         product=FEATURES,
         **changes,
     )
-    return plan_archive(wanted, Manifest(), read_outcomes(output))
+    return plan_archive(wanted, Manifest(), reported(output))
 
 
 def to_do(*arguments: Any, **changes: Any) -> list[str]:

@@ -104,12 +104,3 @@ def shards_reported(folder: Path) -> list[Shard]:
     """The shards that have a report in a folder."""
     found = (SHARD_NAME.fullmatch(path.name) for path in folder.glob("report.*-of-*.json"))
     return sorted(parse_shard(f"{one[1]}/{one[2]}") for one in found if one is not None)
-
-
-def read_outcomes(folder: Path) -> dict[str, Outcome]:
-    """Outcomes of the last run by source; empty when there is no readable report."""
-    try:
-        report = read_report(folder)
-    except UsageError:
-        return {}
-    return {} if report is None else {outcome.source: outcome for outcome in report.outcomes}

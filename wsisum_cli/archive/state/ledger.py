@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisum_cli.archive.outcome import WRITTEN, Outcome
-from wsisum_cli.archive.report import Report, read_outcomes, read_report, report_names, shards_reported, write_report
+from wsisum_cli.archive.report import Report, read_report, report_names, shards_reported, write_report
 from wsisum_cli.archive.state.journal import History, Journal, RunLines, parse_line, put_together, read_history
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.errors import UsageError
@@ -22,7 +22,7 @@ JOURNAL_ONLY = ("kind", "at", "version", "todo", "product", "crc32")
 
 
 class Known(Mapping[str, Outcome]):
-    """The latest outcome of every slide, from the journals or, where they say nothing, from the last report."""
+    """The latest outcome of every slide, from the journals or, where they say nothing, from the newest report."""
 
     def __init__(self, history: History, folder: Path) -> None:
         self._history, self._folder = history, folder
@@ -42,7 +42,7 @@ class Known(Mapping[str, Outcome]):
     @property
     def _earlier(self) -> dict[str, Outcome]:
         if self._reported is None:
-            self._reported = read_outcomes(self._folder)
+            self._reported = reported(self._folder)
         return self._reported
 
 
@@ -163,8 +163,24 @@ class Beside:
 
 
 def better(before: Outcome | None, other: Outcome) -> bool:
-    """Whether of two runs at the same time the other one says more of a slide: it made the output."""
-    return before is None or (before.status != WRITTEN and other.status == WRITTEN)
+    """Whether of two runs at the same time the other one says more of a slide: it worked on it, or made the output.
+
+    A run that leaves a slide out repeats what an earlier one said, which is no news.
+    """
+    if before is None or before.earlier or other.earlier:
+        return before is None or (bool(before.earlier) and not other.earlier)
+    return before.status != WRITTEN and other.status == WRITTEN
+
+
+def reported(folder: Path) -> dict[str, Outcome]:
+    """What the newest report says of each slide, among those of the whole archive and of all shards."""
+    shards: list[Shard | None] = [None, *shards_reported(folder)]
+    reports = [report for shard in shards if (report := report_or_none(folder, shard)) is not None]
+    found: dict[str, Outcome] = {}
+    for report in sorted(reports, key=finished):
+        # What a partial run repeats is no newer than what it was taken from.
+        found |= {row.source: row for row in report.outcomes if not row.earlier or row.source not in found}
+    return found
 
 
 def read_state(folder: Path, product: str) -> Report | None:
