@@ -44,7 +44,11 @@ class Shard:
             for file in source.files[1:]
             if file.is_relative_to(root)
         }
-        return [found for found in outcomes if found.reason == FILE_SYSTEM or self.holds(first.get(found.source, found.source))]
+        return [
+            found
+            for found in outcomes
+            if found.reason == FILE_SYSTEM or self.holds(first.get(found.source, found.source))
+        ]
 
 
 def parse_shard(text: str) -> Shard:
