@@ -193,12 +193,12 @@ class Comparison:
             return STALE, "trimmed since it was made", "", attributes
         if attributes is not None and redefined and (words := redefinition(job, summary, attributes)):
             return STALE, words, "", attributes
+        if attributes is not None and rewritten and (found := self._changed_options(job, attributes)):
+            return STALE, "other options or models", ", ".join(found), attributes
         if attributes is not None and moved:
             changed = self._source_change(job.source, outcome, attributes)
             if changed is not None:
                 return *changed, attributes
-        if attributes is not None and rewritten and (found := self._changed_options(job, attributes)):
-            return STALE, "other options or models", ", ".join(found), attributes
         if record is not None and self.settings and settings_in(record) != self.settings:
             words = self._options(settings_in(record), job, summary)
             return STALE, "other options or models", words, attributes
