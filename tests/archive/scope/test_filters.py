@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from wsisum_cli.archive.inventory import read_inventory
-from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.report import read_report
 from wsisum_cli.archive.run import Listener, Run
 from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of, matches, read_list
+from wsisum_cli.archive.scope.known import unexpected
 from wsisum_cli.archive.workers import Setup
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job, Options
@@ -176,6 +177,13 @@ def test_slides_of_a_file_of_several_are_chosen_one_by_one(archive: Path):
     ]
     again = go(archive, Filter(exclude=("a/1.svs#1",)), several=("a/1.svs",))
     assert {"a/1.svs#1", "a/1.svs#2"} & {done.source for done in again.outcomes} == {"a/1.svs#2"}
+
+
+def test_a_listed_slide_that_is_not_in_its_file_may_be_a_known_failure(archive: Path):
+    manifest = Manifest({"4.svs#1": Entry(known="not found")})
+    run = go(archive, Filter(listed=("4.svs#1",), list_name="l"), manifest)
+    assert [(done.source, done.known) for done in run.outcomes if done.status == "failed"] == [("4.svs#1", True)]
+    assert not unexpected(run.outcomes)
 
 
 def test_a_partial_run_keeps_the_rows_of_an_earlier_one(archive: Path):

@@ -218,3 +218,4 @@ def test_a_report_that_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "report.json").mkdir()
     run[0].finish(done, {"started": now(), "finished": now()}, [])
     assert "could not be written" in run[0].trouble
+    assert run[0].unwritten

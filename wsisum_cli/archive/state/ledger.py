@@ -54,6 +54,7 @@ class Ledger:
     product: str  # its noun; runs that make other files in the same folder are left alone
     shard: Shard | None = None
     trouble: str = ""  # why the report or the journal is not complete
+    unwritten: bool = False  # the report of this run could not be written
     _journal: Journal | None = None
     _past: frozenset[str] = frozenset()
     _report_before: tuple[int, ...] = ()
@@ -114,6 +115,7 @@ class Ledger:
 
         Whatever cannot be written is said in `trouble`.
         """
+        self.unwritten = True
         own = self._journal.name if self._journal is not None else ""
         if self._journal is not None:
             self._journal.end()
@@ -128,6 +130,7 @@ class Ledger:
                         rows[outcome.source] = outcome
                 left = [source for source in wanted if source not in rows]
                 self._write(list(rows.values()), {**facts, "not_tried": left})
+                self.unwritten = False
                 if self._beside_ended(own) <= beside.ended:
                     break
             put_together(self.folder, self.is_ours, {*self._past, own})
