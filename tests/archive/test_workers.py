@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -20,10 +22,11 @@ from draw import draw_tissue, write_svs
 
 from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
-from wsisum_cli.archive.workers import Event, Setup, run_jobs
+from wsisum_cli.archive.workers import Event, Setup, make_product, run_jobs
 from wsisum_cli.commands.options import DEFAULT_SLIDE_TIMEOUT
-from wsisum_cli.errors import UsageError
+from wsisum_cli.errors import NoTissueError, UsageError
 from wsisum_cli.pipeline.job import Job, Options
+from wsisum_cli.pipeline.product import SUMMARIES
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.verification.verify import is_whole
 
@@ -106,6 +109,21 @@ def test_other_workers_continue_when_one_cannot_start(archive: Path, tmp_path: P
 
 
 @posix
+def test_a_slide_that_is_left_out_keeps_its_size_and_time(archive: Path, tmp_path: Path):
+    """By which a later look at the archive sees that it has changed."""
+
+    def find_none(*_values: object) -> dict[str, Any]:
+        raise NoTissueError("no tissue found")
+
+    ((name, job), *_) = jobs(archive, tmp_path)
+    os.utime(job.source.path, ns=(1_600_000_000_000_000_000,) * 2)
+    made = replace(SUMMARIES, make=find_none)
+    reporter: Any = SimpleNamespace(stage=None, progress=None)
+    found = make_product(name, job, replace(setup(tmp_path), product=made), reporter, reporter, reporter)
+    assert (found.status, found.reason) == ("skipped", "no tissue")
+    assert (found.bytes_in, found.modified) == (job.source.bytes, 1_600_000_000_000_000_000)
+
+
 def test_dead_process_costs_one_slide(archive: Path, tmp_path: Path):
     """The first worker is killed while at its first slide, as a crash in a decoder would."""
     killed: list[str] = []

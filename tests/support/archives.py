@@ -58,7 +58,9 @@ def write_summary_of(job: Job, **changes: Any) -> Path:
     contents = tiny_contents()
     source = contents.attributes.source.model_dump(exclude_unset=True)
     source |= {"name": job.name, "bytes": job.source.bytes, "files": 1, "sha256": job.source.sha256}
-    return write_changed(job.output, contents, {"source": source, **changes})
+    source |= {} if job.image is None else {"image": job.image}
+    options = contents.attributes.options.model_dump(exclude_unset=True) | {"max_keep": None}
+    return write_changed(job.output, contents, {"source": source, "options": options, **changes})
 
 
 def outcome_for(name: str, job: Job) -> Outcome:

@@ -15,11 +15,12 @@ from wsisum_cli.errors import NotASlideError, NoTissueError, WsisumError
 
 WRITTEN, SKIPPED, FAILED = "written", "skipped", "failed"
 UP_TO_DATE = "up to date"
+FILE_SYSTEM = "file system"  # reason of a file, or of a folder that cannot be listed
 
 
 @dataclass(frozen=True)
 class Record:
-    """By what a later run tells, without opening it, that an output is what this run would make.
+    """What lets a later run see, without opening it, that an output is what that run would make.
 
     An empty text is no answer: nothing equals it.
     """
@@ -100,7 +101,7 @@ def outcome_of(error: BaseException, source: str) -> Outcome:
     if isinstance(error, MemoryError):
         return Outcome(source, FAILED, "out of memory", "use fewer --workers, or a machine with more memory")
     if isinstance(error, OSError):
-        return Outcome(source, FAILED, "file system", error.strerror or type(error).__name__)
+        return Outcome(source, FAILED, FILE_SYSTEM, error.strerror or type(error).__name__)
     frames = traceback.extract_tb(error.__traceback__)
     lines = "".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}\n" for frame in frames)
     return Outcome(source, FAILED, "internal error", f"{type(error).__name__}: {error}", traceback=lines)

@@ -103,7 +103,8 @@ class Run:
                     self.outcomes.append(outcome)
                     self.ledger.note(outcome)
                     listener.outcome(outcome)
-            for outcome in self.not_found(splitter):
+            for missing in self.not_found(splitter):
+                outcome = acknowledge(missing, manifest)
                 self.outcomes.append(outcome)
                 self.ledger.note(outcome)
                 listener.outcome(outcome)

@@ -19,7 +19,7 @@ from wsisum_cli.archive.formats import (
     pixel_folder,
     zarr_outcome,
 )
-from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
+from wsisum_cli.archive.outcome import FAILED, FILE_SYSTEM, SKIPPED, Outcome
 from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
@@ -94,7 +94,7 @@ def walk(root: Path, output: Path, outcomes: list[Outcome]) -> Iterator[tuple[Pa
 
     def note(error: OSError) -> None:
         name = Path(error.filename or "").relative_to(root).as_posix()
-        outcomes.append(Outcome(name, FAILED, "file system", f"the folder cannot be listed ({error.strerror})"))
+        outcomes.append(Outcome(name, FAILED, FILE_SYSTEM, f"the folder cannot be listed ({error.strerror})"))
 
     seen = {output.resolve()}
     for name, folders, files in os.walk(root, onerror=note, followlinks=True):

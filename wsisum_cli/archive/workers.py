@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
+from wsisum_cli.archive.outcome import FAILED, SKIPPED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.state.record import record_of, source_state, telling_time
 from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError, WsisumError
@@ -368,7 +368,8 @@ def make_product(
     except (SeveralSlidesError, AccessError):
         raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
-        return outcome_of(error, source)
+        outcome = outcome_of(error, source)
+        return replace(outcome, bytes_in=job.source.bytes, modified=modified) if outcome.status == SKIPPED else outcome
     modified_out = figures.pop(MODIFIED_OUT, None)
     written = None if modified_out is None else (figures["bytes_out"], modified_out)
     return Outcome(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -45,6 +44,7 @@ from wsisum_cli.commands.settings.run_options import (
     WorkersOption,
 )
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.extract import FeatureOptions
@@ -208,7 +208,7 @@ def embed_summaries(
 
     done = write_each(places, write, "embedded again")
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+        typer.echo(plain_json([asdict(result) for result in done]))
     else:
         print_reembedded(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)

@@ -18,8 +18,8 @@ from wsisum_cli.summary.limits.plain_text import plain_json, plain_json_text
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.estimate import Estimate
     from wsisum_cli.archive.engines.resources import Crew
+    from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.run import Listener, Run
-    from wsisum_cli.archive.scope.filters import Filter
     from wsisum_cli.commands.settings.run_options import Running
 
 
@@ -89,7 +89,7 @@ def preview_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         *(found for source, job in plan.jobs for found in preview_outcomes(source, job, request.product, split)),
     ]
     outcomes = [acknowledge(outcome, manifest) for outcome in found]
-    warn_of_manifest(manifest, outcomes, request.filter)
+    warn_of_manifest(manifest, outcomes, request)
     for line in plan_lines(plan):
         messages().print(line, markup=False)
     for outcome in outcomes:
@@ -132,7 +132,7 @@ def estimate_line(estimate: Estimate) -> str:
     return f"estimate: {took} with {workers} on this machine, {sizes} of output; measured on {sample}"
 
 
-def warn_of_manifest(manifest: Any, outcomes: Any, chosen: Filter) -> None:
+def warn_of_manifest(manifest: Any, outcomes: Any, request: Request) -> None:
     """Rows of the manifest that no longer hold: slides that are gone, and known failures that are mended."""
     from wsisum_cli.archive.scope.filters import file_of
     from wsisum_cli.archive.scope.known import mended
@@ -140,7 +140,7 @@ def warn_of_manifest(manifest: Any, outcomes: Any, chosen: Filter) -> None:
 
     fine = mended(outcomes, manifest)
     for name in sorted(manifest.unused):
-        if chosen.is_partial and name != file_of(name):
+        if (request.filter.is_partial or request.shard is not None) and name != file_of(name):
             continue  # its file may have been left out, and so nobody looked
         warn(f"the manifest lists {name}, which is not in the archive")
     if manifest.columns:
@@ -183,7 +183,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
             raise
         if log:
             log.write("info", "finished", outcomes=len(run.outcomes))
-    warn_of_manifest(manifest, run.outcomes, run.request.filter)
+    warn_of_manifest(manifest, run.outcomes, run.request)
     if run.ledger.trouble:
         warn(run.ledger.trouble)
     show_results(run, running)
@@ -257,13 +257,17 @@ def show_results(run: Run, running: Running) -> None:
     from wsisum_cli.pipeline.product import SWEEPS
 
     report = run.request.output / report_names(run.request.shard)[0]
+    unwritten = run.ledger.unwritten
     if run.request.product is SWEEPS:
         show_sweeps(run, running.as_json)
+    elif running.as_json and unwritten:
+        # What lies there is the report of an earlier run.
+        typer.echo(plain_json({"slides": [outcome.as_dict() for outcome in run.outcomes]}))
     elif running.as_json:
         typer.echo(plain_json_text(report.read_text(encoding="utf-8")), nl=False)
     else:
         print_outcomes(output(), run.outcomes)
-        if not running.quiet:
+        if not running.quiet and not unwritten:
             messages().print(f"report: {run.request.outputs.shown(report)}", markup=False)
 
 

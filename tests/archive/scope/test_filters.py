@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from wsisum_cli.archive.inventory import read_inventory
-from wsisum_cli.archive.manifest import Manifest
+from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.report import read_report
 from wsisum_cli.archive.run import Listener, Run
 from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of, matches, read_list
+from wsisum_cli.archive.scope.known import unexpected
 from wsisum_cli.archive.workers import Setup
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job, Options
+from wsisum_cli.slides.source import Source
 
 NAMES = ("a/1.svs", "a/2.svs", "b/1.tif", "b/c/3.svs", "4.svs")
 
@@ -124,6 +126,14 @@ def test_a_filter_that_leaves_nothing_is_refused(archive: Path):
         plan(archive, Filter(include=("*.ndpi",)))
 
 
+def test_a_folder_that_cannot_be_listed_stays_unless_it_is_excluded(archive: Path):
+    unlisted = Outcome("c/locked", "failed", "file system", "the folder cannot be listed")
+    sources = [Source(archive / name, (archive / name,)) for name in NAMES]
+    for chosen in (Filter(include=("a",)), Filter(exclude=("*.svs", "b")), Filter(listed=("4.svs",))):
+        assert unlisted in chosen.apply(sources, [unlisted], archive).outcomes
+    assert not Filter(exclude=("locked",)).apply(sources, [unlisted], archive).outcomes
+
+
 def test_a_glob_that_matches_nothing_is_told(archive: Path):
     assert plan(archive, Filter(exclude=("*.ndpi", "a"))).idle == ("--exclude *.ndpi matches no slide",)
 
@@ -167,6 +177,13 @@ def test_slides_of_a_file_of_several_are_chosen_one_by_one(archive: Path):
     ]
     again = go(archive, Filter(exclude=("a/1.svs#1",)), several=("a/1.svs",))
     assert {"a/1.svs#1", "a/1.svs#2"} & {done.source for done in again.outcomes} == {"a/1.svs#2"}
+
+
+def test_a_listed_slide_that_is_not_in_its_file_may_be_a_known_failure(archive: Path):
+    manifest = Manifest({"4.svs#1": Entry(known="not found")})
+    run = go(archive, Filter(listed=("4.svs#1",), list_name="l"), manifest)
+    assert [(done.source, done.known) for done in run.outcomes if done.status == "failed"] == [("4.svs#1", True)]
+    assert not unexpected(run.outcomes)
 
 
 def test_a_partial_run_keeps_the_rows_of_an_earlier_one(archive: Path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome
-from wsisum_cli.archive.report import read_report, shards_reported
+from wsisum_cli.archive.report import read_report, shards_reported, write_report
 from wsisum_cli.archive.state.journal import FOLDER, journal_names
 from wsisum_cli.archive.state.ledger import Ledger, read_state
 from wsisum_cli.archive.state.shard import Shard
@@ -109,6 +111,41 @@ def test_of_two_runs_at_once_the_one_that_made_the_summary_counts(tmp_path: Path
     assert statuses(tmp_path) == {"a": WRITTEN, "b": WRITTEN}
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_row_that_a_partial_run_repeats_is_no_news(tmp_path: Path, order: tuple[int, int]):
+    """One run fails on a slide that the other one, which ends before or after it, leaves out."""
+    first = start(tmp_path, "a", "b")
+    finish(first, *work(first, "a", "b"))
+    runs = [start(tmp_path, "a"), start(tmp_path, "b")]
+    failed = Outcome("a", FAILED, "unreadable")
+    runs[0][0].note(failed)
+    made = work(runs[1], "b")
+    rows = [
+        [failed, replace(written("b"), earlier="left out")],
+        [*made, replace(written("a"), earlier="left out")],
+    ]
+    for at in order:
+        finish(runs[at], *rows[at])
+    report = read_report(tmp_path)
+    assert report is not None
+    assert {row.source: (row.status, row.earlier) for row in report.outcomes} == {"a": (FAILED, ""), "b": (WRITTEN, "")}
+    state = read_state(tmp_path, "summary")
+    assert state is not None
+    assert {row.source: row.status for row in state.outcomes} == {"a": FAILED, "b": WRITTEN}
+
+
+def test_without_journals_the_reports_of_shards_say_what_is_known(tmp_path: Path):
+    shard = Shard(1, 3)
+    held = [name for name in (f"{number}.svs" for number in range(12)) if shard.holds(name)]
+    run = start(tmp_path, *held, shard=shard)
+    finish(run, *work(run, *held))
+    shutil.rmtree(tmp_path / FOLDER)
+    repeated = [replace(written(name), status=FAILED, earlier="left out") for name in held]
+    write_report(tmp_path, repeated, {"finished": now()}, Shard(1, 2))
+    known = Ledger(tmp_path, "summary", shard).known
+    assert {name: known[name].status for name in held} == dict.fromkeys(held, WRITTEN)
+
+
 def test_what_the_other_run_made_is_not_listed_as_not_tried(tmp_path: Path):
     runs = [start(tmp_path, "a", "b"), start(tmp_path, "a", "b")]
     work(runs[1], "b")
@@ -181,3 +218,4 @@ def test_a_report_that_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "report.json").mkdir()
     run[0].finish(done, {"started": now(), "finished": now()}, [])
     assert "could not be written" in run[0].trouble
+    assert run[0].unwritten

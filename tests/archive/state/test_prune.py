@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import jobs_of, outcome_for, write_run, write_slides, write_summary_of
@@ -14,12 +15,25 @@ from running import wsisum
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.state.journal import Journal
-from wsisum_cli.archive.state.prune import Pruning, plan_pruning, prune
-from wsisum_cli.archive.state.status import Comparison
+from wsisum_cli.archive.state.prune import Pruning, is_worse, lacks_addition, plan_pruning, prune
+from wsisum_cli.archive.state.status import Comparison, summary_attributes
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.job import Job
+from wsisum_cli.summary.attributes import EncoderCard, GivenFeatures, Reembedded, TissueFeatures
+from wsisum_cli.summary.signature.minisign import signature_path
 
 NAMES = [f"{number}.svs" for number in range(12)]
+PACKED = TissueFeatures(bytes=8, components=4, cosine_mean=1.0, cosine_p05=1.0, cosine_min=1.0)
+
+
+def given(sha256: str) -> GivenFeatures:
+    return GivenFeatures(origin="given", encoder="e", sha256=sha256, left_out=0, patch_encoder_sha256="0" * 64)
+
+
+def further(name: str) -> Reembedded:
+    """Features by a further encoder, as far as pruning looks at them."""
+    card = EncoderCard.model_construct(name=name, sha256=name)
+    return Reembedded.model_construct(encoder=card)
 
 
 @pytest.fixture
@@ -86,6 +100,48 @@ def test_a_summary_stays_where_the_new_one_is_no_match(archive: Path, how: str):
         shutil.copy(archive.parent / "out/2.ozx", job.output)
     action, _ = decisions(archive)["1.ozx"]
     assert action == "keep"
+
+
+@pytest.mark.parametrize(
+    ("there", "twin", "why"),
+    [
+        ({}, {"represented": None}, "represents less of the tissue"),
+        ({}, {"verdict": None}, "has a worse verdict"),
+        ({"features": given("1" * 64)}, {"features": given("2" * 64)}, "has features of another encoder"),
+        ({"tissue_features": PACKED}, {}, "has no features of all tissue"),
+        ({"reembedded": [further("new")]}, {"reembedded": [further("old")]}, "has no features by new"),
+        ({"features": given("1" * 64)}, {"features": given("1" * 64)}, ""),
+        ({"reembedded": [further("new")], "tissue_features": PACKED},) * 2 + ("",),
+        ({"represented": None, "verdict": None}, {}, ""),
+    ],
+)
+def test_a_summary_stays_where_the_new_one_is_worse(
+    archive: Path, there: dict[str, Any], twin: dict[str, Any], why: str
+):
+    attributes = summary_attributes(archive.parent / "out/1.ozx", False)
+    assert attributes is not None
+    ours, theirs = (attributes.model_copy(update=changes) for changes in (there, twin))
+    assert (is_worse(theirs, ours, None) or lacks_addition(theirs, ours)) == why
+
+
+def test_a_signed_summary_stays_where_the_new_one_is_not(archive: Path):
+    rename(archive)
+    job = summarize_again(archive)
+    signature_path(archive.parent / "out/1.ozx").write_text("signature")
+    (found,) = plan(archive).decisions
+    assert (found.action, found.message.endswith("is not signed")) == ("keep", True)
+    signature_path(job.output).write_text("signature")
+    assert decisions(archive) == {"1.ozx": ("remove", "renamed")}
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_signature_goes_with_its_summary(archive: Path, delete: bool):
+    (archive / "1.svs").unlink()
+    signature_path(archive.parent / "out/1.ozx").write_text("signature")
+    _, aside = prune(archive.parent / "out", plan(archive, gone=True), delete)
+    assert not list((archive.parent / "out").glob("1.ozx*"))
+    assert (aside is None) == delete
+    assert aside is None or {path.name for path in aside.iterdir()} == {"1.ozx", "1.ozx.minisig"}
 
 
 def test_an_unreadable_summary_stays(archive: Path):

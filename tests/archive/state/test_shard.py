@@ -9,7 +9,7 @@ import pytest
 from archives import request_for, write_slides
 
 from wsisum_cli.archive.manifest import Manifest
-from wsisum_cli.archive.outcome import SKIPPED, Outcome
+from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.archive.plan import plan_archive
 from wsisum_cli.archive.state.shard import Shard, parse_shard
 from wsisum_cli.errors import UsageError
@@ -42,6 +42,11 @@ def test_files_of_one_slide_stay_together():
     outcomes = [Outcome(f"s/{path.name}", SKIPPED, "part of a slide") for path in others]
     counts = [len(Shard(n, 3).part_of(outcomes, root, [Source(first, (first, *others))])) for n in (1, 2, 3)]
     assert sorted(counts) == [0, 0, 7]
+
+
+def test_a_folder_that_cannot_be_listed_belongs_to_every_shard():
+    unlisted = Outcome("locked", FAILED, "file system", "the folder cannot be listed")
+    assert all(Shard(n, 3).part_of([unlisted], Path("/archive"), []) == [unlisted] for n in (1, 2, 3))
 
 
 def test_shards_make_the_archive_together(tmp_path: Path):

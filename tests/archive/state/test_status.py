@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from archives import jobs_of, outcome_for, set_back, write_run, write_slides, write_summary_of
+from archives import jobs_of, outcome_for, request_for, set_back, write_run, write_slides, write_summary_of
 from running import wsisum
 
-from wsisum_cli.archive.manifest import Manifest
-from wsisum_cli.archive.outcome import FAILED, Outcome
+from wsisum_cli.archive.manifest import Entry, Manifest
+from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
 from wsisum_cli.archive.state.journal import STATE_FOLDER, Journal
+from wsisum_cli.archive.state.record import fingerprint_of
 from wsisum_cli.archive.state.status import SlideState, Status, read_status
 from wsisum_cli.errors import UsageError
 
@@ -88,6 +89,53 @@ def test_other_options_than_the_last_run_are_stale(archive: Path):
     assert "-> 32" in found.message
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (Entry(mpp=0.4), "another pixel size"),
+        (Entry(name="other"), "another name"),
+        (Entry(mask=Path(__file__)), "another mask"),
+    ],
+)
+def test_a_slide_of_which_the_manifest_says_something_else_is_stale(archive: Path, entry: Entry, reason: str):
+    found = read_status(archive.parent / "out", archive, Manifest({"a.svs": entry}))
+    states = {slide.source: (slide.state, slide.reason) for slide in found.slides}
+    assert states == {"a.svs": ("stale", reason), "b.svs": ("up to date", ""), "c/d.svs": ("up to date", "")}
+
+
+def test_what_a_run_was_given_beside_the_manifest_makes_nothing_stale(archive: Path):
+    """As --mpp and features do: they are in the record, and not known here."""
+    out = archive.parent / "out"
+    job = replace(jobs_of(archive, out)["a.svs"], mpp=0.25)
+    job = replace(job, fingerprint=fingerprint_of(request_for(archive, out).settings, job))
+    note(archive, outcome_for("a.svs", job))
+    assert states(archive)["a.svs"] == ("in review", "")
+
+
+def test_without_a_record_the_options_in_the_summary_are_compared(archive: Path):
+    shutil.rmtree(archive.parent / "out" / STATE_FOLDER)
+    assert {state for state, _ in states(archive).values()} == {"in review"}
+    path = archive.parent / "out/report.json"
+    report = json.loads(path.read_text())
+    report["options"]["seed"] = 5
+    path.write_text(json.dumps(report))
+    assert set(states(archive).values()) == {("stale", "other options or models")}
+    assert "seed 0 -> 5" in slide(archive, "stale").message
+    report["options"]["seed"], report["encoder_sha256"] = 0, "e" * 64
+    path.write_text(json.dumps(report))
+    assert slide(archive, "stale").message == "another encoder"
+
+
+def test_a_slide_without_tissue_that_has_changed_is_new(archive: Path):
+    write_slides(archive, "empty.svs")
+    path = archive / "empty.svs"
+    seen = {"bytes_in": path.stat().st_size, "modified": path.stat().st_mtime_ns}
+    note(archive, Outcome("empty.svs", SKIPPED, "no tissue", **seen))
+    assert states(archive)["empty.svs"] == ("skipped", "no tissue")
+    set_back(path, 5)
+    assert states(archive)["empty.svs"] == ("new", "the slide changed")
+
+
 def test_an_older_format_is_stale(archive: Path):
     out = archive.parent / "out"
     job = jobs_of(archive, out)["a.svs"]
@@ -123,6 +171,8 @@ def test_summaries_of_slides_in_one_file_belong_to_it(archive: Path):
     write_slides(archive, "two.svs")
     job = jobs_of(archive, out)["two.svs"]
     ones = [replace(job, output=out / f"two.{number}.ozx", image=number) for number in (1, 2)]
+    settings = request_for(archive, out).settings
+    ones = [replace(one, fingerprint=fingerprint_of(settings, one)) for one in ones]
     for one in ones:
         write_summary_of(one)
     note(archive, *(outcome_for(f"two.svs#{one.image}", one) for one in ones))

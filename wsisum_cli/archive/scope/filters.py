@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from wsisum_cli.archive.outcome import FAILED, Outcome
+from wsisum_cli.archive.outcome import FAILED, FILE_SYSTEM, Outcome
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides.remote.url import name_of_place
 from wsisum_cli.slides.source import Source
@@ -70,7 +70,7 @@ class Filter:
         first = {part: path for path, parts in names.items() for part in parts}
         left_out = [path for path, parts in names.items() if not self.picks_file(path, *parts)]
         out = set(left_out)
-        stay = [found for found in outcomes if self._keeps(found.source.rstrip("/"), first, out)]
+        stay = [found for found in outcomes if self._keeps(found, first, out)]
         known = [*names, *first, *(found.source.rstrip("/") for found in outcomes)]
         if len(out) == len(names) and not stay:
             raise UsageError(
@@ -78,8 +78,14 @@ class Filter:
             )
         return Picked([*stay, *self.missing(known)], frozenset(out), self.idle(known))
 
-    def _keeps(self, name: str, first: Mapping[str, str], out: Set[str]) -> bool:
-        """Whether the outcome of a file stays: with its slide, if it belongs to one."""
+    def _keeps(self, found: Outcome, first: Mapping[str, str], out: Set[str]) -> bool:
+        """Whether the outcome of a file stays: with its slide, if it belongs to one.
+
+        Nobody knows what is in a folder that cannot be listed, so that stays unless it is excluded itself.
+        """
+        name = found.source.rstrip("/")
+        if found.reason == FILE_SYSTEM:
+            return not any(matches(name, glob) for glob in self.exclude)
         return first[name] not in out if name in first else self.picks_file(name)
 
     def missing(self, names: Iterable[str]) -> list[Outcome]:

@@ -22,7 +22,7 @@ JOURNAL_ONLY = ("kind", "at", "version", "todo", "product", "crc32")
 
 
 class Known(Mapping[str, Outcome]):
-    """The latest outcome of every slide, from the journals or, where they say nothing, from the last report."""
+    """The latest outcome of every slide, from the journals or, where they say nothing, from the newest report."""
 
     def __init__(self, history: History, folder: Path) -> None:
         self._history, self._folder = history, folder
@@ -54,6 +54,7 @@ class Ledger:
     product: str  # its noun; runs that make other files in the same folder are left alone
     shard: Shard | None = None
     trouble: str = ""  # why the report or the journal is not complete
+    unwritten: bool = False  # the report of this run could not be written
     _journal: Journal | None = None
     _past: frozenset[str] = frozenset()
     _report_before: tuple[int, ...] = ()
@@ -114,6 +115,7 @@ class Ledger:
 
         Whatever cannot be written is said in `trouble`.
         """
+        self.unwritten = True
         own = self._journal.name if self._journal is not None else ""
         if self._journal is not None:
             self._journal.end()
@@ -128,6 +130,7 @@ class Ledger:
                         rows[outcome.source] = outcome
                 left = [source for source in wanted if source not in rows]
                 self._write(list(rows.values()), {**facts, "not_tried": left})
+                self.unwritten = False
                 if self._beside_ended(own) <= beside.ended:
                     break
             put_together(self.folder, self.is_ours, {*self._past, own})
@@ -163,15 +166,24 @@ class Beside:
 
 
 def better(before: Outcome | None, other: Outcome) -> bool:
-    """Whether of two runs at the same time the other one says more of a slide: it made the output."""
-    return before is None or (before.status != WRITTEN and other.status == WRITTEN)
+    """Whether of two runs at the same time the other one says more of a slide: it worked on it, or made the output.
+
+    A run that leaves a slide out repeats what an earlier one said, which is no news.
+    """
+    if before is None or before.earlier or other.earlier:
+        return before is None or (bool(before.earlier) and not other.earlier)
+    return before.status != WRITTEN and other.status == WRITTEN
 
 
 def reported_outcomes(folder: Path) -> dict[str, Outcome]:
-    """Outcomes by slide from the reports of the archive and of its shards, of each slide the latest."""
+    """What the newest report says of each slide, among those of the whole archive and of all shards."""
     shards: list[Shard | None] = [None, *shards_reported(folder)]
     reports = [report for shard in shards if (report := report_or_none(folder, shard)) is not None]
-    return {row.source: row for report in sorted(reports, key=finished) for row in report.outcomes}
+    found: dict[str, Outcome] = {}
+    for report in sorted(reports, key=finished):
+        # What a partial run repeats is no newer than what it was taken from.
+        found |= {row.source: row for row in report.outcomes if not row.earlier or row.source not in found}
+    return found
 
 
 def read_state(folder: Path, product: str) -> Report | None:

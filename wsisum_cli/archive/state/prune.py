@@ -1,7 +1,8 @@
 """Which summaries may go because their slide is no longer where it was. By default nothing is lost.
 
 A summary may be all that remains of a slide that was deleted on purpose. So by default one goes only where nothing goes
-with it: its slide lies elsewhere in the archive, unchanged, and has a whole summary there that keeps no fewer patches.
+with it: its slide lies elsewhere in the archive, unchanged, and has a whole summary there that is no worse and has all
+that was added to this one.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from wsisum_cli.archive.inventory import summary_files
 from wsisum_cli.archive.state.journal import STATE_FOLDER
 from wsisum_cli.archive.state.status import GONE, IN_REVIEW, RENAMED, UP_TO_DATE, Comparison, Orphan, summary_attributes
 from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.quality.verdict import VERDICTS, Thresholds
 from wsisum_cli.slides.source import FileState, state_of
-from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.summary.attributes import Attributes, GivenFeatures
 from wsisum_cli.summary.container import new_owner, sync_folder
+from wsisum_cli.summary.signature.minisign import signature_path
+from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
 
 ASIDE = f"{STATE_FOLDER}/pruned"
@@ -124,13 +128,20 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
         return KEEP, f"its slide is {name} now, which has no summary yet; wsisum compress makes one"
     if twin.state not in (UP_TO_DATE, IN_REVIEW):
         return KEEP, f"its slide is {name} now, whose own summary is not up to date ({twin.reason or twin.state})"
-    if why := lacks(found.folder / twin.summary, orphan.attributes):
+    path = found.folder / twin.summary
+    why = lacks(path, orphan.attributes, found.thresholds)
+    if not why and signature_path(found.folder / orphan.summary).exists() and not signature_path(path).exists():
+        why = "is not signed"
+    if why:
         return KEEP, f"its slide is {name} now, but {twin.summary} {why}"
     return REMOVE, f"its slide is {name} now, which {twin.summary} summarizes"
 
 
-def lacks(path: Path, attributes: Attributes) -> str:
-    """What a summary lacks beside one of the same slide with these attributes; empty if nothing."""
+def lacks(path: Path, attributes: Attributes, thresholds: Thresholds | None) -> str:
+    """What a summary lacks beside one of the same slide with these attributes; empty if nothing.
+
+    Verdicts are compared by `thresholds`, those that each was made with if None.
+    """
     try:
         other = summary_attributes(path, False)
         if other is None or not is_whole(path):
@@ -139,13 +150,45 @@ def lacks(path: Path, attributes: Attributes) -> str:
         return "cannot be read"
     if (other.source.sha256, other.source.image) != (attributes.source.sha256, attributes.source.image):
         return "is of another slide"
-    return "keeps fewer patches" if other.patches < attributes.patches else ""
+    if other.patches < attributes.patches:
+        return "keeps fewer patches"
+    return is_worse(other, attributes, thresholds) or lacks_addition(other, attributes)
+
+
+def is_worse(other: Attributes, attributes: Attributes, thresholds: Thresholds | None) -> str:
+    """In which way the first of two summaries of one slide is worse; empty if in none."""
+    if not same_features(other, attributes):
+        return "has features of another encoder"
+    verdicts = [judge_again(one, thresholds) for one in (other, attributes)]
+    ranks = [len(VERDICTS) if one is None else VERDICTS.index(one.verdict) for one in verdicts]
+    shares = [-1.0 if one.represented is None else one.represented.share for one in (other, attributes)]
+    if ranks[0] > ranks[1]:
+        return "has a worse verdict"
+    return "represents less of the tissue" if shares[0] < shares[1] else ""
+
+
+def same_features(other: Attributes, attributes: Attributes) -> bool:
+    """Whether one encoder is known to have made the features of both, or they are from one file."""
+    ours, theirs = attributes.features, other.features
+    if isinstance(ours, GivenFeatures) and isinstance(theirs, GivenFeatures) and ours.sha256 == theirs.sha256:
+        return True
+    return attributes.features_encoder is not None and attributes.features_encoder == other.features_encoder
+
+
+def lacks_addition(other: Attributes, attributes: Attributes) -> str:
+    """What was added to the second of two summaries of one slide, and not to the first; empty if nothing."""
+    if attributes.tissue_features is not None and other.tissue_features is None:
+        return "has no features of all tissue"
+    there = {one.encoder.sha256 for one in other.reembedded or ()}
+    missing = [one.encoder.name for one in attributes.reembedded or () if one.encoder.sha256 not in there]
+    return f"has no features by {missing[0]}" if missing else ""
 
 
 def prune(folder: Path, pruning: Pruning, delete: bool) -> tuple[list[Decision], Path | None]:
     """Move the summaries that may go aside, or delete them. Returns those, and the folder where they lie now.
 
-    One that has changed since it was looked at stays. Raises OSError.
+    The signature beside a summary goes with it, and goes first, so that none is left alone. A summary that has changed
+    since it was looked at stays. Raises OSError.
     """
     aside = None if delete else folder / ASIDE / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{new_owner()}"
     done: list[Decision] = []
@@ -153,13 +196,21 @@ def prune(folder: Path, pruning: Pruning, delete: bool) -> tuple[list[Decision],
         path = folder / decision.summary
         if state_of(path) != decision.state:
             continue
-        if aside is None:
-            path.unlink()
-        else:
-            target = aside / decision.summary
+        target = None if aside is None else aside / decision.summary
+        if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, target)
-            sync_folder(target.parent)
+        if signature_path(path).exists():
+            take_away(signature_path(path), None if target is None else signature_path(target))
+        take_away(path, target)
         sync_folder(path.parent)
         done.append(decision)
     return done, aside if done else None
+
+
+def take_away(path: Path, target: Path | None) -> None:
+    """Move a file, or delete it where there is no target."""
+    if target is None:
+        path.unlink()
+        return
+    os.rename(path, target)
+    sync_folder(target.parent)

@@ -1,4 +1,4 @@
-"""One of several parts of an archive, told by the names of its slides, for machines that share nothing but files."""
+"""One of several parts of an archive, chosen by the names of slides, for machines that share only files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.archive.outcome import FILE_SYSTEM, Outcome
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides.source import Source
 
@@ -34,14 +34,21 @@ class Shard:
         return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % self.count == self.number - 1
 
     def part_of(self, outcomes: Iterable[Outcome], root: Path, sources: Sequence[Source]) -> list[Outcome]:
-        """The outcomes of this shard; those of the further files of a slide go with its first."""
+        """The outcomes of this shard; those of the further files of a slide go with its first.
+
+        A folder that cannot be listed may hold slides of every shard, so it belongs to all of them.
+        """
         first = {
             file.relative_to(root).as_posix(): source.path.relative_to(root).as_posix()
             for source in sources
             for file in source.files[1:]
             if file.is_relative_to(root)
         }
-        return [found for found in outcomes if self.holds(first.get(found.source, found.source))]
+        return [
+            found
+            for found in outcomes
+            if found.reason == FILE_SYSTEM or self.holds(first.get(found.source, found.source))
+        ]
 
 
 def parse_shard(text: str) -> Shard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from wsisum_cli.archive.outcome import Outcome, Record
 from wsisum_cli.archive.plan import Request, changed_options, lacks_keys, make_jobs
 from wsisum_cli.archive.report import Report
 from wsisum_cli.archive.state.ledger import Ledger, read_state
-from wsisum_cli.archive.state.record import settings_in, source_state, telling_time, version_in
+from wsisum_cli.archive.state.record import fingerprint_of, settings_in, source_state, telling_time, version_in
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.pipeline.product import SUMMARIES
 from wsisum_cli.quality.verdict import PASS
-from wsisum_cli.slides.source import Source, state_of
-from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.slides.slide import FROM_MANIFEST
+from wsisum_cli.slides.source import Source, as_text, sha256_of, state_of
+from wsisum_cli.summary.attributes import Attributes, ComputedFeatures
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
@@ -112,7 +113,7 @@ class Comparison:
         for relative, job in make_jobs(request, self.manifest, root, sources):
             self.sources[relative] = job.source
             for name in sorted(inside.get(relative, [])) or [relative]:
-                self._add(self._state(name, job))
+                self._add(self._state(name, job if name == relative else self._job_in(name, job)))
         for outcome in outcomes:
             if outcome.source not in self.states:
                 state = FAILED if outcome.status == NOT_MADE else SKIPPED
@@ -124,6 +125,16 @@ class Comparison:
         self.states[state.source] = state
         if state.summary:
             self.claimed.add(state.summary)
+
+    def _job_in(self, name: str, job: Job) -> Job:
+        """The job of one slide, `FILE#N`, in a file of several, as `Splitter` makes it."""
+        entry, row = self.manifest.entry(Path(name)), self.rows[name]
+        output = self.folder / row.summary if row.summary else job.output
+        if entry.name:
+            output = job.output.with_name(entry.name + SUMMARIES.suffix)
+        number = int(name.rpartition("#")[2])
+        mpp = entry.mpp or job.mpp
+        return replace(job, output=output, name=entry.name or job.name, mpp=mpp, mask=entry.mask, image=number)
 
     def _state(self, name: str, job: Job) -> SlideState:
         """The state of one slide; `name` is that in reports."""
@@ -147,6 +158,8 @@ class Comparison:
         if row is not None and row.status == NOT_MADE:
             return found(FAILED, row.reason, row.message)
         if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
+            if has_changed(job.source, row):
+                return found(NEW, "the slide changed", f"it was left out before: {row.reason}")
             return found(SKIPPED, row.reason, row.message)
         if not there:
             return found(LOST, "its summary is missing") if summary else found(NEW)
@@ -165,7 +178,9 @@ class Comparison:
         attributes = None
         moved = record is None or source_state(job.source) != record.source
         rewritten = record is None or state_of(summary)[:2] != (record.output_bytes, record.output_modified)
-        if self.check or moved or rewritten:
+        is_present = record is not None and not older_format(record, None)
+        redefined = record is None or (is_present and fingerprint_of(settings_in(record), job) != record.fingerprint)
+        if self.check or moved or rewritten or redefined:
             try:
                 attributes = summary_attributes(summary, self.check)
             except (SummaryError, OSError) as error:
@@ -176,6 +191,10 @@ class Comparison:
             return STALE, f"format {before} -> {SUMMARIES.version}", "", attributes
         if attributes is not None and attributes.trimmed_from is not None:
             return STALE, "trimmed since it was made", "", attributes
+        if attributes is not None and redefined and (words := redefinition(job, summary, attributes)):
+            return STALE, words, "", attributes
+        if attributes is not None and rewritten and (found := self._changed_options(job, attributes)):
+            return STALE, "other options or models", ", ".join(found), attributes
         if attributes is not None and moved:
             changed = self._source_change(job.source, outcome, attributes)
             if changed is not None:
@@ -207,14 +226,24 @@ class Comparison:
     def _options(self, settings: str, job: Job, summary: Path) -> str:
         """How the options of a summary differ from those of the last run, in words; of each kind one is opened."""
         if settings not in self._words:
-            options = self.report.facts.get("options") if self.report is not None else None
-            found: list[str] = []
-            if isinstance(options, dict):
-                attributes = summary_attributes(summary, False)
-                request = Request(self.archive, self.folder, RecordedOptions(options), "")
-                found = changed_options(request, job, attributes) if attributes is not None else []
+            attributes = summary_attributes(summary, False)
+            found = self._changed_options(job, attributes) if attributes is not None else []
             self._words[settings] = ", ".join(found)
         return self._words[settings]
+
+    def _changed_options(self, job: Job, attributes: Attributes) -> list[str]:
+        """Each option, and the encoder, that differs from the last run's; none where that does not say."""
+        facts = self.report.facts if self.report is not None else {}
+        options, encoder = facts.get("options"), facts.get("encoder_sha256")
+        if not isinstance(options, dict):
+            return []
+        request = Request(self.archive, self.folder, RecordedOptions(options), "")
+        found = changed_options(request, job, attributes)
+        computed = isinstance(attributes.features, ComputedFeatures)
+        return [
+            *found,
+            *(["another encoder"] if computed and encoder and encoder != attributes.features_encoder else []),
+        ]
 
     def orphans(self) -> Iterator[Orphan]:
         """Summaries that belong to no slide where the archive has it now."""
@@ -277,6 +306,29 @@ class RecordedOptions:
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.options)
+
+
+def has_changed(source: Source, row: Outcome) -> bool:
+    """Whether the size or time of a slide is not that in its row; False where the row has neither."""
+    try:
+        sizes, times = (row.bytes_in, source.bytes), (row.modified, source.modified)
+    except OSError:
+        return False
+    return any(before is not None and before != now for before, now in (sizes, times))
+
+
+def redefinition(job: Job, summary: Path, attributes: Attributes) -> str:
+    """What the manifest says of a slide that its summary does not; empty if nothing.
+
+    --mpp and given features of the run are not known here, so they are not compared.
+    """
+    source = attributes.source
+    mask = sha256_of(job.mask) if job.mask is not None else None
+    if source.name != as_text(job.name) or source.image != job.image or summary != job.output:
+        return "another name"
+    if (job.mpp_wins and source.mpp != job.mpp) or (not job.mpp_wins and source.mpp_source == FROM_MANIFEST):
+        return "another pixel size"
+    return "another mask" if attributes.options.mask_sha256 != mask else ""
 
 
 def summary_attributes(path: Path, check: bool) -> Attributes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from wsisum_cli.commands.options import PlainCommand
 from wsisum_cli.commands.settings.sources import DANGEROUS, given_elsewhere, settings_of, stray_variables
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 
 def config(
@@ -37,7 +37,7 @@ def config(
     for clause in stray_variables(root.command):
         warn(clause)
     if as_json:
-        typer.echo(json.dumps({"file": file, "options": [asdict(one) for one in found]}, ensure_ascii=False, indent=1))
+        typer.echo(plain_json({"file": file, "options": [asdict(one) for one in found]}))
     else:
         print_settings(output(), file, found)
 

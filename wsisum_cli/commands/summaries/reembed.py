@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisum_cli.archive.lookup import mirrored_paths, model_finders
 from wsisum_cli.commands.options import FOUND, Device, EncoderOption, SummariesArgument, cores
+from wsisum_cli.commands.signing.keys import SignOption, signer
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
+
+if TYPE_CHECKING:
+    from wsisum_cli.pipeline.reembed import ReembedResult
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -23,6 +27,7 @@ def reembed(
         Path, typer.Option("--output", "-o", help="Output folder, or an .ozx file for a single summary.")
     ] = Path("reembedded"),
     device: Annotated[Device, typer.Option(help="Device on which the encoder runs.")] = Device.auto,
+    sign: SignOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
@@ -34,6 +39,7 @@ def reembed(
     """
     from wsisum_cli.commands.console import output as stdout
     from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.models.encoder import load_encoder
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.reembed import reembed_summary
@@ -45,13 +51,16 @@ def reembed(
     there = [place for place in places.values() if place.exists()]
     if there and not force:
         raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    key = signer(sign)
     loaded = load_encoder(find_model(encoder, [user_folder()]), device.value)
     models = ModelFinders(*model_finders(None, None, None, device.value))
-    done = write_each(
-        places, lambda path, place: reembed_summary(path, place, loaded, cores(), models, force), "embedded again"
-    )
+
+    def write(path: Path, place: Path) -> ReembedResult:
+        return signed(path, place, key, reembed_summary(path, place, loaded, cores(), models, force))
+
+    done = write_each(places, write, "embedded again")
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in done], ensure_ascii=False, indent=1))
+        typer.echo(plain_json([asdict(result) for result in done]))
     else:
         print_reembedded(stdout(), done)
     raise typer.Exit(0 if len(done) == len(places) else FOUND)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 from wsisum_cli import __version__
 from wsisum_cli.commands.options import FOUND
 from wsisum_cli.models.places import user_folder
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.health.check import Check
@@ -62,4 +62,4 @@ def show_total(problems: int, warnings: int) -> None:
 
 def print_checks(checks: Sequence[Check], ok: bool) -> None:
     rows = [check.model_dump() for check in checks]
-    typer.echo(json.dumps({"wsisum": __version__, "ok": ok, "checks": rows}, ensure_ascii=False, indent=1))
+    typer.echo(plain_json({"wsisum": __version__, "ok": ok, "checks": rows}))

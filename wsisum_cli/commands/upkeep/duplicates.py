@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from wsisum_cli.commands.options import FOUND, SummariesArgument
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.likeness.duplicates import Duplicates, Pair
@@ -40,7 +40,7 @@ def duplicates(
     if image is not None:
         draw(found, image)
     if as_json:
-        typer.echo(json.dumps(as_object(found), ensure_ascii=False, indent=1))
+        typer.echo(plain_json(as_object(found)))
     else:
         show(found)
     raise typer.Exit(FOUND if found.pairs or archive.unreadable else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ import typer
 
 from wsisum_cli.commands.options import Device, MppOption, cores
 from wsisum_cli.errors import UsageError
+from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.likeness.nearest import Nearest
@@ -62,7 +62,7 @@ def similar(
         if image is not None:
             draw(nearest, image)
     if as_json:
-        typer.echo(json.dumps(as_object(nearest), ensure_ascii=False, indent=1))
+        typer.echo(plain_json(as_object(nearest)))
     else:
         show(nearest)
 
