@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.figures.words import size
 from wsisum_cli.pipeline.trim import TrimResult
 from wsisum_cli.quality.represented import share_curve
 from wsisum_cli.quality.verdict import VERDICTS
@@ -86,7 +87,7 @@ def trim_within(places: Mapping[Path, Path], budget: int, read: Read, trim: Trim
             missing = len(places) - len(before) + len(failed)
             return replace(summed(budget, {path: before[path] for path in done}, done, bound), failed=missing)
         factors = {path: done[path].bytes_out / before[path].cost(kept[path]) for path in done}
-    raise SummaryError(f"the trimmed summaries take more than {budget} bytes; give a larger --total-bytes")
+    raise SummaryError(f"the trimmed summaries take more than {size(budget)}; give a larger --total-bytes")
 
 
 def share(
@@ -106,8 +107,8 @@ def share(
     if found is None:
         least = fixed + allocate_least(list(curves.values()))
         raise UsageError(
-            f"--total-bytes: {len(summaries)} summaries with their fewest patches take about {least:.0f} bytes, "
-            f"expected at most {budget}; give more bytes"
+            f"--total-bytes: {len(summaries)} summaries with their fewest patches take about {size(int(least))}, "
+            f"expected at most {size(budget)}; give more bytes"
         )
     keep = dict(zip(curves, found.keep, strict=True))
     return {path: keep.get(path, one.patches) for path, one in summaries.items()}, found.bound
@@ -126,11 +127,11 @@ def read_cuttable(path: Path) -> Cuttable:
         verdict = judge_again(record)
         tissue, share = (0.0, 0.0) if section is None else (section.tissue_mm2, section.share)
         word = verdict.verdict if verdict else None
-        size = path.stat().st_size
-        return Cuttable(size, record.patches, tissue, share * tissue, word, curve_of(summary, size))
+        held = path.stat().st_size
+        return Cuttable(held, record.patches, tissue, share * tissue, word, curve_of(summary, held))
 
 
-def curve_of(summary: Summary, size: int) -> Curve | None:
+def curve_of(summary: Summary, held: int) -> Curve | None:
     """Represented mm², and about how many bytes, of the first 1, 2, ... patches; None before format 1.4."""
     section, prefixes = summary.record.represented, summary.prefixes
     if section is None or prefixes is None:
@@ -142,7 +143,7 @@ def curve_of(summary: Summary, size: int) -> Curve | None:
     earlier, arrays = member_bytes(summary, "tissue/earlier_"), member_bytes(summary, "patches/") - streams.sum()
     falling = streams.sum() + earlier + arrays
     parts = streams.cumsum() + earlier * entries / max(entries[-1], 1) + arrays * np.arange(1, keep + 1) / keep
-    return Curve(gain, size - falling + parts)
+    return Curve(gain, held - falling + parts)
 
 
 def member_bytes(summary: Summary, start: str) -> int:

@@ -66,8 +66,8 @@ def show(found: Duplicates) -> None:
     rows = [(pair.relation, pair.first.summary, pair.second.summary, pair.words) for pair in found.pairs]
     print_pairs(output(), rows)
     pairs = pluralize(len(found.pairs), "pair") if found.pairs else "no pair"
-    compared = f"{pluralize(found.compared, 'like pair')} of {pluralize(found.slides, 'slide')} compared"
-    output().print(f"{pairs}; {compared}", markup=False)
+    looked = f"{pluralize(found.slides, 'slide')} looked at, {pluralize(found.compared, 'similar pair')} compared closely"
+    output().print(f"{pairs} found; {looked}", markup=False)
     for name, why in found.left_out.items():
         warn(f"not compared: {name}: {why.removeprefix(f'{Path(name).name}: ')}")
 
