@@ -66,7 +66,7 @@ def show(found: Duplicates) -> None:
     rows = [(pair.relation, pair.first.summary, pair.second.summary, pair.words) for pair in found.pairs]
     print_pairs(output(), rows)
     pairs = pluralize(len(found.pairs), "pair") if found.pairs else "no pair"
-    looked = f"{pluralize(found.slides, 'slide')} looked at, {pluralize(found.compared, 'similar pair')} compared closely"
+    looked = f"{pluralize(found.slides, 'slide')}, {pluralize(found.compared, 'similar pair')} compared closely"
     output().print(f"{pairs} found; {looked}", markup=False)
     for name, why in found.left_out.items():
         warn(f"not compared: {name}: {why.removeprefix(f'{Path(name).name}: ')}")
