@@ -100,6 +100,17 @@ def test_what_is_made_of_a_summary_is_signed_anew(
     assert "tiny.ozx: its old signature removed; sign it with --sign" in again.stderr
 
 
+def test_a_summary_with_further_features_is_signed_anew(keys: dict[str, Path], tmp_path: Path):
+    write_svs(tmp_path / "a.svs", draw_tissue(1200, 1000, 1))
+    wsisum("compress", tmp_path / "a.svs", "-o", tmp_path, "--encoder", "texture", "--keep", "8", "--sign", keys["plain"])
+    reembed = ("reembed", tmp_path / "a.ozx", "--encoder", "encoder")
+    done = wsisum(*reembed, "-o", tmp_path / "signed", "--sign", keys["plain"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert verified(tmp_path / "signed", keys) == {"a.ozx": True}
+    done = wsisum(*reembed, "-o", tmp_path / "unsigned")
+    assert "a.ozx: not signed, though the summary it was made of is; sign it with --sign" in done.stderr
+
+
 def test_verify_names_each_summary_without_its_signature(keys: dict[str, Path], tiny: Path, tmp_path: Path):
     wsisum("migrate", tiny, "-o", tmp_path, "--sign", keys["plain"])
     (tmp_path / "other.ozx").write_bytes(tiny.read_bytes())
