@@ -121,6 +121,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
     from wsisum_cli.commands.signing.keys import signer
     from wsisum_cli.commands.signing.outputs import signing
 
+    failed: list[str] = []  # summaries that could not be signed
     key = signer(running.sign)  # whose password is asked for before anything is done
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a scheduler's stop as an interrupt
     run, header = prepared(request, setup, running)
@@ -128,7 +129,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         try:
             with listening(messages(), running.quiet, running.verbose) as shown:
                 listeners = [*([] if running.quiet else [header]), shown, *([log.listener()] if log else [])]
-                run.go(manifest, signing(listener_of(listeners), request.output, key, warn))
+                run.go(manifest, signing(listener_of(listeners), request.output, key, warn, failed))
         except KeyboardInterrupt:
             if log:
                 log.write("warning", "interrupted")
@@ -145,7 +146,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         warn(run.ledger.trouble)
     show_results(run, running)
     unsigned = warn_of_unsigned(run, key)
-    raise typer.Exit(FOUND if unsigned or unexpected(run.outcomes) or run.ledger.trouble else 0)
+    raise typer.Exit(FOUND if unsigned or failed or unexpected(run.outcomes) or run.ledger.trouble else 0)
 
 
 def warn_of_unsigned(run: Any, key: Any) -> bool:

@@ -187,7 +187,7 @@ class Dispatch:
         future.cancel()
         tried = self.retries + 1
         message = (
-            f"the worker died that had it, {tried} {'time' if tried == 1 else 'times'}; if memory ran out, use fewer"
+            f"the worker that had it died {tried} {'time' if tried == 1 else 'times'}; if memory ran out, use fewer"
         )
         return Outcome(source, FAILED, WORKER_DIED, f"{message} threads a worker, or raise --retries")
 
