@@ -142,11 +142,20 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         if log:
             log.write("info", "finished", outcomes=len(run.outcomes))
     warn_of_manifest(manifest, run.outcomes, run.request)
-    if run.ledger.trouble:
-        warn(run.ledger.trouble)
+    warn_of_state(run)
     show_results(run, running)
     unsigned = warn_of_unsigned(run, key)
     raise typer.Exit(FOUND if unsigned or failed or unexpected(run.outcomes) or run.ledger.trouble else 0)
+
+
+def warn_of_state(run: Run) -> None:
+    """What report, journal and catalogue lack."""
+    from wsisum_cli.commands.console import warn
+
+    if run.ledger.trouble:
+        warn(run.ledger.trouble)
+    for path, why in sorted(run.unlisted.items()):
+        warn(f"{path}: has no row in the catalogue: {why}")
 
 
 def warn_of_unsigned(run: Any, key: Any) -> bool:
