@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from summaries import write_tiny
 
 from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Request
 from wsisum_cli.archive.run import Run
+from wsisum_cli.archive.state.catalogue import build_catalogue
 from wsisum_cli.archive.state.ledger import Ledger
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.archive.workers import Setup
@@ -46,6 +48,17 @@ def test_the_report_of_an_earlier_run_is_never_printed(tmp_path: Path, capsys: p
 
 def refuse(*_values: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_a_summary_that_loses_its_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("a.ozx", "b.ozx"):
+        write_tiny(tmp_path / name)
+    build_catalogue(tmp_path)
+    (tmp_path / "b.ozx").write_bytes(b"PK")
+    run = finished(tmp_path)
+    run.update_catalogue()
+    runs.warn_of_state(run)
+    assert "b.ozx: has no row in the catalogue: b.ozx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("shard", "said"), [(None, True), (Shard(1, 2), False)])

@@ -76,6 +76,22 @@ def test_a_run_signs_what_it_writes_and_no_more(keys: dict[str, Path], tmp_path:
     assert not (out / "a.ozx.minisig").exists()
 
 
+def test_a_signature_that_cannot_be_written_ends_no_run(keys: dict[str, Path], tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.svs", "b.svs"):
+        write_svs(tmp_path / "in" / name, draw_tissue(1200, 1000, 1))
+    out = tmp_path / "out"
+    (out / "a.ozx.minisig").mkdir(parents=True)
+    compress = ("compress", tmp_path / "in", "-o", out, "--encoder", "texture", "--keep", "8")
+    done = wsisum(*compress, "--sign", keys["plain"])
+    assert done.returncode == 1
+    assert "a.ozx: it stays unsigned (Is a directory)" in done.stderr
+    assert verified(out, keys) == {"a.ozx": False, "b.ozx": True}
+    done = wsisum(*compress, "--force")
+    assert done.returncode == 1
+    assert "a.ozx: its old signature could not be removed" in done.stderr
+
+
 def test_nobody_is_asked_for_a_password_without_a_terminal(keys: dict[str, Path], tiny: Path, tmp_path: Path):
     done = wsisum("trim", tiny, "--keep", 2, "-o", tmp_path, "--sign", keys["encrypted"])
     assert done.returncode == 2
@@ -98,6 +114,19 @@ def test_what_is_made_of_a_summary_is_signed_anew(
     assert verified(tmp_path / "unsigned", keys) == {"tiny.ozx": False}
     again = wsisum(name, tmp_path / "tiny.ozx", *options, "-o", tmp_path / "signed", "--force")
     assert "tiny.ozx: its old signature removed; sign it with --sign" in again.stderr
+
+
+def test_a_summary_with_further_features_is_signed_anew(keys: dict[str, Path], tmp_path: Path):
+    write_svs(tmp_path / "a.svs", draw_tissue(1200, 1000, 1))
+    wsisum(
+        "compress", tmp_path / "a.svs", "-o", tmp_path, "--encoder", "texture", "--keep", "8", "--sign", keys["plain"]
+    )
+    reembed = ("reembed", tmp_path / "a.ozx", "--encoder", "encoder")
+    done = wsisum(*reembed, "-o", tmp_path / "signed", "--sign", keys["plain"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert verified(tmp_path / "signed", keys) == {"a.ozx": True}
+    done = wsisum(*reembed, "-o", tmp_path / "unsigned")
+    assert "a.ozx: not signed, though the summary it was made of is; sign it with --sign" in done.stderr
 
 
 def test_verify_names_each_summary_without_its_signature(keys: dict[str, Path], tiny: Path, tmp_path: Path):

@@ -50,8 +50,8 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read a CSV with these columns; all but slide may be missing or empty.
 
-    Mask paths are relative to the manifest. Further columns, such as case or date, are kept as they are. Raises
-    UsageError, also for a column that looks like a misspelt one.
+    Mask paths are relative to the manifest, and absolute in the entries: other machines may read them. Further columns,
+    such as case or date, are kept as they are. Raises UsageError, also for a column that looks like a misspelt one.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -84,7 +84,7 @@ def own_columns(path: Path, found: list[str]) -> list[str]:
 
 def manifest_entry(row: Mapping[str, str], path: Path, line: int, own: Sequence[str] = ()) -> Entry:
     values = {key: value.strip() for key, value in row.items()}
-    mask = path.parent / values["mask"] if values.get("mask") else None
+    mask = path.absolute().parent / values["mask"] if values.get("mask") else None
     if mask is not None and not mask.is_file():
         raise UsageError(f"{path.name}, line {line}: mask {values['mask']} not found")
     name = values.get("name") or None

@@ -108,7 +108,9 @@ def parse_where(texts: Sequence[str], manifest: Manifest) -> list[tuple[str, str
 def check_columns(manifest: Manifest) -> None:
     """Raises UsageError where a column of the manifest has the name of one of the plan."""
     for column in set(manifest.columns) & set(COLUMNS):
-        raise UsageError(f"the manifest has a column {column}, as has the plan; rename it in the manifest")
+        raise UsageError(
+            f"the manifest has a column {column}, and the plan writes a column of that name; rename it in the manifest"
+        )
 
 
 def plan_retention(

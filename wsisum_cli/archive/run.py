@@ -68,6 +68,7 @@ class Run:
     workers: int = 1
     engine: Engine | None = None  # None: worker processes on this machine
     outcomes: list[Outcome] = field(default_factory=list)
+    unlisted: dict[str, str] = field(default_factory=dict)  # summary -> why the catalogue has no row for it
     ledger: Ledger = field(init=False)
 
     def go(self, manifest: Manifest, listener: Listener) -> None:
@@ -175,7 +176,7 @@ class Run:
     def update_catalogue(self) -> None:
         """Bring the catalogue up to date. One that cannot be written costs no summary."""
         try:
-            build_catalogue(self.request.output)
+            self.unlisted = build_catalogue(self.request.output).unreadable
         except (WsisumError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self.ledger.trouble = self.ledger.trouble or f"{CATALOGUE} is not up to date ({why})"

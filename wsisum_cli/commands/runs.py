@@ -158,6 +158,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
     from wsisum_cli.commands.signing.keys import signer
     from wsisum_cli.commands.signing.outputs import signing
 
+    failed: list[str] = []  # summaries that could not be signed
     key = signer(running.sign)  # whose password is asked for before anything is done
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a scheduler's stop as an interrupt
     run, header = prepared(request, setup, running)
@@ -165,7 +166,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         try:
             with listening(messages(), running.quiet, running.verbose) as shown:
                 listeners = [*([] if running.quiet else [header]), shown, *([log.listener()] if log else [])]
-                run.go(manifest, signing(listener_of(listeners), request.output, key, warn))
+                run.go(manifest, signing(listener_of(listeners), request.output, key, warn, failed))
         except KeyboardInterrupt:
             if log:
                 log.write("warning", "interrupted")
@@ -184,11 +185,20 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
         if log:
             log.write("info", "finished", outcomes=len(run.outcomes))
     warn_of_manifest(manifest, run.outcomes, run.request)
-    if run.ledger.trouble:
-        warn(run.ledger.trouble)
+    warn_of_state(run)
     show_results(run, running)
     unsigned = warn_of_unsigned(run, key)
-    raise typer.Exit(FOUND if unsigned or unexpected(run.outcomes) or run.ledger.trouble else 0)
+    raise typer.Exit(FOUND if unsigned or failed or unexpected(run.outcomes) or run.ledger.trouble else 0)
+
+
+def warn_of_state(run: Run) -> None:
+    """What report, journal and catalogue lack."""
+    from wsisum_cli.commands.console import warn
+
+    if run.ledger.trouble:
+        warn(run.ledger.trouble)
+    for path, why in sorted(run.unlisted.items()):
+        warn(f"{path}: has no row in the catalogue: {why}")
 
 
 def warn_of_unsigned(run: Any, key: Any) -> bool:

@@ -8,18 +8,22 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from draw import draw_tissue, write_svs
 
 from wsisum_cli.archive.engines import cluster as engine
-from wsisum_cli.archive.engines.cluster import Cluster, with_absolute_paths
+from wsisum_cli.archive.engines.cluster import REFUSED, Cluster, Dispatch, with_absolute_paths
+from wsisum_cli.archive.manifest import read_manifest
 from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.plan import Request
 from wsisum_cli.archive.workers import Event, Setup, run_jobs
 from wsisum_cli.errors import UsageError
+from wsisum_cli.models.choice import ModelChoice, ModelChoices
 from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.slides.source import find_source
 
@@ -187,6 +191,58 @@ def test_paths_for_other_machines_are_absolute(monkeypatch: pytest.MonkeyPatch, 
     there, ready = with_absolute_paths(request, setup(Path("out")))
     assert (there.source, there.output, there.features) == (tmp_path / "in", tmp_path / "out", tmp_path / "features")
     assert ready.output == tmp_path / "out"
+    card: Any = None
+    choices = ModelChoices(ModelChoice(Path("mine.onnx"), card, True), None)
+    there, ready = with_absolute_paths(replace(request, choices=choices), setup(Path("out"), choices=choices))
+    assert there.choices == ready.choices == ModelChoices(ModelChoice(tmp_path / "mine.onnx", card, True), None)
+    (tmp_path / "mask.png").touch()
+    (tmp_path / "manifest.csv").write_text("slide,mask\na.svs,mask.png\n")
+    assert read_manifest(Path("manifest.csv")).entries["a.svs"].mask == tmp_path / "mask.png"
+
+
+class FakeCluster:
+    """Two workers, of which nothing is heard but what a test says."""
+
+    status = "running"
+
+    def __init__(self) -> None:
+        self.wishes: list[Any] = []
+
+    def nthreads(self) -> dict[str, int]:
+        return {"bad": 1, "good": 1}
+
+    def submit(self, *_task: object, workers: Any = None, **_options: object) -> Any:
+        self.wishes.append(workers)
+        return SimpleNamespace(status="finished", result=None, add_done_callback=lambda _call: None)
+
+
+def refuse(dispatch: Dispatch, place: str) -> None:
+    key, (_, future) = next(iter(dispatch.going.items()))
+    future.result = lambda: (REFUSED, (place, "no such model"))
+    assert list(dispatch._collect(key)) == []
+
+
+def test_a_worker_that_cannot_load_the_models_hands_its_slide_back(archive: Path, tmp_path: Path):
+    client = FakeCluster()
+    nobody: Any = None
+    dispatch = Dispatch(client, setup(tmp_path), 2, nobody, nobody, lambda _provider: None)
+    dispatch.waiting.extend(jobs(archive, tmp_path)[:1])
+    dispatch._submit()
+    refuse(dispatch, "bad")
+    assert [name for name, _ in dispatch.waiting] == ["0.svs"]
+    dispatch._submit()
+    assert client.wishes == [None, ["good"]]
+    with pytest.raises(UsageError, match="no such model"):
+        refuse(dispatch, "good")
+    list(dispatch._message({"what": "ready", "provider": "CPU"}))
+    dispatch.waiting.extend(jobs(archive, tmp_path)[:1])
+    dispatch.refused.clear()
+    dispatch._submit()
+    refuse(dispatch, "bad")
+    dispatch._submit()
+    refuse(dispatch, "good")  # which has loaded them before, so it may again
+    dispatch._submit()
+    assert (len(dispatch.waiting), len(client.wishes)) == (1, 4), "nobody is asked for a while"
 
 
 def test_a_slide_that_is_no_longer_wanted_is_stopped(archive: Path, scheduler: Any, tmp_path: Path):

@@ -22,6 +22,7 @@ from wsisum_cli.archive.likeness.duplicates import (
 )
 from wsisum_cli.archive.likeness.registration import Alignment
 from wsisum_cli.archive.likeness.vectors import UNKNOWN_MODEL, Archive, SlideVectors, read_vectors
+from wsisum_cli.archive.lookup import named_summaries
 
 PERFECT = Alignment(np.eye(2, 3), False, 0.0, 1.0, 1.0, 0.95, 1.0, 500)
 
@@ -43,8 +44,19 @@ def test_byte_identical_slides_are_found_wherever_they_lie(tmp_path: Path):
     found = find_duplicates(read_vectors([str(tmp_path)]))
     same = [pair for pair in found.pairs if pair.relation == SAME_FILE]
     assert [(pair.first.summary, pair.second.summary) for pair in same] == [("a.ozx", "case/b.ozx")]
-    assert same[0].words == f"sha256 {same[0].first.sha256}"
+    assert same[0].words == f"two summaries of one content, sha256 {same[0].first.sha256}"
     assert (found.slides, found.compared) == (3, 1)
+
+
+def test_a_summary_is_no_duplicate_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "sum").mkdir()
+    write_tiny(tmp_path / "sum/a.ozx")
+    (tmp_path / "link").symlink_to(tmp_path / "sum")
+    (tmp_path / "sum/b.ozx").symlink_to("a.ozx")
+    monkeypatch.chdir(tmp_path)
+    assert len(named_summaries(["sum"])) == 2, "both names count for commands that write a file for each"
+    for arguments in (["sum", "sum"], ["sum", str(tmp_path / "sum/a.ozx")], ["sum/a.ozx", "link"]):
+        assert [slide.summary for slide in read_vectors(arguments).slides] == ["a.ozx"]
 
 
 def test_several_slides_of_one_file_are_not_the_same(tmp_path: Path):

@@ -142,6 +142,33 @@ def test_what_is_left_out_is_one_line():
     assert left_lines(Plan([], [], 0)) == []
 
 
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    class Full(io.RawIOBase):
+        """A disk that takes half a line, then nothing, then all."""
+
+        def __init__(self) -> None:
+            self.calls, self.content = 0, b""
+
+        def write(self, data: Any) -> int:
+            self.calls += 1
+            if self.calls == 2:
+                raise OSError(28, "No space left on device")
+            taken = bytes(data)[:10] if self.calls == 1 else bytes(data)
+            self.content += taken
+            return len(taken)
+
+    disk = Full()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.open", lambda *_values, **_options: disk)
+        with logging_to(tmp_path / "log.jsonl") as log:
+            assert log is not None
+            for number in range(4):
+                log.write("info", "event", f"{number}.svs")
+    lines = [json.loads(line) for line in disk.content.splitlines()[1:]]
+    assert [line["slide"] for line in lines] == ["2.svs", "3.svs"]
+    assert "log.jsonl: 2 lines could not be written (No space left on device)" in capsys.readouterr().err
+
+
 def test_the_log_file_has_an_object_a_line_and_nothing_private(tmp_path: Path):
     path = tmp_path / "log.jsonl"
     with logging_to(path) as log:

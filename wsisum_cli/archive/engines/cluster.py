@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -30,6 +30,7 @@ from wsisum_cli.pipeline.job import Job
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.plan import Request
+    from wsisum_cli.models.choice import ModelChoice
 
 WORKER_DIED = "process died"  # reason of an outcome
 AHEAD = 2  # slides given to the cluster for each of its threads, so that none waits for the next
@@ -38,6 +39,7 @@ PULSE = 1.0  # s between messages of the progress of a slide
 IDLE = 60.0  # s that a process waits for the next slide
 PATIENCE = 30.0  # s until a scheduler must answer
 CENSUS = 5.0  # s between counts of the cluster's threads
+REFUSAL = 60.0  # s for which a worker that cannot load the models gets no slide, if another one can
 SEVERAL, DONE, REFUSED, OTHER_VERSION = "several", "done", "refused", "other version"
 
 
@@ -98,7 +100,9 @@ class Dispatch:
     going: dict[str, tuple[Named, Any]] = field(default_factory=dict)  # by key: the job and its future
     starts: Counter[str] = field(default_factory=Counter)  # of each slide
     heard: queue.Queue[tuple[str, Any]] = field(default_factory=queue.Queue)
-    threads: int = 0  # of the cluster
+    threads: Mapping[str, int] = field(default_factory=dict)  # of each worker, by its address
+    refused: dict[str, float] = field(default_factory=dict)  # when a worker could not load the models
+    was_ready: bool = False  # whether any worker loaded them
     counted: float = -CENSUS  # when, by the monotonic clock
 
     def run(self, jobs: Sequence[Named]) -> Iterator[Outcome]:
@@ -124,20 +128,40 @@ class Dispatch:
     def _submit(self) -> None:
         """Keep every thread of the cluster busy, and no more: a slide that waits here can still be left out."""
         if time.monotonic() - self.counted >= CENSUS:
-            self.threads, self.counted = sum(self.client.nthreads().values()), time.monotonic()
-        room = max(1, AHEAD * self.threads) - len(self.going)
+            self.threads, self.counted = self.client.nthreads(), time.monotonic()
+        able = self._able()
+        if self.threads and not able:
+            return
+        # A wish and no more: a slide must not wait for a worker that has gone.
+        wish = {"workers": list(able), "allow_other_workers": True} if len(able) < len(self.threads) else {}
+        room = max(1, AHEAD * sum(able.values())) - len(self.going)
         for _ in range(min(room, len(self.waiting))):
             source, job = self.waiting.popleft()
             key = f"{self.topic}-{uuid.uuid4().hex}"
             # Not Dask's own retries: they count exceptions, and a worker that dies raises none.
             task = (source, job, self.setup, self.topic, key, __version__)
-            future = self.client.submit(process_slide, *task, key=key, pure=False)
+            future = self.client.submit(process_slide, *task, key=key, pure=False, **wish)
             self.going[key] = (source, job), future
             future.add_done_callback(lambda done: self.heard.put(("done", done.key)))
+
+    def _able(self) -> dict[str, int]:
+        """The threads of each worker that was not found lately to be unable to load the models."""
+        before = time.monotonic() - REFUSAL
+        return {place: count for place, count in self.threads.items() if self.refused.get(place, before) <= before}
+
+    def _hand_back(self, named: Named, place: str, why: str) -> None:
+        """Take back a slide from a worker that cannot load the models. Raises UsageError when none can."""
+        self.refused[place] = time.monotonic()
+        self.threads, self.counted = self.client.nthreads(), time.monotonic()
+        if not self.was_ready and not self._able():
+            raise UsageError(why)
+        self.starts[named[0]] -= 1  # it did not begin
+        self.waiting.appendleft(named)
 
     def _message(self, message: dict[str, Any]) -> Iterator[Outcome]:
         """A worker began a slide, loaded its models, or tells of progress."""
         if message["what"] == "ready":
+            self.was_ready = True
             self.ready(message["provider"])
         elif message["key"] not in self.going:
             return  # of a slide that was given up
@@ -156,9 +180,11 @@ class Dispatch:
             return
         kind, value = future.result()
         del self.going[key]
-        if kind in (OTHER_VERSION, REFUSED):
+        if kind == OTHER_VERSION:
             raise UsageError(value)
-        if kind == SEVERAL:
+        if kind == REFUSED:
+            self._hand_back(named, *value)
+        elif kind == SEVERAL:
             more, known = self.split(*named, value)
             self.waiting.extendleft(reversed(more))
             yield from known
@@ -187,7 +213,7 @@ class Dispatch:
         future.cancel()
         tried = self.retries + 1
         message = (
-            f"the worker died that had it, {tried} {'time' if tried == 1 else 'times'}; if memory ran out, use fewer"
+            f"the worker that had it died {tried} {'time' if tried == 1 else 'times'}; if memory ran out, use fewer"
         )
         return Outcome(source, FAILED, WORKER_DIED, f"{message} threads a worker, or raise --retries")
 
@@ -196,9 +222,19 @@ def with_absolute_paths(request: Request, setup: Setup) -> tuple[Request, Setup]
     """The same for workers whose working folder is another one. They must see the files at the same paths."""
     output = request.output.absolute()
     features = request.features.absolute() if request.features is not None else None
-    there = replace(request, source=request.source.absolute(), output=output, features=features)
+    choices = replace(
+        request.choices,
+        summarizer=absolute_choice(request.choices.summarizer),
+        slide_encoder=absolute_choice(request.choices.slide_encoder),
+    )
+    there = replace(request, source=request.source.absolute(), output=output, features=features, choices=choices)
     encoder = Path(setup.encoder)
-    return there, replace(setup, output=output, encoder=str(encoder.absolute()) if encoder.is_file() else setup.encoder)
+    name = str(encoder.absolute()) if encoder.is_file() else setup.encoder
+    return there, replace(setup, output=output, encoder=name, choices=choices)
+
+
+def absolute_choice(choice: ModelChoice | None) -> ModelChoice | None:
+    return None if choice is None else replace(choice, path=choice.path.absolute())
 
 
 # -- On the workers of the cluster --------------------------------------------------------------------------------
@@ -221,7 +257,8 @@ def process_slide(source: str, job: Job, setup: Setup, topic: str, key: str, ver
             kind, value = process.receive()
             if kind != "ready":
                 process.stop()
-                return REFUSED, value or "processes of a worker of the cluster die while loading the models"
+                why = value or "processes of a worker of the cluster die while loading the models"
+                return REFUSED, (here.address, why)
             process.loaded = True
             here.log_event(topic, {"what": "ready", "provider": value})
         process.assign(source, job)

@@ -1,7 +1,8 @@
 """Slides of an archive that are the same: byte by byte, or the same glass scanned or exported twice.
 
-Byte-identical slides have one sha256. The others are looked for among those with like vectors, and are proved by laying
-their overviews on each other.
+Byte-identical slides have one sha256, and so has one slide that was summarized twice: summaries do not say where a
+slide lies. The others are looked for among those with like vectors, and are proved by laying their overviews on each
+other.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Pair:
         """The evidence in a line."""
         found = self.alignment
         if found is None:
-            return f"sha256 {self.first.sha256}"
+            return f"two summaries of one content, sha256 {self.first.sha256}"
         turned = "" if min(found.turn, 360 - found.turn) < 0.25 else f", turned by {found.turn:.1f} degrees"
         turned += ", mirrored" if found.mirrored else ""
         sizes = "" if abs(found.scale - 1) < 0.03 else f", {found.scale:.2f} times the size that the pixel sizes say"

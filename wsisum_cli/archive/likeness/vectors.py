@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wsisum_cli.archive.lookup import named_summaries
+from wsisum_cli.archive.lookup import named_summaries, real_path
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary.container import name_of
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -64,12 +64,15 @@ class Archive:
 
 
 def read_vectors(folders: Sequence[str]) -> Archive:
-    """The vectors of all summaries in folders. Raises UsageError when a folder has none.
+    """The vectors of all summaries in folders, of each file once. Raises UsageError when a folder has none.
 
     Of each summary only the attributes and the vectors are read.
     """
     slides, unreadable = [], {}
+    files: dict[str, tuple[str, str]] = {}  # by real path: links give one file several names
     for path, name in named_summaries(list(folders)):
+        files.setdefault(real_path(path), (path, name))
+    for path, name in files.values():
         try:
             with open_summary(path) as summary:
                 slides.append(vectors_of(summary, path, name))

@@ -41,10 +41,16 @@ class StageClock:
 
 
 class LogFile:
-    """Writes an object a line, at once, so that a log is whole up to the moment at which a machine dies."""
+    """Writes an object a line, at once, so that a log is whole up to the moment at which a machine dies.
 
-    def __init__(self, file: IO[str]) -> None:
+    A disk that takes no more costs lines of the log, never the run.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._torn = False
+        self.lost = 0  # lines that could not be written
+        self.trouble = ""  # why
         self._stages = StageClock(lambda slide, stage, seconds: self.write(INFO, "stage", slide, stage, seconds))
 
     def listener(self) -> Listener:
@@ -85,8 +91,16 @@ class LogFile:
         entry = {"slide": slide, "stage": stage, "seconds": None if seconds is None else round(seconds, 3), **more}
         known = {name: value for name, value in entry.items() if value is not None}
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"time": now, "level": level, "event": event, **known}) + "\n")
-        self._file.flush()
+        self._append(json.dumps({"time": now, "level": level, "event": event, **known}).encode("ascii") + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        whole = b"\n" + line if self._torn else line
+        try:
+            taken = self._file.write(whole)
+        except OSError as error:
+            taken, self.trouble = 0, error.strerror or type(error).__name__
+        self._torn = self._torn if not taken else taken < len(whole)
+        self.lost += taken < len(whole)
 
 
 def refuse_other_file(path: Path) -> None:
@@ -105,13 +119,21 @@ def refuse_other_file(path: Path) -> None:
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[LogFile | None]:
     """The log file, opened to append; None where none is wanted. Raises UsageError when it cannot be opened."""
+    from wsisum_cli.commands.console import warn
+    from wsisum_cli.figures.words import pluralize
+
     if path is None:
         yield None
         return
     refuse_other_file(path)
     try:
-        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+        file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
         raise UsageError(f"{path.name}: the log file cannot be written ({error.strerror})") from error
-    with file:
-        yield LogFile(file)
+    log = LogFile(file)
+    try:
+        with file:
+            yield log
+    finally:
+        if log.lost:
+            warn(f"{path.name}: {pluralize(log.lost, 'line')} could not be written ({log.trouble or 'disk full'})")

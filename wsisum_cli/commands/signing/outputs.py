@@ -43,15 +43,30 @@ def signed(before: Path, path: Path, key: Any, result: Written) -> Written:
     return result
 
 
-def signing(listener: Listener, output: Path, key: Any, say: Callable[[str], None]) -> Listener:
-    """The listener, which also signs each summary in the folder `output` as soon as it is written."""
+def signing(
+    listener: Listener, output: Path, key: Any, say: Callable[[str], None], failed: list[str] | None = None
+) -> Listener:
+    """The listener, which also signs each summary in the folder `output` as soon as it is written.
+
+    A signature that cannot be written ends no run: it is said, and the summary is added to `failed`.
+    """
 
     def outcome(found: Outcome) -> None:
         if found.status == WRITTEN and found.summary:
-            done = sign_or_drop(output / found.summary, key)
-            if done and key is None:
-                say(f"{found.summary}: {done}")
+            sign(found.summary)
         listener.outcome(found)
+
+    def sign(summary: str) -> None:
+        try:
+            done = sign_or_drop(output / summary, key)
+        except OSError as error:
+            what = "it stays unsigned" if key is not None else "its old signature could not be removed"
+            say(f"{summary}: {what} ({error.strerror or type(error).__name__})")
+            if failed is not None:
+                failed.append(summary)
+            return
+        if done and key is None:
+            say(f"{summary}: {done}")
 
     return replace(listener, outcome=outcome)
 

@@ -1,4 +1,4 @@
-"""`wsisum duplicates`: slides of an archive that are the same, with the evidence."""
+"""`wsisum duplicates`: summaries of one content or one glass, with the evidence."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def duplicates(
     image: Annotated[Path | None, typer.Option(help="Write a PNG: each pair side by side, with the evidence.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Find slides that are in an archive twice.
+    """Find summaries of one content, and of one glass that was scanned or exported twice.
 
-    They are byte-identical, or one glass was scanned or exported twice. The slides are not needed. The exit code is 1
-    if a pair was found, or a summary could not be read.
+    Two summaries of one content are of byte-identical slides, or of one slide that was summarized twice. The slides are
+    not needed. The exit code is 1 if a pair was found, or a summary could not be read.
     """
     from wsisum_cli.archive.likeness.duplicates import find_duplicates
     from wsisum_cli.archive.likeness.vectors import read_vectors
