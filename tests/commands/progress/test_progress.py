@@ -157,9 +157,9 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, capsys: pytes
             self.content += taken
             return len(taken)
 
-    disk = Full()
+    disk, real = Full(), open
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("builtins.open", lambda *_values, **_options: disk)
+        patch.setattr("builtins.open", lambda path, mode="r", **how: disk if "a" in mode else real(path, mode, **how))
         with logging_to(tmp_path / "log.jsonl") as log:
             assert log is not None
             for number in range(4):
