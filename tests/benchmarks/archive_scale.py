@@ -57,7 +57,7 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measure(root: Path, slides: int, worked: int) -> dict[str, float]:
+def measure(root: Path, slides: int, worked: int) -> dict[str, float | str]:
     """All figures."""
     archive, few, output = root / "archive", root / "few", root / "out"
     originals = draw_originals(root / "originals")
@@ -73,7 +73,7 @@ def measure(root: Path, slides: int, worked: int) -> dict[str, float]:
     find_slides(archive, output)
     walked = time.process_time() - began
     resumed = run(archive, output)
-    assert resumed["summary"].startswith(f"0 slides to summarize, {slides} up to date"), resumed["summary"]
+    assert str(resumed["summary"]).startswith(f"0 slides to summarize, {slides} up to date"), resumed["summary"]
     again = run(archive, output)
     index = run(archive, output, "index")
     indexed_again = run(archive, output, "index")
