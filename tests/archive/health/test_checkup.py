@@ -60,6 +60,10 @@ def test_a_missing_codec_is_a_problem_where_slides_use_it(monkeypatch: pytest.Mo
 
 
 def test_readers_that_are_extras_may_be_missing(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.split(".")[0] in ("pylibCZIrw", "pydicom")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith(("wsisum_cli.slides.czi", "wsisum_cli.slides.dicom"))]:
+        monkeypatch.delitem(sys.modules, name)  # imported by an earlier test
     monkeypatch.setitem(sys.modules, "pylibCZIrw", None)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     found = {check.name: check for check in check_readers(in_this_process)}  # type: ignore[arg-type]
