@@ -167,8 +167,8 @@ def test_manifest_matches_slides_by_path_or_file_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("file,mpp\na.svs,1\n", "expected the columns"),
-        ("slide,mpp,magnification\na.svs,1,20\n", "expected the columns"),
+        ("file,mpp\na.svs,1\n", "expected the column slide"),
+        ("slide,mpp,MPP\na.svs,1,20\n", "expected a column of your own or mpp"),
         ("", "found none"),
         ("slide,mpp\na.svs,small\n", "line 2: the mpp 'small' is not a number"),
         ("slide,mpp\na.svs,0.5 furlong\n", "line 2: the mpp '0.5 furlong' is not a number of µm"),
