@@ -29,27 +29,21 @@ def all_summaries(arguments: list[str]) -> list[str]:
 
 
 def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
-    """The same, each with what to call it: its path within the folder, or its name. Raises UsageError.
-
-    A file that an earlier argument gave is left out.
-    """
+    """The same, each with what to call it: its path within the folder, or its name. Raises UsageError."""
     from wsisum_cli.summary.container import SUFFIX, name_of
 
     found: list[tuple[str, str]] = []
-    seen: set[str] = set()  # real paths
     for argument in arguments:
         if is_remote_folder(argument):
             found += remote_summaries(argument)
             continue
-        named = [(argument, name_of(argument))]
-        if Path(argument).is_dir():
-            inside = sorted(map(str, visible_files(Path(argument), SUFFIX)))
-            if not inside:
-                raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
-            named = [(path, Path(path).relative_to(argument).as_posix()) for path in inside]
-        places = [real_path(path) for path, _ in named]
-        found += [one for one, place in zip(named, places, strict=True) if place not in seen]
-        seen.update(places)
+        if not Path(argument).is_dir():
+            found.append((argument, name_of(argument)))
+            continue
+        inside = sorted(map(str, visible_files(Path(argument), SUFFIX)))
+        if not inside:
+            raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
+        found += [(path, Path(path).relative_to(argument).as_posix()) for path in inside]
     return found
 
 
