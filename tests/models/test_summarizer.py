@@ -173,7 +173,7 @@ def test_file_that_is_not_a_model_is_refused(tmp_path: Path):
     ):
         load_summarizer(bare, "cpu")
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(ModelError, match=r"text\.onnx: expected a model that onnxruntime"):
+    with pytest.raises(ModelError, match=r"text\.onnx: expected an ONNX model"):
         load_summarizer(tmp_path / "text.onnx", "cpu")
 
 

@@ -204,7 +204,7 @@ def test_verify_finds_what_is_wrong_with_added_features(tmp_path):
         "names an encoder twice": lambda a: a["reembedded"].append(entry(a)),
         "reading is there without stored tiles, or missing": lambda a: entry(a).update(reading=None),
         "reembedded.0.encoder": lose_licence,
-        "wrong shape": lambda a: entry(a)["encoder"].update(dims=7),
+        "cannot be decoded: expected": lambda a: entry(a)["encoder"].update(dims=7),
     }
     for words, change in changes.items():
         messages = [message for _, message in spoilt(path, tmp_path / "x.ozx", change)]

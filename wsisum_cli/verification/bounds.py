@@ -167,7 +167,7 @@ def lowest_draws(tissue: Angled, sizes: tuple[int, ...], alike: float) -> dict[s
             itself[drawn[:size]] = True
             cosine[itself[sample]] = 1.0
             coverage[place, draw] = cosine.mean()
-            represented[place, draw] = (cosine >= alike).mean()
+            represented[place, draw] = (cosine >= alike + TOLERANCE).mean()  # stored cosines are rounded
     # Not the median of so few draws: it is above that of a thousand half of the time.
     low = {
         name: np.sort(found, axis=1)[:, LOWEST]
