@@ -18,8 +18,9 @@ def index(
         typer.Argument(help="The output folder of wsisum compress.", metavar="FOLDER", exists=True, file_okay=False),
     ],
 ) -> None:
-    """Write catalogue.sqlite, a table with a row for each summary: provenance, figures, verdict, slide embedding.
+    """Write catalogue.sqlite, with a row for each summary.
 
+    A row has provenance, figures, verdict and slide embedding.
     Only summaries that are new or have changed are opened. Where the catalogue exists, wsisum compress keeps it up to
     date. The exit code is 1 if a summary cannot be read.
     """

@@ -42,8 +42,9 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Remove summaries whose slide is no longer where it was, after showing them.
+    """Remove summaries whose slide has moved or is gone.
 
+    They are shown first.
     By default a summary goes only if its slide lies elsewhere in the archive and has a whole summary there. One whose
     slide is nowhere may be all that remains of it: it stays unless --gone is given. Slides are never touched.
     """

@@ -33,8 +33,9 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every slide.")] = False,
 ) -> None:
-    """Show the state of every slide: up to date, in review, new, stale, failed, lost, orphaned.
+    """Show the state of every slide of an archive.
 
+    A slide is up to date, in review, new, stale, failed, lost or orphaned.
     Without SOURCE only what the folder itself says is known. The exit code is 1 if a slide is new, stale, failed, lost
     or orphaned.
     """

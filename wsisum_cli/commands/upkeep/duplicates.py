@@ -22,8 +22,9 @@ def duplicates(
     image: Annotated[Path | None, typer.Option(help="Write a PNG: each pair side by side, with the evidence.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Find summaries of one content, and of one glass that was scanned or exported twice.
+    """Find summaries of one content or of one glass.
 
+    One glass may have been scanned or exported twice.
     Two summaries of one content are of byte-identical slides, or of one slide that was summarized twice. The slides are
     not needed. The exit code is 1 if a pair was found, or a summary could not be read.
     """
