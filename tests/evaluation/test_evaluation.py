@@ -32,6 +32,7 @@ from wsisum_cli.evaluation.arms import (  # noqa: E402
     arms_of,
     bags_of,
     fewest_representing,
+    find_slides,
     find_summaries,
     kept_in_summary,
     parse_keep,
@@ -547,3 +548,10 @@ def test_without_torch_it_says_what_to_install(store: Path, monkeypatch: pytest.
     found = evaluate("--labels", store / "labels.csv", "--features", store / "h5")
     assert isinstance(found.exception, UsageError)
     assert "evaluating needs torch: pip install 'wsisum[train]'" in str(found.exception)
+
+
+def test_summaries_that_were_moved_aside_are_no_slides(tmp_path: Path):
+    write_tiny(tmp_path / "a.ozx")
+    (tmp_path / ".wsisum" / "pruned").mkdir(parents=True)
+    write_tiny(tmp_path / ".wsisum" / "pruned" / "b.ozx")
+    assert find_slides([tmp_path]) == {"a": tmp_path / "a.ozx"}

@@ -1,8 +1,7 @@
-"""Whether a provider of onnxruntime really starts, and what a run says of its device."""
+"""Whether a provider of onnxruntime really starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnxruntime
 import pytest
 
 from wsisum_cli.models import session
-from wsisum_cli.models.session import CPU, CUDA, available_providers, describe_device, try_provider
+from wsisum_cli.models.session import CPU, CUDA, available_providers, try_provider
 
 needs_no_gpu = pytest.mark.skipif(session.nvidia_driver_found(), reason="this machine has an NVIDIA driver")
 
@@ -55,21 +54,3 @@ def test_silent_fallback_and_wrong_numbers_are_noticed(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     assert "libraries do not load" in (try_provider(CUDA) or "")
     assert try_provider(CPU) == "it computes wrong numbers"
-
-
-@pytest.mark.parametrize(
-    ("device", "driver", "start", "line"),
-    [
-        ("cpu", True, lambda name: None, "device: CPU (asked for)"),
-        ("auto", False, lambda name: None, "device: CPU (no NVIDIA driver)"),
-        ("auto", True, lambda name: "no CUDA libraries", "device: CPU (no CUDA libraries)"),
-        ("auto", True, lambda name: None, "device: CUDA"),
-        ("cuda", True, lambda name: None, "device: CUDA"),
-        ("cuda", False, lambda name: None, ""),
-    ],
-)
-def test_a_run_says_where_and_why(
-    monkeypatch: pytest.MonkeyPatch, device: str, driver: bool, start: Callable[[str], str | None], line: str
-):
-    monkeypatch.setattr(session, "nvidia_driver_found", lambda: driver)
-    assert describe_device(device, start) == line

@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from wsisum_cli.archive.lookup import visible_files
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.archive.report import JSON_NAME, Report
 from wsisum_cli.archive.scope.filters import NEEDS_WORK
@@ -21,7 +20,7 @@ from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.figures.words import NO_VERDICT, pluralize
 from wsisum_cli.pipeline.product import SUMMARIES, summary_figures
 from wsisum_cli.quality.verdict import FAIL, PASS, VERDICTS, Thresholds, Verdict, read_thresholds
-from wsisum_cli.summary.container import SUFFIX
+from wsisum_cli.summary.container import SUFFIX, visible_summaries
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.remarks import remarks
 from wsisum_cli.summary.standing import judge_again
@@ -159,7 +158,7 @@ def read_inventory(folder: Path, visit: Visit = lambda source, summary: None) ->
 
 def summary_files(folder: Path) -> list[str]:
     """Paths of the summaries within the folder, without temporary files and what was moved aside."""
-    return sorted(path.relative_to(folder).as_posix() for path in visible_files(folder, SUFFIX))
+    return sorted(path.relative_to(folder).as_posix() for path in visible_summaries(folder))
 
 
 def entries_of(folder: Path, report: Report | None, files: Sequence[str], visit: Visit) -> Iterator[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +30,7 @@ def all_summaries(arguments: list[str]) -> list[str]:
 
 def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
     """The same, each with what to call it: its path within the folder, or its name. Raises UsageError."""
-    from wsisum_cli.summary.container import SUFFIX, name_of
+    from wsisum_cli.summary.container import SUFFIX, name_of, visible_summaries
 
     found: list[tuple[str, str]] = []
     for argument in arguments:
@@ -40,7 +40,7 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
         if not Path(argument).is_dir():
             found.append((argument, name_of(argument)))
             continue
-        inside = sorted(map(str, visible_files(Path(argument), SUFFIX)))
+        inside = sorted(map(str, visible_summaries(Path(argument))))
         if not inside:
             raise UsageError(f"{argument}: no summary slides ({SUFFIX}) in this folder")
         found += [(path, Path(path).relative_to(argument).as_posix()) for path in inside]
@@ -50,16 +50,6 @@ def named_summaries(arguments: list[str]) -> list[tuple[str, str]]:
 def real_path(path: str) -> str:
     """What two names of one file share; an address stays as it is."""
     return path if "://" in path else os.path.realpath(path)
-
-
-def visible_files(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files below a folder by their suffix, leaving out hidden names and what lies in hidden folders."""
-    for name, folders, files in os.walk(folder):
-        folders[:] = [inside for inside in folders if not inside.startswith(".")]
-        for file in files:
-            path = Path(name) / file
-            if file.endswith(suffix) and not file.startswith(".") and path.is_file():
-                yield path
 
 
 def is_folder(argument: str) -> bool:
@@ -130,11 +120,11 @@ def summaries_instead_of_slides(source: Path, output: Path) -> bool:
     """Whether `source` is a summary, or a folder with summaries and without slides. Raises UsageError."""
     from wsisum_cli.archive.formats import is_summary
     from wsisum_cli.archive.walk import find_slides
-    from wsisum_cli.summary.container import SUFFIX
+    from wsisum_cli.summary.container import visible_summaries
 
     if source.is_file():
         return is_summary(source)
-    if not source.is_dir() or next(source.rglob(f"*{SUFFIX}"), None) is None:  # else all files would be looked at twice
+    if not source.is_dir() or next(visible_summaries(source), None) is None:  # else all files would be looked at twice
         return False
     return not find_slides(source, output)[0]
 

@@ -242,10 +242,6 @@ def totals(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
     return {name: (len(some), sum(row.source.bytes for row in some if row.source)) for name, some in found.items()}
 
 
-def digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def plan_table(rows: Sequence[Row], columns: Sequence[str], today: date) -> bytes:
     """The plan as CSV in UTF-8. Its last row has the sha256 of all bytes before that row."""
     body = [[*cells(row).values(), *(row.about.get(column, "") for column in columns)] for row in rows]

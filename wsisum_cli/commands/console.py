@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
@@ -15,11 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
+from wsisum_cli.commands.options import FOUND
 from wsisum_cli.commands.verdicts import headline, verdict_text
 from wsisum_cli.errors import WsisumError
 from wsisum_cli.figures.words import pluralize, size, summary_lines
 from wsisum_cli.quality.verdict import VERDICTS, Verdict, percent
-from wsisum_cli.summary.limits.plain_text import printable, printable_lines
+from wsisum_cli.summary.limits.plain_text import plain_json, printable, printable_lines
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.shared_budget import SharedResult
@@ -300,6 +303,13 @@ def print_exported(console: Console, done: Sequence[Any]) -> None:
         console.print(Text.assemble(f"{printable(export.name)} -> {printable(export.output)}: {what}", *verdict))
 
 
+def print_migrated(console: Console, done: Sequence[Any], version: str) -> None:
+    """Print one line per migrated summary."""
+    for result in done:
+        what = f"format {result.migrated_from} -> {version}" if result.migrated_from else "copied"
+        console.print(f"{printable(result.name)}: {what}", markup=False)
+
+
 def print_reembedded(console: Console, done: Sequence[Any]) -> None:
     """Print one line per file of features, or summary with further ones."""
     for made in done:
@@ -341,6 +351,15 @@ def write_each(places: Mapping[Source, Path], write: Callable[[Source, Path], Wr
         except Exception as error:  # noqa: BLE001
             warn(f"{name_of(path)}: cannot be {what} ({type(error).__name__}: {error}); run wsisum verify on it")
     return done
+
+
+def conclude(done: Sequence[Any], wanted: int, as_json: bool, show: Callable[[Console], None]) -> NoReturn:
+    """Print what was made of summaries, and end: with 0 only if nothing of what was wanted is missing."""
+    if as_json:
+        typer.echo(plain_json([asdict(made) for made in done]))
+    else:
+        show(output())
+    raise typer.Exit(0 if len(done) == wanted else FOUND)
 
 
 def print_inventory(console: Console, lines: Mapping[str, str], urgent: Sequence[tuple[str, str]], more: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,6 @@ from wsisum_cli.commands.options import (
     DEFAULT_CACHE_SIZE,
     DEFAULT_ENCODER,
     DEFAULT_SLIDE_TIMEOUT,
-    FOUND,
     PLACE,
     CacheFolderOption,
     CacheSizeOption,
@@ -44,7 +42,6 @@ from wsisum_cli.commands.settings.run_options import (
     WorkersOption,
 )
 from wsisum_cli.errors import UsageError
-from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.extract import FeatureOptions
@@ -188,17 +185,15 @@ def embed_summaries(
 ) -> None:
     """Write the features of the kept patches of each summary; without a model, those of all tissue that it has."""
     from wsisum_cli.archive.lookup import mirrored_names
-    from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.commands.console import conclude, print_reembedded, write_each
     from wsisum_cli.exports.export import outputs_of
     from wsisum_cli.exports.targets import TARGETS
     from wsisum_cli.models.encoder import load_encoder
     from wsisum_cli.pipeline.reembed import ReembedResult, write_kept_features, write_unpacked_features
+    from wsisum_cli.summary.container import refuse_existing
 
     places = outputs_of(mirrored_names([source], output), output, TARGETS["h5"])
-    there = [place for place in places.values() if place.exists()]
-    if there and not force:
-        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing(places.values(), force)
     encoder = None if model is None else load_encoder(model, device.value)
 
     def write(path: str, place: Path) -> ReembedResult:
@@ -207,8 +202,4 @@ def embed_summaries(
         return write_kept_features(path, place, encoder, options, cores(), force)
 
     done = write_each(places, write, "embedded again")
-    if as_json:
-        typer.echo(plain_json([asdict(result) for result in done]))
-    else:
-        print_reembedded(stdout(), done)
-    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+    conclude(done, len(places), as_json, lambda console: print_reembedded(console, done))

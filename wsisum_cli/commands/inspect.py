@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.commands.options import FOUND, check_page_name
+from wsisum_cli.commands.options import FOUND, check_page_name, refuse_other_picture
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
 from wsisum_cli.models.places import user_folder
 from wsisum_cli.summary.limits.plain_text import plain_json
@@ -91,8 +91,7 @@ def check_options(
         raise UsageError("--features draws all selectors for one summary; give a single summary")
     if compare and not several and features is None:
         raise UsageError("--compare draws summaries side by side; give several of the same slide, or use --features")
-    if image is not None and image.suffix.lower() != ".png":
-        raise UsageError(f"--image {image.name}: the picture is a PNG; use a file name ending in .png")
+    refuse_other_picture(image)
     if image is not None and several and not compare:
         raise UsageError("--image draws one summary; give a single summary")
     if paint is not None and len({default_path(path, paint) for path in summaries}) < len(summaries):

@@ -48,6 +48,12 @@ def cores() -> int:
     return resources.cores()
 
 
+def refuse_other_picture(image: Path | None) -> None:
+    """Raise UsageError for a picture whose name is not that of a PNG."""
+    if image is not None and image.suffix.lower() != ".png":
+        raise UsageError(f"--image {image.name}: the picture is a PNG; use a file name ending in .png")
+
+
 #: Phrases of typer's own validation, and what is said instead.
 PHRASES = (
     (r"Input should be less than or equal to (.+)", r"expected at most \1"),

@@ -251,10 +251,11 @@ def header_of(device: str, crew: Crew | None) -> Listener:
 def device_line(provider: str, device: str, crew: Crew | None) -> str:
     """Such as `device: CPU (no NVIDIA driver found); 2 workers, one a core, of 1 thread each`."""
     from wsisum_cli.archive.engines.resources import why_no_gpu
+    from wsisum_cli.archive.health.check import start_apart
     from wsisum_cli.figures.words import pluralize
 
     name = provider.removesuffix("ExecutionProvider")
-    why = "" if name == "CUDA" or crew is None else f" ({why_no_gpu(device, crew.gpus)})"
+    why = "" if name == "CUDA" or crew is None else f" ({why_no_gpu(device, crew.gpus, start_apart)})"
     if crew is None:
         return f"device: {name}; workers of a Dask cluster"
     chosen = f", {crew.why}" if crew.why else ""

@@ -134,9 +134,10 @@ class Planner:
     results: list[Verified] = field(default_factory=list)
 
     def note(self, path: Path, result: Verification) -> None:
-        from wsisum_cli.archive.retention import Verified, digest_of
+        from wsisum_cli.archive.retention import Verified
+        from wsisum_cli.slides.source import sha256_of
 
-        self.results.append(Verified(path, result, digest_of(path)))
+        self.results.append(Verified(path, result, sha256_of(path)))
 
     def write(self, index: SourceIndex) -> None:
         from wsisum_cli.archive.retention import plan_retention, plan_table, totals, write_plan

@@ -24,7 +24,7 @@ from wsisum_cli.selection.candidates import sample_candidates
 from wsisum_cli.selection.patches import TissuePatches
 from wsisum_cli.selection.prefixes import prefixes_of
 from wsisum_cli.selection.selectors import NESTED, SELECTORS, pick, weigh
-from wsisum_cli.summary.container import SUFFIX, is_hidden
+from wsisum_cli.summary.container import SUFFIX, visible_summaries
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.training.data import estimate_side, find_files, save_arrays
 
@@ -141,7 +141,7 @@ def find_slides(folders: Sequence[Path]) -> dict[str, Path]:
     try:
         return find_files(folders)
     except FeaturesError as error:
-        found = [(path, folder) for folder in folders for path in sorted(folder.rglob(f"*{SUFFIX}"))]
+        found = [(path, folder) for folder in folders for path in sorted(visible_summaries(folder))]
         if error.reason != "no features" or not found:
             raise
     names = [path.name.removesuffix(SUFFIX) for path, _ in found]
@@ -302,9 +302,7 @@ def find_summaries(folder: Path | None, slides: Sequence[str]) -> dict[str, Path
     if folder is None:
         return {}
     by_name: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob(f"*{SUFFIX}")):
-        if is_hidden(path.relative_to(folder)):
-            continue
+    for path in sorted(visible_summaries(folder)):
         relative = path.relative_to(folder).as_posix().removesuffix(SUFFIX)
         for name in {relative, path.name.removesuffix(SUFFIX)}:
             by_name.setdefault(name, []).append(path)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.evaluation.cohort import read_labels
-from wsisum_cli.summary.container import SUFFIX, is_hidden
+from wsisum_cli.summary.container import SUFFIX, visible_summaries
 from wsisum_cli.summary.reader import Summary, open_summary
 
 
@@ -113,9 +113,7 @@ def named_paths(summaries: str | Path | Iterable[str | Path]) -> dict[str, str]:
     """Names and paths, ascending by name; within a folder, the path below it is the name. Raises UsageError."""
     if isinstance(summaries, (str, Path)) and Path(summaries).is_dir():
         folder = Path(summaries)
-        inside = [
-            path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and not is_hidden(path.relative_to(folder))
-        ]
+        inside = visible_summaries(folder)
         pairs = [(path.relative_to(folder).as_posix().removesuffix(SUFFIX), str(path)) for path in inside]
         count = Counter(name.rpartition("/")[2] for name, _ in pairs)
         pairs = [(short if count[short := name.rpartition("/")[2]] == 1 else name, path) for name, path in pairs]

@@ -11,7 +11,7 @@ from wsisum_cli.exports.folders import writing
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import Target
 from wsisum_cli.slides.remote.url import shown
-from wsisum_cli.summary.container import SUFFIX, name_of
+from wsisum_cli.summary.container import SUFFIX, name_of, refuse_existing
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import verify_summary
@@ -38,8 +38,7 @@ def export_summary(
     Raises SummaryError when the summary is damaged or the format cannot hold it, UsageError when `output` exists and
     `force` is not set, OSError.
     """
-    if output.exists() and not force:
-        raise UsageError(f"{output}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing([output], force)
     if output.is_dir() and target.marker is None:
         raise UsageError(f"{output}: expected the name of a file, found a folder; choose another --output")
     refuse_unavailable(target)

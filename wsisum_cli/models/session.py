@@ -216,19 +216,6 @@ def try_provider(provider: str) -> str | None:
     return None if np.array_equal(found, np.full((1, 1, 2, 2), 9, np.float32)) else "it computes wrong numbers"
 
 
-def describe_device(device: str, start: Callable[[str], str | None] = try_provider) -> str:
-    """Where models run, and why: `device: CPU (no NVIDIA driver)`. `start` says why a provider does not start, or None.
-
-    Empty where CUDA was asked for and does not start, which loading a model reports as an error.
-    """
-    if device == "cpu":
-        return "device: CPU (asked for)"
-    why = start(CUDA) if nvidia_driver_found() else "no NVIDIA driver"
-    if why is None:
-        return "device: CUDA"
-    return f"device: CPU ({why})" if device == "auto" else ""
-
-
 def _convolution() -> bytes:
     """An ONNX model of one convolution, of 4 x 4 px by 3 x 3."""
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary.arrays import encode_rows
-from wsisum_cli.summary.container import write_container, writing_aside
+from wsisum_cli.summary.container import refuse_existing, write_container, writing_aside
 from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.stored.jpeg_rows import JpegRows
@@ -47,8 +47,7 @@ def migrate_summary(path: Path, output: Path, force: bool = False) -> MigrateRes
     `output` may be `path` itself with `force`. Raises SummaryError when the summary is damaged or what was written does
     not verify, UsageError when `output` exists and `force` is not set, OSError.
     """
-    if output.exists() and not force:
-        raise UsageError(f"{output} already exists; use --force to replace it")
+    refuse_existing([output], force)
     refuse_damaged(path, path.name)
     before = path.stat().st_size
     with open_summary(path) as summary:

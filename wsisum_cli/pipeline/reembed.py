@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import SummaryError
 from wsisum_cli.exports.about import About, describe
 from wsisum_cli.exports.h5 import table_of, tissue_contents
 from wsisum_cli.features import layouts
@@ -22,7 +22,7 @@ from wsisum_cli.pipeline.extract import SUFFIX, VERSIONED, FeatureOptions
 from wsisum_cli.pipeline.migrate import current_attributes, current_members
 from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import MAX_REEMBEDDED, NamedEncoder, Reembedded
-from wsisum_cli.summary.container import write_container, writing_aside
+from wsisum_cli.summary.container import refuse_existing, write_container, writing_aside
 from wsisum_cli.summary.extras.views import View, encode_view, plan_view
 from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.provenance import installed_version
@@ -66,8 +66,7 @@ def reembed_summary(
     SummaryError when the summary is damaged, its pixels do not suit the encoder, or what was written does not verify;
     UsageError when `output` exists and `force` is not set, ModelError, OSError.
     """
-    if output.exists() and not force:
-        raise UsageError(f"{output} already exists; use --force to replace it")
+    refuse_existing([output], force)
     models, before = with_encoder(models or ModelFinders(), encoder), path.stat().st_size
     refuse_damaged(path, path.name, ModelFinders())
     with open_summary(path) as summary:
@@ -161,8 +160,7 @@ FeatureWriter = Callable[[Summary], tuple[Any, str]]
 
 def write_table(path: str | Path, output: Path, force: bool, make: FeatureWriter) -> ReembedResult:
     """Write what `make` gives for a summary, the contents of an h5 file and the encoder's name, to `output`."""
-    if output.exists() and not force:
-        raise UsageError(f"{output}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing([output], force)
     refuse_damaged(path, container.name_of(path), ModelFinders())
     with open_summary(path) as summary:
         size = summary.size

@@ -21,7 +21,7 @@ from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_repres
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.selection.weights import fit_weights
 from wsisum_cli.summary.attributes import Attributes
-from wsisum_cli.summary.container import write_container, writing_aside
+from wsisum_cli.summary.container import refuse_existing, write_container, writing_aside
 from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary
@@ -63,8 +63,7 @@ def trim_summary(
     Figures of models that are not available are null. Raises SummaryError when the summary cannot be trimmed or the
     result does not verify, UsageError when `output` exists and `force` is not set, ModelError, OSError.
     """
-    if output.exists() and not force:
-        raise UsageError(f"{output} already exists; use --force to replace it")
+    refuse_existing([output], force)
     models, before = models or ModelFinders(), path.stat().st_size
     with open_summary(path) as summary:
         check_trimmable(path, summary)

@@ -18,7 +18,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -71,6 +71,13 @@ def member_order(name: str) -> tuple[Any, ...]:
     parts = name.split("/")
     metadata = parts[-1] == "zarr.json"
     return (not metadata, len(parts) if metadata else 0, name)
+
+
+def refuse_existing(outputs: Iterable[Path], force: bool) -> None:
+    """Raise UsageError where one of the outputs exists, unless it may be replaced."""
+    there = None if force else next((output for output in outputs if output.exists()), None)
+    if there is not None:
+        raise UsageError(f"{there} already exists; use --force to replace it, or choose another --output")
 
 
 @contextmanager
@@ -396,14 +403,23 @@ def find_summaries(folder: str | Path) -> list[Path] | list[Address]:
     """
     place = place_of(folder)
     if isinstance(place, Path):
-        there = (path for path in place.rglob(f"*{SUFFIX}") if path.is_file())
-        return sorted(path for path in there if not is_hidden(path.relative_to(place)))
+        return sorted(visible_summaries(place))
     if not place.is_store:
         raise SummaryError(f"{place.name}: a folder of a server cannot be listed; give the address of a summary")
     with reaching():
         found = [file.address for file in list_files(place)]
     wanted = (one for one in found if one.name.endswith(SUFFIX) and not is_hidden(place.below(one)))
     return sorted(wanted, key=lambda one: one.key)
+
+
+def visible_summaries(folder: Path) -> Iterator[Path]:
+    """The summaries below a folder, in no order, leaving out hidden names and what lies in hidden folders."""
+    for name, folders, files in os.walk(folder):
+        folders[:] = [inside for inside in folders if not inside.startswith(".")]
+        for file in files:
+            path = Path(name) / file
+            if file.endswith(SUFFIX) and not file.startswith(".") and path.is_file():
+                yield path
 
 
 def is_hidden(relative: PurePath) -> bool:

@@ -84,6 +84,7 @@ def test_gpus_are_those_that_cuda_sees(tmp_path: Path, monkeypatch: pytest.Monke
     assert find_gpus("", tmp_path) == find_gpus("-1", tmp_path) == ()
     assert find_gpus(None, tmp_path / "none") == ("0",)
     assert why_no_gpu("auto", ("0",)) == "CUDA does not start"
+    assert why_no_gpu("auto", ("0",), lambda provider: "no CUDA libraries") == "no CUDA libraries"
     assert why_no_gpu("auto", ()) == "no GPU is visible"
     monkeypatch.setattr(resources, "nvidia_driver_found", lambda: False)
     assert find_gpus("0", tmp_path) == ()

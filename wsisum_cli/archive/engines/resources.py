@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Bytes that a worker may take: a slide of 150,000 patches takes 2.7 GB, one of 20,000 under 1 GB.
 WORKER_BYTES = 3_000_000_000
+CUDA = "CUDAExecutionProvider"
 GROUPS = Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60  # bytes; what cgroups of version 1 state where there is no limit is larger
 
@@ -96,13 +97,13 @@ def find_gpus(visible: str | None, driver: Path = Path("/proc/driver/nvidia/gpus
     return tuple(map(str, range(count)))
 
 
-def why_no_gpu(device: str, gpus: Sequence[str]) -> str:
-    """Why models run on the CPU, in a few words."""
+def why_no_gpu(device: str, gpus: Sequence[str], start: Callable[[str], str | None] = lambda provider: None) -> str:
+    """Why models run on the CPU, in a few words. `start` says why a provider does not start, or None."""
     if device == "cpu":
         return "as asked for"
     if not nvidia_driver_found():
         return "no NVIDIA driver found"
-    return "CUDA does not start" if gpus else "no GPU is visible"
+    return (start(CUDA) or "CUDA does not start") if gpus else "no GPU is visible"
 
 
 def first(path: Path) -> int | None:

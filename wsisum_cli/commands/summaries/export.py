@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,8 @@ from typing import Annotated
 import typer
 
 from wsisum_cli.archive.lookup import mirrored_names
-from wsisum_cli.commands.options import FOUND, SummariesArgument
+from wsisum_cli.commands.options import SummariesArgument
 from wsisum_cli.errors import UsageError
-from wsisum_cli.summary.limits.plain_text import plain_json
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -67,11 +65,11 @@ def export(
     The slides are not needed. Every export says that it is not the slide but a selection of its patches. The exit code
     is 1 if any summary could not be exported.
     """
-    from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_exported, write_each
+    from wsisum_cli.commands.console import conclude, print_exported, write_each
     from wsisum_cli.exports.export import export_summary, outputs_of, refuse_unavailable
     from wsisum_cli.exports.options import ExportOptions
     from wsisum_cli.exports.targets import TARGETS
+    from wsisum_cli.summary.container import refuse_existing
 
     for option, value, owner in (("--layout", layout, To.h5), ("--images", images, To.patches)):
         if value is not None and to is not owner:
@@ -81,15 +79,9 @@ def export(
     target = TARGETS[to.value]
     refuse_unavailable(target)
     places = outputs_of(mirrored_names(summaries, output), output, target)
-    there = [place for place in places.values() if place.exists()]
-    if there and not force:
-        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing(places.values(), force)
     options = ExportOptions(
         layout=(layout or ExportLayout.trident).value, images=(images or Images.auto).value, tissue=tissue
     )
     done = write_each(places, lambda path, place: export_summary(path, place, target, options, force), "exported")
-    if as_json:
-        typer.echo(plain_json([asdict(result) for result in done]))
-    else:
-        print_exported(stdout(), done)
-    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+    conclude(done, len(places), as_json, lambda console: print_exported(console, done))

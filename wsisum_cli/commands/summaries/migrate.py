@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsisum_cli.archive.lookup import mirrored_paths
-from wsisum_cli.commands.options import FOUND, SummariesArgument
+from wsisum_cli.commands.options import SummariesArgument
 from wsisum_cli.commands.signing.keys import SignOption, signer
-from wsisum_cli.errors import UsageError
-from wsisum_cli.summary.limits.plain_text import plain_json, printable
 
 # Heavy modules are imported where they are used: --help must answer at once.
 
@@ -31,26 +28,18 @@ def migrate(
     The slides are not needed, and nothing is lost. A summary of the current format is copied. The exit code is 1 if any
     could not be migrated.
     """
-    from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import write_each
+    from wsisum_cli.commands.console import conclude, print_migrated, write_each
     from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.pipeline.migrate import migrate_summary
     from wsisum_cli.pipeline.trim import outputs_of
+    from wsisum_cli.summary.container import refuse_existing
     from wsisum_cli.summary.writer import FORMAT_VERSION
 
     found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
-    there = [place for place in places.values() if place.exists()]
-    if there and not force:
-        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing(places.values(), force)
     key = signer(sign)
     done = write_each(
         places, lambda path, place: signed(path, place, key, migrate_summary(path, place, force)), "migrated"
     )
-    if as_json:
-        typer.echo(plain_json([asdict(result) for result in done]))
-    else:
-        for result in done:
-            what = f"format {result.migrated_from} -> {FORMAT_VERSION}" if result.migrated_from else "copied"
-            stdout().print(f"{printable(result.name)}: {what}", markup=False)
-    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+    conclude(done, len(places), as_json, lambda console: print_migrated(console, done, FORMAT_VERSION))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisum_cli.archive.lookup import mirrored_paths, model_finders
-from wsisum_cli.commands.options import FOUND, Device, EncoderOption, SummariesArgument, cores
+from wsisum_cli.commands.options import Device, EncoderOption, SummariesArgument, cores
 from wsisum_cli.commands.signing.keys import SignOption, signer
-from wsisum_cli.errors import UsageError
-from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.pipeline.reembed import ReembedResult
@@ -37,20 +34,18 @@ def reembed(
     stay, and so do weights, figures and verdict, which rest on them. A summary whose pixels are too coarse for the
     encoder, or whose patches are of another width, is refused. The exit code is 1 if any was.
     """
-    from wsisum_cli.commands.console import output as stdout
-    from wsisum_cli.commands.console import print_reembedded, write_each
+    from wsisum_cli.commands.console import conclude, print_reembedded, write_each
     from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.models.encoder import load_encoder
     from wsisum_cli.models.places import find_model, user_folder
     from wsisum_cli.pipeline.reembed import reembed_summary
     from wsisum_cli.pipeline.trim import outputs_of
+    from wsisum_cli.summary.container import refuse_existing
     from wsisum_cli.verification.appraisal import ModelFinders
 
     found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
-    there = [place for place in places.values() if place.exists()]
-    if there and not force:
-        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing(places.values(), force)
     key = signer(sign)
     loaded = load_encoder(find_model(encoder, [user_folder()]), device.value)
     models = ModelFinders(*model_finders(None, None, None, device.value))
@@ -59,8 +54,4 @@ def reembed(
         return signed(path, place, key, reembed_summary(path, place, loaded, cores(), models, force))
 
     done = write_each(places, write, "embedded again")
-    if as_json:
-        typer.echo(plain_json([asdict(result) for result in done]))
-    else:
-        print_reembedded(stdout(), done)
-    raise typer.Exit(0 if len(done) == len(places) else FOUND)
+    conclude(done, len(places), as_json, lambda console: print_reembedded(console, done))

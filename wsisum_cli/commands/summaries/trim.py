@@ -59,14 +59,13 @@ def trim(
     from wsisum_cli.commands.signing.outputs import signed
     from wsisum_cli.pipeline.shared_budget import read_cuttable, trim_within
     from wsisum_cli.pipeline.trim import outputs_of, trim_summary
+    from wsisum_cli.summary.container import refuse_existing
     from wsisum_cli.verification.appraisal import ModelFinders
 
     budget = read_budget(keep, total_bytes)
     found = mirrored_paths(summaries, output)
     places = outputs_of(found, output)
-    there = [place for place in places.values() if place.exists()]
-    if there and not force:
-        raise UsageError(f"{there[0]}: already exists; use --force to replace it, or choose another --output")
+    refuse_existing(places.values(), force)
     models = ModelFinders(*model_finders(None, summarizer, slide_encoder, device.value))
     key = signer(sign)
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.commands.options import FOUND, SummariesArgument
-from wsisum_cli.errors import UsageError
+from wsisum_cli.commands.options import FOUND, SummariesArgument, refuse_other_picture
 from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ def duplicates(
     from wsisum_cli.commands.console import messages
     from wsisum_cli.commands.upkeep.tables import counting
 
-    if image is not None and image.suffix.lower() != ".png":
-        raise UsageError(f"--image {image.name}: the picture is a PNG; use a file name ending in .png")
+    refuse_other_picture(image)
     archive = read_vectors(summaries)
     with counting(messages(), "pairs compared") as progress:
         found = find_duplicates(archive, progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsisum_cli.commands.options import Device, MppOption, cores
+from wsisum_cli.commands.options import Device, MppOption, cores, refuse_other_picture
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.limits.plain_text import plain_json
 
@@ -52,8 +52,7 @@ def similar(
     from wsisum_cli.archive.likeness.nearest import find_nearest
     from wsisum_cli.archive.likeness.vectors import MEAN, SLIDE_ENCODER, read_vectors
 
-    if image is not None and image.suffix.lower() != ".png":
-        raise UsageError(f"--image {image.name}: the picture is a PNG; use a file name ending in .png")
+    refuse_other_picture(image)
     kind = {By.auto: None, By.slide_encoder: SLIDE_ENCODER, By.mean: MEAN}[by]
     found = read_vectors(archive)
     with TemporaryDirectory(prefix="wsisum-") as folder:

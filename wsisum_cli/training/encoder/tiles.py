@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides import jpeg
-from wsisum_cli.summary.container import SUFFIX
+from wsisum_cli.summary.container import SUFFIX, is_hidden
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.tissue.grid import ROUNDING
 
@@ -71,8 +71,9 @@ def files_of(sources: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield source, Path(source.name)
             continue
         for path in sorted(source.rglob("*")):
-            if path.suffix in (ZIP, SUFFIX) and path.is_file():
-                yield path, path.relative_to(source)
+            within = path.relative_to(source)
+            if path.suffix in (ZIP, SUFFIX) and path.is_file() and not is_hidden(within):
+                yield path, within
 
 
 def in_zip(path: Path, name: str) -> list[Tile]:
