@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from wsisum_cli.features.vectors import Coords, Features, unit_rows
 from wsisum_cli.models.choice import NO_MODELS, SlideModels
+from wsisum_cli.models.session import CUDA
 from wsisum_cli.models.slide_encoder import SlideEmbedding, SlideEncoder
 from wsisum_cli.models.summarizer import Summarizer
 
 Rows = npt.NDArray[np.integer]
 
-#: Number of choices reconstructed at once, to bound memory.
-CHOICES = 16
+#: Most choices reconstructed at once: few on a CPU, so that a dozen of them keep all its threads busy.
+CHOICES, CHOICES_ON_GPU = 4, 16
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ class ReconstructionScore:
         """Scores (B,) of choices (B, K) of rows of the tissue. Raises ModelError."""
         rows = np.union1d(self._candidates, choices)
         tokens, visible = self._tissue.at(rows), np.searchsorted(rows, choices)
-        parts = [visible[start : start + CHOICES] for start in range(0, len(visible), CHOICES)]
+        most = CHOICES_ON_GPU if self._summarizer.provider == CUDA else CHOICES
+        # Parts of about the same length: a graph may round otherwise for a single choice.
+        parts = np.array_split(visible, -(-len(visible) // most))
         with ThreadPoolExecutor(self._threads) as pool:
             return np.concatenate(list(pool.map(lambda part: self._of(tokens, rows, part), parts)))
 
