@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 ARCHIVE ?=
 OPTIONS ?=
 DEMO := demo
-# make bench SLIDES="FILE or FOLDER ..." LARGE="FOLDER ..." measures speed and writes docs/speed.md; MPP is that of
-# slides that state none.
+# make bench SLIDES="FILE or FOLDER ..." LARGE="FOLDER ..." GROWTH="FOLDER ..." measures speed and writes
+# docs/speed.md; GROWTH are slides timed once, and MPP is that of slides that state none.
 SLIDES ?= $(wildcard ../shared/slides)
 LARGE ?=
+GROWTH ?=
 MPP ?= 0.25
 ROUNDS ?= 5
 # Libraries that also read slides: installed beside the project, without what they depend on, so that none changes it.
@@ -43,7 +44,7 @@ bench: $(VENV)/ready $(VENV)/rivals
 	@test -n "$(SLIDES)" || { echo 'say which slides: make bench SLIDES="FILE or FOLDER ..."'; exit 1; }
 	@mkdir -p build
 	PYTHONPATH=$(abspath $(VENV)/rivals) $(BIN)/python tests/benchmarks/speed.py $(SLIDES) $(if $(LARGE),--large $(LARGE)) \
-	  $(if $(MPP),--mpp $(MPP)) --rounds $(ROUNDS) --page docs/speed.md --json build/speed.json
+	  $(if $(GROWTH),--growth $(GROWTH)) $(if $(MPP),--mpp $(MPP)) --rounds $(ROUNDS) --page docs/speed.md --json build/speed.json
 
 $(VENV)/rivals: | $(VENV)/ready
 	@mkdir -p $@

@@ -1,6 +1,7 @@
 """How fast the project is beside what users would take instead, and beside the hardware: `make bench`.
 
-    python tests/benchmarks/speed.py SLIDE ... [--large FOLDER ...] [--mpp 0.25] [--rounds 5] [--page docs/speed.md]
+    python tests/benchmarks/speed.py SLIDE ... [--large FOLDER ...] [--growth FOLDER ...] [--mpp 0.25] [--rounds 5]
+        [--page docs/speed.md]
 
 Measured in turns, and given as ratios to a rival or a floor in the same rounds: reading patches, `features` and
 `compress` from end to end, two workers beside one, seconds beside tissue and glass, and the CPU time of short commands.
@@ -31,7 +32,7 @@ from machine import describe_machine
 from plain_loop import PlainEncoder, encode_plainly
 from readers import FLOOR, OURS, RIVALS, Reader, Task, ignore, is_jpeg, needed_tiles, our_reader, tile_floor
 from rounds import Rounds, Work, alternate, alternate_made, scaled, spend
-from speed_page import Measured, Reading, Whole, Workers, fill_page, sections
+from speed_page import Growth, Measured, Reading, Whole, Workers, fill_page, sections
 
 from wsisum_cli.archive.walk import find_slides
 from wsisum_cli.commands.options import cores
@@ -173,8 +174,7 @@ def measure_whole(scene: Scene, mpp: float | None, rounds: int, tools: Tools, pl
     patches = read_some(tasks["features"])
 
     def job(suffix: str) -> Job:
-        source = Source(path, scene.source.files)  # anew, so that the slide is hashed each time
-        return Job(source, work / f"{path.stem}{suffix}", path.name, mpp)
+        return fresh_job(scene, suffix, mpp, work)
 
     works: dict[str, Work] = {
         "decode, features": tile_floor(tasks["features"]),
@@ -190,17 +190,44 @@ def measure_whole(scene: Scene, mpp: float | None, rounds: int, tools: Tools, pl
     if cosine is None:
         del works["loop"]
     spent = alternate(works, rounds)
-    tissue = len(scene.features.coords) * (scene.features.patch_size_level0 * scene.slide.mpp / 1000) ** 2
     return Whole(
-        path.name,
-        patches={"features": len(scene.features.coords), "compress": len(scene.compress.coords)},
-        tissue_mm2=tissue,
-        glass_mm2=math.prod(scene.slide.size) * (scene.slide.mpp / 1000) ** 2 - tissue,
-        bytes_in=sum(file.stat().st_size for file in scene.source.files),
+        patches=patches_of(scene),
+        glass_mm2=glass_of(scene),
         spent=whole_slide(spent, scene, sample),
+        slide=path.name,
         stages=stages,
         cosine=cosine,
     )
+
+
+def measure_once(scene: Scene, mpp: float | None, tools: Tools, work: Path) -> Growth:
+    """`features` and `compress` once."""
+    say(f"{scene.source.path.name}: {len(scene.features.coords)} patches, once")
+
+    def job(suffix: str) -> Job:
+        return fresh_job(scene, suffix, mpp, work)
+
+    spent = {
+        "features": [spend(lambda: extract_slide(job(".h5"), FeatureOptions(), tools))],
+        "compress": [spend(lambda: compress_slide(job(".ozx"), Options(), tools))],
+    }
+    return Growth(patches_of(scene), glass_of(scene), spent)
+
+
+def fresh_job(scene: Scene, suffix: str, mpp: float | None, work: Path) -> Job:
+    """A job that hashes the slide, whether or not another did."""
+    path = scene.source.path
+    return Job(Source(path, scene.source.files), work / f"{path.stem}{suffix}", path.name, mpp)
+
+
+def patches_of(scene: Scene) -> dict[str, int]:
+    return {"features": len(scene.features.coords), "compress": len(scene.compress.coords)}
+
+
+def glass_of(scene: Scene) -> float:
+    """mm² of the slide without the patches of tissue."""
+    tissue = len(scene.features.coords) * (scene.features.patch_size_level0 * scene.slide.mpp / 1000) ** 2
+    return math.prod(scene.slide.size) * (scene.slide.mpp / 1000) ** 2 - tissue
 
 
 def whole_slide(spent: dict[str, list[Any]], scene: Scene, sample: dict[str, Grid]) -> dict[str, Rounds]:
@@ -329,7 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     plain = PlainEncoder(model, encoder.card)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        small, large = (sources_of(paths, options.mpp, work) for paths in (options.slides, options.large))
+        given = (options.slides, options.large, options.growth)
+        small, large, grown = (sources_of(paths, options.mpp, work) for paths in given)
         found = Measured(describe_machine(), options.rounds, options.threads, plain.batch_size)
         if "whole" in options.sections:
             warm(small[0], options.mpp, tools, work)
@@ -340,12 +368,16 @@ def main(arguments: list[str] | None = None) -> int:
                 if "whole" in options.sections:
                     found.whole.append(measure_whole(scene, options.mpp, options.rounds, tools, plain, work))
             save(found, options.json)
+        for source in grown if "whole" in options.sections else []:
+            with opened(source, options.mpp, tools) as scene:
+                found.once.append(measure_once(scene, options.mpp, tools, work))
+            save(found, options.json)
         if "workers" in options.sections:
             for name, group in (("given", small), ("large", large)):
                 if len(group) > 1:
                     found.workers.append(measure_workers(name, group, options.mpp, options.rounds, work))
         if "start" in options.sections:
-            found.scripts.update(run_scripts(small, large, options.mpp, tools, work))
+            found.scripts.update(run_scripts(small, large + grown, options.mpp, tools, work))
     save(found, options.json)
     if options.page:
         fill_page(options.page, found)
@@ -386,6 +418,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", type=Path, nargs="+", help="files or folders; a small slide first")
     parser.add_argument("--large", type=Path, nargs="*", default=[], help="further slides, whose workers count apart")
+    parser.add_argument(
+        "--growth", type=Path, nargs="*", default=[], help="further slides, timed once, for how time grows with tissue"
+    )
     parser.add_argument("--mpp", type=float, help="µm per px of slides that do not state it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, cores()))

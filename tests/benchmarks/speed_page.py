@@ -36,15 +36,19 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Rounds of whole commands on one slide, and of what they are compared with."""
+class Growth:
+    """Rounds of whole commands on one slide."""
+
+    patches: dict[str, int]  # by command
+    glass_mm2: float  # the slide without its tissue
+    spent: Mapping[str, Rounds]
+
+
+@dataclass(frozen=True)
+class Whole(Growth):
+    """The same, and rounds of what the commands are compared with."""
 
     slide: str
-    patches: dict[str, int]  # by command
-    tissue_mm2: float  # area of the patches
-    glass_mm2: float  # the rest of the slide
-    bytes_in: int
-    spent: Mapping[str, Rounds]
     stages: list[dict[str, float]]  # seconds of `compress`, each round
     cosine: float | None  # least, of the plain loop's features and ours; None where the loop fails
 
@@ -70,6 +74,7 @@ class Measured:
     batch_size: int  # of the plain loop
     reading: list[Reading] = field(default_factory=list)
     whole: list[Whole] = field(default_factory=list)
+    once: list[Growth] = field(default_factory=list)  # slides timed once, which count for growth alone
     workers: list[Workers] = field(default_factory=list)
     scripts: dict[str, str] = field(default_factory=dict)  # what others print, by name
 
@@ -204,7 +209,7 @@ def growth_section(found: Measured, plot: str | None) -> str:
     head = ["command", "s at no patch", "s per 1,000 patches", "R² by patches", "R² by glass"]
     head += ["with both: s per 1,000 patches", "s per 100 mm² of glass"]
     rows = []
-    glass = [each.glass_mm2 for each in found.whole]
+    glass = glass_of(found)
     for command in ("features", "compress"):
         patches, took = growth(found, command)
         by_patches, by_glass, by_both = fit([patches], took), fit([glass], took), fit([patches, glass], took)
@@ -213,18 +218,25 @@ def growth_section(found: Measured, plot: str | None) -> str:
         both = by_both.coefficients if len(took) > PLAIN else None
         row += ["", ""] if both is None else [f"{1000 * both[1]:.2f}", f"{100 * both[2]:.2f}"]
         rows.append(row)
+    once = {0: "", 1: ", one of them timed once"}.get(len(found.once), f", {len(found.once)} of them timed once")
     fewest, most = (f"{number:,}" for number in (min(patches), max(patches)))
     return f"""## Growth
 
-Least squares over {len(glass)} slides of {fewest} to {most} patches and {min(glass):.0f} to {max(glass):.0f} mm² of
-glass: median seconds by patches, by glass, and by both.
+Least squares over {len(glass)} slides{once}, of {fewest} to {most} patches and
+{min(glass):.0f} to {max(glass):.0f} mm² of glass: median seconds by patches, by glass, and by both.
 
 {table(head, rows)}""" + (f"\n\n![seconds beside patches and beside glass]({plot})" if plot else "")
 
 
 def growth(found: Measured, command: str) -> tuple[list[int], list[float]]:
     """Patches and median seconds of each slide."""
-    return [each.patches[command] for each in found.whole], [median(each.spent[command]) for each in found.whole]
+    slides = [*found.whole, *found.once]
+    return [each.patches[command] for each in slides], [median(each.spent[command]) for each in slides]
+
+
+def glass_of(found: Measured) -> list[float]:
+    """mm² of glass of each slide."""
+    return [each.glass_mm2 for each in (*found.whole, *found.once)]
 
 
 def script_sections(found: Measured) -> list[str]:
@@ -282,7 +294,7 @@ def draw_growth(found: Measured, path: Path) -> None:
         line = np.geomspace(min(patches), max(patches), 100)
         left.plot(patches, took, marker, color=colour, label=command)
         left.plot(line, start + slope * line, color=colour, linewidth=1)
-        right.plot([each.glass_mm2 for each in found.whole], took, marker, color=colour)
+        right.plot(glass_of(found), took, marker, color=colour)
     left.set(xscale="log", yscale="log", xlabel="tissue patches", ylabel="seconds")
     right.set(xlabel="glass, mm²")
     left.legend(frameon=False)

@@ -11,7 +11,7 @@ from draw import draw_tissue, write_svs
 from places import DOCS
 from readers import FLOOR, OPENSLIDE, OURS, choose_window
 from rounds import Spent, added, alternate, ratio, scaled
-from speed_page import Measured, Reading, Whole, fit, sections
+from speed_page import Growth, Measured, Reading, Whole, fit, sections
 
 from wsisum_cli.slides.patches import Reading as PatchReading
 from wsisum_cli.tissue.grid import Grid
@@ -82,16 +82,17 @@ def test_the_page_of_known_seconds():
     seconds = dict.fromkeys(names, spent(1, 1)) | {"features": spent(3, 3), "compress": spent(5, 7)}
     seconds |= {"loop": spent(12, 12), "sha256": spent(0.5, 0.5), "cp": spent(0.25, 0.25)}
     slides = [
-        Whole(f"{count}.svs", dict.fromkeys(("features", "compress"), count), 1, 9, 5, seconds, [{"draws": 3.0}], 0.999)
+        Whole(dict.fromkeys(("features", "compress"), count), 9, seconds, f"{count}.svs", [{"draws": 3.0}], 0.999)
         for count in (100, 200, 300)
     ]
-    page = sections(Measured([("processor", "any")], 2, 2, 16, [reading], slides), None)
+    once = Growth(dict.fromkeys(("features", "compress"), 400), 9, seconds)
+    page = sections(Measured([("processor", "any")], 2, 2, 16, [reading], slides, [once]), None)
     assert "| a.svs | 0.25 µm, tiles of 256 px, JPEG | features, free | 100 | 400 | 50 | 2.00 (2.00 to 2.00) |" in page
     assert "5.00 (4.00 to 6.00)" in page  # as fast as OpenSlide
     assert "OpenSlide 52.3 dB." in page
     assert "| 100.svs | 100 | 6.00 | 3.00 (2.50 to 3.50) |" in page  # compress over its floor
     assert "| 100.svs | 50% |" in page  # draws
-    assert "3 slides of 100 to 300 patches" in page
+    assert "4 slides, one of them timed once, of 100 to 400 patches" in page
 
 
 def test_a_small_slide_fills_the_page(tmp_path, capsys):
