@@ -226,7 +226,9 @@ def test_unreadable_summary_has_no_source(tmp_path: Path):
 
 def test_single_slide_is_always_the_source(tmp_path: Path):
     touch(tmp_path, "1.svs")
-    assert SourceIndex(tmp_path / "1.svs").find("any.ozx") == tmp_path / "1.svs"
+    found = SourceIndex(tmp_path / "1.svs").find("any.ozx")
+    assert found is not None
+    assert found.path == tmp_path / "1.svs"
 
 
 def test_slides_without_a_summary_are_left(tmp_path: Path):
@@ -239,7 +241,9 @@ def test_slides_without_a_summary_are_left(tmp_path: Path):
     assert index.left() == ["a.svs", "c.vsi", "deep/b.svs"]
     done = wsisum("compress", tmp_path / "a.svs", "-o", tmp_path / "out", "--encoder", "texture", "--draws", 100)
     assert done.returncode == 0, done.stderr
-    assert index.find(tmp_path / "out" / "a.ozx") == tmp_path / "a.svs"
+    found = index.find(tmp_path / "out" / "a.ozx")
+    assert found is not None
+    assert found.path == tmp_path / "a.svs"
     assert index.left() == ["c.vsi", "deep/b.svs"]
 
 

@@ -3,9 +3,10 @@
     python tests/benchmarks/kills.py [--trials 20] [--seed 0] [--folder DIR]
 
 Each trial starts `wsisum compress` on a few tiny slides and disturbs it at a random moment: kill -9 of the run or of a
-worker, SIGTERM, a second run on the same folder that is killed, a disk that takes no more, a slide that vanishes. Then
-every summary has to be whole and of the right bytes, the status readable, and a run without disturbance has to finish
-the archive with the right bytes, an exact report, and nothing left aside.
+worker, SIGTERM, a second run on the same folder that is killed, files that may grow no more, a slide that vanishes or
+is replaced, and, where the system allows it, a full disk and folders that become read-only. Then every summary has to
+be whole and of the right bytes, the status readable, and a run without disturbance has to finish the archive with the
+right bytes, an exact report, and nothing left aside.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -33,7 +36,10 @@ from draw import draw_tissue, write_svs
 from wsisum_cli.verification.verify import is_whole
 
 SLIDES = 4
-WAYS = ("kill", "kill worker", "terminate", "two runs", "full disk", "vanished slide")
+CHANGING, SUMMARY = "0/0.svs", "0/0.ozx"  # the slide that vanishes or is replaced, and its summary
+WAYS = ("kill", "kill worker", "terminate", "two runs", "file limit", "vanished slide", "replaced slide")
+FULL, READ_ONLY = "full disk", "read-only folders"  # ways that need rights
+DISK = (200, 3000)  # kB of the full disk, at random: from room for a journal to room for most of the outputs
 SETTLE = 1.0  # s until workers have seen that their parent is gone
 
 
@@ -52,10 +58,13 @@ def main() -> None:
         seconds = time.perf_counter() - began
         expected = summaries(root / "whole")
         assert len(expected) == SLIDES
+        of_another = other_summary(root)
+        ways = (*WAYS, *([FULL] if may_mount(root) else []), *([READ_ONLY] if may_close(root) else []))
         for trial in range(options.trials):
-            way = WAYS[trial % len(WAYS)]
-            disturb(way, archive, root / "out", draw.uniform(0, seconds))
-            check(archive, root / "out", expected)
+            way = ways[trial % len(ways)]
+            with mounted(root / "out", draw.randint(*DISK)) if way == FULL else nullcontext():
+                disturb(way, archive, root / "out", draw.uniform(0, seconds))
+                check(archive, root / "out", expected, of_another)
             counts[way] += 1
             if draw.random() < 0.7:  # else the next trial begins with a finished archive
                 shutil.rmtree(root / "out")
@@ -83,15 +92,74 @@ def start(archive: Path, output: Path, most_bytes: int | None = None) -> subproc
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=limit)
 
 
+def other_summary(root: Path) -> bytes:
+    """The summary of the slide that takes another's place; it is left beside the archive."""
+    other = root / "another" / CHANGING
+    other.parent.mkdir(parents=True)
+    write_svs(other, draw_tissue(1024, 1024, seed=SLIDES), tile=256)
+    set_back(other)
+    start(root / "another", root / "of-another").wait()
+    return summaries(root / "of-another")[SUMMARY]
+
+
+def may_mount(root: Path) -> bool:
+    try:
+        with mounted(root / "probe", DISK[0]):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[None]:
+    """A file system in memory of `size` kB at the folder. What is on it stays afterwards, on the disk below."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        kept = folder.with_name("kept")
+        shutil.copytree(folder, kept)
+        subprocess.run(["umount", str(folder)], check=True)
+        shutil.rmtree(folder)
+        kept.rename(folder)
+
+
+def may_close(root: Path) -> bool:
+    try:
+        set_read_only([root / "another"], True)
+        set_read_only([root / "another"], False)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def set_read_only(folders: list[Path], on: bool) -> None:
+    """Folders in which nobody, root included, may make, rename or remove a file; files that are open stay so."""
+    subprocess.run(["chattr", "+i" if on else "-i", *map(str, folders)], check=True, capture_output=True)
+
+
 def disturb(way: str, archive: Path, output: Path, seconds: float) -> None:
     """One run that does not go as it should."""
-    run = start(archive, output, int(seconds * 50_000) + 2_000 if way == "full disk" else None)
-    if way in ("full disk",):
+    run = start(archive, output, int(seconds * 50_000) + 2_000 if way == "file limit" else None)
+    if way in ("file limit", FULL):
         run.wait()
-        return
-    other = start(archive, output) if way == "two runs" else None
-    time.sleep(seconds)
-    hidden = archive / "0" / "0.svs"
+    else:
+        other = start(archive, output) if way == "two runs" else None
+        time.sleep(seconds)
+        disturb_now(way, archive, output, run)
+        if other is not None:
+            other.wait()
+    if way == FULL:
+        subprocess.run(["mount", "-o", "remount,size=100m", str(output)], check=True)
+    time.sleep(SETTLE)
+
+
+def disturb_now(way: str, archive: Path, output: Path, run: subprocess.Popen[bytes]) -> None:
+    """Do it, wait until the run has ended, and put things back."""
+    slide, aside = archive / CHANGING, archive.parent / "aside"
+    closed: list[Path] = []
     if way in ("kill", "two runs"):
         run.kill()
     elif way == "terminate":
@@ -99,21 +167,25 @@ def disturb(way: str, archive: Path, output: Path, seconds: float) -> None:
     elif way == "kill worker" and run.poll() is None:
         for child in psutil.Process(run.pid).children()[-1:]:
             child.kill()
-    elif way == "vanished slide":
-        hidden.rename(archive.parent / "hidden")
+    elif way == READ_ONLY and output.is_dir():
+        closed = [output, *(path for path in output.rglob("*") if path.is_dir())]
+        set_read_only(closed, True)
+    elif way in ("vanished slide", "replaced slide"):
+        slide.rename(aside)
+        if way == "replaced slide":
+            shutil.copy2(archive.parent / "another" / CHANGING, slide)
     run.wait()
-    if other is not None:
-        other.wait()
-    if way == "vanished slide":
-        (archive.parent / "hidden").rename(hidden)
-    time.sleep(SETTLE)
+    if closed:
+        set_read_only(closed, False)
+    if aside.exists():
+        aside.replace(slide)
 
 
-def check(archive: Path, output: Path, expected: dict[str, bytes]) -> None:
+def check(archive: Path, output: Path, expected: dict[str, bytes], of_another: bytes) -> None:
     """Nothing half now, and all of it after a run that nothing disturbs."""
     for path, content in summaries(output).items() if output.is_dir() else ():
         assert is_whole(output / path)
-        assert content == expected[path]
+        assert content == expected[path] or (path == SUMMARY and content == of_another)
     if (output / ".wsisum").is_dir():
         status = subprocess.run([*wsisum("status", output, archive), "--json"], capture_output=True, check=False)
         assert len(json.loads(status.stdout)["slides"]) == SLIDES, status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsisum_cli.archive.formats import (
@@ -20,7 +20,14 @@ from wsisum_cli.archive.formats import (
     zarr_outcome,
 )
 from wsisum_cli.archive.outcome import FAILED, FILE_SYSTEM, SKIPPED, Outcome
-from wsisum_cli.errors import SeveralSlidesError, UsageError, WsisumError
+from wsisum_cli.errors import (
+    AccessError,
+    ChangedSlideError,
+    RemoteError,
+    SeveralSlidesError,
+    UsageError,
+    WsisumError,
+)
 from wsisum_cli.slides.dicom.series import group_series, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
 from wsisum_cli.slides.source import WITH_OTHER_FILES, Source, companion, find_source
@@ -144,19 +151,25 @@ def refuse_summaries_alone(shown: str, sources: list[Source], outcomes: list[Out
 class SourceIndex:
     """Finds the source slides of summaries in an archive, walking it once, and remembers which were found.
 
-    Raises UsageError where there are summaries and no slides.
+    `attach` adds to the slides what it takes to fetch them where `source` stands for a remote archive, which is called
+    `shown`. Raises UsageError where there are summaries and no slides.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(
+        self,
+        source: Path,
+        attach: Callable[[Sequence[Source]], list[Source]] = list,
+        shown: str = "",
+    ) -> None:
         self.root = source
         if is_summary(source):
             raise UsageError(no_slide_words(source))
-        self._single = source if source.is_file() else None
-        sources, self._outcomes = ([], []) if self._single else find_slides(source, source / "no output here")[:2]
-        refuse_summaries_alone(str(source), sources, self._outcomes)
+        single = source.is_file()
+        sources, self._outcomes = ([], []) if single else find_slides(source, source / "no output here")[:2]
+        refuse_summaries_alone(shown or str(source), sources, self._outcomes)
+        sources = attach([find_source(source)] if single else sources)
         self._sources = {found.path: found for found in sources}
-        if self._single is not None:
-            self._sources = {source: find_source(source)}
+        self._single = sources[0] if single else None
         self._images: dict[Path, set[int | None]] = {}  # of sources that were found
         self._copies: dict[str, list[Path]] = {}  # of each summary
         self._by_size: dict[int, list[Source]] = {}
@@ -164,36 +177,43 @@ class SourceIndex:
             with contextlib.suppress(OSError):
                 self._by_size.setdefault(found.bytes, []).append(found)
 
-    def find(self, summary: str | Path) -> Path | None:
-        """The source slide, matched by size, then content; None if the archive lacks it or the summary is bad."""
+    def find(self, summary: str | Path) -> Source | None:
+        """The source slide, matched by size, then content; None if the archive lacks it or the summary is bad.
+
+        Raises AccessError, RemoteError, ChangedSlideError where a slide cannot be fetched or changes meanwhile.
+        """
         try:
             with open_summary(summary) as opened:
                 wanted = opened.record.source
-                if self._single is not None:
-                    self._images.setdefault(self._single, set()).add(wanted.image)
-                    return self._single
-                fitting = self._by_size.get(wanted.bytes, [])
-                same = [found for found in fitting if found.sha256 == wanted.sha256]
         except (WsisumError, OSError):
             return self._single
+        if self._single is not None:
+            self._images.setdefault(self._single.path, set()).add(wanted.image)
+            return self._single
+        same = [found for found in self._by_size.get(wanted.bytes, []) if has_content(found, wanted.sha256)]
         if not same:
             return None
         same.sort(key=lambda found: found.path.name != wanted.name)
         self._copies[str(summary)] = [found.path for found in same]
         for found in same:
             self._images.setdefault(found.path, set()).add(wanted.image)
-        return same[0].path
+        return same[0]
 
     def copies(self, summary: str | Path) -> list[Path]:
         """The source slide that was found for a summary, and further files with the same content."""
-        return [self._single] if self._single is not None else self._copies.get(str(summary), [])
+        return [self._single.path] if self._single is not None else self._copies.get(str(summary), [])
 
     def left(self) -> list[str]:
         """The slides of the archive that were not found for any summary, as paths within it, `FILE#N` for one image."""
         if self._single is not None:
-            return self.left_of(self._single) if self._single in self._images else []
+            return self.left_of(self._single.path) if self._single.path in self._images else []
         missing = [place for path in self._sources for place in self.left_of(path)]
         return sorted([*(outcome.source for outcome in self.unread), *missing])
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the archive is one file."""
+        return self._single is not None
 
     @property
     def sources(self) -> list[Source]:
@@ -212,13 +232,25 @@ class SourceIndex:
             return [name]
         if images == {None}:
             return []
-        return [f"{name}#{number}" for number in range(1, count_images(path) + 1) if number not in images]
+        return [
+            f"{name}#{number}" for number in range(1, count_images(self._sources[path]) + 1) if number not in images
+        ]
 
 
-def count_images(path: Path) -> int:
+def has_content(source: Source, sha256: str) -> bool:
+    """Whether a slide has this content; not if it cannot be read. Raises as `SourceIndex.find`."""
+    try:
+        return source.sha256 == sha256
+    except (AccessError, RemoteError, ChangedSlideError):
+        raise
+    except OSError:
+        return False
+
+
+def count_images(source: Source) -> int:
     """How many slides a file holds; more than any file does where it cannot be read."""
     try:
-        with open_slide(path, ANY_MPP):
+        with source.staged() as here, open_slide(here.path, ANY_MPP):
             return 1
     except SeveralSlidesError as error:
         return error.count

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,11 @@ import typer
 
 from wsisum_cli.archive.lookup import is_folder, model_finders, named_summaries
 from wsisum_cli.commands.options import (
+    DEFAULT_CACHE_SIZE,
     FOUND,
+    PLACE,
+    CacheFolderOption,
+    CacheSizeOption,
     Device,
     ModelsDeviceOption,
     SlideEncoderFileOption,
@@ -21,16 +28,18 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
     cores,
 )
-from wsisum_cli.commands.settings.run_options import ExcludeOption, IncludeOption, filter_of
+from wsisum_cli.commands.settings.run_options import ExcludeOption, IncludeOption, cache_of, filter_of
 from wsisum_cli.commands.signing.keys import KeyOption, checker
-from wsisum_cli.errors import UsageError
-from wsisum_cli.slides.remote.url import is_url
+from wsisum_cli.errors import ChangedSlideError, RemoteError, UsageError
+from wsisum_cli.slides.remote.url import is_url, parse_place, shown
 from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.manifest import Manifest
     from wsisum_cli.archive.retention import Rules, Verified
     from wsisum_cli.archive.walk import SourceIndex
+    from wsisum_cli.quality.verdict import Thresholds
+    from wsisum_cli.slides.remote.cache import Cache
     from wsisum_cli.verification.finding import Verification
 
 
@@ -41,7 +50,9 @@ class Required(StrEnum):
 
 def verify(
     summaries: SummariesArgument,
-    source: Annotated[Path | None, typer.Option(help="The original slide, or its archive.", exists=True)] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The original slide, or its archive.", metavar=PLACE, show_default=False)
+    ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     quick: Annotated[
@@ -74,6 +85,8 @@ def verify(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Explain each verdict, and say what to do.")] = False,
     key: KeyOption = None,
+    cache_dir: CacheFolderOption = None,
+    cache_size: CacheSizeOption = DEFAULT_CACHE_SIZE,
     device: ModelsDeviceOption = Device.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: an object, or a list for several.")] = False,
 ) -> None:
@@ -86,25 +99,26 @@ def verify(
     from wsisum_cli.commands.console import output, warn
     from wsisum_cli.commands.verdicts import print_verifications, slides_left
     from wsisum_cli.quality.verdict import read_thresholds
-    from wsisum_cli.verification.verify import verify_summary
 
     if quick and (source is not None or threshold):
         raise UsageError("--quick cannot be combined with --source or --threshold")
     planner = make_planner(plan, source, manifest, keep_newer, keep_where or [], require.name)
+    if planner is not None:
+        refuse_addresses_in_plan(summaries, source)
     finders = model_finders(encoder, summarizer, slide_encoder, device.value)
     tier = "quick" if quick else "source" if source is not None else "full"
-    index = index_slides(source) if source is not None else None
     thresholds = read_thresholds(threshold) if threshold else None
+    check = partial(verify_one, finders=finders, tier=tier, thresholds=thresholds)
     results, required, public = [], require.name, checker(key)
-    if planner is not None and any(is_url(name) for name in summaries):
-        raise UsageError("--plan: expected paths of summaries, found an address; copy the summaries first")
-    picked, left_out = pick_summaries(named_summaries(summaries), include, exclude)
-    for path, name in picked:
-        slide = index.find(path) if index else None
-        result = verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
-        results.append(with_signature(replace(result, path=name), path, public))
-        if planner is not None:
-            planner.note(Path(path), results[-1])
+    with indexed(source, cache_of(cache_dir, cache_size)) as index:
+        picked, left_out = pick_summaries(named_summaries(summaries), include, exclude)
+        for path, name in picked:
+            results.append(with_signature(replace(check(path, index), path=name), path, public))
+            if planner is not None:
+                planner.note(Path(path), results[-1])
+        # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
+        whole = len(results) > 1 or any(map(is_folder, summaries)) or (index is not None and index.is_single)
+        left = index.left() if index and whole and not left_out else []
     if as_json:
         found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
         single = len(found) == 1 and not is_folder(summaries[0])
@@ -113,9 +127,6 @@ def verify(
         print_verifications(output(), results, required, explain)
     if planner is not None and index is not None:
         planner.write(index)
-    # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
-    whole = len(results) > 1 or any(map(is_folder, summaries)) or (source and source.is_file())
-    left = index.left() if index and whole and not left_out else []
     if left:
         warn(slides_left(left))
     if left_out:
@@ -151,7 +162,7 @@ class Planner:
 
 def make_planner(
     plan: Path | None,
-    source: Path | None,
+    source: str | None,
     manifest: Path | None,
     newer: str | None,
     where: list[str],
@@ -198,10 +209,52 @@ def pick_summaries(
     return picked, len(named) - len(picked)
 
 
-def index_slides(archive: Path) -> SourceIndex:
+@contextmanager
+def indexed(source: str | None, cache: Cache) -> Iterator[SourceIndex | None]:
+    """The slides of an archive, given by its path or address; None without one. Raises UsageError, RemoteError."""
+    if source is None:
+        yield None
+        return
+    from wsisum_cli.archive.remote.sites import local_archive, open_archive
     from wsisum_cli.archive.walk import SourceIndex
 
-    return SourceIndex(archive)
+    place = parse_place(source)
+    with ExitStack() as stack:
+        if isinstance(place, Path):
+            if not place.exists():
+                raise UsageError(f"--source {source}: no such file or folder")
+            archive = local_archive(place)
+        else:
+            archive = stack.enter_context(open_archive(place, None, cache))
+        yield SourceIndex(archive.path, archive.attach, archive.shown)
+
+
+def verify_one(
+    path: str, index: SourceIndex | None, finders: tuple[Any, Any, Any], tier: str, thresholds: Thresholds | None
+) -> Verification:
+    """Verify a summary, with its slide where that is in the archive. Raises AccessError."""
+    from wsisum_cli.verification.finding import Finding
+    from wsisum_cli.verification.verify import verify_summary
+
+    def verified(tier: str, slide: Path | None) -> Verification:
+        return verify_summary(path, finders[0], tier, slide, cores(), *finders[1:], thresholds)
+
+    try:
+        slide = index.find(path) if index is not None else None
+        if slide is None:
+            return verified(tier, None)
+        with slide.staged() as here:
+            return verified(tier, here.path)
+    except (RemoteError, ChangedSlideError) as error:
+        result = verified("full", None)
+        return replace(result, verdict=None, findings=[*result.findings, Finding("source-missing", str(error))])
+
+
+def refuse_addresses_in_plan(summaries: list[str], source: str | None) -> None:
+    """Raise UsageError where a retention plan is wanted for what is not on disk."""
+    for name in (*summaries, source or ""):
+        if is_url(name):
+            raise UsageError(f"{shown(name)}: --plan expects paths, found an address; copy or mount it first")
 
 
 def is_enough(result: Verification, required: str) -> bool:

@@ -19,6 +19,7 @@ from stores import S3, Request
 from wsisum_cli.summary.reader import iter_summaries, open_summary
 
 OPTIONS = ("--keep", "8", "--draws", "100")
+IMPATIENT = Path(__file__).parents[2] / "support/impatient.py"
 FAULTS = ("500", "reset", "truncated", "503", "slow", "lost")
 
 
@@ -52,7 +53,7 @@ def compress(s3: S3, source: object, output: object, *options: object, **environ
 
 
 def wsisum(s3: S3, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
+    command = [sys.executable, IMPATIENT, *map(str, arguments)]
     variables = {**s3.proxy.environment, **environment}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
 
@@ -119,6 +120,46 @@ def test_summaries_in_a_store_are_read_in_ranges(local: dict[str, bytes], bucket
     assert sorted(path.name for path in (tmp_path / "exported" / "sub").iterdir()) == [
         f"{number}.summary.geojson" for number in range(3)
     ]
+
+
+def test_summaries_are_compared_with_slides_in_a_store(archive: Path, local: dict[str, bytes], bucket: str, s3: S3):
+    command = ("verify", archive.parent / "local", "--source", f"s3://{bucket}/in", "--json", "--require", "review")
+    cache = ("--cache-dir", archive.parent / "verified")
+    s3.proxy.forget()
+    done = wsisum(s3, *command, *cache)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {result["path"]: (result["tier"], result["ok"]) for result in found} == dict.fromkeys(
+        local, ("source", True)
+    )
+    assert s3.proxy.fetched <= sum(path.stat().st_size for path in archive.rglob("*.svs")) + 100_000  # each once
+    s3.client.put_object(Bucket=bucket, Key="in/sub/3.svs", Body=(archive / "sub/0.svs").read_bytes() + b"more")
+    content = bytearray((archive / "sub/1.svs").read_bytes())
+    content[-1] ^= 1
+    s3.client.put_object(Bucket=bucket, Key="in/sub/1.svs", Body=bytes(content))
+    done = wsisum(s3, *command, *cache)
+    assert done.returncode == 1
+    assert "sub/3.svs" in done.stderr  # has no summary
+    codes = {result["path"]: [finding["code"] for finding in result["findings"]] for result in json.loads(done.stdout)}
+    assert "source-missing" in codes["sub/1.ozx"]
+    assert "source-missing" not in codes["sub/0.ozx"]
+
+
+@pytest.mark.usefixtures("local")
+def test_a_slide_in_a_store_that_cannot_be_fetched_is_no_proof(archive: Path, bucket: str, s3: S3, tmp_path: Path):
+    options = ("--require", "review", "--cache-dir", tmp_path)
+    s3.proxy.fault = lambda _, request: "500" if request.method == "GET" and request.path.endswith("svs") else None
+    one = archive.parent / "local/sub/0.ozx"
+    done = wsisum(s3, "verify", one, "--source", f"s3://{bucket}/in/sub/0.svs", *options)
+    assert done.returncode == 1
+    assert "cannot be fetched" in done.stdout
+    s3.proxy.fault = lambda _, request: "expired" if request.path.endswith("svs") else None
+    done = wsisum(s3, "verify", one, "--source", f"s3://{bucket}/in", *options)
+    assert done.returncode == 2
+    assert "the credentials have expired" in done.stderr
+    done = wsisum(s3, "verify", one, "--source", f"s3://{bucket}/in", "--plan", tmp_path / "plan.csv")
+    assert done.returncode == 2
+    assert "expects paths" in done.stderr
 
 
 def test_a_slide_that_cannot_be_fetched_is_an_outcome(local: dict[str, bytes], bucket: str, s3: S3, tmp_path: Path):

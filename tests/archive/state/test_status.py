@@ -64,6 +64,38 @@ def test_new_failed_and_lost_slides_are_told(archive: Path):
     assert found["c/d.svs"] == ("up to date", "")
 
 
+@pytest.mark.parametrize(
+    ("in_the_run", "entry", "state"),
+    [
+        (True, None, "known failure"),
+        (False, None, "failed"),
+        (False, Entry(known="unreadable"), "known failure"),
+        (False, Entry(known="yes"), "known failure"),
+        (True, Entry(known="no pixel size"), "failed"),  # what the manifest says now counts
+        (True, Entry(), "failed"),
+    ],
+)
+def test_a_failure_that_the_manifest_knows_needs_nothing(
+    archive: Path, in_the_run: bool, entry: Entry | None, state: str
+):
+    write_slides(archive, "bad.svs")
+    note(archive, Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged", known=in_the_run))
+    manifest = Manifest({} if entry is None else {"bad.svs": entry})
+    found = {slide.source: slide.state for slide in read_status(archive.parent / "out", archive, manifest).slides}
+    assert found["bad.svs"] == state
+    if entry is None:
+        found = {slide.source: slide.state for slide in read_status(archive.parent / "out", None, manifest).slides}
+        assert found["bad.svs"] == state
+
+
+def test_a_known_failure_ends_the_command_well(archive: Path):
+    write_slides(archive, "bad.svs")
+    note(archive, Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged", known=True))
+    done = wsisum("status", archive.parent / "out", archive)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "known failure" in done.stdout
+
+
 def test_a_changed_slide_is_stale(archive: Path):
     (archive / "a.svs").write_bytes(b"other")
     content = (archive / "b.svs").read_bytes()

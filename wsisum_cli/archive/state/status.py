@@ -18,6 +18,7 @@ from wsisum_cli.archive.outcome import UP_TO_DATE as AS_BEFORE
 from wsisum_cli.archive.outcome import Outcome, Record
 from wsisum_cli.archive.plan import Request, changed_options, lacks_keys, make_jobs
 from wsisum_cli.archive.report import Report
+from wsisum_cli.archive.scope.known import acknowledge
 from wsisum_cli.archive.state.ledger import Ledger, read_state
 from wsisum_cli.archive.state.record import fingerprint_of, settings_in, source_state, telling_time, version_in
 from wsisum_cli.archive.walk import find_slides
@@ -32,14 +33,15 @@ from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
 
-UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, LOST, ORPHANED, SKIPPED = STATES = (
-    *("up to date", "in review", "unchecked", "new", "stale", "failed", "lost", "orphaned", "skipped"),
+UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, KNOWN, LOST, ORPHANED, SKIPPED = STATES = (
+    *("up to date", "in review", "unchecked", "new", "stale", "failed", "known failure", "lost", "orphaned", "skipped"),
 )
 #: States after which there is something to do for the next run, or for a person.
 OPEN = frozenset({NEW, STALE, FAILED, LOST, ORPHANED})
 RENAMED, GONE, UNREADABLE = "renamed", "gone", "cannot be read"  # reasons of orphans
 TOUCHED = "time of change differs"
 NO_ARCHIVE = "no archive given"
+NOTHING_GIVEN = Manifest()
 
 
 class SlideState(BaseModel):
@@ -156,7 +158,7 @@ class Comparison:
             )
 
         if row is not None and row.status == NOT_MADE:
-            return found(FAILED, row.reason, row.message)
+            return found(failure(row, self.manifest), row.reason, row.message)
         if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
             if has_changed(job.source, row):
                 return found(NEW, "the slide changed", f"it was left out before: {row.reason}")
@@ -308,6 +310,12 @@ class RecordedOptions:
         return dict(self.options)
 
 
+def failure(row: Outcome, manifest: Manifest = NOTHING_GIVEN) -> str:
+    """Whether the manifest knows of a failure; without one, whether that of the last run did."""
+    known = acknowledge(replace(row, known=False), manifest).known if manifest.entries else row.known
+    return KNOWN if known else FAILED
+
+
 def has_changed(source: Source, row: Outcome) -> bool:
     """Whether the size or time of a slide is not that in its row; False where the row has neither."""
     try:
@@ -395,7 +403,7 @@ def reported_states(folder: Path, report: Report | None) -> Iterator[SlideState]
     for row in rows:
         state, reason = UNCHECKED, NO_ARCHIVE
         if row.status == NOT_MADE:
-            state, reason = FAILED, row.reason
+            state, reason = failure(row), row.reason
         elif row.status == LEFT_OUT and row.reason != AS_BEFORE:
             state, reason = SKIPPED, row.reason
         elif not (folder / row.summary).is_file():

@@ -100,10 +100,7 @@ class Running:
 
     def cache(self) -> Cache:
         """Where copies of remote slides lie. Raises UsageError."""
-        from wsisum_cli.selection.budget import parse_bytes
-        from wsisum_cli.slides.remote.cache import Cache
-
-        return Cache(self.cache_dir or cache_folder(), parse_bytes(self.cache_size, "--cache-size"))
+        return cache_of(self.cache_dir, self.cache_size)
 
     def filter(self, source: Path) -> Filter:
         """Which slides are asked for. Raises UsageError when the list cannot be read."""
@@ -114,6 +111,14 @@ class Running:
         from wsisum_cli.archive.engines.resources import choose_crew, this_machine
 
         return choose_crew(parse_workers(self.workers), this_machine(os.environ.get("CUDA_VISIBLE_DEVICES")), device)
+
+
+def cache_of(folder: Path | None, size: str) -> Cache:
+    """Where copies of remote slides lie; None for the user's cache. Raises UsageError."""
+    from wsisum_cli.selection.budget import parse_bytes
+    from wsisum_cli.slides.remote.cache import Cache
+
+    return Cache(folder or cache_folder(), parse_bytes(size, "--cache-size"))
 
 
 def filter_of(
