@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,11 @@ class Plan:
         return not self.left_out.isdisjoint((name, file_of(name)))
 
     def is_beyond(self, name: str) -> bool:
-        return name in self.beyond or file_of(name) in self.beyond
+        return not self._beyond.isdisjoint((name, file_of(name)))
+
+    @cached_property
+    def _beyond(self) -> frozenset[str]:
+        return frozenset(self.beyond)
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,8 @@ class Run:
         wanted = [source for source, _ in plan.jobs if source not in splitter.files] + splitter.slides
         done = {outcome.source for outcome in self.outcomes}
         earlier = [
-            replace(outcome, earlier=NEEDS_WORK if plan.is_beyond(name) else LEFT_OUT)
-            for name, outcome in self.ledger.known.items()
+            replace(self.ledger.known[name], earlier=NEEDS_WORK if plan.is_beyond(name) else LEFT_OUT)
+            for name in (self.ledger.known if plan.beyond or plan.left_out or splitter.left_out else ())
             if name not in done and (plan.is_beyond(name) or plan.leaves_out(name) or name in splitter.left_out)
         ]
         rows = {name for outcome in earlier for name in (outcome.source, file_of(outcome.source))}

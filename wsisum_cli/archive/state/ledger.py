@@ -11,7 +11,7 @@ from typing import Any
 
 from wsisum_cli.archive.outcome import WRITTEN, Outcome
 from wsisum_cli.archive.report import Report, read_report, report_names, shards_reported, write_report
-from wsisum_cli.archive.state.journal import History, Journal, RunLines, parse_line, put_together, read_history
+from wsisum_cli.archive.state.journal import History, Journal, RunLines, is_much, parse_line, put_together, read_history
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.errors import UsageError
 from wsisum_cli.slides.source import state_of
@@ -133,9 +133,17 @@ class Ledger:
                 self.unwritten = False
                 if self._beside_ended(own) <= beside.ended:
                     break
-            put_together(self.folder, self.is_ours, {*self._past, own})
+            if self._may_put_together():
+                put_together(self.folder, self.is_ours, {*self._past, own})
         except OSError as error:
             self.trouble = f"the report could not be written ({error.strerror})"
+
+    def _may_put_together(self) -> bool:
+        """Whether the closed journals may be much: reading them all again to see takes longer than most runs do."""
+        closed = [run for run in self.history.runs if run.closed]
+        own = self._journal.count if self._journal is not None else 0
+        slides = max(len(self.history.lines), own)
+        return is_much(len(closed) + 1, sum(run.count for run in closed) + own, slides)
 
     def _beside(self, own: str) -> Beside:
         """What other runs of the same shard did since this one began."""
