@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from summaries import write_tiny
 
+from wsisum_cli.archive.likeness import vectors
 from wsisum_cli.archive.likeness.vectors import MEAN, SLIDE_ENCODER, most_common, read_vectors
+from wsisum_cli.archive.state.catalogue import NAME, build_catalogue
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.reader import Summary, open_summary
 
@@ -64,3 +68,34 @@ def test_pixels_and_tissue_are_not_read(tmp_path: Path, monkeypatch: pytest.Monk
         "reference/mean",
         "reference/slide_embedding",
     }
+
+
+def test_a_catalogue_serves_as_well_as_the_summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, kind in (("b.ozx", "models"), ("case/a.ozx", "jpeg")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tiny(tmp_path / name, kind)
+    opened = read_vectors([str(tmp_path)])
+    build_catalogue(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors, "open_summary", None)  # nothing is opened
+        taken = read_vectors([str(tmp_path)])
+    assert taken.unreadable == {}
+    for one, other in zip(opened.slides, taken.slides, strict=True):
+        assert {**vars(one), "vectors": None} == {**vars(other), "vectors": None}
+        assert one.vectors.keys() == other.vectors.keys()
+        assert all(np.array_equal(one.vectors[model], other.vectors[model]) for model in one.vectors)
+
+
+def test_a_catalogue_that_is_out_of_date_or_damaged_is_not_trusted(tmp_path: Path):
+    write_tiny(tmp_path / "a.ozx")
+    build_catalogue(tmp_path)
+    write_tiny(tmp_path / "a.ozx", "models")
+    (found,) = read_vectors([str(tmp_path)]).slides
+    assert found.model(SLIDE_ENCODER) is not None
+    build_catalogue(tmp_path)
+    with closing(sqlite3.connect(tmp_path / NAME)) as database:
+        database.execute("UPDATE slides SET mean_features = ?", (b"abc",))
+        database.commit()
+    assert len(read_vectors([str(tmp_path)]).slides) == 1
+    (tmp_path / NAME).write_bytes(b"SQLite format 3\0 and no more")
+    assert len(read_vectors([str(tmp_path)]).slides) == 1

@@ -82,7 +82,7 @@ def test_a_bad_summary_has_no_row(folder: Path):
 def test_a_catalogue_that_is_no_use_is_built_anew(folder: Path, how: str, monkeypatch: pytest.MonkeyPatch):
     build_catalogue(folder)
     if how == "older schema":
-        monkeypatch.setattr(catalogue, "SCHEMA", 2)
+        monkeypatch.setattr(catalogue, "SCHEMA", catalogue.SCHEMA + 1)
     elif how == "damaged":
         content = (folder / NAME).read_bytes()
         (folder / NAME).write_bytes(content[:1000] + bytes(3000) + content[4000:])
@@ -127,5 +127,5 @@ def test_the_command_and_pandas(folder: Path):
     pandas = pytest.importorskip("pandas")
     with closing(sqlite3.connect(folder / NAME)) as database:
         table = pandas.read_sql("SELECT summary, verdict, represented FROM slides ORDER BY summary", database)
-        assert dict(database.execute("SELECT key, value FROM about"))["schema"] == "1"
+        assert dict(database.execute("SELECT key, value FROM about"))["schema"] == str(catalogue.SCHEMA)
     assert list(table["summary"]) == ["a.ozx", "b/c.ozx"]

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wsisum_cli.archive.lookup import named_summaries, real_path
+from wsisum_cli.archive.state.catalogue import current_rows
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary.container import name_of
 from wsisum_cli.summary.reader import Summary, open_summary
@@ -20,6 +23,11 @@ from wsisum_cli.summary.reader import Summary, open_summary
 SLIDE_ENCODER, MEAN = "slide embedding", "mean features"
 KINDS = (SLIDE_ENCODER, MEAN)
 UNKNOWN_MODEL = "the model that made its features is not known"
+#: What is read of a catalogue.
+COLUMNS = (
+    *("name", "image", "sha256", "tissue_mm2", "encoder", "encoder_sha256", "mean_features"),
+    *("slide_encoder", "slide_encoder_sha256", "embedding", "embedding_of"),
+)
 ANOTHER_MODEL = "its features are of another model"
 UNREADABLE = "its summary cannot be read"
 
@@ -66,13 +74,20 @@ class Archive:
 def read_vectors(folders: Sequence[str]) -> Archive:
     """The vectors of all summaries in folders, of each file once. Raises UsageError when a folder has none.
 
-    Of each summary only the attributes and the vectors are read.
+    Those that a catalogue has are taken from it; of the others the attributes and the vectors are read.
     """
-    slides, unreadable = [], {}
+    slides: list[SlideVectors] = []
+    unreadable: dict[str, str] = {}
+    rows: dict[str, SlideVectors] = {}  # by path of the summary
     files: dict[str, tuple[str, str]] = {}  # by real path: links give one file several names
-    for path, name in named_summaries(list(folders)):
-        files.setdefault(real_path(path), (path, name))
+    for folder in folders:
+        rows |= {found.path: found for found in catalogued(folder)}
+        for path, name in named_summaries([folder]):
+            files.setdefault(real_path(path), (path, name))
     for path, name in files.values():
+        if path in rows:
+            slides.append(rows[path])
+            continue
         try:
             with open_summary(path) as summary:
                 slides.append(vectors_of(summary, path, name))
@@ -84,6 +99,36 @@ def read_vectors(folders: Sequence[str]) -> Archive:
     return Archive(slides, unreadable)
 
 
+def catalogued(folder: str) -> Iterator[SlideVectors]:
+    """The summaries in a folder whose vectors its catalogue has, as they are now."""
+    if not Path(folder).is_dir():
+        return
+    for row in current_rows(Path(folder), COLUMNS).values():
+        try:
+            vectors = dict(vectors_in(row))
+        except (ValueError, TypeError):  # not as a catalogue is written: its summary will say
+            continue
+        if vectors and all(np.isfinite(vector).all() for vector in vectors.values()):
+            yield SlideVectors(
+                path=str(Path(folder) / row["summary"]),
+                summary=row["summary"],
+                slide=numbered(row["name"], row["image"]),
+                sha256=row["sha256"],
+                image=row["image"],
+                tissue_mm2=row["tissue_mm2"],
+                vectors=vectors,
+            )
+
+
+def vectors_in(row: Mapping[str, Any]) -> Iterator[tuple[Model, np.ndarray]]:
+    """The vectors in a row of a catalogue. Raises ValueError, TypeError for what is none."""
+    if row["encoder_sha256"] is not None:
+        yield Model(MEAN, row["encoder"], row["encoder_sha256"]), np.frombuffer(row["mean_features"], "<f4")
+    if row["slide_encoder_sha256"] is not None and row["embedding_of"] == row["slide_encoder_sha256"]:
+        name, sha256 = row["slide_encoder"], row["slide_encoder_sha256"]
+        yield Model(SLIDE_ENCODER, name, sha256), np.frombuffer(row["embedding"], "<f4")
+
+
 def vectors_of(summary: Summary, path: str, name: str) -> SlideVectors:
     """Raises SummaryError when its attributes or vectors are damaged."""
     record = summary.record
@@ -91,12 +136,16 @@ def vectors_of(summary: Summary, path: str, name: str) -> SlideVectors:
     return SlideVectors(
         path=path,
         summary=name,
-        slide=source.name + (f"#{source.image}" if source.image is not None else ""),
+        slide=numbered(source.name, source.image),
         sha256=source.sha256,
         image=source.image,
         tissue_mm2=record.represented.tissue_mm2 if record.represented is not None else None,
         vectors=dict(found_vectors(summary)),
     )
+
+
+def numbered(name: str, image: int | None) -> str:
+    return name if image is None else f"{name}#{image}"
 
 
 def found_vectors(summary: Summary) -> Iterator[tuple[Model, np.ndarray]]:

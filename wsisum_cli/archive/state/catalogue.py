@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from wsisum_cli.summary.reader import Summary, open_summary
 from wsisum_cli.summary.writer import DISCLAIMER
 
 NAME = "catalogue.sqlite"
-SCHEMA = 1  # raised where a column changes its meaning or goes; the file is then built anew
+SCHEMA = 2  # raised where a column changes its meaning or goes; the file is then built anew
 MEAN = "mean of the features"  # a slide embedding that every summary has
 
 #: Column -> its type and constraints. docs/state.md says what each holds.
@@ -48,6 +48,7 @@ COLUMNS = {
     "encoder": "TEXT",
     "encoder_sha256": "TEXT",
     "summarizer_sha256": "TEXT",
+    "slide_encoder": "TEXT",
     "slide_encoder_sha256": "TEXT",
     "selector": "TEXT",
     "options": "TEXT",
@@ -69,6 +70,7 @@ COLUMNS = {
     "embedding": "BLOB",
     "embedding_dims": "INTEGER",
     "embedding_of": "TEXT",
+    "mean_features": "BLOB",
 }
 FIGURES = (
     *("pixels", "patches", "tissue_patches", "tissue_mm2", "represented", "largest_unrepresented_mm2", "coverage"),
@@ -107,15 +109,56 @@ def build_catalogue(folder: Path) -> Indexed:
     return found
 
 
+def current_rows(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rows of the summaries that are still as they were when they were indexed, by path within the folder.
+
+    Empty without a catalogue that this version can use.
+    """
+    path, wanted = folder / NAME, ["summary", "summary_bytes", "summary_modified", *columns]
+    if not path.is_file():
+        return {}
+    try:
+        with closing(read_only(path)) as database:
+            if not is_usable(database):
+                return {}
+            rows = [
+                dict(zip(wanted, row, strict=True))
+                for row in database.execute(f"SELECT {', '.join(wanted)} FROM slides")
+            ]
+    except sqlite3.Error:
+        return {}
+    return {
+        row["summary"]: row
+        for row in rows
+        if state_or_none(folder / row["summary"]) == (row["summary_bytes"], row["summary_modified"])
+    }
+
+
+def state_or_none(path: Path) -> tuple[int, int] | None:
+    try:
+        return state_of(path)[:2]
+    except OSError:
+        return None
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def is_usable(database: sqlite3.Connection) -> bool:
+    """Whether a catalogue is of this schema."""
+    known = dict(database.execute("SELECT key, value FROM about"))
+    columns = [row[1] for row in database.execute("PRAGMA table_info(slides)")]
+    return known.get("schema") == str(SCHEMA) and columns == list(COLUMNS)
+
+
 def start(path: Path, aside: Path) -> None:
     """Begin with the catalogue that is there; with an empty one where that is of another schema, or damaged."""
     if path.is_file():
         try:
-            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as old:
-                known = dict(old.execute("SELECT key, value FROM about"))
-                columns = [row[1] for row in old.execute("PRAGMA table_info(slides)")]
+            with closing(read_only(path)) as old:
                 whole = old.execute("PRAGMA quick_check").fetchone() == ("ok",)
-                if whole and known.get("schema") == str(SCHEMA) and columns == list(COLUMNS):
+                if whole and is_usable(old):
                     with closing(connect(aside)) as new:
                         old.backup(new)
                     return
@@ -203,6 +246,8 @@ def row_of(path: str, state: tuple[int, int], summary: Summary) -> dict[str, Any
         "embedding": np.ascontiguousarray(embedding, "<f4").tobytes(),
         "embedding_dims": len(embedding),
         "embedding_of": embedding_of,
+        "slide_encoder": record.slide_encoder.name if record.slide_encoder is not None else None,
+        "mean_features": np.ascontiguousarray(summary.embedding, "<f4").tobytes(),
     }
 
 
