@@ -23,6 +23,7 @@ WORTH_CODING = 0.6
 DEAD_ZONE = 0.6
 MOST_UNPACKED = 16 << 30  # bytes
 SEARCHED = 14  # step sizes that are tried
+FINEST = 500  # steps in the largest standard deviation, at most
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Directions:
     basis: np.ndarray  # (D, D) int8, a row for each component
     unit: np.ndarray  # (D,) float64 by which a row's entries are multiplied
     deviation: np.ndarray  # (D,) float64, falling
-    projected: np.ndarray  # (D, N) float32
+    projected: np.ndarray  # (R, N) float32, of those that the smallest step that is tried would keep
 
 
 def pack_features(features: np.ndarray, most: int) -> PackedFeatures:
@@ -66,7 +67,7 @@ def pack_features(features: np.ndarray, most: int) -> PackedFeatures:
     with one_thread():
         found = find_directions(features)
     largest = max(float(found.deviation[0]), 1e-12)
-    fits, fails = 4 * largest, largest / 500
+    fits, fails = 4 * largest, largest / FINEST
     packed = quantize(found, fits)
     for _ in range(SEARCHED):
         step = float(np.sqrt(fits * fails))
@@ -92,22 +93,32 @@ def find_directions(features: np.ndarray) -> Directions:
     rows *= np.where(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)] < 0, -1, 1)[:, None]
     unit = np.abs(rows).max(axis=1) / 127
     basis = np.rint(rows / unit[:, None]).astype(np.int8)
-    projected = np.empty((len(rows), len(features)), np.float32)
-    stored = basis * unit[:, None]
+    deviation = np.sqrt(np.maximum(variances[order], 0))
+    kept = max(1, int(np.count_nonzero(deviation >= WORTH_CODING * deviation[0] / FINEST)))
+    projected = np.empty((kept, len(features)), np.float32)
+    stored = basis[:kept] * unit[:kept, None]
     for block in blocks(len(features)):
         projected[:, block] = stored @ (features[block].astype(np.float64) - mean).T
-    return Directions(basis, unit, np.sqrt(np.maximum(variances[order], 0)), projected)
+    return Directions(basis, unit, deviation, projected)
 
 
 def quantize(found: Directions, step: float) -> PackedFeatures:
-    """Codes of all components that are worth it, at least one; a scale for each, by least squares."""
-    keep = max(1, int(np.count_nonzero(found.deviation >= WORTH_CODING * step)))
-    along = found.projected[:keep].astype(np.float64)
-    codes = np.sign(along) * np.minimum(np.floor(np.abs(along) / step + 1 - DEAD_ZONE), MOST_CODE)
-    squares = (codes**2).sum(axis=1)
-    scale = np.where(squares > 0, (along * codes).sum(axis=1) / np.where(squares > 0, squares, 1), step)
-    dtype = np.int8 if np.abs(codes).max(initial=0) <= 127 else np.int16
-    return PackedFeatures(codes.astype(dtype), found.basis[:keep], (scale * found.unit[:keep]).astype(np.float32))
+    """Codes of all components that are worth it, at least one; a scale for each, by least squares.
+
+    It goes component by component: of the features of a large slide no further copy fits into memory.
+    """
+    keep = max(1, int(np.count_nonzero(found.deviation[: len(found.projected)] >= WORTH_CODING * step)))
+    codes = np.empty((keep, found.projected.shape[1]), np.int16)
+    scale = np.full(keep, step)
+    for row, along in enumerate(found.projected[:keep]):
+        exact = along.astype(np.float64)
+        code = np.sign(exact) * np.minimum(np.floor(np.abs(exact) / step + 1 - DEAD_ZONE), MOST_CODE)
+        if squares := float((code**2).sum()):
+            scale[row] = (exact * code).sum() / squares
+        codes[row] = code
+    if np.abs(codes).max(initial=0) <= 127:
+        codes = codes.astype(np.int8)
+    return PackedFeatures(codes, found.basis[:keep], (scale * found.unit[:keep]).astype(np.float32))
 
 
 def losses(features: np.ndarray, packed: PackedFeatures, mean: np.ndarray) -> np.ndarray:
