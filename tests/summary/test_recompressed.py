@@ -48,6 +48,7 @@ from wsisum_cli.summary import pixels as stored_pixels
 from wsisum_cli.summary.arrays import encode_array, encode_rows
 from wsisum_cli.summary.inspection import inspect_summary
 from wsisum_cli.summary.reader import Summary, open_summary
+from wsisum_cli.summary.stored import jpeg_rows
 from wsisum_cli.summary.stored.jpeg_xl import transcode
 from wsisum_cli.summary.writer import JPEG_BYTES, PIXELS, TILES, size_of, write_summary
 from wsisum_cli.verification.verify import verify_summary
@@ -272,6 +273,13 @@ def test_one_stream_that_does_not_come_back_leaves_all_plain(folder: Path, mode:
 def test_what_saves_nothing_stays_plain(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stored_pixels, "transcode", lambda stream: stream + b"more")
     done = compress(folder, "kept.ozx", pixels="jpeg")
+    assert done.attributes.pixels.recompressed is None
+
+
+def test_more_px_than_readers_make_room_for_stay_plain(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jpeg_rows, "FREE_RESTORED", 0)
+    monkeypatch.setattr(jpeg_rows, "PX_PER_BYTE", 1)
+    done = compress(folder, "kept.ozx", pixels="source")
     assert done.attributes.pixels.recompressed is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Tile, read_patches
 from wsisum_cli.slides.pyramid import EncodedTile
 from wsisum_cli.slides.slide import Slide
+from wsisum_cli.summary.stored.jpeg_rows import most_restored
 from wsisum_cli.summary.stored.jpeg_xl import transcode
 from wsisum_cli.summary.writer import SourceTiles
 from wsisum_cli.tissue.grid import MAX_PULL, Grid, pull
@@ -61,14 +63,15 @@ class StoredPixels:
     def recompressed(self, pixels: Pixels) -> tuple[Pixels, np.ndarray] | None:
         """Pixels as JPEG XL files, and the bytes (rows,) int32 of each JPEG stream, which comes back byte for byte.
 
-        None where one of them does not, or where nothing is saved.
+        None where one does not, where nothing is saved, or where they hold more px than a reader makes room for.
         """
         streams = streams_of(pixels)
         missing = list(dict.fromkeys(stream for stream in streams if stream not in self._transcoded))
         with ThreadPoolExecutor(self._threads) as pool:
             self._transcoded |= zip(missing, pool.map(transcode, missing), strict=True)
         files = [found for stream in streams if (found := self._transcoded[stream]) is not None]
-        if len(files) < len(streams) or sum(map(len, files)) >= count_bytes(pixels):
+        size, px = sum(map(len, files)), sum(math.prod(jpeg.frame_size(stream)) for stream in streams)
+        if len(files) < len(streams) or size >= count_bytes(pixels) or px > most_restored(size):
             return None
         stored = replace(pixels, streams=files) if isinstance(pixels, SourceTiles) else files
         return stored, np.array([len(stream) for stream in streams], np.int32)

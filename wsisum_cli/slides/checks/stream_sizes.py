@@ -204,17 +204,33 @@ def jxl_sides(bits: Bits) -> tuple[int, int]:
 def jxl_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG XL codestream behind its signature.
 
-    Raises ValueError for moving pictures, whose number of images nothing says.
+    Raises ValueError for moving pictures, whose number of images nothing says, and for many channels.
     """
     bits = Bits(data)
     size = jxl_sides(bits)
-    if not bits.take(1) and bits.take(1):  # metadata that is not the default, with extra fields
+    if bits.take(1):  # metadata by default
+        return size
+    if bits.take(1):  # extra fields
         bits.take(3)  # orientation
         if bits.take(1):
             jxl_sides(bits)  # by which it is to be shown
         if bits.take(1) or bits.take(1):
             raise ValueError("a preview, or a moving picture")
+    if jxl_channels(bits) >= MAX_COMPONENTS:
+        raise ValueError("many channels beside its colours")
     return size
+
+
+def jxl_channels(bits: Bits) -> int:
+    """Channels beside the colours, by metadata that begin with the bits of a sample."""
+    floating = bits.take(1)
+    if bits.take(2) == 3:  # a number of bits of its own
+        bits.take(6)
+    if floating:
+        bits.take(4)
+    bits.take(1)  # whether 16 bits are enough for buffers
+    choice = bits.take(2)
+    return choice if choice < 2 else 2 + bits.take(4) if choice == 2 else 1 + bits.take(12)
 
 
 def jxr_size(data: bytes) -> tuple[int, int]:

@@ -186,5 +186,9 @@ def fits(layout: Layout, side: tuple[int, int] | None, size: int, packed: bool =
     if layout.codecs == ROW_CODECS and not (longest <= MAX_ROW and count * longest <= max(FREE_ROWS, ROW_RATIO * size)):
         return False
     pixels = math.prod(side or (0,))
-    most = max(FREE_RESTORED, PX_PER_BYTE * size) if packed else most_pixels(size)
-    return pixels <= MAX_PIXELS and count * pixels <= most
+    return pixels <= MAX_PIXELS and count * pixels <= (most_restored(size) if packed else most_pixels(size))
+
+
+def most_restored(size: int) -> int:
+    """Px that the JPEG XL files in `size` bytes may hold together."""
+    return max(FREE_RESTORED, PX_PER_BYTE * size)
