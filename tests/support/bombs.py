@@ -147,8 +147,8 @@ def packed_claims(path: Path, members: dict[str, bytes]) -> None:
 
 
 def large_packed_patches(path: Path, members: dict[str, bytes]) -> None:
-    """Patches of as many px as a file may hold in JPEG XL, white, in as many scans as a tile may have."""
-    side = 1440
+    """Patches of half the px that any file may hold in JPEG XL, white, from progressive JPEG."""
+    side = 1024
     stream = white_in_scans(side)
     row = bytes(imagecodecs.jpegxl_encode_jpeg(stream, usecontainer=True))
 
