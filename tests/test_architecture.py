@@ -33,7 +33,7 @@ HOMES = {
     "geopandas": {"exports.spatialdata"},
     "google_crc32c": {"summary.chunks"},
     "h5py": {"features.h5"},
-    "imagecodecs": {"slides.checks.samples", "slides.dicom.decode", "slides.jpeg"},
+    "imagecodecs": {"slides.checks.samples", "slides.dicom.decode", "slides.jpeg", "summary.stored.jpeg_xl"},
     "jinja2": {"figures.pages.render"},
     "markupsafe": {"figures.pages.render"},
     "matplotlib": {"figures.plot"},

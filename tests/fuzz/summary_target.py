@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402 - found by the path above
 from fuzzing import MOST_GROWTH, ROOM, high_water, run_once  # noqa: E402
 from mutate import mutated  # noqa: E402
 from rich.console import Console  # noqa: E402
-from summaries import sign_again, unpack, write_tiny  # noqa: E402
+from summaries import as_jpeg_xl, sign_again, tiny_contents, unpack, write_tiny  # noqa: E402
 
 from wsisum_cli.commands.console import print_summary  # noqa: E402
 from wsisum_cli.commands.verdicts import print_verifications  # noqa: E402
@@ -40,6 +40,7 @@ from wsisum_cli.summary.arrays import encode_array  # noqa: E402
 from wsisum_cli.summary.inspection import inspect_summary  # noqa: E402
 from wsisum_cli.summary.reader import open_summary  # noqa: E402
 from wsisum_cli.summary.standing import judge_again  # noqa: E402
+from wsisum_cli.summary.writer import write_summary  # noqa: E402
 from wsisum_cli.verification.arrays import refuse_unsound  # noqa: E402
 from wsisum_cli.verification.verify import verify_summary  # noqa: E402
 
@@ -77,6 +78,9 @@ def read_summary(data: bytes) -> None:
 
 def seeds() -> list[bytes]:
     made = [write_tiny(FOLDER / f"{mode}.ozx", mode) for mode in ("jpeg", "source", "models")]
+    for mode in ("jpeg", "source"):
+        made.append(FOLDER / f"{mode}-jxl.ozx")
+        write_summary(made[-1], as_jpeg_xl(tiny_contents(mode)))
     return [path.read_bytes() for path in (*FORMATS, *made)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zipfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 from summaries import KEPT, SIDE, sign_again, unpack
 
 from wsisum_cli.summary.arrays import encode_array, encode_rows
@@ -130,6 +132,44 @@ def large_patches(path: Path, members: dict[str, bytes]) -> None:
     sign_again(path, members | encode_rows("patches/pixels", [cut] * KEPT, "patch"), change)
 
 
+def packed_claims(path: Path, members: dict[str, bytes]) -> None:
+    """JPEG XL files of a few bytes that claim 2^30 px a side, from JPEG streams of 64 MB."""
+    stream = bytes(imagecodecs.jpeg8_encode(np.zeros((SIDE, 3 * SIDE, 3), np.uint8)))
+    packed = bytes(imagecodecs.jpegxl_encode_jpeg(stream, usecontainer=True))
+    at = packed.index(b"jxlp") + 10  # where the header begins, whose first 14 bits say the sides
+    rest = int.from_bytes(packed[at : at + 4], "little") >> 14 & (1 << 13) - 1
+    huge = (3 << 1) + ((1 << 30) - 1 << 3) + (3 << 36) + ((1 << 30) - 1 << 38) + (rest << 68)
+    part = packed[at - 10 : at] + huge.to_bytes(11, "little")
+    row = packed[: at - 14] + struct.pack(">I", 4 + len(part)) + part + packed[at + 4 :]
+    files = encode_rows("patches/pixels", [row] * KEPT, "patch")
+    files |= encode_array("patches/pixels_jpeg_bytes", np.full(KEPT, 1 << 26, np.int32), ["patch"])
+    sign_again(path, members | files, lambda attributes: attributes["pixels"].update(recompressed="jxl"))
+
+
+def large_packed_patches(path: Path, members: dict[str, bytes]) -> None:
+    """Patches of half the px that any file may hold in JPEG XL, white, from progressive JPEG."""
+    side = 1024
+    stream = white_in_scans(side)
+    row = bytes(imagecodecs.jpegxl_encode_jpeg(stream, usecontainer=True))
+
+    def change(attributes: dict[str, Any]) -> None:
+        patch = attributes["patch"]
+        patch["patch_size"] = patch["reading"]["patch_size"] = attributes["encoder"]["patch_size"] = side
+        patch["mpp"] = attributes["source"]["mpp"] * patch["patch_size_level0"] / side
+        attributes["pixels"]["recompressed"] = "jxl"
+
+    files = encode_rows("patches/pixels", [row] * KEPT, "patch")
+    files |= encode_array("patches/pixels_jpeg_bytes", np.full(KEPT, len(stream), np.int32), ["patch"])
+    sign_again(path, members | files, change)
+
+
+def white_in_scans(side: int) -> bytes:
+    """A white progressive JPEG."""
+    written = io.BytesIO()
+    Image.new("RGB", (side, side), "white").save(written, "JPEG", progressive=True, subsampling=0)
+    return written.getvalue()
+
+
 def empty_arrays(path: Path, members: dict[str, bytes]) -> None:
     """Sixty MB of zeros for every list of the tissue, in a few kB."""
     count = 7_000_000
@@ -178,6 +218,8 @@ BOMBS: tuple[Bomb, ...] = (
     wide_rows,
     many_rows,
     large_patches,
+    packed_claims,
+    large_packed_patches,
     empty_arrays,
     far_representative,
     small_patches_on_a_wide_slide,

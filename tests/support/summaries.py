@@ -42,6 +42,7 @@ from wsisum_cli.summary.chunks import decode_array
 from wsisum_cli.summary.container import read_member, read_members, write_container
 from wsisum_cli.summary.provenance import describe_models
 from wsisum_cli.summary.standing import describe_standing
+from wsisum_cli.summary.stored.jpeg_xl import transcode
 from wsisum_cli.summary.writer import (
     FORMAT_VERSION,
     PatchArrays,
@@ -214,6 +215,20 @@ def tiny_attributes(mode: str, quality: dict[str, float | None], side: int, tile
         "patches": KEPT,
         "quality": quality,
     }
+
+
+def as_jpeg_xl(contents: SummaryContents) -> SummaryContents:
+    """The same summary with its JPEG streams stored as JPEG XL."""
+    pixels, stated = contents.pixels, contents.attributes.pixels
+    streams = pixels.streams if isinstance(pixels, SourceTiles) else pixels
+    files = [file for stream in streams if (file := transcode(stream)) is not None]
+    assert len(files) == len(streams)
+    return replace(
+        contents,
+        attributes=contents.attributes.model_copy(update={"pixels": stated.model_copy(update={"recompressed": "jxl"})}),
+        pixels=replace(pixels, streams=files) if isinstance(pixels, SourceTiles) else files,
+        jpeg_bytes=np.array([len(stream) for stream in streams], np.int32),
+    )
 
 
 def write_tiny(path: Path, mode: str = "jpeg", **changes: Any) -> Path:

@@ -23,6 +23,7 @@ from wsisum_cli.slides.slide import PLAUSIBLE_MPP
 from wsisum_cli.slides.source import Source, find_source, output_stem
 from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.extras.tissue_features import LEAST, MOST
+from wsisum_cli.summary.stored.jpeg_xl import JXL
 from wsisum_cli.verification.finding import Verification
 from wsisum_cli.verification.verify import verify_summary
 
@@ -67,6 +68,7 @@ def compress(
     pixels: str = "auto",
     artefacts: str = "guard",
     tissue_features: int | None = None,
+    recompress: str | None = None,
     device: str = AUTO,
     mask: str | Path | None = None,
     image: int | None = None,
@@ -99,6 +101,7 @@ def compress(
         draws=draws,
         thresholds=tuple(threshold),
         tissue_features=tissue_features,
+        recompress=recompress,
     )
     check_options(options, features is not None)
     if mpp is not None and not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
@@ -134,6 +137,8 @@ def check_options(options: Options, given: bool) -> None:
     for name in ("keep", "max_keep", "seed", "draws", "tissue_features", "max_bytes", "patch_size_level0"):
         if (value := getattr(options, name)) is not None and type(value) is not int:
             raise UsageError(f"{name}: expected a whole number, found {value!r}")
+    if options.recompress not in (None, JXL):
+        raise UsageError(f"recompress: expected None or {JXL}, found {options.recompress!r}")
     if options.max_keep is not None and options.keep is not None:
         raise UsageError("max_keep limits keep=None; leave one of them out")
     if options.selector != "wsisum" and options.rare is not None:

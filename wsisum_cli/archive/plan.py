@@ -29,7 +29,7 @@ from wsisum_cli.archive.walk import find_slides, refuse_summaries_alone
 from wsisum_cli.errors import AccessError, UnreachableError, UsageError, WsisumError
 from wsisum_cli.features.encode import find_features
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices
-from wsisum_cli.pipeline.job import Job
+from wsisum_cli.pipeline.job import UNASKED, Job
 from wsisum_cli.pipeline.product import FEATURES, SUMMARIES, Product, Provenance
 from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN
 from wsisum_cli.slides.source import Source, as_text, output_stem, sha256_of, state_of
@@ -318,8 +318,9 @@ def changed_options(request: Request, job: Job, attributes: Provenance) -> list[
     """Each option that differs, as "keep auto -> 32". Thresholds never do: the verdict is reached from the figures."""
     wanted = {**request.options.as_dict(), "mask_sha256": sha256_of(job.mask) if job.mask else None}
     made = attributes.options.model_dump(exclude_unset=True)
-    if made.get("tissue_features") is not None:
-        wanted.setdefault("tissue_features", None)  # which is left out where nobody asks for them
+    for name in UNASKED:
+        if made.get(name) is not None:
+            wanted.setdefault(name, None)
     names = [name for name in wanted if name != "thresholds" and made.get(name, UNKNOWN) != wanted[name]]
     return [f"{OPTION_NAMES.get(name, name)} {worded(made.get(name))} -> {worded(wanted[name])}" for name in names]
 

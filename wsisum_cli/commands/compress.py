@@ -54,6 +54,7 @@ from wsisum_cli.commands.settings.summary_options import (
     Pixels,
     PixelsOption,
     RareOption,
+    RecompressOption,
     SeedOption,
     Selector,
     SelectorOption,
@@ -94,6 +95,7 @@ def compress(
     pixels: PixelsOption = Pixels.auto,
     artefacts: ArtefactsOption = Artefacts.guard,
     tissue_features: TissueFeaturesOption = None,
+    recompress: RecompressOption = None,
     device: Annotated[Device, typer.Option(help="Device on which the models run.")] = Device.auto,
     workers: WorkersOption = "1",
     scheduler: SchedulerOption = None,
@@ -139,6 +141,7 @@ def compress(
         "draws": draws,
         "thresholds": tuple(threshold or ()),
         "tissue_features": tissue_features,
+        "recompress": None if recompress is None else recompress.value,
     }
     running = Running(
         *(manifest, include, exclude, listed, limit, workers, scheduler, scheduler_file, retries),

@@ -39,7 +39,7 @@ def summary_lines(facts: Inspection, verdict: Verdict | None, details: bool) -> 
         **standing_lines(facts, verdict),
         "size": f"{size(source.bytes)} -> {size(facts.bytes)}, {facts.ratio:.1f} times smaller",
         "patches": f"{facts.patches} of {facts.tissue_patches}, {facts.patch_size_level0} level-0 px each "
-        f"({facts.patch.patch_size} px at {facts.patch.mpp:.3g} µm), {facts.pixels} pixels{bound_words(facts)}",
+        f"({facts.patch.patch_size} px at {facts.patch.mpp:.3g} µm), {pixel_words(facts)}{bound_words(facts)}",
         **({"look at": facts.remarks} if facts.remarks else {}),
         "slide": f"{source.name}, {source.width} x {source.height} px at {source.mpp:.4g} µm "
         f"({source.mpp_source}), {source.vendor}",
@@ -51,6 +51,10 @@ def summary_lines(facts: Inspection, verdict: Verdict | None, details: bool) -> 
         **(detail_lines(facts) if details else {}),
         "note": facts.disclaimer,
     }
+
+
+def pixel_words(facts: Inspection) -> str:
+    return f"{facts.pixels} pixels{', stored as JPEG XL' if facts.pixel_storage.recompressed else ''}"
 
 
 def added_lines(facts: Inspection) -> dict[str, str]:

@@ -60,7 +60,10 @@ def assemble_contents(
     attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp)}
     reached = None if options.share is None else represented["share"] >= options.share
     attributes |= {"patches": limit.keep, "bound": limit.bound, "target_reached": reached}
-    stored = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    stored: dict[str, Any] = {**describe_pixels(selected.pixels, options.quality), **selected.loss}
+    pixels, jpeg_bytes = selected.pixels, None
+    if options.recompress is not None and (found := scene.patch_selector.recompressed(pixels)) is not None:
+        (pixels, jpeg_bytes), stored["recompressed"] = found, options.recompress
     packed = scene.patch_selector.packed(options.tissue_features)
     if packed is not None:
         attributes |= {"tissue_features": packed[1]}
@@ -70,12 +73,13 @@ def assemble_contents(
         overview=overview,
         overview_mpp=overview_mpp,
         kept=patch_arrays(tissue, candidates, selected.selection),
-        pixels=selected.pixels,
+        pixels=pixels,
         tissue=tissue_map(tissue, candidates, selected.selection),
         reference=replace(reference_of(tissue.features), **embedded.arrays(), **draws.arrays()),
         icc_profile=colour_tables(slide.pyramid.icc_profile),
         artefacts=tissue.artefacts,
         tissue_features=None if packed is None else packed[0],
+        jpeg_bytes=jpeg_bytes,
     )
 
 

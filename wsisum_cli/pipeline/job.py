@@ -18,6 +18,9 @@ from wsisum_cli.selection.budget import MAX_KEEP, MOST
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.source import Source
 
+#: Options that a summary only records where they are asked for.
+UNASKED = ("tissue_features", "recompress")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -39,12 +42,11 @@ class Options:
     draws: int = DRAWS  # random draws that the figures are compared with
     thresholds: tuple[str, ...] = ()  # of the verdict, where they differ from the defaults
     tissue_features: int | None = None  # bytes a patch for packed features of all tissue; None: they are not stored
+    recompress: str | None = None  # jxl: JPEG streams are stored as JPEG XL where all come back; None: as they are
 
     def as_dict(self) -> dict[str, Any]:
         found = {**asdict(self), "thresholds": list(self.thresholds)}
-        if self.tissue_features is None:
-            del found["tissue_features"]
-        return found
+        return {name: value for name, value in found.items() if value is not None or name not in UNASKED}
 
     @property
     def share(self) -> float | None:

@@ -194,6 +194,10 @@ class PatchSelector:
             self._packed = packed, describe_packed(packed, cosines_to, most)
         return self._packed
 
+    def recompressed(self, pixels: Pixels) -> tuple[Pixels, np.ndarray] | None:
+        """As `StoredPixels.recompressed`."""
+        return self._pixels.recompressed(pixels)
+
     @property
     def unread(self) -> int:
         """Tissue patches that could not be read."""

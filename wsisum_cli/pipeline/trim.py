@@ -113,16 +113,16 @@ def cut_files(summary: Summary, keep: int, models: ModelFinders) -> dict[str, by
         raise SummaryError(f"{summary.name}: tissue/earlier_count or reference/draws is missing; compress it again")
     kept, cut = cut_patches(summary, before, keep), before.cut(keep)
     draws = draws.cut(keep)
-    pixels = cut_pixels(summary, keep)
+    pixels, jpeg_bytes = cut_pixels(summary, keep)
     representative, similarity = before.of(keep)
     files = {name: data for name, data in current_members(summary).items() if stays_unchanged(name)}
-    files |= encode_kept(kept, pixels)
+    files |= encode_kept(kept, pixels, jpeg_bytes)
     files |= encode_tissue(replace(tissue, representative=representative, similarity=similarity, prefixes=cut))
     files |= encode_draws(draws)
     files |= encode_reembedded([features[:keep] for features in summary.reembedded])
     about = describe_cut(summary, kept, cut, draws, models)
     if isinstance(pixels, SourceTiles):
-        about["pixels"] = {"mode": "source", "tiles": len(pixels.streams)}
+        about["pixels"] = {**summary.attributes["pixels"], "tiles": len(pixels.streams)}
     root = parse_json(summary.read(ROOT))
     root["attributes"]["wsisum"] = {**current_attributes(summary), **about, "members": list_members(files)}
     return {**files, ROOT: json.dumps(root, separators=(",", ":"), allow_nan=False).encode()}
@@ -143,15 +143,16 @@ def cut_patches(summary: Summary, before: Prefixes, keep: int) -> PatchArrays:
     return PatchArrays(summary.coords[:keep], features, weights, counts, summary.cluster[:keep])
 
 
-def cut_pixels(summary: Summary, keep: int) -> SourceTiles | list[bytes]:
-    """The JPEG streams of the first `keep` patches, or the tiles they touch, byte for byte."""
-    patches = summary.patches
+def cut_pixels(summary: Summary, keep: int) -> tuple[SourceTiles | list[bytes], np.ndarray | None]:
+    """The streams of the first `keep` patches, or the tiles they touch, as they are stored; then `jpeg_bytes`."""
+    patches, sizes = summary.patches, summary.patches.shard.jpeg_bytes
     if not isinstance(patches, SourcePatches):
-        return [patches.shard.stream(row) for row in range(keep)]
+        return [patches.shard.stored(row) for row in range(keep)], None if sizes is None else sizes[:keep]
     touched = {tile for x, y in summary.coords[:keep].tolist() for tile in patches.reading.tiles(x, y)}
     rows = [row for row, at in enumerate(patches.positions.tolist()) if tuple(at) in touched]
-    streams = [patches.shard.stream(row) for row in rows]
-    return SourceTiles(patches.positions[rows], summary.array("patches/tile_spliced")[rows], streams)
+    streams = [patches.shard.stored(row) for row in rows]
+    tiles = SourceTiles(patches.positions[rows], summary.array("patches/tile_spliced")[rows], streams)
+    return tiles, None if sizes is None else sizes[rows]
 
 
 def describe_cut(

@@ -100,6 +100,8 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
     """Attributes that contradict each other."""
     if attributes.migrated_from is not None and attributes.format_version.startswith("1."):
         yield f"migrated_from is {attributes.migrated_from} in a file of format {attributes.format_version}"
+    if attributes.pixels.recompressed is not None and attributes.format_version.startswith("1."):
+        yield f"pixels.recompressed is there in a file of format {attributes.format_version}"
     yield from list(wrong_reading(attributes.patch)) or wrong_sizes(attributes)
     yield from wrong_draws(attributes)
     if (attributes.source.focal_plane is None) != (attributes.source.focal_planes is None):

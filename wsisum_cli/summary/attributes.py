@@ -28,6 +28,10 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Shrink = Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)]
 Finite = Annotated[int | float, Field(ge=-1e9, le=1e9)]
 Area = Annotated[float, Field(ge=0, lt=1e9)]  # mm²
+Recompressed = Annotated[
+    Literal["jxl"] | None,
+    Field(description="rows hold JPEG XL files, from which JPEG comes back byte for byte; missing: rows hold JPEG"),
+]
 Limits = Annotated[list[Finite], Field(min_length=2, max_length=2)]
 Answer = Literal["PASS", "REVIEW", "FAIL"]
 Limited = Literal["represented", "largest_mm2", "chance"]
@@ -100,9 +104,7 @@ class Reading(Section):
     """How patches are read from the slide."""
 
     level: Count = Field(description="level of the slide; 0 is the finest")
-    shrink: Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)] = Field(
-        description="by which JPEG decoding divides each side"
-    )
+    shrink: Shrink = Field(description="by which JPEG decoding divides each side")
     scale: Positive = Field(description="level-0 px per px read")
     side: Side = Field(description="px read for one patch")
     patch_size: Side = Field(description="px after resizing")
@@ -127,6 +129,7 @@ class SourcePixels(Section):
 
     mode: Literal["source"] = Field(description="the scanner's JPEG tiles, byte for byte")
     tiles: Size = Field(description="T, the number of tiles")
+    recompressed: Recompressed = None
 
 
 class JpegPixels(Section):
@@ -137,6 +140,7 @@ class JpegPixels(Section):
     subsampling: Literal["4:4:4"] = Field(description="chroma is not subsampled")
     feature_cosine_mean: Cosine | None = Field(None, description="features before to features after encoding, mean")
     feature_cosine_min: Cosine | None = Field(None, description="the least of these cosines")
+    recompressed: Recompressed = None
 
 
 class EncoderCard(Card):
@@ -233,9 +237,7 @@ class Options(Section):
 
     keep: int | None = Field(ge=1, description="patches asked for")
     max_bytes: int | None = Field(None, ge=1, description="largest size of the file")
-    target: float | None = Field(
-        None, gt=0, le=1, description="share of the tissue to represent (before 1.4: coverage)"
-    )
+    target: float | None = Field(None, gt=0, le=1, description="share of tissue to represent (before 1.4: coverage)")
     max_keep: int | None = Field(None, ge=1, description="since 1.4: most patches, where the number is not given")
     selector: str = Field(description="how patches are picked")
     rare: float | None = Field(None, ge=0, le=0.5, description="share of the kept patches for rare tissue")
@@ -249,6 +251,7 @@ class Options(Section):
     draws: int | None = Field(None, ge=1, description="random draws to compare with")
     thresholds: list[str] | None = Field(None, description="of the verdict, where they are not the default")
     tissue_features: Size | None = Field(None, description="bytes a patch for packed features; missing without")
+    recompress: Recompressed = Field(None, description="how JPEG streams were to be stored; missing: as they are")
     mask_sha256: Sha256 | None = Field(description="of the user's tissue mask")
 
 
@@ -396,15 +399,11 @@ class Attributes(Section):
     features: ComputedFeatures | GivenFeatures = Field(discriminator="origin", description="where features come from")
     options: Options = Field(description="what the user chose, as far as it decides the bytes; null: the default")
     broken_tiles: BrokenTiles = Field(description="tiles of the slide that could not be read")
-    artefacts: Artefacts | None = Field(
-        None, description="patches removed from the tissue; missing where nobody looked"
-    )
+    artefacts: Artefacts | None = Field(None, description="patches removed from tissue; missing where nobody looked")
     suspect: Suspect | None = Field(None, description="tissue that may be an artefact")
     versions: dict[str, str] = Field(description="of the libraries that can change the bytes")
     summarizer: UsedSummarizer | None = Field(None, description="the summarizer's card; null where none was used")
-    slide_encoder: UsedSlideEncoder | None = Field(
-        None, description="the slide encoder's card; null where none was used"
-    )
+    slide_encoder: UsedSlideEncoder | None = Field(None, description="the slide encoder's card; null without one")
     draws: Draws | None = Field(None, description="random draws that the figures are compared with")
     verdict: Verdict | None = Field(None, description="what the figures come to")
     represented: Represented | None = Field(None, description="how much of the tissue is represented")

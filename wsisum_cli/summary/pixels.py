@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Tile, read_patches
 from wsisum_cli.slides.pyramid import EncodedTile
 from wsisum_cli.slides.slide import Slide
+from wsisum_cli.summary.stored.jpeg_rows import most_restored
+from wsisum_cli.summary.stored.jpeg_xl import transcode
 from wsisum_cli.summary.writer import SourceTiles
 from wsisum_cli.tissue.grid import MAX_PULL, Grid, pull
 
@@ -30,6 +35,7 @@ class StoredPixels:
         self._streams: dict[int, bytes] = {}  # by row of the grid
         self._tiles: dict[Tile, EncodedTile | None] = {}
         self._plain: dict[bytes, bool] = {}  # by stream; to find out takes as long as to decode it
+        self._transcoded: dict[bytes, bytes | None] = {}  # by stream; None where it does not come back
 
     def of(self, rows: np.ndarray) -> Pixels:
         """Pixels of the (K,) `rows` of the grid. Raises SlideError or a subclass."""
@@ -53,6 +59,22 @@ class StoredPixels:
                     "no plain JPEG tiles",
                 )
         return self._encoded(rows)
+
+    def recompressed(self, pixels: Pixels) -> tuple[Pixels, np.ndarray] | None:
+        """Pixels as JPEG XL files, and the bytes (rows,) int32 of each JPEG stream, which comes back byte for byte.
+
+        None where one does not, where nothing is saved, or where they hold more px than a reader makes room for.
+        """
+        streams = streams_of(pixels)
+        missing = list(dict.fromkeys(stream for stream in streams if stream not in self._transcoded))
+        with ThreadPoolExecutor(self._threads) as pool:
+            self._transcoded |= zip(missing, pool.map(transcode, missing), strict=True)
+        files = [found for stream in streams if (found := self._transcoded[stream]) is not None]
+        size, px = sum(map(len, files)), sum(math.prod(jpeg.frame_size(stream)) for stream in streams)
+        if len(files) < len(streams) or size >= count_bytes(pixels) or px > most_restored(size):
+            return None
+        stored = replace(pixels, streams=files) if isinstance(pixels, SourceTiles) else files
+        return stored, np.array([len(stream) for stream in streams], np.int32)
 
     def _encoded(self, rows: np.ndarray) -> list[bytes]:
         """Encode one new JPEG stream per patch. Raises BrokenSlideError."""
@@ -104,9 +126,13 @@ class StoredPixels:
         return self._tiles[at]
 
 
+def streams_of(pixels: Pixels) -> list[bytes]:
+    return pixels.streams if isinstance(pixels, SourceTiles) else pixels
+
+
 def count_bytes(pixels: Pixels) -> int:
-    """Bytes of all JPEG streams."""
-    return sum(map(len, pixels.streams if isinstance(pixels, SourceTiles) else pixels))
+    """Bytes of all streams."""
+    return sum(map(len, streams_of(pixels)))
 
 
 def describe_pixels(pixels: Pixels, quality: int) -> dict[str, Any]:

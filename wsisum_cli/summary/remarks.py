@@ -19,6 +19,7 @@ def remarks(attributes: Attributes) -> str:
                 warn_of_rows_left_out(attributes.features),
                 warn_of_suspects(attributes),
                 note_reembedded(attributes),
+                note_plain(attributes),
                 focal_plane(source),
                 *(source.notes or ()),
             ),
@@ -47,6 +48,16 @@ def note_reembedded(attributes: Attributes) -> str:
     return (
         f"features by {names} were added for the kept patches alone; weights, figures and verdict rest on those of "
         f"all tissue by {attributes.encoder.name}"
+    )
+
+
+def note_plain(attributes: Attributes) -> str:
+    """Why JPEG streams are not stored as JPEG XL though that was asked for; empty where they are, or it was not."""
+    if attributes.options.recompress is None or attributes.pixels.recompressed is not None:
+        return ""
+    return (
+        "patches are stored as JPEG, not as JPEG XL: not every stream comes back byte for byte within the limits of "
+        "readers, or nothing is saved"
     )
 
 

@@ -35,6 +35,7 @@ ICC_PROFILE = "icc_profile"
 ICC_DIMENSIONS = ["icc_byte"]  # not the "byte" of JPEG rows: a dimension of the root's is one of all groups in it
 #: pixel arrays: source tiles, or one JPEG per patch
 TILES, PIXELS = "patches/tiles", "patches/pixels"
+JPEG_BYTES = "_jpeg_bytes"  # ends the name of the array of bytes of JPEG streams that are stored as JPEG XL
 OVERVIEW = "overview/pixels"
 ARTEFACT = "artefact"  # group of the patches that were removed from the tissue
 REEMBEDDED = "reembedded"  # group of features by further encoders, `0`, `1` and so on
@@ -58,7 +59,7 @@ class SourceTiles:
 
     positions: np.ndarray  # (T, 2) int32 column, row in the level that was read
     spliced: np.ndarray  # (T,) int32 bytes inserted after each stream's SOI marker
-    streams: list[bytes]  # T complete JPEG streams
+    streams: list[bytes]  # T complete JPEG streams, or JPEG XL files of them
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,13 @@ class SummaryContents:
     overview: np.ndarray  # (H, W, 3) uint8
     overview_mpp: float
     kept: PatchArrays
-    pixels: SourceTiles | list[bytes]  # list: one JPEG stream per patch
+    pixels: SourceTiles | list[bytes]  # list: one JPEG stream per patch, or a JPEG XL file of it
     tissue: TissueMap
     reference: Reference
     icc_profile: bytes | None  # of the source
     artefacts: Artefacts = NO_ARTEFACTS
     tissue_features: PackedFeatures | None = None
+    jpeg_bytes: np.ndarray | None = None  # (rows,) int32 of the stream in each JPEG XL file; None: pixels are JPEG
 
 
 def reference_of(features: np.ndarray) -> Reference:
@@ -170,7 +172,7 @@ def encode_files(contents: SummaryContents) -> dict[str, bytes]:
     reference = contents.reference
     files = encode_groups([*GROUPS, "overview"] if is_finer(contents.overview) else GROUPS)
     files |= encode_overview(contents.overview.tobytes(), contents.overview.shape)
-    files |= encode_kept(contents.kept, contents.pixels)
+    files |= encode_kept(contents.kept, contents.pixels, contents.jpeg_bytes)
     files |= encode_tissue(contents.tissue)
     files |= encode_array("reference/mean", reference.mean, ["feature"])
     files |= encode_array("reference/components", reference.components, ["component", "feature"])
@@ -196,8 +198,10 @@ def encode_overview(pixels: bytes, shape: tuple[int, ...]) -> dict[str, bytes]:
     return files
 
 
-def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes]) -> dict[str, bytes]:
-    """All members below `patches` except the group itself."""
+def encode_kept(
+    kept: PatchArrays, pixels: SourceTiles | list[bytes], jpeg_bytes: np.ndarray | None = None
+) -> dict[str, bytes]:
+    """All members below `patches` except the group itself; `jpeg_bytes` as in `SummaryContents`."""
     from wsisum_cli.summary.arrays import encode_array, encode_rows
 
     files = encode_array("patches/coords", kept.coords.astype(np.int32), ["patch", "xy"])
@@ -211,6 +215,9 @@ def encode_kept(kept: PatchArrays, pixels: SourceTiles | list[bytes]) -> dict[st
         files |= encode_array("patches/tile_spliced", pixels.spliced, ["tile"])
     else:
         files |= encode_rows(PIXELS, pixels, "patch")
+    if jpeg_bytes is not None:
+        array, dimension = (TILES, "tile") if isinstance(pixels, SourceTiles) else (PIXELS, "patch")
+        files |= encode_array(f"{array}{JPEG_BYTES}", jpeg_bytes.astype(np.int32), [dimension])
     return files
 
 

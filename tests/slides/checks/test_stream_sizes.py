@@ -28,6 +28,17 @@ def test_the_size_of_jpeg_xl_in_all_its_forms(size: tuple[int, int]):
     assert image_size(stream) == size[::-1]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 30])
+def test_jpeg_xl_of_many_channels_has_no_size(dtype: type, channels: int):
+    stream = bytes(imagecodecs.jpegxl_encode(np.zeros((channels, 16, 24), dtype), planar=True, photometric="gray"))
+    if channels > 4:
+        with pytest.raises(ValueError, match="many channels"):
+            image_size(stream)
+    else:
+        assert image_size(stream) == (24, 16)
+
+
 def test_subsampled_jpeg2000_is_recognised():
     stream = bytearray(vendors.jpeg2000(np.zeros((64, 64, 3), np.uint8), ycbcr=True))
     assert not is_subsampled_jpeg2000(bytes(stream))

@@ -28,6 +28,10 @@ class Pixels(StrEnum):
     jpeg = "jpeg"
 
 
+class Recompress(StrEnum):
+    jxl = "jxl"
+
+
 class Artefacts(StrEnum):
     guard = "guard"
     keep = "keep"
@@ -93,6 +97,13 @@ SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed
 DrawsOption = Annotated[int, typer.Option(min=100, help="Random draws to compare the summary with.")]
 PixelsOption = Annotated[
     Pixels, typer.Option(help="source copies the slide's JPEG tiles; jpeg encodes patches anew; auto chooses.")
+]
+RecompressOption = Annotated[
+    Recompress | None,
+    typer.Option(
+        help="Store JPEG streams as JPEG XL, which takes 9 to 40 % less; every byte of them comes back. "
+        "Other programs then need JPEG XL to show a patch."
+    ),
 ]
 ArtefactsOption = Annotated[
     Artefacts, typer.Option(help="guard marks pen, blur and folds, and picks clean tissue first; keep does not.")

@@ -172,38 +172,65 @@ def lerc_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
+class Bits:
+    """Bits of the header of a JPEG XL codestream, lowest first; zeros behind its end."""
+
+    def __init__(self, data: bytes, most: int = 64) -> None:
+        self._bits, self._at = int.from_bytes(data[:most], "little"), 0
+
+    def take(self, count: int) -> int:
+        self._at += count
+        return self._bits >> (self._at - count) & (1 << count) - 1
+
+    def align(self) -> None:
+        """Go on at the next whole byte."""
+        self._at = -(-self._at // 8) * 8
+
+
+def jxl_sides(bits: Bits) -> tuple[int, int]:
+    """Width and height by the size header (ISO/IEC 18181-1), which is taken from `bits`."""
+    small = bits.take(1)
+
+    def side() -> int:
+        return 8 * (1 + bits.take(5)) if small else 1 + bits.take((9, 13, 18, 30)[bits.take(2)])
+
+    height, ratio = side(), bits.take(3)
+    if ratio:
+        across, down = JXL_RATIOS[ratio - 1]
+        return height * across // down, height
+    return side(), height
+
+
 def jxl_size(data: bytes) -> tuple[int, int]:
-    """The size header of a JPEG XL codestream (ISO/IEC 18181-1), whose bits come lowest first.
+    """Width and height of a JPEG XL codestream behind its signature.
 
-    Raises ValueError for moving pictures, whose number of images nothing says.
+    Raises ValueError for moving pictures, whose number of images nothing says, and for many channels.
     """
-    bits, at = int.from_bytes(data[:64], "little"), 0
-
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        return bits >> (at - count) & (1 << count) - 1
-
-    def sides() -> tuple[int, int]:
-        small = take(1)
-
-        def side() -> int:
-            return 8 * (1 + take(5)) if small else 1 + take((9, 13, 18, 30)[take(2)])
-
-        height, ratio = side(), take(3)
-        if ratio:
-            across, down = JXL_RATIOS[ratio - 1]
-            return height * across // down, height
-        return side(), height
-
-    size = sides()
-    if not take(1) and take(1):  # metadata that is not the default, with extra fields
-        take(3)  # orientation
-        if take(1):
-            sides()  # by which it is to be shown
-        if take(1) or take(1):
+    bits = Bits(data)
+    size = jxl_sides(bits)
+    if bits.take(1):  # metadata by default
+        return size
+    if bits.take(1):  # extra fields
+        bits.take(3)  # orientation
+        if bits.take(1):
+            jxl_sides(bits)  # by which it is to be shown
+        if bits.take(1) or bits.take(1):
             raise ValueError("a preview, or a moving picture")
+    if jxl_channels(bits) >= MAX_COMPONENTS:
+        raise ValueError("many channels beside its colours")
     return size
+
+
+def jxl_channels(bits: Bits) -> int:
+    """Channels beside the colours, by metadata that begin with the bits of a sample."""
+    floating = bits.take(1)
+    if bits.take(2) == 3:  # a number of bits of its own
+        bits.take(6)
+    if floating:
+        bits.take(4)
+    bits.take(1)  # whether 16 bits are enough for buffers
+    choice = bits.take(2)
+    return choice if choice < 2 else 2 + bits.take(4) if choice == 2 else 1 + bits.take(12)
 
 
 def jxr_size(data: bytes) -> tuple[int, int]:

@@ -11,7 +11,16 @@ import numpy as np
 from wsisum_cli.quality.random_draws import BY_FEATURES, DRAWN, SHARES
 from wsisum_cli.summary.attributes import Attributes, SourcePixels
 from wsisum_cli.summary.extras.tissue_features import TISSUE_FEATURES
-from wsisum_cli.summary.writer import ICC_PROFILE, OVERVIEW, PIXELS, PORTABLE, REEMBEDDED, SUSPECT, TILES
+from wsisum_cli.summary.writer import (
+    ICC_PROFILE,
+    JPEG_BYTES,
+    OVERVIEW,
+    PIXELS,
+    PORTABLE,
+    REEMBEDDED,
+    SUSPECT,
+    TILES,
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,12 @@ def expected_pixels(record: Attributes, members: Collection[str]) -> dict[str, E
         tiles = record.pixels.tiles
         arrays["patches/tile_positions"] = Expected("int32", (tiles, 2))
         arrays["patches/tile_spliced"] = Expected("int32", (tiles,))
-        rows = {f"{TILES}_bytes": tiles}
+        array, count = TILES, tiles
     else:
-        rows = {f"{PIXELS}_bytes": record.patches}
+        array, count = PIXELS, record.patches
+    rows = {f"{array}_bytes": count}
+    if record.pixels.recompressed is not None:
+        rows[f"{array}{JPEG_BYTES}"] = count
     if f"{OVERVIEW}/zarr.json" in members:
         rows[f"{OVERVIEW}_bytes"] = 1
     if not record.format_version.startswith("1."):

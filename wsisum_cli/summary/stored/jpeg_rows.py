@@ -1,17 +1,19 @@
-"""JPEG streams in one shard of a summary, read and decoded one by one."""
+"""JPEG streams in one shard of a summary, read, restored and decoded one by one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.summary.container import Member
-from wsisum_cli.summary.limits.claims import PX_PER_BYTE, most_pixels
+from wsisum_cli.summary.limits.claims import FREE_PX, PX_PER_BYTE, most_pixels
+from wsisum_cli.summary.stored.jpeg_xl import JXL, restore
+from wsisum_cli.summary.writer import JPEG_BYTES, PIXELS, TILES
 
 if TYPE_CHECKING:
     from wsisum_cli.summary.chunks import Layout
@@ -23,12 +25,16 @@ MAX_PIXELS = 1 << 26  # per image, 200 MB decoded
 FREE_SIDE = 256  # px of a square image that any stream may hold
 #: Bytes of rows that any shard may hold, and how many times its own size above that: zeros behind streams take none.
 FREE_ROWS, ROW_RATIO = 16 << 20, 200
+FREE_RESTORED = FREE_PX // 4  # px of images stored as JPEG XL, which take longer, that any file may hold
 
 
 class Opened(Protocol):
     """An open summary, as far as its streams need it."""
 
     name: str
+
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
 
     @property
     def members(self) -> Mapping[str, Member]: ...
@@ -42,8 +48,9 @@ class Opened(Protocol):
 class JpegRows:
     """JPEG streams in one shard, read and decoded one by one: a row each, or before format 2.0 an image each.
 
-    `side` (height, width) is what every image has; None where it is the image that says so. Raises SummaryError when
-    the shard, or a requested stream, does not match its metadata.
+    `side` (height, width) is what every image has; None where it is the image that says so. `jpeg_bytes` (rows,) int32
+    are the bytes of the stream that comes back from each row that holds it as a JPEG XL file; None where rows hold
+    streams. Raises SummaryError when the shard, or a requested stream, does not match its metadata.
     """
 
     def __init__(self, summary: Opened, array: str, side: tuple[int, int] | None = None) -> None:
@@ -57,7 +64,9 @@ class JpegRows:
             size = summary.members[self.member].size
             start = size - shard_index_size(layout.shape[0] if layout.shape else 0)
             self._lengths, stored = self._plan(array, layout) if start >= 0 else (None, None)
-            if start < 0 or not fits(layout, stored or side, size):
+            packed = self._lengths is not None and is_recompressed(summary.attributes, array)
+            self.jpeg_bytes = self._read_lengths(array + JPEG_BYTES, layout.shape[0], MAX_ROW) if packed else None
+            if start < 0 or not fits(layout, stored or side, size, packed):
                 raise ValueError(f"{size} bytes cannot hold {layout.shape[0]} images of its shape {layout.shape}")
             self._index = unpack_shard_index(summary.read(self.member, start))
         except ValueError as error:
@@ -70,9 +79,7 @@ class JpegRows:
 
         Raises ValueError for an array that holds no streams.
         """
-        from wsisum_cli.summary.chunks import decode_array
-
-        shape, read = layout.shape, self._summary.read
+        shape = layout.shape
         codecs, sides = (JPEG_CODECS, 4) if self._summary.is_first_major else (ROW_CODECS, 2)
         if layout.codecs != codecs or len(shape) != sides or layout.dtype != np.uint8 or not shape[0]:
             raise ValueError(f"it has the shape {shape} and the codecs {', '.join(layout.codecs)}")
@@ -80,10 +87,16 @@ class JpegRows:
             if shape[3] != 3:
                 raise ValueError(f"it has {shape[3]} colours")
             return None, (shape[1], shape[2])
-        lengths = decode_array(read(f"{array}_bytes/zarr.json"), read(f"{array}_bytes/c/0"))
-        if lengths.dtype != np.int32 or lengths.shape != shape[:1] or not ((lengths > 0) & (lengths <= shape[1])).all():
-            raise ValueError(f"{array}_bytes does not match it")
-        return lengths, None
+        return self._read_lengths(f"{array}_bytes", shape[0], shape[1]), None
+
+    def _read_lengths(self, name: str, rows: int, most: int) -> np.ndarray:
+        """The bytes of streams, from 1 to `most`, one for each row. Raises ValueError, SummaryError."""
+        from wsisum_cli.summary.chunks import decode_array
+
+        lengths = decode_array(self._summary.read(f"{name}/zarr.json"), self._summary.read(f"{name}/c/0"))
+        if lengths.dtype != np.int32 or lengths.shape != (rows,) or not ((lengths > 0) & (lengths <= most)).all():
+            raise ValueError(f"{name} does not match it")
+        return lengths
 
     def __len__(self) -> int:
         return len(self._index)
@@ -100,7 +113,17 @@ class JpegRows:
         return int(self._index[row, 1])
 
     def stream(self, row: int) -> bytes:
-        """One complete JPEG stream."""
+        """One complete JPEG stream, byte for byte as it was before it was stored."""
+        stored = self.stored(row)
+        if self.jpeg_bytes is None:
+            return stored
+        try:
+            return restore(stored, int(self.jpeg_bytes[row]), self.side)
+        except ValueError as error:
+            raise self._wrong(row, f"cannot be restored: {error}") from error
+
+    def stored(self, row: int) -> bytes:
+        """What a row holds: a JPEG stream, or the JPEG XL file from which it comes back."""
         from wsisum_cli.summary.chunks import checked, decode_row
 
         offset, size = self._index[row].tolist()
@@ -118,8 +141,8 @@ class JpegRows:
             raise self._wrong(row, f"is damaged: {error}") from error
 
     def padded(self, row: int) -> np.ndarray:
-        """A row as the array has it: the stream with zeros behind it."""
-        return np.frombuffer(self.stream(row).ljust(self._longest, b"\0"), np.uint8)
+        """A row as the array has it: with zeros behind it."""
+        return np.frombuffer(self.stored(row).ljust(self._longest, b"\0"), np.uint8)
 
     def size(self, row: int) -> tuple[int, int]:
         """Height and width of one image, by its frame header."""
@@ -145,10 +168,27 @@ class JpegRows:
         return SummaryError(f"{self._summary.name}: chunk {row} of {self.member} {what}")
 
 
-def fits(layout: Layout, side: tuple[int, int] | None, size: int) -> bool:
-    """Whether a shard of `size` bytes can hold the streams of this layout, and images of this height and width."""
+def is_recompressed(attributes: Mapping[str, Any], array: str) -> bool:
+    """Whether rows of an array hold JPEG XL files. Raises ValueError where they hold what is not known."""
+    pixels = attributes.get("pixels")
+    stored = pixels.get("recompressed") if array in (TILES, PIXELS) and isinstance(pixels, dict) else None
+    if stored not in (None, JXL):
+        raise ValueError(f"its streams are stored as {stored!r:.20}, expected {JXL}; update wsisum")
+    return stored is not None
+
+
+def fits(layout: Layout, side: tuple[int, int] | None, size: int, packed: bool = False) -> bool:
+    """Whether a shard of `size` bytes can hold the streams of this layout, and images of this height and width.
+
+    `packed`: whether they are stored as JPEG XL.
+    """
     count, longest = layout.shape[:2]
     if layout.codecs == ROW_CODECS and not (longest <= MAX_ROW and count * longest <= max(FREE_ROWS, ROW_RATIO * size)):
         return False
     pixels = math.prod(side or (0,))
-    return pixels <= MAX_PIXELS and count * pixels <= most_pixels(size)
+    return pixels <= MAX_PIXELS and count * pixels <= (most_restored(size) if packed else most_pixels(size))
+
+
+def most_restored(size: int) -> int:
+    """Px that the JPEG XL files in `size` bytes may hold together."""
+    return max(FREE_RESTORED, PX_PER_BYTE * size)
