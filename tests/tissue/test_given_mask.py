@@ -210,6 +210,18 @@ def test_pngs_of_more_px_than_masks_have_are_not_decoded(tmp_path, monkeypatch, 
         read_mask(path, (100, 100), 32.0)
 
 
+@pytest.mark.parametrize("length", [0x78000036, 0xFFFF0000, 1000])
+def test_a_chunk_longer_than_its_png_is_not_decoded(tmp_path, monkeypatch, length):
+    path = tmp_path / "mask.png"
+    cv2.imwrite(str(path), np.full((60, 80), 255, np.uint8))
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">I", data, data.index(b"IDAT") - 4, length)
+    path.write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: pytest.fail("decoded"))
+    with pytest.raises(MaskError, match="damaged one"):
+        read_mask(path, (60, 80), 32.0)
+
+
 def test_a_blank_png_is_as_small_as_png_can_be(tmp_path):
     path = tmp_path / "mask.png"
     cv2.imwrite(str(path), np.full((8000, 8000), 255, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9])

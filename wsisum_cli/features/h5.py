@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.errors import FeaturesError
+from wsisum_cli.features.heaps import refuse_endless_heaps
 
 #: STAMP 1 resizes each slide so that 224 px are 256 µm. Its coords are in these px, which its files do not state.
 STAMP1 = "STAMP-extract"
@@ -234,6 +235,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
+        refuse_endless_heaps(path)
         with h5py.File(path, "r") as file:
             yield file
     except FeaturesError:

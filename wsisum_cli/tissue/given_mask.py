@@ -21,6 +21,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_MASK_PX = 1 << 30
 MAX_MASK_BYTES = 1 << 30  # of its px once decoded, and of any file
 MAX_INFLATION = 1040  # bytes that one of a PNG can stand for; deflate reaches 1,032
+PNG_CHUNK, MAX_CHUNKS = 12, 1 << 18  # bytes of a chunk beside its data; a mask of 1 GiB has 131,072 of 8 kB
 MAX_GEOJSON = 1 << 26  # bytes; a million corners take half as many
 #: px of an overview that all polygons may span together: 1,000 that each span the largest overview.
 MAX_SPANNED = 1000 << 24
@@ -96,7 +97,10 @@ def _decode_png(path: Path, data: bytes) -> NDArray[Any]:
 
 
 def _check_png(path: Path, data: bytes) -> None:
-    """Raise MaskError for a PNG whose header tells of more px than a mask has: it may be a few bytes for gigabytes."""
+    """Raise MaskError for a PNG that tells of more px than a mask has, or of more bytes than it has.
+
+    It may be a few bytes for gigabytes: OpenCV makes room for a chunk of whatever length before it reads it.
+    """
     if len(data) < 26 or data[12:16] != b"IHDR":
         return  # the decoder says that it is damaged
     width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
@@ -112,6 +116,21 @@ def _check_png(path: Path, data: bytes) -> None:
             f"{path.name}: expected a PNG of {width} x {height} px, found a damaged one of {len(data)} bytes; export "
             "it again."
         )
+    if not _has_whole_chunks(data):
+        raise MaskError(f"{path.name}: expected a PNG, found a damaged one of {len(data)} bytes; export it again.")
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether the chunks of a PNG follow each other within the file, up to its end chunk."""
+    at = len(PNG_SIGNATURE)
+    for _ in range(MAX_CHUNKS):
+        if at + PNG_CHUNK > len(data):
+            return False
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += PNG_CHUNK + length
+        if kind == b"IEND":
+            return at <= len(data)
+    return False
 
 
 def _marked(pixels: NDArray[Any]) -> Mask:
