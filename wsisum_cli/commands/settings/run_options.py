@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,17 @@ from wsisum_cli.errors import UsageError
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.resources import Crew
     from wsisum_cli.archive.scope.filters import Filter
+    from wsisum_cli.archive.scope.naming import Naming
     from wsisum_cli.slides.remote.cache import Cache
 
 AUTO = "auto"
+
+
+class NameBy(StrEnum):
+    stem = "stem"
+    hash = "hash"
+    manifest = "manifest"
+
 
 IncludeOption = Annotated[
     list[str] | None,
@@ -58,6 +67,34 @@ SchedulerFileOption = Annotated[
 RetriesOption = Annotated[
     int, typer.Option(min=0, help="With a Dask scheduler: how often a slide is tried again when its worker dies.")
 ]
+NameByOption = Annotated[
+    NameBy,
+    typer.Option(
+        "--name-by",
+        help="What outputs are called: stem, as their slides are, in the same folders. For private names, in one "
+        "folder: manifest, as its column name says; hash, by a hash of the slide's path with --name-key.",
+    ),
+]
+NameKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--name-key",
+        help="Key for --name-by hash, 16 to 4096 bytes: head -c 32 /dev/urandom > name.key. Keep it, and keep it "
+        "secret.",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+    ),
+]
+# Of commands that look at what a run has left.
+UsedNameByOption = Annotated[
+    NameBy | None,
+    typer.Option("--name-by", help="What the run went by for names. Default: as it recorded."),
+]
+UsedNameKeyOption = Annotated[
+    Path | None,
+    typer.Option("--name-key", help="Its --name-key.", exists=True, dir_okay=False, metavar="FILE"),
+]
 
 
 @dataclass(frozen=True)
@@ -83,6 +120,8 @@ class Running:
     sign: Path | None = None
     cache_dir: Path | None = None  # None: the user's cache
     cache_size: str = DEFAULT_CACHE_SIZE
+    name_by: NameBy = NameBy.stem
+    name_key: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together."""
@@ -105,6 +144,18 @@ class Running:
 
         return Cache(self.cache_dir or cache_folder(), parse_bytes(self.cache_size, "--cache-size"))
 
+    def naming(self, output: str) -> Naming:
+        """What outputs are called. Raises UsageError, also where the key lies among them."""
+        from wsisum_cli.archive.scope.naming import read_naming, refuse_key_inside
+        from wsisum_cli.slides.remote.url import parse_place
+
+        if self.name_by == NameBy.manifest and self.manifest is None:
+            raise UsageError("--name-by manifest: expected a --manifest with a name for every slide, found none")
+        place = parse_place(output)
+        if isinstance(place, Path):
+            refuse_key_inside(self.name_key, place)
+        return read_naming(self.name_by.value, self.name_key)
+
     def filter(self, source: Path) -> Filter:
         """Which slides are asked for. Raises UsageError when the list cannot be read."""
         return filter_of(self.include, self.exclude, self.listed, self.limit, source)
@@ -114,6 +165,15 @@ class Running:
         from wsisum_cli.archive.engines.resources import choose_crew, this_machine
 
         return choose_crew(parse_workers(self.workers), this_machine(os.environ.get("CUDA_VISIBLE_DEVICES")), device)
+
+
+def used_naming(by: NameBy | None, key: Path | None) -> Naming | None:
+    """What a run is said to have gone by for names; None where nothing is said. Raises UsageError."""
+    from wsisum_cli.archive.scope.naming import Naming, read_naming
+
+    if key is None:
+        return None if by is None else Naming(by.value)
+    return read_naming((by or NameBy.hash).value, key)
 
 
 def filter_of(
