@@ -106,7 +106,7 @@ class MaskError(SlideError, ValueError):
 
 
 class UnnamedError(SlideError):
-    """Outputs are called by the manifest alone, and it has no name for the slide."""
+    """The manifest alone names outputs, and it has no name for the slide."""
 
     reason = "no name in the manifest"
 

@@ -145,7 +145,7 @@ def gallery_of(folder: Path) -> tuple[Inventory, str]:
 
 
 def public_names(inventory: Inventory) -> dict[str, str]:
-    """What a page calls slides whose names are private: as their summaries, or else by their number in the archive."""
+    """Names for a page where those of slides are private: of their summaries, or else their numbers in the archive."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for number, entry in enumerate(inventory.slides, 1):
@@ -156,7 +156,7 @@ def public_names(inventory: Inventory) -> dict[str, str]:
 
 
 def without_names(inventory: Inventory, names: Mapping[str, str]) -> Inventory:
-    """The inventory without private names: what the run said of slides, and what it was asked for, may hold them too.
+    """The inventory without private names. Messages and options of the run may hold them, and go too.
 
     What a summary says of itself stays.
     """

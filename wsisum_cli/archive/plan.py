@@ -109,7 +109,7 @@ class Request:
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
     """Plan all jobs. `known` maps paths to the last run's outcomes, so that unchanged slides are not hashed again.
 
-    Raises UsageError when the source has no slides, and when earlier runs called their outputs by other names.
+    Raises UsageError when the source has no slides, and when earlier runs named their outputs in another way.
     """
     if request.source.is_dir() and request.source.resolve() == request.output.resolve():
         raise UsageError(
@@ -182,7 +182,7 @@ def describe_models(request: Request) -> str:
 
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
-    """Yield a job per slide. A slide that has no name, as `request.naming` wants it, has a job without name and output.
+    """Yield a job per slide. Where `request.naming` has no name for a slide, the job's name is empty.
 
     Raises UsageError where two slides would share one output.
     """
@@ -209,9 +209,9 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
 
 
 def mirrored_places(relatives: list[Path], entries: list[Entry]) -> Iterator[Path]:
-    """Paths of outputs within their folder, without suffix, that mirror the tree; those that would collide have one.
+    """Paths of outputs within their folder, without suffix, that mirror the tree.
 
-    Raises UsageError.
+    Outputs that would collide keep the suffixes of their slides. Raises UsageError where they still do.
     """
     stems = [output_stem(relative) for relative in relatives]
     folded = [folded_name(stem) for stem in stems]
@@ -227,7 +227,7 @@ def mirrored_places(relatives: list[Path], entries: list[Entry]) -> Iterator[Pat
 
 
 def flat_places(naming: Naming, relatives: list[Path], entries: list[Entry]) -> Iterator[Path | None]:
-    """The same of outputs that lie in one folder, under names that say nothing of the tree; None without a name.
+    """Paths of outputs that lie in one folder and say nothing of the tree; None for a slide without a name.
 
     Raises UsageError.
     """

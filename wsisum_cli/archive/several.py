@@ -18,8 +18,8 @@ from wsisum_cli.pipeline.product import FEATURES
 class Splitter:
     """Makes a job for each slide of a file: `NAME.1`, `NAME.2` and so on.
 
-    In the report and in a manifest a slide is called as its file, with `#1`, `#2` and so on behind. Names by a hash are
-    those of such paths.
+    In the report and in a manifest a slide is called as its file, with `#1`, `#2` and so on behind. Names by hash
+    are hashes of these.
     """
 
     def __init__(self, request: Request, manifest: Manifest, plan: Plan, known: Mapping[str, Outcome]) -> None:
@@ -89,7 +89,7 @@ class Splitter:
         return replace(made, fingerprint=fingerprint_of(self._settings, made))
 
     def _names(self, name: str, job: Job, number: int, entry: Entry) -> tuple[str, list[str]]:
-        """What one slide is called, empty if it has no name, and what its output may be called."""
+        """The name of one slide, empty if it has none, and the names that its output may have."""
         if self._request.naming.is_private:
             called, stem = self._request.naming.private_image_name(name, self._manifest)
             return called, [stem]

@@ -110,12 +110,12 @@ def test_only_names_of_the_manifest_are_used(archive: Path):
     assert outputs(found, archive) == {"DOE/a.svs": ("study-7.ozx", "study-7")}
     failed = {outcome.source: (outcome.status, outcome.reason) for outcome in found.outcomes}
     assert failed == dict.fromkeys(("DOE/b.ome.tiff", "a.svs"), ("failed", "no name in the manifest"))
-    assert "give it one in the column name" in found.outcomes[0].message
+    assert "fill in its column name" in found.outcomes[0].message
     assert "DOE" not in found.outcomes[0].message
 
 
 def test_one_name_for_two_slides_is_refused_across_folders(archive: Path):
-    manifest = Manifest({"a.svs": Entry(name="one"), "DOE/b.ome.tiff": Entry(name="ONE")})
+    manifest = Manifest({"DOE/a.svs": Entry(name="one"), "DOE/b.ome.tiff": Entry(name="ONE")})
     with pytest.raises(UsageError, match="would share one output"):
         plan(archive, NAMES, manifest)
 
@@ -135,7 +135,7 @@ def test_slides_of_a_file_without_a_name_may_have_names(archive: Path):
 
 
 def test_a_taken_name_is_never_replaced_by_that_of_the_file(archive: Path):
-    entries = {"DOE/b.ome.tiff": Entry(name="case"), "a.svs": Entry(name="case.1")}
+    entries = {"DOE/b.ome.tiff": Entry(name="case"), "DOE/a.svs": Entry(name="case.1")}
     jobs, outcomes = split(archive, NAMES, Manifest(entries))
     assert [job.output.name for job in jobs.values()] == ["case.2.ozx"]
     assert [(found.source, found.reason) for found in outcomes] == [("DOE/b.ome.tiff#1", "name taken")]

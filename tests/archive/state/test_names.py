@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archives import jobs_of, outcome_for, request_for, write_run, write_slides, write_summary_of
+from archives import jobs_of, outcome_for, request_for, set_back, write_run, write_slides, write_summary_of
 
 from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import Outcome
@@ -80,7 +80,7 @@ def test_a_run_that_names_otherwise_is_refused(hashed: Path, kept: str, naming: 
         forget(hashed, reports=False)
     plan_with(hashed, HASHES)
     with pytest.raises(
-        UsageError, match="another one" if naming is OTHERS else f"hash has it, found --name-by {naming.by}"
+        UsageError, match="another one" if naming is OTHERS else f"found --name-by {naming.by}; give --name-by hash"
     ):
         plan_with(hashed, naming, MANIFEST_OF_ALL)
 
@@ -93,7 +93,7 @@ def test_a_run_before_there_was_a_choice_named_by_stem(archive: Path):
     (out / "report.json").write_text(json.dumps(facts))
     shutil.rmtree(out / STATE_FOLDER)
     plan_with(out, STEMS)
-    with pytest.raises(UsageError, match="stem has it"):
+    with pytest.raises(UsageError, match="expected --name-by stem"):
         plan_with(out, HASHES)
 
 
@@ -106,16 +106,18 @@ def test_a_run_that_did_nothing_leaves_the_choice_open(archive: Path):
 
 def test_a_run_that_is_going_on_or_was_killed_counts(archive: Path):
     out = archive.parent / "out"
-    Journal(out, {"product": "features", **OTHERS.facts(), "todo": ["a.svs"]})
+    going = Journal(out, {"product": "features", **OTHERS.facts(), "todo": ["a.svs"]})
     assert recorded_in(out) == (HASH, OTHERS.check)
     with pytest.raises(UsageError, match="another one"):
         plan_with(out, HASHES)
+    going.end()
 
 
 def test_two_keys_in_one_folder_stop_every_command(hashed: Path):
     """As two runs leave them that began at the same time."""
     other = Journal(hashed, {"product": "summary", **OTHERS.facts(), "todo": []})
     other.note(Outcome("a.svs", "skipped", "no tissue"))
+    other.end()
     for act in (lambda: plan_with(hashed, HASHES), lambda: status(hashed), lambda: prune(hashed, HASHES)):
         with pytest.raises(UsageError, match="found runs with several keys"):
             act()
@@ -130,7 +132,7 @@ def test_a_report_that_cannot_be_read_stops_no_run(archive: Path):
 
 def test_hashes_without_a_report_get_no_other_names_beside_them(hashed: Path):
     forget(hashed)
-    with pytest.raises(UsageError, match="called by a hash; give --name-by hash"):
+    with pytest.raises(UsageError, match="names by hash; give --name-by hash"):
         plan_with(hashed, STEMS)
     plan_with(hashed, HASHES)
 
@@ -162,7 +164,7 @@ def test_status_tells_what_is_new_stale_lost_and_gone(hashed: Path, asked: Namin
 @pytest.mark.parametrize("asked", [STEMS, NAMES, OTHERS])
 def test_status_and_prune_refuse_another_way_and_another_key(hashed: Path, asked: Naming):
     for act in (status, prune):
-        with pytest.raises(UsageError, match="another one" if asked is OTHERS else "called as --name-by hash has it"):
+        with pytest.raises(UsageError, match="another one" if asked is OTHERS else "expected --name-by hash"):
             act(hashed, asked, MANIFEST_OF_ALL)
 
 
@@ -175,19 +177,19 @@ def test_a_name_that_left_the_manifest_is_another_name(archive: Path):
 
 def test_summaries_that_no_report_has_are_told_apart_by_the_key_alone(hashed: Path):
     forget(hashed)
-    with pytest.raises(UsageError, match="called by a hash; give --name-by hash"):
+    with pytest.raises(UsageError, match="names by hash; give --name-by hash"):
         status(hashed)
     found = status(hashed, KEYLESS)
     assert found.counts["orphaned"] == 0
     assert [(one.state, one.reason) for one in found.slides if not one.source] == [
         ("unchecked", "no --name-key given")
     ] * len(SLIDES)
-    assert {state for state, _ in states(status(hashed, HASHES)).values()} == {"in review"}
+    assert states(status(hashed, HASHES)) == dict.fromkeys(SLIDES, ("unchecked", "time of change differs"))
 
 
 def test_status_needs_the_manifest_that_names(listed: Path):
     for act in (status, prune):
-        with pytest.raises(UsageError, match="called by a manifest; give the --manifest"):
+        with pytest.raises(UsageError, match="named by a manifest; give the --manifest"):
             act(listed, None)
     assert states(status(listed, manifest=MANIFEST_OF_ALL)) == dict.fromkeys(SLIDES, ("up to date", ""))
 
@@ -238,7 +240,7 @@ def note_slides_of_file(archive: Path, out: Path) -> None:
 
 def test_prune_needs_the_key(hashed: Path):
     for asked in (None, KEYLESS):
-        with pytest.raises(UsageError, match="called by a hash; give the --name-key"):
+        with pytest.raises(UsageError, match="named by hash; give the --name-key"):
             prune(hashed, asked)
     assert prune(hashed, HASHES) == {}
 
@@ -265,6 +267,7 @@ def test_a_wrong_guess_without_a_report_removes_nothing(archive: Path, naming: N
     """The archive holds one slide twice, so that content alone would let one summary go for the other."""
     out = archive.parent / "out"
     (archive / "DOE/d.svs").write_bytes((archive / "a.svs").read_bytes())
+    set_back(archive / "DOE/d.svs")
     manifest = Manifest({**MANIFEST_OF_ALL.entries, "a.svs": Entry(name="a"), "DOE/d.svs": Entry(name="d")})
     write_run(archive, out, naming, manifest if naming is NAMES else Manifest())
     forget(out)

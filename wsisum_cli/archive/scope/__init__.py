@@ -1,1 +1,1 @@
-"""Which slides of an archive a run is asked for, what they are called, and which failures are known."""
+"""Which slides of an archive a run is asked for, how to name them, and which failures are known."""

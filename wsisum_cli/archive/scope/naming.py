@@ -1,7 +1,7 @@
-"""What outputs are called: after their slides, by a keyed hash of the slides' paths, or by the manifest alone.
+"""How outputs are named: after their slides, by a keyed hash of the slides' paths, or by the manifest alone.
 
 The last two are for archives whose file and folder names are private: no part of a path is in a name, and all outputs
-lie in one folder. A hash without a key would not do: paths can be guessed, and a guess can be hashed.
+lie in one folder. The hash needs a key: whoever can guess a path can hash the guess.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BY, CHECK = "name_by", "name_check"
 
 @dataclass(frozen=True)
 class Naming:
-    """How a run calls its outputs, and the slides in them."""
+    """How a run names its outputs, and the slides in them."""
 
     by: str = STEM
     key: bytes = field(default=b"", repr=False)  # of HASH; empty where only names that a report holds are known
@@ -57,7 +57,7 @@ class Naming:
         return {BY: self.by, **({CHECK: self.check} if self.key else {})}
 
     def private_name(self, path: str, entry: Entry) -> str:
-        """What a slide is called, by its path within the archive and its row; empty where it has no name.
+        """The name of a slide, from its path within the archive and its row; empty where it has none.
 
         A name in the manifest wins.
         """
@@ -66,9 +66,9 @@ class Naming:
         return self._hmac(unicodedata.normalize("NFC", path).encode(errors="surrogatepass"))[:DIGITS]
 
     def private_image_name(self, path: str, manifest: Manifest) -> tuple[str, str]:
-        """The same of one of several slides in a file, `FILE#N`, and what its output is called; empty without names.
+        """The name of one of several slides in a file, `FILE#N`, and that of its output; both empty where it has none.
 
-        A name that the manifest gives the file serves all of its slides: their outputs have their numbers behind it.
+        Where the manifest names the file, its slides share that name, and their outputs add their numbers to it.
         """
         entry, of_file = manifest.entry(Path(path)), manifest.entry(Path(file_of(path)))
         if of_file.name and not entry.name:
@@ -119,15 +119,15 @@ def refuse_key_inside(key: Path | None, output: Path) -> None:
 
 
 def recorded_naming(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The way and the check value in the facts of a run. Runs before there was a choice named by stem."""
+    """The way and the check value in the facts of a run. Runs of versions without this choice named by stem."""
     return str(facts.get(BY, STEM)), str(facts.get(CHECK, ""))
 
 
 def unnamed(path: str) -> UnnamedError:
     """What is wrong with a slide without a name."""
     return UnnamedError(
-        f"{path.rpartition('/')[2]}: expected a name in --manifest, as --name-by manifest asks, found none; "
-        "give it one in the column name"
+        f"{path.rpartition('/')[2]}: expected a name in --manifest for --name-by manifest, found none; fill in its "
+        "column name"
     )
 
 

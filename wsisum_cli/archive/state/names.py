@@ -1,4 +1,4 @@
-"""How the runs over a folder called its outputs, so that no folder gets names of two kinds or by two keys."""
+"""How the runs over a folder named its outputs, so that no folder gets names of two kinds or by two keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsisum_cli.summary.container import SUFFIX, visible_summaries
 from wsisum_cli.summary.reader import open_summary
 
 NO_RECORD = (
-    "expected the report of the run, found none, and summaries that seem to be called by a hash; give --name-by hash "
+    "expected the report of the run in this folder, found none, and summaries with names by hash; give --name-by hash "
     "and the --name-key of that run"
 )
 
@@ -31,8 +31,8 @@ def recorded_in(folder: Path) -> Recorded | None:
         ways = sorted({by for by, _ in found})
         which = f"--name-by {' and '.join(ways)}" if len(ways) > 1 else "several keys"
         raise UsageError(
-            f"expected outputs that are all called in one way, found runs with {which} in the output folder; "
-            f"remove what one of them wrote, and {STATE_FOLDER}/journal with its reports"
+            f"expected one way of naming in the output folder, found runs with {which}; remove what one of them wrote, "
+            f"the reports and {STATE_FOLDER}/journal"
         )
     return next(iter(found), None)
 
@@ -45,7 +45,7 @@ def reported_in(folder: Path) -> Iterator[Recorded]:
 
 
 def refuse_other_naming(folder: Path, naming: Naming) -> None:
-    """Raise UsageError unless earlier runs over a folder called their outputs as this one does."""
+    """Raise UsageError unless earlier runs over a folder named their outputs as this one does."""
     recorded = recorded_in(folder)
     if recorded is not None:
         compare(recorded, naming)
@@ -54,7 +54,7 @@ def refuse_other_naming(folder: Path, naming: Naming) -> None:
 
 
 def settle_naming(folder: Path, asked: Naming | None) -> Naming:
-    """How outputs in a folder are called: as its runs recorded it, which must be as `asked` if that is given.
+    """How outputs in a folder are named: as its runs recorded it, which must be as `asked` if that is given.
 
     Without a key, names by a hash are known as far as a report has them. Raises UsageError.
     """
@@ -73,25 +73,25 @@ def compare(recorded: Recorded, naming: Naming) -> None:
     by, check = recorded
     if by != naming.by:
         raise UsageError(
-            f"the outputs of the last run in this folder are called as --name-by {by} has it, found --name-by "
-            f"{naming.by}; give --name-by {by}, or choose another output folder"
+            f"expected --name-by {by}, as earlier runs in this output folder had it, found --name-by {naming.by}; "
+            f"give --name-by {by}, or choose another folder"
         )
     if naming.check and check and naming.check != check:
         raise UsageError(
-            "--name-key: expected the key of the last run in this folder, found another one; give that key, or choose "
-            "another output folder"
+            "--name-key: expected the key of earlier runs in this output folder, found another one; give that key, or "
+            "choose another folder"
         )
 
 
 def looks_hashed(folder: Path) -> bool:
-    """Whether a summary in a folder is called by a hash, and so is the slide in it."""
+    """Whether a summary in a folder has a hash as its name, and so has the slide in it."""
     found = (path for path in visible_summaries(folder) if is_hashed(path.relative_to(folder).as_posix()))
     first = next(found, None)
     return first is not None and is_called_as(first, first.name.removesuffix(SUFFIX))
 
 
 def is_hashed(summary: str) -> bool:
-    """Whether a summary is called as a hash has it, by its path within the folder."""
+    """Whether a summary has a name by hash, judging by its path within the folder."""
     return HASHED.fullmatch(summary.removesuffix(SUFFIX)) is not None
 
 

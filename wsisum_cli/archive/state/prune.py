@@ -63,10 +63,10 @@ def plan_pruning(found: Comparison, gone: bool, force: bool) -> Pruning:
     """Decide on every summary without a slide; `gone` also removes those whose slide is nowhere.
 
     Raises UsageError where the archive may not be all there: no slide in it, a folder that cannot be listed, or a large
-    share of the slides gone, which `force` permits. So it does where nobody can say what summaries should be called.
+    share of the slides gone, which `force` permits. Also where the names that summaries should have are not known.
     """
     if found.naming.lacks_key:
-        raise UsageError("the summaries in this folder are called by a hash; give the --name-key of the run")
+        raise UsageError("the summaries in this folder are named by hash; give the --name-key of the run")
     found.compare()
     if found.failures:
         first = found.failures[0]
@@ -124,7 +124,7 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
     assert orphan.attributes is not None
     assert orphan.found_at is not None
     if not found.is_naming_known and is_named_apart(orphan):
-        return KEEP, "its name is not that of its slide, and no report says how it came by it; give --name-by"
+        return KEEP, "its name is not that of its slide, and no report says how runs named it; give --name-by"
     image = orphan.attributes.source.image
     name = orphan.found_at if image is None else f"{orphan.found_at}#{image}"
     twin = found.states.get(name)
@@ -142,7 +142,7 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
 
 
 def is_named_apart(orphan: Orphan) -> bool:
-    """Whether a summary may lie flat because a manifest or a hash named it: its slide is called as it is."""
+    """Whether a summary and its slide have one name, as a manifest or a hash gives it, and lie in no folder."""
     return orphan.attributes is not None and orphan.summary == f"{orphan.attributes.source.name}{SUFFIX}"
 
 

@@ -87,7 +87,7 @@ class Comparison:
     archive: Path
     manifest: Manifest
     check: bool = False  # open every summary, and compare content where times do not tell
-    asked: Naming | None = None  # how outputs are said to be called; None: as the last run recorded it
+    asked: Naming | None = None  # how outputs are said to be named; None: as the runs recorded it
     claimed: set[str] = field(default_factory=set)  # summaries that belong to a slide of the archive
     sources: dict[str, Source] = field(default_factory=dict)  # by path within the archive
     states: dict[str, SlideState] = field(default_factory=dict)
@@ -106,10 +106,10 @@ class Comparison:
     def compare(self) -> None:
         """Find the state of every slide of the archive.
 
-        Raises UsageError when that has no slides, and when it is not known what their summaries are called.
+        Raises UsageError when that has no slides, and when the names of their summaries are not known.
         """
         if self.naming.by == MANIFEST and not self.manifest.entries:
-            raise UsageError("the summaries in this folder are called by a manifest; give the --manifest of the run")
+            raise UsageError("the summaries in this folder are named by a manifest; give the --manifest of the run")
         sources, outcomes, _ = find_slides(self.archive, self.folder)
         if not sources:
             raise UsageError(f"{self.archive.name}: expected the archive, found no slides; is it there and mounted?")
@@ -151,7 +151,7 @@ class Comparison:
         return replace(job, output=output, name=called, mpp=mpp, mask=entry.mask, image=number)
 
     def _job_for(self, name: str, job: Job) -> Job:
-        """The job of a slide; of one whose hash nobody can compute without the key, under the name in its row."""
+        """The job of a slide. Without the key, a name by hash is taken from the report."""
         row = self.rows.get(name)
         if job.name or not self.naming.lacks_key or row is None or not is_hashed(row.summary):
             return job
@@ -281,7 +281,7 @@ class Comparison:
             if path in self.claimed:
                 continue
             if path not in by_summary and self.naming.lacks_key and is_hashed(path):
-                continue  # it may well be that of a slide
+                continue  # it may belong to a slide
             before = by_summary[path].source if path in by_summary else ""
             try:
                 attributes = summary_attributes(self.folder / path, False)
@@ -293,7 +293,7 @@ class Comparison:
             yield Orphan(path, before, RENAMED if at else GONE, at, attributes)
 
     def undecided(self) -> Iterator[SlideState]:
-        """Summaries of which only the key says whether they are those of slides."""
+        """Summaries that no report has: only the key tells whether they belong to slides of the archive."""
         known = {row.summary for row in self.rows.values()} | self.claimed
         for path in summary_files(self.folder) if self.naming.lacks_key else ():
             if path not in known and is_hashed(path):
@@ -383,9 +383,9 @@ def older_format(record: Record | None, attributes: Attributes | None) -> str:
 def read_status(
     folder: Path, archive: Path | None, manifest: Manifest, check: bool = False, asked: Naming | None = None
 ) -> Status:
-    """The state of a folder of summaries. `asked` is how they are said to be called; None: as the last run recorded it.
+    """The state of a folder of summaries. `asked` is how they are said to be named; None: as the runs recorded it.
 
-    Raises UsageError where there is none, or no slide in the archive, or where they are called otherwise.
+    Raises UsageError where there is none, or no slide in the archive, or where they are named in another way.
     """
     report = read_state(folder, SUMMARIES.noun)
     if report is None and not summary_files(folder) and archive is None:

@@ -71,16 +71,16 @@ NameByOption = Annotated[
     NameBy,
     typer.Option(
         "--name-by",
-        help="What outputs are called: stem, as their slides are, in the same folders. For private names, in one "
-        "folder: manifest, as its column name says; hash, by a hash of the slide's path with --name-key.",
+        help="How to name outputs. stem: after the slide, in the same folders. Where those names are private, manifest "
+        "(its column name) or hash (of the slide's path, with --name-key), all in one folder.",
     ),
 ]
 NameKeyOption = Annotated[
     Path | None,
     typer.Option(
         "--name-key",
-        help="Key for --name-by hash, 16 to 4096 bytes: head -c 32 /dev/urandom > name.key. Keep it, and keep it "
-        "secret.",
+        help="Key file for --name-by hash, 16 to 4096 bytes. Make one with head -c 32 /dev/urandom > name.key, keep it "
+        "secret, and keep a copy.",
         exists=True,
         dir_okay=False,
         metavar="FILE",
@@ -89,11 +89,13 @@ NameKeyOption = Annotated[
 # Of commands that look at what a run has left.
 UsedNameByOption = Annotated[
     NameBy | None,
-    typer.Option("--name-by", help="What the run went by for names. Default: as it recorded."),
+    typer.Option("--name-by", help="How the run named its outputs. Default: as it recorded."),
 ]
 UsedNameKeyOption = Annotated[
     Path | None,
-    typer.Option("--name-key", help="Its --name-key.", exists=True, dir_okay=False, metavar="FILE"),
+    typer.Option(
+        "--name-key", help="Key file of the run, for names by hash.", exists=True, dir_okay=False, metavar="FILE"
+    ),
 ]
 
 
@@ -145,7 +147,7 @@ class Running:
         return Cache(self.cache_dir or cache_folder(), parse_bytes(self.cache_size, "--cache-size"))
 
     def naming(self, output: str) -> Naming:
-        """What outputs are called. Raises UsageError, also where the key lies among them."""
+        """How to name outputs. Raises UsageError, also where the key lies among them."""
         from wsisum_cli.archive.scope.naming import read_naming, refuse_key_inside
         from wsisum_cli.slides.remote.url import parse_place
 
@@ -168,7 +170,7 @@ class Running:
 
 
 def used_naming(by: NameBy | None, key: Path | None) -> Naming | None:
-    """What a run is said to have gone by for names; None where nothing is said. Raises UsageError."""
+    """How a run is said to have named its outputs; None where nothing is said. Raises UsageError."""
     from wsisum_cli.archive.scope.naming import Naming, read_naming
 
     if key is None:
