@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import set_back
 from containers import SLIDE, Part, write_container
 from draw import draw_tissue, write_svs
 from typer.testing import CliRunner
@@ -63,6 +64,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_svs(lab / "in" / FOLDER / ONE, draw_tissue(1400, 1200, 2), tile=256)
     write_container(lab / "in" / FOLDER / TWO, SCENES, ome=True)
     (lab / "in" / FOLDER / BROKEN).write_bytes(b"no slide")
+    for path in (lab / "in" / FOLDER).iterdir():
+        set_back(path)  # to times that tell whether a slide changed
     (lab / "name.key").write_bytes(KEY)
     (lab / "names.csv").write_text(TABLE + f"{BROKEN},study-3\n")
     for way in WAYS:
@@ -319,3 +322,16 @@ def test_options_that_do_not_go_together_are_refused(
     done = wsisum("compress", lab / "in", "-o", tmp_path / "out", *given)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_names_are_not_asked_for_of_summaries(lab: Path, tmp_path: Path):
+    """Their features take the names that they have; settings for slides do no harm."""
+    summaries = lab / "hash" / "out"
+    done = wsisum("features", summaries, "-o", tmp_path / "h5", "--encoder", "texture", "--name-by", "manifest")
+    assert (done.returncode, "--name-by is for slides" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "wsisum.toml").write_text('name-by = "manifest"\n')
+    done = wsisum("--config", tmp_path / "wsisum.toml", "features", summaries, "-o", tmp_path / "h5", *QUICK[:2])
+    assert done.returncode == 0, done.stderr
+    made = sorted((tmp_path / "h5").glob("*.h5"))
+    assert [path.stem for path in made] == sorted(path.stem for path in summaries.glob("*.ozx"))
+    assert leaks(made) == []
