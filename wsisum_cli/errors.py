@@ -11,6 +11,7 @@ WsisumError
 │   ├── ChangedSlideError   a file of the slide changed while it was read
 │   ├── FeaturesError       existing features do not belong to the slide
 │   ├── MaskError           a given mask cannot be used
+│   ├── UnnamedError        the slide has no name that may be used
 │   ├── TooFewBytesError    not even one patch fits into so few bytes
 │   ├── RemoteError         something remote cannot be fetched, or not be put in its place
 │   └── NoTissueError       nothing to summarize; its outcome is `skipped`
@@ -102,6 +103,12 @@ class MaskError(SlideError, ValueError):
     """A given mask cannot be used."""
 
     reason = "mask does not fit"
+
+
+class UnnamedError(SlideError):
+    """The manifest alone names outputs, and it has no name for the slide."""
+
+    reason = "no name in the manifest"
 
 
 class TooFewBytesError(SlideError, ValueError):

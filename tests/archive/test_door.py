@@ -44,7 +44,7 @@ def test_defaults_are_those_of_the_command_line():
     del of_command["source"], of_command["force"]
     of_walks = {"manifest", "sweep", "workers", "slide_timeout", "dry_run", "as_json", "include", "exclude", "listed"}
     of_walks |= {"limit", "scheduler", "scheduler_file", "retries", "quiet", "verbose", "log_file", "check", "shard"}
-    of_walks |= {"sign", "cache_dir", "cache_size"}
+    of_walks |= {"sign", "cache_dir", "cache_size", "name_by", "name_key"}
     assert set(of_command) - of_walks <= set(of_function)
     others = {"keep": None, "threshold": (), "output": "summaries"}  # auto, none, and a path as text
     for name, value in of_function.items():

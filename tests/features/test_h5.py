@@ -394,3 +394,23 @@ def test_values_of_no_known_kind_are_refused(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(FeaturesError, match="expected a number or a word as encoder, found neither"):
         read_feature_file(path)
+
+
+def test_a_type_where_an_array_is_expected_is_refused(tmp_path: Path):
+    path = write_h5(tmp_path / "a.h5", {"coords": COORDS})
+    with h5py.File(path, "a") as file:
+        file["features"] = np.dtype(np.float32)
+    with pytest.raises(FeaturesError, match="expected a numeric array features or feats"):
+        read_feature_file(path)
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        file["features"], file["augmented"] = FEATURES, np.dtype(np.uint8)
+    with pytest.raises(FeaturesError, match="marks as augmented"):
+        read_feature_file(path)
+
+
+def test_names_that_are_no_text_are_listed_as_dots(tmp_path: Path):
+    path = write_h5(tmp_path / "a.h5", {"other": FEATURES})
+    path.write_bytes(path.read_bytes().replace(b"other\0", b"oth\xffr\0"))
+    with pytest.raises(FeaturesError, match=r"found \.\.\."):
+        read_feature_file(path)

@@ -15,6 +15,7 @@ from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import WRITTEN, Outcome, Record
 from wsisum_cli.archive.plan import Request, make_jobs
 from wsisum_cli.archive.report import write_report
+from wsisum_cli.archive.scope.naming import BY_STEM, Naming
 from wsisum_cli.archive.state.journal import Journal
 from wsisum_cli.archive.state.record import fingerprint_of, record_of, source_state
 from wsisum_cli.archive.walk import find_slides
@@ -44,11 +45,11 @@ def set_back(path: Path, seconds: float = LONG_AGO) -> None:
     os.utime(path, ns=(time.time_ns(), time.time_ns() - int(seconds * 1_000_000_000)))
 
 
-def jobs_of(archive: Path, output: Path) -> dict[str, Job]:
+def jobs_of(archive: Path, output: Path, naming: Naming = BY_STEM, manifest: Manifest | None = None) -> dict[str, Job]:
     """The job of each slide, with its fingerprint."""
-    request = request_for(archive, output)
+    request = request_for(archive, output, naming=naming)
     sources, _, _ = find_slides(archive, output)
-    found = make_jobs(request, Manifest(), archive, sources)
+    found = make_jobs(request, manifest or Manifest(), archive, sources)
     return {name: replace(job, fingerprint=fingerprint_of(request.settings, job)) for name, job in found}
 
 
@@ -63,14 +64,14 @@ def write_summary_of(job: Job, **changes: Any) -> Path:
     return write_changed(job.output, contents, {"source": source, "options": options, **changes})
 
 
-def outcome_for(name: str, job: Job) -> Outcome:
-    """What a run says of a slide that it has summarized."""
+def outcome_for(name: str, job: Job, flat: bool = False) -> Outcome:
+    """What a run says of a slide that it has summarized. `flat`: all outputs lie in one folder."""
     with open_summary(job.output) as summary:
         attributes = summary.record
     return Outcome(
         name,
         WRITTEN,
-        summary=job.output.name if "/" not in name else f"{name.rpartition('/')[0]}/{job.output.name}",
+        summary=job.output.name if flat or "/" not in name else f"{name.rpartition('/')[0]}/{job.output.name}",
         bytes_in=job.source.bytes,
         bytes_out=job.output.stat().st_size,
         patches=attributes.patches,
@@ -87,14 +88,14 @@ def record_for(job: Job) -> Record:
     return record
 
 
-def write_run(archive: Path, output: Path) -> list[Outcome]:
+def write_run(archive: Path, output: Path, naming: Naming = BY_STEM, manifest: Manifest | None = None) -> list[Outcome]:
     """Summaries, journal and report of a run over an archive."""
     now, request = datetime.now(UTC).isoformat(timespec="milliseconds"), request_for(archive, output)
-    facts = {"started": now, "settings": request.settings, "options": request.options.as_dict()}
-    jobs = jobs_of(archive, output)
+    facts = {"started": now, "settings": request.settings, "options": request.options.as_dict(), **naming.facts()}
+    jobs = jobs_of(archive, output, naming, manifest)
     for job in jobs.values():
         write_summary_of(job)
-    outcomes = [outcome_for(name, job) for name, job in jobs.items()]
+    outcomes = [outcome_for(name, job, naming.is_private) for name, job in jobs.items()]
     journal = Journal(output, {"product": "summary", "shard": None, **facts, "todo": list(jobs)})
     for outcome in outcomes:
         journal.note(outcome)

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisum_cli.archive.inventory import READ, UNFIT, Entry, Inventory, read_inventory, urgency_key
+from wsisum_cli.archive.inventory import READ, UNFIT, Entry, Group, Inventory, read_inventory, urgency_key
+from wsisum_cli.archive.outcome import FAILED
+from wsisum_cli.archive.scope.naming import STEM, recorded_naming
 from wsisum_cli.figures.canvas import resized
 from wsisum_cli.figures.pages.render import data_uri, render
 from wsisum_cli.figures.words import MEANINGS, size
 from wsisum_cli.quality.verdict import VERDICTS, area, percent
 from wsisum_cli.slides import jpeg
+from wsisum_cli.summary.container import SUFFIX
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import PORTABLE
 
@@ -133,7 +136,46 @@ def gallery_of(folder: Path) -> tuple[Inventory, str]:
         pictures[source] = thumbnail(summary)
 
     inventory = read_inventory(folder, picture)
-    return inventory, draw_gallery(folder.resolve().name, inventory, pictures)
+    name, shown = folder.resolve().name, inventory
+    if recorded_naming(inventory.run or {})[0] != STEM:
+        names = public_names(inventory)
+        shown = without_names(inventory, names)
+        pictures = {names[source]: found for source, found in pictures.items()}
+    return inventory, draw_gallery(name, shown, pictures)
+
+
+def public_names(inventory: Inventory) -> dict[str, str]:
+    """Names for a page where those of slides are private: of their summaries, or else their numbers in the archive."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for number, entry in enumerate(inventory.slides, 1):
+        name = entry.summary.removesuffix(SUFFIX)
+        found[entry.source] = name if name and name not in taken else f"{name or 'no summary'}, slide {number}"
+        taken.add(name)
+    return found
+
+
+def without_names(inventory: Inventory, names: Mapping[str, str]) -> Inventory:
+    """The inventory without private names. Messages and options of the run may hold them, and go too.
+
+    What a summary says of itself stays.
+    """
+
+    def renamed(entry: Entry) -> Entry:
+        message = entry.message if entry.file == READ and entry.status != FAILED else ""
+        return entry.model_copy(update={"source": names[entry.source], "message": message})
+
+    def regrouped(groups: Sequence[Group]) -> list[Group]:
+        return [group.model_copy(update={"slides": [names[source] for source in group.slides]}) for group in groups]
+
+    return inventory.model_copy(
+        update={
+            "run": {name: value for name, value in (inventory.run or {}).items() if name != "partial"},
+            "failed": regrouped(inventory.failed),
+            "skipped": regrouped(inventory.skipped),
+            "slides": [renamed(entry) for entry in inventory.slides],
+        }
+    )
 
 
 def thumbnail(summary: Summary) -> Thumbnail:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 from wsisum_cli.errors import UsageError
@@ -38,6 +39,16 @@ class Manifest:
     entries: Mapping[str, Entry] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
     columns: Sequence[str] = ()  # of the user's own, in order
+
+    @cached_property
+    def files_of_named_slides(self) -> frozenset[str]:
+        """The files that hold slides with a name, `FILE#N`, as the rows call them."""
+        named = (key.rpartition("#") for key, entry in self.entries.items() if entry.name)
+        return frozenset(file for file, _, number in named if number.isdigit())
+
+    def names_slides_in(self, relative: Path) -> bool:
+        """Whether it has a name for a slide in this file, which may hold several."""
+        return not self.files_of_named_slides.isdisjoint((relative.as_posix(), relative.name))
 
     def entry(self, relative: Path) -> Entry:
         for key in (relative.as_posix(), relative.name) if self.entries else ():

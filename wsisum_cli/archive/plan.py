@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.archive.manifest import Manifest
-from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome
+from wsisum_cli.archive.manifest import Entry, Manifest
+from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome, outcome_of
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.remote.sites import Archive
 from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of
+from wsisum_cli.archive.scope.naming import BY_STEM, Naming, unnamed
+from wsisum_cli.archive.state.names import refuse_other_naming
 from wsisum_cli.archive.state.record import (
     fingerprint_of,
     is_recorded,
@@ -96,6 +98,7 @@ class Request:
     filter: Filter = EVERYTHING
     archive: Archive | None = None  # where the slides come from if they are remote
     outputs: Outputs = HERE
+    naming: Naming = BY_STEM
 
     @property
     def settings(self) -> str:
@@ -111,12 +114,13 @@ class Request:
 def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outcome]) -> Plan:
     """Plan all jobs. `known` maps paths to the last run's outcomes, so that unchanged slides are not hashed again.
 
-    Raises UsageError when the source has no slides.
+    Raises UsageError when the source has no slides, and when earlier runs named their outputs in another way.
     """
     if request.source.is_dir() and request.source.resolve() == request.output.resolve():
         raise UsageError(
             f"{request.output}: slides and {request.product.plural} would share this folder; choose another --output"
         )
+    refuse_other_naming(request.output, request.naming)
     sources, outcomes, other_files = find_slides(request.source, request.output)
     if request.archive is not None:
         sources = request.archive.attach(sources)
@@ -133,8 +137,12 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     picked = request.filter.apply(sources, outcomes, root, request.shown)
     outcomes = picked.outcomes
     for relative, bare in make_jobs(request, manifest, root, sources):
-        taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
+        if bare.name:
+            taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
         if relative in picked.left_out or not is_in_shard(request, relative):
+            continue
+        if not bare.name and not manifest.names_slides_in(Path(relative)):
+            outcomes.append(outcome_of(unnamed(relative), relative))
             continue
         job = replace(bare, fingerprint=fingerprint_of(settings, bare))
         before = known.get(relative)
@@ -179,35 +187,69 @@ def describe_models(request: Request) -> str:
 
 
 def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
-    """Yield a job per slide. Outputs mirror the tree; slides that would collide keep their suffixes."""
+    """Yield a job per slide. Where `request.naming` has no name for a slide, the job's name is empty.
+
+    Raises UsageError where two slides would share one output.
+    """
     relatives = [source.path.relative_to(root) for source in sources]
-    stems = [output_stem(relative) for relative in relatives]
-    folded = [folded_name(stem) for stem in stems]
-    count = Counter(folded)
-    taken: dict[str, str] = {}
-    for source, relative, stem, short in zip(sources, relatives, stems, folded, strict=True):
-        entry = manifest.entry(relative)
-        name = relative.with_name(entry.name) if entry.name else (relative if count[short] > 1 else stem)
-        unique = short if name is stem else folded_name(name)
-        if unique in taken and not entry.name:
-            name, unique = relative, folded_name(relative)
-        if unique in taken:
-            other = taken[unique]
-            raise UsageError(f"{other} and {relative} would share one output; give them different names in --manifest")
-        taken[unique] = relative.as_posix()
-        output = request.output / name.with_name(name.name + request.product.suffix)
+    entries = [manifest.entry(relative) for relative in relatives]
+    private = request.naming.is_private
+    places = flat_places(request.naming, relatives, entries) if private else mirrored_places(relatives, entries)
+    for source, relative, entry, place in zip(sources, relatives, entries, places, strict=True):
+        name = entry.name or relative.name
+        if private:
+            name = "" if place is None else place.name
         yield (
             relative.as_posix(),
             Job(
                 source,
-                output,
-                entry.name or relative.name,
+                request.output if place is None else request.output / f"{place}{request.product.suffix}",
+                name,
                 entry.mpp or request.mpp,
                 entry.mask,
-                features_for(request, name),
+                None if place is None else features_for(request, place),
                 mpp_wins=entry.mpp is not None,
             ),
         )
+
+
+def mirrored_places(relatives: list[Path], entries: list[Entry]) -> Iterator[Path]:
+    """Paths of outputs within their folder, without suffix, that mirror the tree.
+
+    Outputs that would collide keep the suffixes of their slides. Raises UsageError where they still do.
+    """
+    stems = [output_stem(relative) for relative in relatives]
+    folded = [folded_name(stem) for stem in stems]
+    count = Counter(folded)
+    taken: dict[str, str] = {}
+    for relative, entry, stem, short in zip(relatives, entries, stems, folded, strict=True):
+        name = relative.with_name(entry.name) if entry.name else (relative if count[short] > 1 else stem)
+        unique = short if name is stem else folded_name(name)
+        if unique in taken and not entry.name:
+            name, unique = relative, folded_name(relative)
+        claim(unique, relative, taken)
+        yield name
+
+
+def flat_places(naming: Naming, relatives: list[Path], entries: list[Entry]) -> Iterator[Path | None]:
+    """Paths of outputs that lie in one folder and say nothing of the tree; None for a slide without a name.
+
+    Raises UsageError.
+    """
+    taken: dict[str, str] = {}
+    for relative, entry in zip(relatives, entries, strict=True):
+        name = naming.private_name(relative.as_posix(), entry)
+        if name:
+            claim(folded_text(name), relative, taken)
+        yield Path(name) if name else None
+
+
+def claim(unique: str, relative: Path, taken: dict[str, str]) -> None:
+    """Note that a slide takes the name of an output. Raises UsageError where another one has it."""
+    if unique in taken:
+        other = taken[unique]
+        raise UsageError(f"{other} and {relative} would share one output; give them different names in --manifest")
+    taken[unique] = relative.as_posix()
 
 
 def features_for(request: Request, name: Path) -> Path | None:

@@ -18,6 +18,7 @@ from wsisum_cli.archive.remote.here import HERE
 from wsisum_cli.archive.remote.prefetch import Prefetcher
 from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
 from wsisum_cli.archive.scope.known import acknowledge
+from wsisum_cli.archive.scope.naming import refuse_unnamed
 from wsisum_cli.archive.several import Splitter
 from wsisum_cli.archive.state.catalogue import NAME as CATALOGUE
 from wsisum_cli.archive.state.catalogue import build_catalogue
@@ -195,6 +196,7 @@ class Run:
             "started": began.isoformat(timespec="milliseconds"),
             "finished": None,
             **({} if self.request.shard is None else {"shard": str(self.request.shard)}),
+            **self.request.naming.facts(),
             "settings": self.request.settings,
             "options": self.request.options.as_dict(),
             "encoder_sha256": self.request.encoder_sha256,
@@ -221,11 +223,12 @@ def preview_outcomes(
     source: str, job: Job, product: Product = SUMMARIES, split: Split = refuse_several
 ) -> list[Outcome]:
     """What a run would do with the slides of a file, judging by its header; by its name alone if it is remote."""
+    named = product.named(job.output.name if job.name else "")
     if isinstance(job.source, RemoteSource):  # to look into it would be to fetch it
-        return [Outcome(source, "would write", bytes_in=job.source.bytes, **product.named(job.output.name))]
+        return [Outcome(source, "would write", bytes_in=job.source.bytes, **named)]
     try:
+        refuse_unnamed(job)
         with open_slide(job.source.path, job.mpp, job.name, job.mpp_wins, job.image, job.source.files):
-            named = product.named(job.output.name)
             return [Outcome(source, "would write", bytes_in=job.source.bytes, **named)]
     except SeveralSlidesError as error:
         jobs, outcomes = split(source, job, error.count)

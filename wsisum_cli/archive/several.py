@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsisum_cli.archive.manifest import Entry, Manifest
-from wsisum_cli.archive.outcome import FAILED, Outcome
+from wsisum_cli.archive.outcome import FAILED, Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, folded_name, look_up
+from wsisum_cli.archive.scope.naming import unnamed
 from wsisum_cli.archive.state.record import fingerprint_of
 from wsisum_cli.pipeline.job import Job
 from wsisum_cli.pipeline.product import FEATURES
@@ -17,7 +18,8 @@ from wsisum_cli.pipeline.product import FEATURES
 class Splitter:
     """Makes a job for each slide of a file: `NAME.1`, `NAME.2` and so on.
 
-    In the report and in a manifest a slide is called as its file, with `#1`, `#2` and so on behind.
+    In the report and in a manifest a slide is called as its file, with `#1`, `#2` and so on behind. Names by hash
+    are hashes of these.
     """
 
     def __init__(self, request: Request, manifest: Manifest, plan: Plan, known: Mapping[str, Outcome]) -> None:
@@ -64,7 +66,10 @@ class Splitter:
         if job.mask is not None and entry.mask is None:
             message = f"a mask is for one slide; list one for {Path(name).name} in the manifest"
             return Outcome(name, FAILED, "mask does not fit", message)
-        output = self._output(job, number, entry)
+        called, stems = self._names(name, job, number, entry)
+        if not called:
+            return outcome_of(unnamed(name), name)
+        output = self._output(job, stems)
         if output is None:
             message = f"{Path(name).name}: another slide has the name of its output; give it a name in the manifest"
             return Outcome(name, FAILED, "name taken", message)
@@ -75,7 +80,7 @@ class Splitter:
         made = replace(
             job,
             output=output,
-            name=entry.name or job.name,
+            name=called,
             mpp=entry.mpp or job.mpp,
             mask=entry.mask,
             features=features,
@@ -83,12 +88,21 @@ class Splitter:
         )
         return replace(made, fingerprint=fingerprint_of(self._settings, made))
 
-    def _output(self, job: Job, number: int, entry: Entry) -> Path | None:
+    def _names(self, name: str, job: Job, number: int, entry: Entry) -> tuple[str, list[str]]:
+        """The name of one slide, empty if it has none, and the names that its output may have."""
+        if self._request.naming.is_private:
+            called, stem = self._request.naming.private_image_name(name, self._manifest)
+            return called, [stem]
+        if entry.name:
+            return entry.name, [entry.name]
+        stem = job.output.name.removesuffix(self._request.product.suffix)
+        return job.name, [f"{stem}.{number}", f"{job.source.path.name}.{number}"]
+
+    def _output(self, job: Job, stems: list[str]) -> Path | None:
         """None where other slides have all names that it could have."""
-        suffix = self._request.product.suffix
-        stem = job.output.name.removesuffix(suffix)
-        for name in [entry.name] if entry.name else [f"{stem}.{number}", f"{job.source.path.name}.{number}"]:
-            output = job.output.with_name(name + suffix)
+        folder = self._request.output if self._request.naming.is_private else job.output.parent
+        for stem in stems:
+            output = folder / f"{stem}{self._request.product.suffix}"
             folded = folded_name(output.relative_to(self._request.output))
             if folded not in self._taken:
                 self._taken.add(folded)

@@ -23,6 +23,7 @@ from typing import Any
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.archive.remote.here import HERE, Outputs
+from wsisum_cli.archive.scope.naming import refuse_unnamed
 from wsisum_cli.archive.state.record import record_of, source_state, telling_time
 from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
@@ -361,7 +362,9 @@ def make_product(
         clock = Clock(reporter.stage)
         with ExitStack() as stack:
             slide = fetch(job.source, clock, reporter, stack)
-            figures = setup.product.make(replace(job, source=slide), setup.options, tools)
+            here = replace(job, source=slide)
+            refuse_unnamed(here)
+            figures = setup.product.make(here, setup.options, tools)
             figures["seconds"] = {**clock.seconds, **figures.get("seconds", {})}
             digest = slide.sha256
         setup.outputs.publish(job.output)

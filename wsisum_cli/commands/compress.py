@@ -32,6 +32,9 @@ from wsisum_cli.commands.settings.run_options import (
     LimitOption,
     ListOption,
     LogFileOption,
+    NameBy,
+    NameByOption,
+    NameKeyOption,
     QuietOption,
     RetriesOption,
     Running,
@@ -73,6 +76,8 @@ def compress(
     output: OutputOption = "summaries",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
+    name_by: NameByOption = NameBy.stem,
+    name_key: NameKeyOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     listed: ListOption = None,
@@ -149,6 +154,8 @@ def compress(
         sign=sign,
         cache_dir=cache_dir,
         cache_size=cache_size,
+        name_by=name_by,
+        name_key=name_key,
     )
     models = (encoder, summarizer, slide_encoder)
     start(source, output, mpp, features, models, options, sweep, force, device, slide_timeout, running)

@@ -33,6 +33,9 @@ from wsisum_cli.commands.settings.run_options import (
     LimitOption,
     ListOption,
     LogFileOption,
+    NameBy,
+    NameByOption,
+    NameKeyOption,
     QuietOption,
     RetriesOption,
     Running,
@@ -78,6 +81,8 @@ def features(
     ] = "features",
     mpp: MppOption = None,
     manifest: ManifestOption = None,
+    name_by: NameByOption = NameBy.stem,
+    name_key: NameKeyOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     listed: ListOption = None,
@@ -134,6 +139,8 @@ def features(
         *(quiet, verbose, log_file, dry_run, as_json, check, shard),
         cache_dir=cache_dir,
         cache_size=cache_size,
+        name_by=name_by,
+        name_key=name_key,
     )
     if has_summaries(source, output):
         refuse_for_summaries(context)
@@ -169,6 +176,7 @@ def folder_of(output: str) -> Path:
 OF_SLIDES = (
     *("mpp", "manifest", "include", "exclude", "listed", "limit", "workers", "scheduler", "scheduler_file", "retries"),
     *("slide_timeout", "check", "shard", "dry_run", "verbose", "log_file", "cache_dir", "cache_size"),
+    *("name_by", "name_key"),
 )
 
 

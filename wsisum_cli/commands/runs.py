@@ -31,7 +31,7 @@ def run_or_preview(source: str, output: str, request: Any, setup: Any, running: 
     running.check()
     shard = parse_shard(running.shard) if running.shard is not None else None
     rows = read_manifest(running.manifest) if running.manifest else Manifest()
-    request = replace(request, check=running.check_all, shard=shard)
+    request = replace(request, check=running.check_all, shard=shard, naming=running.naming(output))
     with placed(source, output, request, setup, running) as (request, setup):
         request = replace(request, filter=running.filter(request.source))
         if running.dry_run:

@@ -250,9 +250,16 @@ def read_dataset(file: Any, path: Path, *names: str) -> Any:
     """The first of these that is an array of numbers, stored whole in this file. Raises FeaturesError."""
     for name in names:
         found = own_dataset(file, path, name)
-        if getattr(found, "dtype", np.dtype(object)).kind in "iuf":
+        if kind_of(found) in "iuf":
             return found
     raise FeaturesError(f"{path.name}: expected a numeric array {' or '.join(names)}, found {list_names(file)}")
+
+
+def kind_of(found: Any) -> str:
+    """The kind of the numbers of an array, as NumPy names it; that of objects for what is no array."""
+    import h5py
+
+    return str(found.dtype.kind) if isinstance(found, h5py.Dataset) else "O"
 
 
 def own_dataset(file: Any, path: Path, name: str) -> Any:
@@ -290,7 +297,9 @@ def own_dataset(file: Any, path: Path, name: str) -> Any:
 
 def list_names(file: Any) -> str:
     """What arrays and groups a file holds, for a message."""
-    names = [name if name.isprintable() and len(name) < 40 else "..." for name in itertools.islice(file, LISTED)]
+    # h5py gives a name that is no UTF-8 as bytes.
+    found = (str(name) if isinstance(name, str) else "..." for name in itertools.islice(file, LISTED))
+    names = [name if name.isprintable() and len(name) < 40 else "..." for name in found]
     return ", ".join(names + ["..."] * (len(file) > LISTED)) or "nothing"
 
 
@@ -318,7 +327,7 @@ def read_marks(file: Any, path: Path, count: int) -> np.ndarray:
     marks = own_dataset(file, path, "augmented")
     if marks is None:
         return np.zeros(count, bool)
-    if getattr(marks, "dtype", np.dtype(object)).kind not in "iufb" or marks.size != count:
+    if kind_of(marks) not in "iufb" or marks.size != count:
         raise FeaturesError(f"{path.name}: expected {count} marks as augmented, found others; create the file again")
     return np.ravel(marks[()])
 

@@ -26,8 +26,12 @@ def refuse_endless_heaps(path: Path) -> None:
             at = data.find(SIGNATURE)
             while at >= 0:
                 if not is_sound(data, at):
-                    raise FeaturesError(f"{path.name}: expected an h5 file, found a damaged heap of texts; make it again")
+                    raise damaged(path)
                 at = data.find(SIGNATURE, at + len(SIGNATURE))
+
+
+def damaged(path: Path) -> FeaturesError:
+    return FeaturesError(f"{path.name}: expected an h5 file, found a damaged heap of texts; create the file again")
 
 
 def is_sound(data: mmap.mmap, start: int) -> bool:

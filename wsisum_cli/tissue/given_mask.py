@@ -129,7 +129,7 @@ def _has_whole_chunks(data: bytes) -> bool:
         length, kind = struct.unpack_from(">I4s", data, at)
         at += PNG_CHUNK + length
         if kind == b"IEND":
-            return at <= len(data)
+            return bool(at <= len(data))
     return False
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import subprocess
@@ -98,6 +100,22 @@ def test_a_run_in_a_store_writes_the_same_and_is_resumed(
     reads = [request for request in s3.proxy.requests if request.path.endswith(".ozx")]
     assert len(reads) == 2 * len(local)  # the end and the beginning of each summary
     assert not [request for request in s3.proxy.requests if request.path.endswith(".svs")]
+
+
+def test_names_by_hash_are_the_same_in_a_store_and_keep_to_one_key(archive: Path, bucket: str, s3: S3, tmp_path: Path):
+    key, other = tmp_path / "name.key", tmp_path / "other.key"
+    key.write_bytes(bytes(range(32)))
+    other.write_bytes(bytes(32))
+    quick = ("--encoder", "texture", "--include", "0.svs", "--cache-dir", tmp_path / "cache", "--name-by", "hash")
+    source, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+    assert compress(s3, source, output, *quick, "--name-key", key).returncode == 0
+    name = hmac.new(key.read_bytes(), b"sub/0.svs", hashlib.sha256).hexdigest()[:32]
+    assert set(summaries(outputs(s3, bucket))) == {f"{name}.ozx"}
+    assert compress(s3, archive, output, *quick, "--name-key", key).returncode == 0
+    assert json.loads(outputs(s3, bucket)["report.json"])["counts"] == {"written": 0, "skipped": 1, "failed": 0}
+    refused = compress(s3, archive, output, *quick, "--name-key", other)
+    assert (refused.returncode, "found another one" in refused.stderr) == (2, True), refused.stderr
+    assert set(summaries(outputs(s3, bucket))) == {f"{name}.ozx"}
 
 
 def test_summaries_in_a_store_are_read_in_ranges(local: dict[str, bytes], bucket: str, s3: S3, tmp_path: Path):

@@ -1,1 +1,1 @@
-"""Which slides of an archive a run is asked for, and which failures are known: names go in, decisions come out."""
+"""Which slides of an archive a run is asked for, how to name them, and which failures are known."""

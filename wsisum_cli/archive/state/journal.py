@@ -194,6 +194,19 @@ def journal_names(folder: Path) -> list[str]:
         return []
 
 
+def facts_of_runs(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The first line of every journal in a folder, whatever its run made, without those of runs that did nothing."""
+    for name in journal_names(folder):
+        try:
+            with open(folder / FOLDER / name, "rb") as file:
+                first, second = (parse_line(file.readline().rstrip(b"\n")) for _ in range(2))
+        except OSError:
+            continue
+        ended_at_once = second is not None and second.get("kind") == END
+        if first is not None and first.get("kind") == RUN and first.get("version") == VERSION and not ended_at_once:
+            yield first
+
+
 def read_journal(path: Path, history: History, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
     """Add a journal to the history. A file that cannot be read says nothing."""
     try:

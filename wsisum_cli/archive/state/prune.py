@@ -22,7 +22,7 @@ from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.quality.verdict import VERDICTS, Thresholds
 from wsisum_cli.slides.source import FileState, state_of
 from wsisum_cli.summary.attributes import Attributes, GivenFeatures
-from wsisum_cli.summary.container import new_owner, sync_folder
+from wsisum_cli.summary.container import SUFFIX, new_owner, sync_folder
 from wsisum_cli.summary.signature.minisign import signature_path
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
@@ -63,8 +63,10 @@ def plan_pruning(found: Comparison, gone: bool, force: bool) -> Pruning:
     """Decide on every summary without a slide; `gone` also removes those whose slide is nowhere.
 
     Raises UsageError where the archive may not be all there: no slide in it, a folder that cannot be listed, or a large
-    share of the slides gone, which `force` permits.
+    share of the slides gone, which `force` permits. Also where the names that summaries should have are not known.
     """
+    if found.naming.lacks_key:
+        raise UsageError("the summaries in this folder are named by hash; give the --name-key of the run")
     found.compare()
     if found.failures:
         first = found.failures[0]
@@ -121,6 +123,8 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
     """Remove a summary whose slide lies elsewhere only if that one's own summary says as much."""
     assert orphan.attributes is not None
     assert orphan.found_at is not None
+    if not found.is_naming_known and is_named_apart(orphan):
+        return KEEP, "its name is not that of its slide, and no report says how runs named it; give --name-by"
     image = orphan.attributes.source.image
     name = orphan.found_at if image is None else f"{orphan.found_at}#{image}"
     twin = found.states.get(name)
@@ -135,6 +139,11 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
     if why:
         return KEEP, f"its slide is {name} now, but {twin.summary} {why}"
     return REMOVE, f"its slide is {name} now, which {twin.summary} summarizes"
+
+
+def is_named_apart(orphan: Orphan) -> bool:
+    """Whether a summary and its slide have one name, as a manifest or a hash gives it, and lie in no folder."""
+    return orphan.attributes is not None and orphan.summary == f"{orphan.attributes.source.name}{SUFFIX}"
 
 
 def lacks(path: Path, attributes: Attributes, thresholds: Thresholds | None) -> str:

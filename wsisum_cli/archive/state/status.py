@@ -19,10 +19,12 @@ from wsisum_cli.archive.outcome import Outcome, Record
 from wsisum_cli.archive.plan import Request, changed_options, lacks_keys, make_jobs
 from wsisum_cli.archive.report import Report
 from wsisum_cli.archive.scope.known import acknowledge
+from wsisum_cli.archive.scope.naming import MANIFEST, Naming, unnamed
 from wsisum_cli.archive.state.ledger import Ledger, read_state
+from wsisum_cli.archive.state.names import is_hashed, recorded_in, settle_naming
 from wsisum_cli.archive.state.record import fingerprint_of, settings_in, source_state, telling_time, version_in
 from wsisum_cli.archive.walk import find_slides
-from wsisum_cli.errors import SummaryError, UsageError
+from wsisum_cli.errors import SummaryError, UnnamedError, UsageError
 from wsisum_cli.pipeline.job import Job, Options
 from wsisum_cli.pipeline.product import SUMMARIES
 from wsisum_cli.quality.verdict import PASS
@@ -40,8 +42,8 @@ UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, KNOWN, LOST, ORPHANED, SKI
 OPEN = frozenset({NEW, STALE, FAILED, LOST, ORPHANED})
 RENAMED, GONE, UNREADABLE = "renamed", "gone", "cannot be read"  # reasons of orphans
 TOUCHED = "time of change differs"
-NO_ARCHIVE = "no archive given"
 NOTHING_GIVEN = Manifest()
+NO_ARCHIVE, NO_KEY = "no archive given", "no --name-key given"
 
 
 class SlideState(BaseModel):
@@ -87,6 +89,7 @@ class Comparison:
     archive: Path
     manifest: Manifest
     check: bool = False  # open every summary, and compare content where times do not tell
+    asked: Naming | None = None  # how outputs are said to be named; None: as the runs recorded it
     claimed: set[str] = field(default_factory=set)  # summaries that belong to a slide of the archive
     sources: dict[str, Source] = field(default_factory=dict)  # by path within the archive
     states: dict[str, SlideState] = field(default_factory=dict)
@@ -99,9 +102,16 @@ class Comparison:
         self.settings = str(self.report.facts.get("settings", "")) if self.report is not None else ""
         self.thresholds = None if self.report is None else thresholds_of(self.report)
         self._words: dict[str, str] = {}  # by settings: how they differ from the last run's
+        self.naming = settle_naming(self.folder, self.asked)
+        self.is_naming_known = self.asked is not None or recorded_in(self.folder) is not None
 
     def compare(self) -> None:
-        """Find the state of every slide of the archive. Raises UsageError when that has no slides."""
+        """Find the state of every slide of the archive.
+
+        Raises UsageError when that has no slides, and when the names of their summaries are not known.
+        """
+        if self.naming.by == MANIFEST and not self.manifest.entries:
+            raise UsageError("the summaries in this folder are named by a manifest; give the --manifest of the run")
         sources, outcomes, _ = find_slides(self.archive, self.folder)
         if not sources:
             raise UsageError(f"{self.archive.name}: expected the archive, found no slides; is it there and mounted?")
@@ -111,11 +121,11 @@ class Comparison:
         for name in self.rows:
             if "#" in name:
                 inside.setdefault(name.rpartition("#")[0], []).append(name)
-        request = Request(self.archive, self.folder, Options(), "")
+        request = Request(self.archive, self.folder, Options(), "", naming=self.naming)
         for relative, job in make_jobs(request, self.manifest, root, sources):
             self.sources[relative] = job.source
             for name in sorted(inside.get(relative, [])) or [relative]:
-                self._add(self._state(name, job if name == relative else self._job_in(name, job)))
+                self._add(self._state(name, self._job_for(name, job if name == relative else self._job_in(name, job))))
         for outcome in outcomes:
             if outcome.source not in self.states:
                 state = FAILED if outcome.status == NOT_MADE else SKIPPED
@@ -132,11 +142,22 @@ class Comparison:
         """The job of one slide, `FILE#N`, in a file of several, as `Splitter` makes it."""
         entry, row = self.manifest.entry(Path(name)), self.rows[name]
         output = self.folder / row.summary if row.summary else job.output
-        if entry.name:
+        called = entry.name or job.name
+        if self.naming.is_private:
+            called, stem = self.naming.private_image_name(name, self.manifest)
+            output = self.folder / f"{stem}{SUMMARIES.suffix}" if stem else self.folder
+        elif entry.name:
             output = job.output.with_name(entry.name + SUMMARIES.suffix)
         number = int(name.rpartition("#")[2])
         mpp = entry.mpp or job.mpp
-        return replace(job, output=output, name=entry.name or job.name, mpp=mpp, mask=entry.mask, image=number)
+        return replace(job, output=output, name=called, mpp=mpp, mask=entry.mask, image=number)
+
+    def _job_for(self, name: str, job: Job) -> Job:
+        """The job of a slide. Without the key, a name by hash is taken from the report."""
+        row = self.rows.get(name)
+        if job.name or not self.naming.lacks_key or row is None or not is_hashed(row.summary):
+            return job
+        return replace(job, output=self.folder / row.summary, name=row.summary.removesuffix(SUMMARIES.suffix))
 
     def _state(self, name: str, job: Job) -> SlideState:
         """The state of one slide; `name` is that in reports."""
@@ -157,6 +178,8 @@ class Comparison:
                 verdict=verdict,
             )
 
+        if not job.name and self.naming.by == MANIFEST and not self.manifest.names_slides_in(Path(name)):
+            return found(FAILED, UnnamedError.reason, str(unnamed(name)))
         if row is not None and row.status == NOT_MADE:
             return found(failure(row, self.manifest), row.reason, row.message)
         if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
@@ -259,6 +282,8 @@ class Comparison:
         for path in summary_files(self.folder):
             if path in self.claimed:
                 continue
+            if path not in by_summary and self.naming.lacks_key and is_hashed(path):
+                continue  # it may belong to a slide
             before = by_summary[path].source if path in by_summary else ""
             try:
                 attributes = summary_attributes(self.folder / path, False)
@@ -268,6 +293,13 @@ class Comparison:
             assert attributes is not None
             at = self._find(attributes, by_size)
             yield Orphan(path, before, RENAMED if at else GONE, at, attributes)
+
+    def undecided(self) -> Iterator[SlideState]:
+        """Summaries that no report has: only the key tells whether they belong to slides of the archive."""
+        known = {row.summary for row in self.rows.values()} | self.claimed
+        for path in summary_files(self.folder) if self.naming.lacks_key else ():
+            if path not in known and is_hashed(path):
+                yield SlideState(source="", state=UNCHECKED, reason=NO_KEY, summary=path)
 
     def _find(self, attributes: Attributes, by_size: Mapping[int, list[str]]) -> str | None:
         """Where the archive has the slide of a summary, by content. Only slides of its size are hashed."""
@@ -356,8 +388,13 @@ def older_format(record: Record | None, attributes: Attributes | None) -> str:
     return "" if version == SUMMARIES.version else version
 
 
-def read_status(folder: Path, archive: Path | None, manifest: Manifest, check: bool = False) -> Status:
-    """The state of a folder of summaries. Raises UsageError where there is none, or no slide in the archive."""
+def read_status(
+    folder: Path, archive: Path | None, manifest: Manifest, check: bool = False, asked: Naming | None = None
+) -> Status:
+    """The state of a folder of summaries. `asked` is how they are said to be named; None: as the runs recorded it.
+
+    Raises UsageError where there is none, or no slide in the archive, or where they are named in another way.
+    """
     report = read_state(folder, SUMMARIES.noun)
     if report is None and not summary_files(folder) and archive is None:
         raise UsageError(f"{folder.name}: expected the output of wsisum compress, found no report and no summary")
@@ -365,9 +402,9 @@ def read_status(folder: Path, archive: Path | None, manifest: Manifest, check: b
         slides = list(reported_states(folder, report))
         running = running_in(Ledger(folder, SUMMARIES.noun))
     else:
-        found = Comparison(folder, archive, manifest, check)
+        found = Comparison(folder, archive, manifest, check, asked)
         found.compare()
-        slides = [*found.states.values(), *map(orphan_state, found.orphans())]
+        slides = [*found.states.values(), *map(orphan_state, found.orphans()), *found.undecided()]
         running = running_in(found.ledger)
     slides.sort(key=lambda slide: (slide.source, slide.summary))
     counts = Counter(slide.state for slide in slides)

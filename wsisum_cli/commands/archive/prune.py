@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsisum_cli.commands.options import ManifestOption
+from wsisum_cli.commands.settings.run_options import UsedNameByOption, UsedNameKeyOption, used_naming
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.state.prune import Pruning
@@ -26,6 +27,8 @@ def prune(
         Path, typer.Option(help="The slides that it was made from.", metavar="SOURCE", exists=True, file_okay=False)
     ],
     manifest: ManifestOption = None,
+    name_by: UsedNameByOption = None,
+    name_key: UsedNameKeyOption = None,
     gone: Annotated[
         bool,
         typer.Option(
@@ -57,7 +60,8 @@ def prune(
     from wsisum_cli.figures.words import pluralize
 
     entries = read_manifest(manifest) if manifest else Manifest()
-    planned = plan_pruning(Comparison(folder, source, entries), gone, force)
+    named = used_naming(name_by, name_key)
+    planned = plan_pruning(Comparison(folder, source, entries, asked=named), gone, force)
     show(planned, as_json)
     count = len(planned.removals)
     if dry_run or not count:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsisum_cli.commands.options import FOUND, ManifestOption
+from wsisum_cli.commands.settings.run_options import UsedNameByOption, UsedNameKeyOption, used_naming
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.state.status import SlideState, Status
@@ -27,6 +28,8 @@ def status(
         Path | None, typer.Argument(help="The slides that it was made from.", metavar="[SOURCE]", exists=True)
     ] = None,
     manifest: ManifestOption = None,
+    name_by: UsedNameByOption = None,
+    name_key: UsedNameKeyOption = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Check every summary, and compare content where times do not tell: slow."),
@@ -42,7 +45,8 @@ def status(
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.state.status import OPEN, read_status
 
-    found = read_status(folder, archive, read_manifest(manifest) if manifest else Manifest(), check)
+    entries = read_manifest(manifest) if manifest else Manifest()
+    found = read_status(folder, archive, entries, check, used_naming(name_by, name_key))
     if as_json:
         typer.echo(json.dumps(found.model_dump(), indent=1))
     else:

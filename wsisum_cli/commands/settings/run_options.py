@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,17 @@ from wsisum_cli.errors import UsageError
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.resources import Crew
     from wsisum_cli.archive.scope.filters import Filter
+    from wsisum_cli.archive.scope.naming import Naming
     from wsisum_cli.slides.remote.cache import Cache
 
 AUTO = "auto"
+
+
+class NameBy(StrEnum):
+    stem = "stem"
+    hash = "hash"
+    manifest = "manifest"
+
 
 IncludeOption = Annotated[
     list[str] | None,
@@ -58,6 +67,36 @@ SchedulerFileOption = Annotated[
 RetriesOption = Annotated[
     int, typer.Option(min=0, help="With a Dask scheduler: how often a slide is tried again when its worker dies.")
 ]
+NameByOption = Annotated[
+    NameBy,
+    typer.Option(
+        "--name-by",
+        help="How to name outputs. stem: after the slide, in the same folders. Where those names are private, manifest "
+        "(its column name) or hash (of the slide's path, with --name-key), all in one folder.",
+    ),
+]
+NameKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--name-key",
+        help="Key file for --name-by hash, 16 to 4096 bytes. Make one with head -c 32 /dev/urandom > name.key, keep it "
+        "secret, and keep a copy.",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+    ),
+]
+# Of commands that look at what a run has left.
+UsedNameByOption = Annotated[
+    NameBy | None,
+    typer.Option("--name-by", help="How the run named its outputs. Default: as it recorded."),
+]
+UsedNameKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--name-key", help="Key file of the run, for names by hash.", exists=True, dir_okay=False, metavar="FILE"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -83,6 +122,8 @@ class Running:
     sign: Path | None = None
     cache_dir: Path | None = None  # None: the user's cache
     cache_size: str = DEFAULT_CACHE_SIZE
+    name_by: NameBy = NameBy.stem
+    name_key: Path | None = None
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together."""
@@ -102,6 +143,18 @@ class Running:
         """Where copies of remote slides lie. Raises UsageError."""
         return cache_of(self.cache_dir, self.cache_size)
 
+    def naming(self, output: str) -> Naming:
+        """How to name outputs. Raises UsageError, also where the key lies among them."""
+        from wsisum_cli.archive.scope.naming import read_naming, refuse_key_inside
+        from wsisum_cli.slides.remote.url import parse_place
+
+        if self.name_by == NameBy.manifest and self.manifest is None:
+            raise UsageError("--name-by manifest: expected a --manifest with a name for every slide, found none")
+        place = parse_place(output)
+        if isinstance(place, Path):
+            refuse_key_inside(self.name_key, place)
+        return read_naming(self.name_by.value, self.name_key)
+
     def filter(self, source: Path) -> Filter:
         """Which slides are asked for. Raises UsageError when the list cannot be read."""
         return filter_of(self.include, self.exclude, self.listed, self.limit, source)
@@ -119,6 +172,15 @@ def cache_of(folder: Path | None, size: str) -> Cache:
     from wsisum_cli.slides.remote.cache import Cache
 
     return Cache(folder or cache_folder(), parse_bytes(size, "--cache-size"))
+
+
+def used_naming(by: NameBy | None, key: Path | None) -> Naming | None:
+    """How a run is said to have named its outputs; None where nothing is said. Raises UsageError."""
+    from wsisum_cli.archive.scope.naming import Naming, read_naming
+
+    if key is None:
+        return None if by is None else Naming(by.value)
+    return read_naming((by or NameBy.hash).value, key)
 
 
 def filter_of(
