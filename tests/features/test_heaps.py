@@ -47,6 +47,15 @@ def test_an_object_that_leads_nowhere_is_refused(path: Path, length: int):
             read(path)
 
 
+@pytest.mark.parametrize("size", [1 << 14, 1 << 30, (1 << 64) - 1])
+def test_a_heap_larger_than_its_file_is_refused(path: Path, size: int):
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<Q", data, data.rindex(SIGNATURE) + 8, len(data) + size)
+    path.write_bytes(data)
+    with pytest.raises(FeaturesError, match="damaged heap of texts"):
+        read_feature_file(path)
+
+
 def test_an_empty_file_is_no_h5_file(tmp_path: Path):
     (tmp_path / "a.h5").write_bytes(b"")
     with pytest.raises(FeaturesError, match="not a readable h5 file"):

@@ -32,6 +32,9 @@ class Entry:
     known: str | None = None  # the reason for which it is known to fail, in lower case; `ANY_FAILURE` for any
 
 
+NOTHING_SAID = Entry()
+
+
 @dataclass
 class Manifest:
     """Manifest rows, keyed by path within the archive or by file name."""
@@ -55,7 +58,7 @@ class Manifest:
             if key in self.entries:
                 self.unused.discard(key)
                 return self.entries[key]
-        return Entry()
+        return NOTHING_SAID
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -88,6 +88,12 @@ class Outcome:
         object.__setattr__(found, "reason", UP_TO_DATE)
         return found
 
+    def without_record(self) -> Outcome:
+        """The same without what the journal has already."""
+        found = copy(self)
+        object.__setattr__(found, "record", None)
+        return found
+
 
 ROW = tuple(one.name for one in fields(Outcome) if one.name != "record")
 

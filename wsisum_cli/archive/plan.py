@@ -148,9 +148,10 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         before = known.get(relative)
         found = [] if request.force else look_up(request, relative, job, before)
         if isinstance(found, Outcome):
-            outcomes.append(found)
             if before is not None and before.record is not None and found.record is before.record:
                 recorded.add(relative)
+                found = found.without_record()
+            outcomes.append(found)
         else:
             jobs.append((relative, job))
             again.update(found)
@@ -218,11 +219,11 @@ def mirrored_places(relatives: list[Path], entries: list[Entry]) -> Iterator[Pat
 
     Outputs that would collide keep the suffixes of their slides. Raises UsageError where they still do.
     """
-    stems = [output_stem(relative) for relative in relatives]
-    folded = [folded_name(stem) for stem in stems]
+    folded = [folded_name(output_stem(relative)) for relative in relatives]
     count = Counter(folded)
     taken: dict[str, str] = {}
-    for relative, entry, stem, short in zip(relatives, entries, stems, folded, strict=True):
+    for relative, entry, short in zip(relatives, entries, folded, strict=True):
+        stem = output_stem(relative)  # again: of a hundred thousand slides all at once take much memory
         name = relative.with_name(entry.name) if entry.name else (relative if count[short] > 1 else stem)
         unique = short if name is stem else folded_name(name)
         if unique in taken and not entry.name:

@@ -1,4 +1,5 @@
-"""Global heaps of HDF5 files, looked at before HDF5 reads them: it never ends over an object of no size.
+"""Global heaps of HDF5 files, looked at before HDF5 reads them: it never ends over an object of no size, and makes room
+for a heap that is larger than its file.
 
 Texts of attributes lie in such heaps (HDF5 File Format Specification 3.0, III.E).
 """
@@ -18,7 +19,7 @@ MOST_BYTES = 1 << 24  # of one heap; HDF5 makes them of 4 kB, or of one long tex
 
 
 def refuse_endless_heaps(path: Path) -> None:
-    """Raise FeaturesError for a file with a heap over which HDF5 would never end; OSError."""
+    """Raise FeaturesError for a file with a heap over which HDF5 would never end, or that it would never fill; OSError."""
     with open(path, "rb") as file:
         if not path.stat().st_size:
             return
@@ -37,12 +38,10 @@ def damaged(path: Path) -> FeaturesError:
 def is_sound(data: mmap.mmap, start: int) -> bool:
     """Whether each object of the heap at `start` is followed by another, or by the end."""
     if start + HEAD.size > len(data):
-        return True  # HDF5 sees that the file is too short
+        return False
     _, size = HEAD.unpack_from(data, start)
     end = start + size
-    if end > len(data):
-        return True
-    if size > MOST_BYTES:
+    if size > MOST_BYTES or end > len(data):  # HDF5 makes room for a heap of whatever size before it reads it
         return False
     at = start + HEAD.size
     while at + OBJECT.size <= end:
