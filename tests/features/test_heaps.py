@@ -47,7 +47,7 @@ def test_an_object_that_leads_nowhere_is_refused(path: Path, length: int):
             read(path)
 
 
-@pytest.mark.parametrize("size", [1 << 14, 1 << 30, (1 << 64) - 1])
+@pytest.mark.parametrize("size", [1 << 14, 1 << 30, 1 << 63])
 def test_a_heap_larger_than_its_file_is_refused(path: Path, size: int):
     data = bytearray(path.read_bytes())
     struct.pack_into("<Q", data, data.rindex(SIGNATURE) + 8, len(data) + size)

@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 24  # of one heap; HDF5 makes them of 4 kB, or of one long tex
 
 
 def refuse_endless_heaps(path: Path) -> None:
-    """Raise FeaturesError for a file with a heap over which HDF5 would never end, or that it would never fill; OSError."""
+    """Raise FeaturesError for a file with a heap that has no end, or is larger than the file; OSError."""
     with open(path, "rb") as file:
         if not path.stat().st_size:
             return
