@@ -26,4 +26,4 @@ const weights = await read("patches/weights");
 const coords = await read("patches/coords");
 console.log("patches:", patches, "first at", coords[0], coords[1], "weights sum to", weights.reduce((a, b) => a + b).toFixed(6));
 const row = await read(pixels.mode === "source" ? "patches/tiles" : "patches/pixels", [0, null]);
-console.log("first JPEG row:", row.length, "bytes, begins with", [...row.slice(0, 3)].map((b) => b.toString(16)).join(" "));
+console.log("first row:", row.length, "bytes, begins with", [...row.slice(0, 3)].map((b) => b.toString(16)).join(" "));

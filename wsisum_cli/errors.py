@@ -159,6 +159,12 @@ class AccessError(WsisumError, OSError):
     reason = "no access"
 
 
+class CodecError(WsisumError):
+    """A library of this machine lacks a codec, which says nothing of the file."""
+
+    reason = "missing codec"
+
+
 class UsageError(WsisumError, ValueError):
     """The command could not start."""
 

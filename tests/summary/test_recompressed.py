@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import jsonschema
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from summaries import (
 )
 
 from wsisum_cli.archive.plan import changed_options
-from wsisum_cli.errors import SummaryError
+from wsisum_cli.errors import CodecError, SummaryError
 from wsisum_cli.exports.export import export_summary
 from wsisum_cli.exports.options import ExportOptions
 from wsisum_cli.exports.targets import TARGETS
@@ -212,18 +213,16 @@ def test_exports_are_those_of_plain_jpeg(folder: Path, tmp_path: Path, mode: str
     for name in (mode, f"{mode}-plain"):
         options = ExportOptions(name="B12")
         export_summary(folder / f"{name}.ozx", tmp_path / name, TARGETS[target], options)
-    found, plain = (list(files_of(tmp_path / name).values()) for name in (mode, f"{mode}-plain"))
-    assert len(found) == len(plain)
-    for one, other in zip(sorted(found, key=len), sorted(plain, key=len), strict=True):
-        if one.startswith(jpeg.SOI):
-            assert one in plain
-        assert abs(len(one) - len(other)) < 2_000  # what they say of the options
+    found, plain = (files_of(tmp_path / name) for name in (mode, f"{mode}-plain"))
+    if (tmp_path / mode).is_file():
+        found, plain = ({"": next(iter(files.values()))} for files in (found, plain))
+    assert found == plain
     if target == "patches" and mode == "jpeg":
         with open_summary(folder / "jpeg.ozx") as summary:
-            assert set(streams(summary)) <= set(found)
+            assert set(streams(summary)) <= set(found.values())
     if target == "tiff" and mode == "source":
         with open_summary(folder / "source.ozx") as summary:
-            assert all(stream in found[0] for stream in streams(summary))
+            assert all(stream in next(iter(found.values())) for stream in streams(summary))
 
 
 @each
@@ -264,7 +263,7 @@ def test_one_stream_that_does_not_come_back_leaves_all_plain(folder: Path, mode:
         bad = streams(plain)[-1]
     monkeypatch.setattr(stored_pixels, "transcode", lambda stream: None if stream == bad else transcode(stream))
     done = compress(folder, "kept.ozx", pixels=mode)
-    assert "stored as JPEG, not as JPEG XL" in summary_figures(done.attributes)["message"]
+    assert "patches are stored as JPEG: " in summary_figures(done.attributes)["message"]
     with open_summary(done.output) as summary, open_summary(folder / f"{mode}-plain.ozx") as plain:
         assert summary.attributes["pixels"] == plain.attributes["pixels"]
         assert summary.patches.shard.jpeg_bytes is None
@@ -390,6 +389,23 @@ def test_lies_with_fitting_checksums_are_found(name: str, tmp_path: Path):
         export_summary(path, tmp_path / "out", TARGETS["patches"])
     with pytest.raises(SummaryError, match=r"a\.ozx"):
         trim_summary(path, tmp_path / "b.ozx", 3)
+
+
+def test_lengths_beside_plain_streams_are_found(tmp_path: Path):
+    write_summary(tmp_path / "plain.ozx", tiny_contents("jpeg"))
+    members = unpack(tmp_path / "plain.ozx")
+    members |= encode_array(f"{PIXELS}{JPEG_BYTES}", np.full(KEPT, 9, np.int32), ["patch"])
+    sign_again(tmp_path / "plain.ozx", members)
+    assert "array-damaged" in errors(tmp_path / "plain.ozx", find_stub)
+
+
+def test_a_library_without_the_codec_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """What it cannot decode is not damaged."""
+    monkeypatch.setattr(imagecodecs.JPEGXL, "available", False)
+    with open_summary(folder / "jpeg.ozx") as summary, pytest.raises(CodecError, match="expected one with JPEG XL"):
+        _ = summary.patches[0]
+    with pytest.raises(CodecError, match="expected one with JPEG XL"):
+        transcode(b"")
 
 
 def test_another_picture_that_comes_back_whole_is_found(tmp_path: Path):

@@ -16,8 +16,8 @@ from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, Outcome, out
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.remote.sites import Archive
 from wsisum_cli.archive.scope.filters import EVERYTHING, Filter, file_of
-from wsisum_cli.archive.scope.naming import BY_STEM, Naming, unnamed
-from wsisum_cli.archive.state.names import refuse_other_naming
+from wsisum_cli.archive.scope.naming import BY_STEM, HASH, Naming, unnamed
+from wsisum_cli.archive.state.names import refuse_other_hashes, refuse_other_naming
 from wsisum_cli.archive.state.record import (
     fingerprint_of,
     is_recorded,
@@ -155,6 +155,8 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
         else:
             jobs.append((relative, job))
             again.update(found)
+    if request.naming.by == HASH:
+        refuse_other_hashes(request.output, taken)
     if request.shard is not None:
         outcomes = request.shard.part_of(outcomes, root, sources)
     outcomes.sort(key=lambda outcome: outcome.source)

@@ -137,8 +137,7 @@ def part_outcomes(series: list[list[Path]], root: Path) -> list[Outcome]:
     ]
 
 
-#: A pixel size, so that a file without one can be opened; images counted for a file that cannot be.
-ANY_MPP, MOST_IMAGES = 0.5, 99
+ANY_MPP = 0.5  # a pixel size, so that a file without one can be opened
 
 
 def refuse_summaries_alone(shown: str, sources: list[Source], outcomes: list[Outcome]) -> None:
@@ -151,8 +150,9 @@ def refuse_summaries_alone(shown: str, sources: list[Source], outcomes: list[Out
 class SourceIndex:
     """Finds the source slides of summaries in an archive, walking it once, and remembers which were found.
 
-    `attach` adds to the slides what it takes to fetch them where `source` stands for a remote archive, which is called
-    `shown`. Raises UsageError where there are summaries and no slides.
+    Where `source` stands for a remote archive, `attach` adds to the slides what it takes to fetch them, `shown` is what
+    the archive is called, and `outcomes` are those of files that could not be laid out in `source`. Raises UsageError
+    where there are summaries and no slides.
     """
 
     def __init__(
@@ -160,6 +160,7 @@ class SourceIndex:
         source: Path,
         attach: Callable[[Sequence[Source]], list[Source]] = list,
         shown: str = "",
+        outcomes: Sequence[Outcome] = (),
     ) -> None:
         self.root = source
         if is_summary(source):
@@ -167,6 +168,7 @@ class SourceIndex:
         single = source.is_file()
         sources, self._outcomes = ([], []) if single else find_slides(source, source / "no output here")[:2]
         refuse_summaries_alone(shown or str(source), sources, self._outcomes)
+        self._outcomes = [*self._outcomes, *outcomes]
         sources = attach([find_source(source)] if single else sources)
         self._sources = {found.path: found for found in sources}
         self._single = sources[0] if single else None
@@ -232,9 +234,10 @@ class SourceIndex:
             return [name]
         if images == {None}:
             return []
-        return [
-            f"{name}#{number}" for number in range(1, count_images(self._sources[path]) + 1) if number not in images
-        ]
+        count = count_images(self._sources[path])
+        if count is None:  # nobody knows how many it holds
+            return [name]
+        return [f"{name}#{number}" for number in range(1, count + 1) if number not in images]
 
 
 def has_content(source: Source, sha256: str) -> bool:
@@ -247,12 +250,12 @@ def has_content(source: Source, sha256: str) -> bool:
         return False
 
 
-def count_images(source: Source) -> int:
-    """How many slides a file holds; more than any file does where it cannot be read."""
+def count_images(source: Source) -> int | None:
+    """How many slides a file holds; None where it cannot be read."""
     try:
         with source.staged() as here, open_slide(here.path, ANY_MPP):
             return 1
     except SeveralSlidesError as error:
         return error.count
     except (WsisumError, OSError):
-        return MOST_IMAGES
+        return None

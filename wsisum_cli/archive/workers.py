@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.archive.outcome import FAILED, SKIPPED, WRITTEN, Outcome, outcome_of
+from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.scope.naming import refuse_unnamed
 from wsisum_cli.archive.state.record import record_of, source_state, telling_time
@@ -357,6 +357,7 @@ def make_product(
     Raises SeveralSlidesError where the file holds several, AccessError where no other slide of a store can be read.
     """
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
+    modified = None
     try:
         state, modified = source_state(job.source), telling_time(job.source)  # before: a later change is seen
         clock = Clock(reporter.stage)
@@ -372,7 +373,9 @@ def make_product(
         raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         outcome = outcome_of(error, source)
-        return replace(outcome, bytes_in=job.source.bytes, modified=modified) if outcome.status == SKIPPED else outcome
+        with contextlib.suppress(OSError):  # it may be what is wrong
+            outcome = replace(outcome, bytes_in=job.source.bytes, modified=modified)
+        return outcome
     modified_out = figures.pop(MODIFIED_OUT, None)
     written = None if modified_out is None else (figures["bytes_out"], modified_out)
     return Outcome(

@@ -132,6 +132,8 @@ def compress(
     check_target(target)
     if sweep and sign is not None:
         raise UsageError("--sweep writes no summaries to sign; leave --sign out")
+    if recompress is not None:
+        refuse_missing_codec()
     options = {
         "keep": parse_keep(keep),
         "max_bytes": parse_bytes(max_bytes) if max_bytes is not None else None,
@@ -159,6 +161,13 @@ def compress(
     )
     models = (encoder, summarizer, slide_encoder)
     start(source, output, mpp, features, models, options, sweep, force, device, slide_timeout, running)
+
+
+def refuse_missing_codec() -> None:
+    """Raise CodecError where no slide could be stored as JPEG XL."""
+    from wsisum_cli.summary.stored.jpeg_xl import codec
+
+    codec()
 
 
 def start(

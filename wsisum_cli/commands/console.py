@@ -99,8 +99,11 @@ def outcome_line(outcome: Outcome) -> str:
     return printable(f"{outcome.source}: {status_of(outcome)}, {outcome.reason}. {message}".rstrip(". "))
 
 
+KNOWN = "known failure"
+
+
 def status_of(outcome: Outcome) -> str:
-    return "known failure" if outcome.known else outcome.status
+    return KNOWN if outcome.known else outcome.status
 
 
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -179,7 +182,8 @@ LEAST = ("ratio", "in", "patches", "out", "represented")
 
 def total_line(outcomes: Sequence[Outcome]) -> str:
     counts = Counter(status_of(outcome) for outcome in outcomes)
-    text = f"{pluralize(len(outcomes), 'slide')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    words = [pluralize(count, name) if name == KNOWN else f"{count} {name}" for name, count in counts.items()]
+    text = f"{pluralize(len(outcomes), 'slide')}: {', '.join(words)}"
     verdicts = Counter(outcome.verdict for outcome in outcomes if outcome.verdict)
     missed = sum(outcome.target_reached is False for outcome in outcomes)
     text += "".join(f", {verdicts[name]} {name}" for name in VERDICTS if verdicts[name])

@@ -226,7 +226,7 @@ def indexed(source: str | None, cache: Cache) -> Iterator[SourceIndex | None]:
             archive = local_archive(place)
         else:
             archive = stack.enter_context(open_archive(place, None, cache))
-        yield SourceIndex(archive.path, archive.attach, archive.shown)
+        yield SourceIndex(archive.path, archive.attach, archive.shown, archive.outcomes)
 
 
 def verify_one(

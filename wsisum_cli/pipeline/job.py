@@ -18,7 +18,7 @@ from wsisum_cli.selection.budget import MAX_KEEP, MOST
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.source import Source
 
-#: Options that a summary only records where they are asked for.
+#: Options that a summary records only when asked for.
 UNASKED = ("tissue_features", "recompress")
 
 

@@ -71,7 +71,8 @@ class StoredPixels:
             self._transcoded |= zip(missing, pool.map(transcode, missing), strict=True)
         files = [found for stream in streams if (found := self._transcoded[stream]) is not None]
         size, px = sum(map(len, files)), sum(math.prod(jpeg.frame_size(stream)) for stream in streams)
-        if len(files) < len(streams) or size >= count_bytes(pixels) or px > most_restored(size):
+        most = most_restored(size * 9 // 10)  # zstd may still shrink them
+        if len(files) < len(streams) or size >= count_bytes(pixels) or px > most:
             return None
         stored = replace(pixels, streams=files) if isinstance(pixels, SourceTiles) else files
         return stored, np.array([len(stream) for stream in streams], np.int32)

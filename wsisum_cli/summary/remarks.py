@@ -55,10 +55,7 @@ def note_plain(attributes: Attributes) -> str:
     """Why JPEG streams are not stored as JPEG XL though that was asked for; empty where they are, or it was not."""
     if attributes.options.recompress is None or attributes.pixels.recompressed is not None:
         return ""
-    return (
-        "patches are stored as JPEG, not as JPEG XL: not every stream comes back byte for byte within the limits of "
-        "readers, or nothing is saved"
-    )
+    return "patches are stored as JPEG: JPEG XL would save nothing, or could not restore every stream byte for byte"
 
 
 def focal_plane(source: Source) -> str:

@@ -13,7 +13,7 @@ from wsisum_cli.summary.limits.claims import excessive_claims
 from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.limits.shapes import expected_arrays, expected_embeddings, knows_suspects, same_dims
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.writer import REEMBEDDED, SUSPECT
+from wsisum_cli.summary.writer import JPEG_BYTES, REEMBEDDED, SUSPECT
 from wsisum_cli.tissue.artefacts import KINDS
 from wsisum_cli.verification.finding import Finding
 
@@ -69,7 +69,12 @@ class ArrayCheck:
         """Decode each array; returns whether all have the type and shape that they must have."""
         sound = True
         shapes: dict[str, tuple[int, ...]] = {}
-        for name in expected_arrays(self.attributes, self.summary.members):
+        expected = expected_arrays(self.attributes, self.summary.members)
+        for member in self.summary.members:  # a reader that goes by the array would take JPEG for JPEG XL
+            name = member.removesuffix("/zarr.json")
+            if name != member and name.endswith(JPEG_BYTES) and name not in expected:
+                yield Finding("array-damaged", "lengths of JPEG streams stand beside rows that are such streams", name)
+        for name in expected:
             try:
                 shapes[name] = self.summary.array(name).shape  # which has the type and shape that it must have
             except SummaryError as error:

@@ -97,5 +97,10 @@ def test_a_catalogue_that_is_out_of_date_or_damaged_is_not_trusted(tmp_path: Pat
         database.execute("UPDATE slides SET mean_features = ?", (b"abc",))
         database.commit()
     assert len(read_vectors([str(tmp_path)]).slides) == 1
+    with closing(sqlite3.connect(tmp_path / NAME)) as database:
+        database.execute("UPDATE slides SET mean_features = ?", (np.full(8, np.nan, "<f4").tobytes(),))
+        database.commit()
+    (found,) = read_vectors([str(tmp_path)]).slides
+    assert all(np.isfinite(vector).all() for vector in found.vectors.values())
     (tmp_path / NAME).write_bytes(b"SQLite format 3\0 and no more")
     assert len(read_vectors([str(tmp_path)]).slides) == 1

@@ -164,6 +164,16 @@ def test_summaries_are_compared_with_slides_in_a_store(archive: Path, local: dic
 
 
 @pytest.mark.usefixtures("local")
+def test_a_slide_that_has_no_place_here_has_no_summary(archive: Path, bucket: str, s3: S3, tmp_path: Path):
+    """No folder can hold a file and a folder of one name."""
+    s3.client.put_object(Bucket=bucket, Key="in/sub/0.svs/9.svs", Body=(archive / "sub/2.svs").read_bytes() + b"x")
+    command = ("verify", archive.parent / "local", "--source", f"s3://{bucket}/in", "--require", "review")
+    done = wsisum(s3, *command, "--cache-dir", tmp_path)
+    assert done.returncode == 1
+    assert "sub/0.svs/9.svs" in done.stderr
+
+
+@pytest.mark.usefixtures("local")
 def test_a_slide_in_a_store_that_cannot_be_fetched_is_no_proof(archive: Path, bucket: str, s3: S3, tmp_path: Path):
     options = ("--require", "review", "--cache-dir", tmp_path)
     s3.proxy.fault = lambda _, request: "500" if request.method == "GET" and request.path.endswith("svs") else None

@@ -210,6 +210,16 @@ def test_a_partial_run_keeps_the_rows_of_an_earlier_one(archive: Path):
     }
 
 
+def test_a_limit_alone_keeps_the_rows_of_an_earlier_run(archive: Path):
+    go(archive)
+    go(archive, Filter(limit=1))
+    assert rows(archive) == {
+        "4.svs": ("written", ""),
+        **dict.fromkeys(("a/1.svs", "a/2.svs", "b/1.tif", "b/c/3.svs"), ("written", "needs work")),
+        "b/old.vsi": ("skipped", ""),
+    }
+
+
 def test_a_partial_run_drops_the_rows_of_slides_that_are_gone(archive: Path):
     go(archive)
     (archive / "4.svs").unlink()

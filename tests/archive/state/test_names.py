@@ -85,6 +85,24 @@ def test_a_run_that_names_otherwise_is_refused(hashed: Path, kept: str, naming: 
         plan_with(hashed, naming, MANIFEST_OF_ALL)
 
 
+def test_without_a_record_the_summaries_tell_of_another_naming(archive: Path, hashed: Path):
+    """Neither journal nor report is there to say how they were named."""
+    forget(hashed)
+    plan_with(hashed, HASHES)
+    with pytest.raises(UsageError, match="found another one, or another archive"):
+        plan_with(hashed, OTHERS)
+    by_stem = archive.parent / "stems"
+    write_run(archive, by_stem)
+    forget(by_stem)
+    plan_with(by_stem, STEMS)
+    for naming in (HASHES, NAMES):
+        with pytest.raises(UsageError, match="that have the names of slides"):
+            plan_with(by_stem, naming, MANIFEST_OF_ALL)
+    shutil.rmtree(by_stem / "DOE")  # what is left lies in no folder
+    with pytest.raises(UsageError, match="that have the names of slides"):
+        plan_with(by_stem, HASHES)
+
+
 def test_a_run_before_there_was_a_choice_named_by_stem(archive: Path):
     out = archive.parent / "out"
     write_run(archive, out)

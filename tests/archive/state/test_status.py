@@ -64,6 +64,12 @@ def test_new_failed_and_lost_slides_are_told(archive: Path):
     assert found["c/d.svs"] == ("up to date", "")
 
 
+def failed(archive: Path, known: bool) -> Outcome:
+    path = archive / "bad.svs"
+    sizes = {"bytes_in": path.stat().st_size, "modified": path.stat().st_mtime_ns}
+    return Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged", known=known, **sizes)
+
+
 @pytest.mark.parametrize(
     ("in_the_run", "entry", "state"),
     [
@@ -79,7 +85,7 @@ def test_a_failure_that_the_manifest_knows_needs_nothing(
     archive: Path, in_the_run: bool, entry: Entry | None, state: str
 ):
     write_slides(archive, "bad.svs")
-    note(archive, Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged", known=in_the_run))
+    note(archive, failed(archive, known=in_the_run))
     manifest = Manifest({} if entry is None else {"bad.svs": entry})
     found = {slide.source: slide.state for slide in read_status(archive.parent / "out", archive, manifest).slides}
     assert found["bad.svs"] == state
@@ -88,9 +94,17 @@ def test_a_failure_that_the_manifest_knows_needs_nothing(
         assert found["bad.svs"] == state
 
 
+def test_a_known_failure_that_was_replaced_is_new(archive: Path):
+    write_slides(archive, "bad.svs")
+    note(archive, failed(archive, known=True))
+    assert slide(archive, "known failure").source == "bad.svs"
+    (archive / "bad.svs").write_bytes(b"a good slide")
+    assert states(archive)["bad.svs"] == ("new", "the slide changed")
+
+
 def test_a_known_failure_ends_the_command_well(archive: Path):
     write_slides(archive, "bad.svs")
-    note(archive, Outcome("bad.svs", FAILED, "unreadable", "bad.svs: damaged", known=True))
+    note(archive, failed(archive, known=True))
     done = wsisum("status", archive.parent / "out", archive)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "known failure" in done.stdout

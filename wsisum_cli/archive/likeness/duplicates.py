@@ -66,6 +66,7 @@ class Duplicates:
     slides: int
     compared: int  # pairs laid on each other
     left_out: Mapping[str, str] = field(default_factory=dict)  # summary -> why it was not laid on any other
+    unread: bool = False  # whether one of them could not be read
 
 
 def find_duplicates(archive: Archive, progress: Progress = lambda done, total: None) -> Duplicates:
@@ -82,7 +83,8 @@ def find_duplicates(archive: Archive, progress: Progress = lambda done, total: N
     progress(len(candidates), len(candidates))
     unknown = {slide.summary: UNKNOWN_MODEL for slide in unique if slide.model(MEAN) is None}
     left_out = dict(sorted({**archive.unreadable, **unknown, **pictures.failed}.items()))
-    return Duplicates(sorted(pairs, key=pair_key), len(archive.slides), len(candidates), left_out)
+    unread = bool(archive.unreadable or pictures.failed)
+    return Duplicates(sorted(pairs, key=pair_key), len(archive.slides), len(candidates), left_out, unread)
 
 
 def pair_key(pair: Pair) -> tuple[int, float, str, str]:

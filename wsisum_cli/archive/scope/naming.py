@@ -112,7 +112,8 @@ def read_key(path: Path) -> bytes:
 
 def refuse_key_inside(key: Path | None, output: Path) -> None:
     """Raise UsageError for a key in the folder of outputs: whoever gets the summaries would get it too."""
-    if key is not None and key.resolve().is_relative_to(output.resolve()):
+    places = () if key is None else (key.resolve(), key.parent.resolve() / key.name)  # a link gives it away as well
+    if key is not None and any(place.is_relative_to(output.resolve()) for place in places):
         raise UsageError(
             f"--name-key {key.name}: the key lies in the output folder, and would be given away with it; move it"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from wsisum_cli.archive.report import shards_reported
@@ -49,8 +49,31 @@ def refuse_other_naming(folder: Path, naming: Naming) -> None:
     recorded = recorded_in(folder)
     if recorded is not None:
         compare(recorded, naming)
-    elif not naming.is_private and looks_hashed(folder):
+    elif naming.is_private:
+        refuse_public_names(folder)
+    elif looks_hashed(folder):
         raise UsageError(NO_RECORD)
+
+
+def refuse_public_names(folder: Path) -> None:
+    """Raise UsageError where summaries in a folder without a record are called as slides are."""
+    paths = list(visible_summaries(folder))
+    inside = any(path.parent != folder for path in paths)
+    if inside or (paths and not is_called_as(paths[0], paths[0].name.removesuffix(SUFFIX))):
+        raise UsageError(
+            "expected an output folder without summaries that have the names of slides, found one, and no report that "
+            "says how they were named; choose another folder"
+        )
+
+
+def refuse_other_hashes(folder: Path, taken: Set[str]) -> None:
+    """Raise UsageError where a folder without a record has names by hash, and none is one of the run's, `taken`."""
+    hashed = [name for path in visible_summaries(folder) if is_hashed(name := path.relative_to(folder).as_posix())]
+    if hashed and taken.isdisjoint(hashed) and recorded_in(folder) is None:
+        raise UsageError(
+            "--name-key: expected the key with which the summaries in this folder were named, found another one, or "
+            "another archive; give that key, or choose another folder"
+        )
 
 
 def settle_naming(folder: Path, asked: Naming | None) -> Naming:

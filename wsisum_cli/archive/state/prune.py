@@ -17,7 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wsisum_cli.archive.inventory import summary_files
 from wsisum_cli.archive.state.journal import STATE_FOLDER
-from wsisum_cli.archive.state.status import GONE, IN_REVIEW, RENAMED, UP_TO_DATE, Comparison, Orphan, summary_attributes
+from wsisum_cli.archive.state.status import (
+    FAILED,
+    GONE,
+    IN_REVIEW,
+    KNOWN,
+    RENAMED,
+    UP_TO_DATE,
+    Comparison,
+    Orphan,
+    summary_attributes,
+)
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.quality.verdict import VERDICTS, Thresholds
 from wsisum_cli.slides.source import FileState, state_of
@@ -128,6 +138,8 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
     image = orphan.attributes.source.image
     name = orphan.found_at if image is None else f"{orphan.found_at}#{image}"
     twin = found.states.get(name)
+    if twin is not None and twin.state in (FAILED, KNOWN):
+        return KEEP, f"its slide is {name} now, whose own summary was not made ({twin.reason})"
     if twin is None or not twin.summary:
         return KEEP, f"its slide is {name} now, which has no summary yet; wsisum compress makes one"
     if twin.state not in (UP_TO_DATE, IN_REVIEW):

@@ -15,7 +15,7 @@ from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import FAILED as NOT_MADE
 from wsisum_cli.archive.outcome import SKIPPED as LEFT_OUT
 from wsisum_cli.archive.outcome import UP_TO_DATE as AS_BEFORE
-from wsisum_cli.archive.outcome import Outcome, Record
+from wsisum_cli.archive.outcome import Outcome, Record, outcome_of
 from wsisum_cli.archive.plan import Request, changed_options, lacks_keys, make_jobs
 from wsisum_cli.archive.report import Report
 from wsisum_cli.archive.scope.known import acknowledge
@@ -179,9 +179,13 @@ class Comparison:
             )
 
         if not job.name and self.naming.by == MANIFEST and not self.manifest.names_slides_in(Path(name)):
-            return found(FAILED, UnnamedError.reason, str(unnamed(name)))
+            missing = outcome_of(unnamed(name), name)
+            return found(failure(missing, self.manifest), UnnamedError.reason, missing.message)
         if row is not None and row.status == NOT_MADE:
-            return found(failure(row, self.manifest), row.reason, row.message)
+            state = failure(row, self.manifest)
+            if state == KNOWN and (row.bytes_in is None or has_changed(job.source, row)):
+                return found(NEW, "the slide changed", f"it failed before: {row.reason}")
+            return found(state, row.reason, row.message)
         if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
             if has_changed(job.source, row):
                 return found(NEW, "the slide changed", f"it was left out before: {row.reason}")

@@ -101,7 +101,7 @@ PixelsOption = Annotated[
 RecompressOption = Annotated[
     Recompress | None,
     typer.Option(
-        help="Store JPEG streams as JPEG XL, which takes 9 to 40 % less; every byte of them comes back. "
+        help="Store JPEG streams as JPEG XL, which takes 9 to 40 % less; the original bytes can be restored. "
         "Other programs then need JPEG XL to show a patch."
     ),
 ]

@@ -42,7 +42,7 @@ def duplicates(
         typer.echo(plain_json(as_object(found)))
     else:
         show(found)
-    raise typer.Exit(FOUND if found.pairs or archive.unreadable else 0)
+    raise typer.Exit(FOUND if found.pairs or found.unread else 0)
 
 
 def draw(found: Duplicates, image: Path) -> None:

@@ -173,7 +173,7 @@ def is_recompressed(attributes: Mapping[str, Any], array: str) -> bool:
     pixels = attributes.get("pixels")
     stored = pixels.get("recompressed") if array in (TILES, PIXELS) and isinstance(pixels, dict) else None
     if stored not in (None, JXL):
-        raise ValueError(f"its streams are stored as {stored!r:.20}, expected {JXL}; update wsisum")
+        raise ValueError(f"its rows are stored as {stored!r:.20}, which this version does not know; update wsisum")
     return stored is not None
 
 

@@ -1,4 +1,4 @@
-"""JPEG streams as JPEG XL files from which every byte of them comes back (ISO/IEC 18181-2, the box `jbrd`).
+"""JPEG streams as JPEG XL files from which they can be restored byte for byte (ISO/IEC 18181-2, the box `jbrd`).
 
 A decoder makes room for whatever the headers of a file say. So a file is only decoded where it is what an encoder makes
 of a tile: one still image of three components and modest size, from a JPEG of few markers, and nothing else.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
+from wsisum_cli.errors import CodecError
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.checks.stream_sizes import Bits, jxl_sides
 
@@ -30,15 +32,27 @@ NO_FLAGS, NO_SMOOTHING = 0, 128  # of a frame
 def transcode(stream: bytes) -> bytes | None:
     """A JPEG stream as a JPEG XL file; None where not every byte would come back.
 
-    One thread and the encoder's own effort, so that the same stream gives the same file.
+    One thread and the encoder's own effort, so that the same stream gives the same file. Raises CodecError where the
+    codec is missing.
     """
-    import imagecodecs
-
     try:
-        packed = bytes(imagecodecs.jpegxl_encode_jpeg(stream, usecontainer=True, numthreads=1))
+        packed = bytes(codec().jpegxl_encode_jpeg(stream, usecontainer=True, numthreads=1))
         return packed if restore(packed, len(stream)) == stream else None
     except (RuntimeError, ValueError):  # of the codec, and of what is read again
         return None
+
+
+def codec() -> Any:
+    """The library, where it can do this. Raises CodecError."""
+    import imagecodecs
+
+    # A build without a codec has functions that raise when they are called.
+    if not imagecodecs.JPEGXL.available:
+        raise CodecError(
+            f"imagecodecs {imagecodecs.__version__}: expected one with JPEG XL, found none; install a full one (pip "
+            "install --force-reinstall imagecodecs)"
+        )
+    return imagecodecs
 
 
 def restore(packed: bytes, length: int, side: tuple[int, int] | None = None) -> bytes:
@@ -46,18 +60,16 @@ def restore(packed: bytes, length: int, side: tuple[int, int] | None = None) -> 
 
     `side` (height, width) is what the image must have; None where the file says so.
     """
-    import imagecodecs
-
     size = file_size(packed)
     px = size[0] * size[1]
     if side not in (None, size) or not 0 < px <= MOST_PIXELS:
         raise ValueError(f"it is an image of {size}, expected {side or f'at most {MOST_PIXELS} px'} (height, width)")
     if not 0 < length <= FREE_BYTES + BYTES_PER_PX * px:
-        raise ValueError(f"{length} bytes are no JPEG stream of {px} px")
+        raise ValueError(f"a JPEG of {px} px cannot take {length} bytes")
     try:
-        stream = bytes(imagecodecs.jpegxl_decode_jpeg(packed, numthreads=1, out=length))
+        stream = bytes(codec().jpegxl_decode_jpeg(packed, numthreads=1, out=length))
     except RuntimeError as error:  # what the codec raises for any fault
-        raise ValueError(f"it cannot be decoded ({error})") from error
+        raise ValueError("its JPEG XL data are damaged") from error
     if len(stream) != length or jpeg.frame_size(stream) != size:
         raise ValueError(f"it holds {len(stream)} bytes of another JPEG stream, expected {length}")
     return stream
@@ -70,7 +82,7 @@ def file_size(packed: bytes) -> tuple[int, int]:
     parts = [data for kind, data in boxes if kind == PART]
     rest = [REBUILD, *([PART] * len(parts) or [WHOLE])]
     if kinds[:2] != [SIGNATURE, FILE_TYPE] or sorted(kinds[2:]) != rest:
-        raise ValueError("it is no JPEG XL file of a JPEG stream alone")
+        raise ValueError("it is not a JPEG XL file made from a JPEG")
     numbers = [at | (LAST if at == len(parts) - 1 else 0) for at in range(len(parts))]
     if [part[:4] for part in parts] != [struct.pack(">I", number) for number in numbers]:
         raise ValueError("parts of its codestream are missing")
@@ -113,7 +125,7 @@ def codestream_size(codestream: bytes) -> tuple[int, int]:
         bits.take(6)  # how each component is subsampled
     plain &= [bits.take(count) for count in (2, 2, 1, 2, 1)] == [0, 0, 0, 0, 1]  # whole, in one pass, and the last
     if not plain:
-        raise ValueError("its codestream is no transcoded JPEG of three components")
+        raise ValueError("its codestream is not a transcoded JPEG with three components")
     return height, width
 
 
@@ -132,4 +144,4 @@ def check_markers(rebuild: bytes) -> None:
         markers.append(MARKERS + bits.take(6))
     data = sum(marker in APPLICATIONS or marker in (COMMENT, BETWEEN) for marker in markers)
     if markers[-1] != ENDING or data > MOST_DATA or markers.count(SCANNING) > MOST_SCANS:
-        raise ValueError("its JPEG stream has more markers, data of other programs or scans than a tile")
+        raise ValueError("its JPEG has too many markers, scans or application segments")
