@@ -115,10 +115,24 @@ def test_summaries_are_signed_and_checked(lab: Path, tmp_path: Path):
     assert {result["signed"] for result in json.loads(verified.stdout)} == {True}
 
 
-def test_the_settings_on_the_page_are_those_of_commands(tmp_path: Path):
+def test_settings_on_the_page_are_those_of_commands(tmp_path: Path):
     text = (DOCS / "running.md").read_text(encoding="utf-8")
-    (settings,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    (tmp_path / "wsisum.toml").write_text(settings)
+    naming, settings = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "name.key").write_bytes(bytes(32))
+    (tmp_path / "wsisum.toml").write_text(naming + settings)
     done = wsisum("--config", tmp_path / "wsisum.toml", "config", "compress")
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("workers", "keep", "exclude", "output"))
+    assert all(name in done.stdout for name in ("workers", "keep", "exclude", "output", "name-by", "name-key"))
+
+
+def test_outputs_get_names_that_say_nothing(lab: Path, tmp_path: Path):
+    (block,) = [block for block in blocks("running") if "--name-by" in block]
+    (tmp_path / "names.csv").write_text("slide,name\nB12.svs,study-1\nC7.svs,study-2\n")
+    for number, line in enumerate(block.splitlines()):
+        command = line.replace("/secure", str(tmp_path)).replace("compress slides", "compress archive")
+        command = command.replace("names.csv", str(tmp_path / "names.csv"))
+        done = bash(lab, command.replace("-o summaries", f"-o {tmp_path / str(number)}"))
+        assert done.returncode == 0, done.stderr
+    by_hash, by_manifest = (sorted(path.name for path in (tmp_path / place).glob("*.ozx")) for place in "12")
+    assert [len(name) for name in by_hash] == [36, 36]
+    assert by_manifest == ["study-1.ozx", "study-2.ozx"]
