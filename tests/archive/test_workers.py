@@ -240,7 +240,7 @@ def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
     duration = time.monotonic() - began
     expected = {path.name: path.read_bytes() for path in whole.glob("*.ozx")}
     draw = random.Random(0)
-    for _ in range(10):
+    for _ in range(4):  # tests/benchmarks/kills.py does many more
         if len(list(output.glob("*.ozx"))) == 3:
             shutil.rmtree(output)
         process = start(archive, output)

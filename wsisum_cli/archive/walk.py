@@ -172,6 +172,8 @@ class SourceIndex:
         sources = attach([find_source(source)] if single else sources)
         self._sources = {found.path: found for found in sources}
         self._single = sources[0] if single else None
+        if self._single is not None:
+            self.root = self._single.path  # of a file of several, that by which the slide goes
         self._images: dict[Path, set[int | None]] = {}  # of sources that were found
         self._copies: dict[str, list[Path]] = {}  # of each summary
         self._by_size: dict[int, list[Source]] = {}
