@@ -100,6 +100,8 @@ def test_a_known_failure_that_was_replaced_is_new(archive: Path):
     assert slide(archive, "known failure").source == "bad.svs"
     (archive / "bad.svs").write_bytes(b"a good slide")
     assert states(archive)["bad.svs"] == ("new", "the slide changed")
+    note(archive, Outcome("bad.svs", FAILED, "unreadable", known=True))
+    assert states(archive)["bad.svs"] == ("failed", "unreadable")
 
 
 def test_a_known_failure_ends_the_command_well(archive: Path):

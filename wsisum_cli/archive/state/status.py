@@ -183,9 +183,10 @@ class Comparison:
             return found(failure(missing, self.manifest), UnnamedError.reason, missing.message)
         if row is not None and row.status == NOT_MADE:
             state = failure(row, self.manifest)
-            if state == KNOWN and (row.bytes_in is None or has_changed(job.source, row)):
+            if state == KNOWN and has_changed(job.source, row):
                 return found(NEW, "the slide changed", f"it failed before: {row.reason}")
-            return found(state, row.reason, row.message)
+            # Without the size nobody knows whether it is the slide that somebody has looked at.
+            return found(FAILED if row.bytes_in is None else state, row.reason, row.message)
         if row is not None and row.status == LEFT_OUT and row.reason != AS_BEFORE:
             if has_changed(job.source, row):
                 return found(NEW, "the slide changed", f"it was left out before: {row.reason}")
