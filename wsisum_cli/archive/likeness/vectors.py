@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wsisum_cli.archive.lookup import named_summaries, real_path
+from wsisum_cli.archive.scope.filters import numbered
 from wsisum_cli.archive.state.catalogue import current_rows
 from wsisum_cli.errors import SummaryError
 from wsisum_cli.summary.container import name_of
@@ -142,10 +143,6 @@ def vectors_of(summary: Summary, path: str, name: str) -> SlideVectors:
         tissue_mm2=record.represented.tissue_mm2 if record.represented is not None else None,
         vectors=dict(found_vectors(summary)),
     )
-
-
-def numbered(name: str, image: int | None) -> str:
-    return name if image is None else f"{name}#{image}"
 
 
 def found_vectors(summary: Summary) -> Iterator[tuple[Model, np.ndarray]]:

@@ -147,6 +147,11 @@ def matches(path: str, glob: str) -> bool:
     return glob.startswith("**/") and fnmatchcase("/" + path, glob)
 
 
+def numbered(name: str, image: int | None) -> str:
+    """The name of one slide, `FILE#N`, of a file with several; that of the file where it holds one."""
+    return name if image is None else f"{name}#{image}"
+
+
 def file_of(name: str) -> str:
     """The file of a slide that is one of several in it: `a.svs` of `a.svs#2`; any other name as it is."""
     return IMAGE.sub("", name)

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from wsisum_cli.archive.inventory import summary_files
+from wsisum_cli.archive.scope.filters import numbered
 from wsisum_cli.archive.state.journal import STATE_FOLDER
 from wsisum_cli.archive.state.status import (
     FAILED,
@@ -135,8 +136,7 @@ def decide_renamed(orphan: Orphan, found: Comparison) -> tuple[str, str]:
     assert orphan.found_at is not None
     if not found.is_naming_known and is_named_apart(orphan):
         return KEEP, "its name is not that of its slide, and no report says how runs named it; give --name-by"
-    image = orphan.attributes.source.image
-    name = orphan.found_at if image is None else f"{orphan.found_at}#{image}"
+    name = numbered(orphan.found_at, orphan.attributes.source.image)
     twin = found.states.get(name)
     if twin is not None and twin.state in (FAILED, KNOWN):
         return KEEP, f"its slide is {name} now, whose own summary was not made ({twin.reason})"
