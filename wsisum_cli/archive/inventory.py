@@ -212,7 +212,7 @@ def source_of(folder: Path, path: str) -> str:
 
 def entry_of(folder: Path, outcome: Outcome, other: str, thresholds: Thresholds | None, visit: Visit) -> Entry:
     """The entry of a reported slide. `other` is a summary of the same slide that the report does not name, or empty."""
-    known = {name: value for name, value in vars(outcome).items() if name in Entry.model_fields}
+    known = {name: value for name, value in outcome.values().items() if name in Entry.model_fields}
     if outcome.status not in (WRITTEN, SKIPPED, FAILED):
         raise UsageError(f"{JSON_NAME}: expected a status of a slide, found {outcome.status!r:.40}; run again")
     entry = Entry(**known | {"summary": outcome.summary or other})

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
-from wsisum_cli.archive.outcome import Outcome
+from wsisum_cli.archive.outcome import Outcome, with_shared_words
 from wsisum_cli.archive.state.shard import Shard, parse_shard
 from wsisum_cli.errors import UsageError
 from wsisum_cli.exports import tables
@@ -22,6 +22,7 @@ from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
+SLIDES, END = b' "slides": [\n', b" ]\n"  # lines of report.json around the rows
 STAGES = ("fetch", "tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
     *("source", "status", "reason", "message", "summary", "bytes_in", "bytes_out", "ratio", "patches"),
@@ -56,12 +57,12 @@ def report_names(shard: Shard | None) -> tuple[str, str]:
 def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[str]:
     """The report as JSON in pieces, a line for each slide: indented, a large one would be twice the size."""
     head = json.dumps(facts, indent=1, ensure_ascii=False)
-    yield head.removesuffix("\n}") + ',\n "slides": ['
+    yield head.removesuffix("\n}") + ",\n" + SLIDES.decode().removesuffix("\n")
     separator = "\n  "
     for outcome in outcomes:
         yield separator + json.dumps(outcome.as_dict(), ensure_ascii=False)
         separator = ",\n  "
-    yield "\n ]\n}\n"
+    yield f"\n{END.decode()}}}\n"
 
 
 def as_csv(outcomes: Iterable[Outcome]) -> Iterator[str]:
@@ -91,14 +92,48 @@ def read_report(folder: Path, shard: Shard | None = None) -> Report | None:
     """The report of the last run; None where there is none. Raises UsageError when it cannot be read."""
     name, _ = report_names(shard)
     try:
-        report = parse_json((folder / name).read_bytes())
-        rows = [{key: value for key, value in row.items() if key != "ratio"} for row in report.pop("slides")]
-        not_tried = TypeAdapter(list[str]).validate_python(report.pop("not_tried", []))
-        return Report(report, [Outcome(**row) for row in rows], not_tried)
+        with open(folder / name, "rb") as file:
+            facts, outcomes = read_rows(file)
+        not_tried = TypeAdapter(list[str]).validate_python(facts.pop("not_tried", []))
+        return Report(facts, outcomes, not_tried)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{name}: expected the report of a run, found something else; run again") from error
+
+
+def read_rows(file: BinaryIO) -> tuple[dict[str, Any], list[Outcome]]:
+    """The facts of a report, and its rows, whatever its layout. Raises ValueError and others for what is no report."""
+    try:
+        return read_lines(file)
+    except ValueError:  # it was laid out by somebody else
+        file.seek(0)
+        facts = parse_json(file.read())
+        return facts, [outcome_in(row) for row in facts.pop("slides")]
+
+
+def read_lines(file: BinaryIO) -> tuple[dict[str, Any], list[Outcome]]:
+    """The same of a report as `as_json` lays it out: parsed as a whole, a hundred thousand rows take gigabytes."""
+    head = list(until(SLIDES, file))
+    outcomes = [outcome_in(parse_json(line.rstrip(b",\n"))) for line in until(END, file)]
+    facts = parse_json(b"".join([*head, SLIDES, END, *file]))
+    if facts.pop("slides"):
+        raise ValueError("expected a line for each slide")
+    return facts, outcomes
+
+
+def until(end: bytes, file: BinaryIO) -> Iterator[bytes]:
+    """The lines before one; that one is read as well. Raises ValueError where it does not come."""
+    for line in file:
+        if line == end:
+            return
+        yield line
+    raise ValueError(f"expected a line {end.decode().strip()}")
+
+
+def outcome_in(row: dict[str, Any]) -> Outcome:
+    row.pop("ratio", None)
+    return Outcome(**with_shared_words(row))
 
 
 def shards_reported(folder: Path) -> list[Shard]:

@@ -38,7 +38,7 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 def plain_cell(cell: Any) -> Any:
     """Numbers stay as they are, negative ones as well, and so do those that are formatted already."""
-    if not isinstance(cell, str):
+    if not isinstance(cell, str) or (cell[:1].isascii() and cell[:1].isalnum() and "\r" not in cell):
         return cell
     cell = RETURN.sub("\n", cell) if "\r" in cell else cell
     return QUOTE + cell if FORMULA.match(cell.lstrip(QUOTE)) and not NUMBER.fullmatch(cell) else cell

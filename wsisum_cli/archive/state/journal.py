@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.archive.outcome import Outcome, Record
+from wsisum_cli.archive.outcome import NAMES, Outcome, Record, with_shared_words
 from wsisum_cli.summary.container import is_abandoned, new_owner, sync_folder, writing_aside
 
 STATE_FOLDER = ".wsisum"
@@ -32,8 +31,7 @@ RUN, SLIDE, END = "run", "slide", "end"  # kinds of lines
 #: A line on a slide, as this version writes it: when, and the slide as JSON text.
 ON_SLIDE = re.compile(rb'"kind":"slide","at":(\d{1,19}),"slide":\{"source":("(?:[^"\\]|\\.)*")[,}]')
 MANY = 16  # closed journals from which they are put together
-WORDS = ("status", "reason", "pixels", "provider", "verdict", "bound")  # of an outcome: one of a few
-NAMES = {one.name for one in fields(Outcome)}
+KNOWN = frozenset(NAMES)
 DEFAULTS = {
     one.name: one.default if one.default is not MISSING else {}
     for one in fields(Outcome)
@@ -112,14 +110,14 @@ def slide_of(line: bytes) -> tuple[int, str] | None:
 
 def sparse(outcome: Outcome) -> dict[str, Any]:
     """What of an outcome is not the default."""
-    found = {name: value for name, value in vars(outcome).items() if DEFAULTS.get(name, MISSING) != value}
+    found = {name: value for name, value in outcome.values().items() if DEFAULTS.get(name, MISSING) != value}
     return found | ({"record": asdict(outcome.record)} if outcome.record is not None else {})
 
 
 def outcome_in(content: Mapping[str, Any]) -> Outcome | None:
     """The outcome in the content of a line; None where it holds none that this version knows."""
     slide = content.get("slide")
-    if not isinstance(slide, dict) or not slide.keys() <= NAMES or not slide.keys() >= NAMES - DEFAULTS.keys():
+    if not isinstance(slide, dict) or not slide.keys() <= KNOWN or not slide.keys() >= KNOWN - DEFAULTS.keys():
         return None
     try:
         record = Record(**slide["record"]) if slide.get("record") else None
@@ -127,18 +125,9 @@ def outcome_in(content: Mapping[str, Any]) -> Outcome | None:
         return None
     # The checksum vouches for what was an outcome before; to validate a hundred thousand again takes seconds.
     outcome: Outcome = object.__new__(Outcome)
-    vars(outcome).update({**DEFAULTS, "seconds": {}, **shared(slide), "record": record})
+    for name, value in {**DEFAULTS, "seconds": {}, **with_shared_words(slide), "record": record}.items():
+        object.__setattr__(outcome, name, value)
     return outcome
-
-
-def shared(slide: dict[str, Any]) -> dict[str, Any]:
-    """The same with one object for each word that many slides have: half of their memory would go into copies."""
-    for name in WORDS:
-        if isinstance(word := slide.get(name), str):
-            slide[name] = sys.intern(word)
-    if isinstance(seconds := slide.get("seconds"), dict):
-        slide["seconds"] = {sys.intern(stage): value for stage, value in seconds.items()}
-    return slide
 
 
 @dataclass
