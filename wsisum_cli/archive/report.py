@@ -22,6 +22,7 @@ from wsisum_cli.summary.limits.metadata import parse_json
 
 JSON_NAME, CSV_NAME = "report.json", "report.csv"
 SHARD_NAME = re.compile(r"report\.(\d{1,6})-of-(\d{1,6})\.json")
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 SLIDES, END = b' "slides": [\n', b" ]\n"  # lines of report.json around the rows
 STAGES = ("fetch", "tissue", "features", "selection", "pixels", "embedding", "draws", "hash", "write")
 COLUMNS = (
@@ -60,7 +61,7 @@ def as_json(outcomes: Iterable[Outcome], facts: Mapping[str, Any]) -> Iterator[s
     yield head.removesuffix("\n}") + ",\n" + SLIDES.decode().removesuffix("\n")
     separator = "\n  "
     for outcome in outcomes:
-        yield separator + json.dumps(outcome.as_dict(), ensure_ascii=False)
+        yield separator + ENCODER.encode(outcome.as_dict())
         separator = ",\n  "
     yield f"\n{END.decode()}}}\n"
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wsisum_cli.archive.outcome import NAMES, Outcome, Record, with_shared_words
+from wsisum_cli.archive.outcome import NAMES, Outcome, Record, outcome_from, with_shared_words
 from wsisum_cli.summary.container import is_abandoned, new_owner, sync_folder, writing_aside
 
 STATE_FOLDER = ".wsisum"
@@ -123,11 +123,8 @@ def outcome_in(content: Mapping[str, Any]) -> Outcome | None:
         record = Record(**slide["record"]) if slide.get("record") else None
     except (TypeError, ValueError):
         return None
-    # The checksum vouches for what was an outcome before; to validate a hundred thousand again takes seconds.
-    outcome: Outcome = object.__new__(Outcome)
-    for name, value in {**DEFAULTS, "seconds": {}, **with_shared_words(slide), "record": record}.items():
-        object.__setattr__(outcome, name, value)
-    return outcome
+    # The checksum vouches for what was an outcome before.
+    return outcome_from({**DEFAULTS, "seconds": {}, **with_shared_words(slide), "record": record})
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,8 @@ class Ledger:
     def is_same_shard(self, facts: Mapping[str, Any]) -> bool:
         return self.is_ours(facts) and facts.get("shard") == (str(self.shard) if self.shard else None)
 
-    def recover(self) -> None:
-        """Put into the report what runs that were killed have done."""
-        killed = [run for run in self.history.runs if run.was_killed and self.is_same_shard(run.facts)]
-        report = report_or_none(self.folder, self.shard) if killed else None
-        if any(run.last > finished(report) for run in killed) and self.history.lines:
-            merged = merge(self.folder, self.is_same_shard, [(self.shard, report)] if report is not None else [])
-            if merged is not None:
-                now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                left = list(merged.not_tried)
-                self._write(merged.outcomes, {**merged.facts, "recovered": now, "not_tried": left})
-
     def begin(self, facts: Mapping[str, Any], todo: list[str], planned: list[Outcome]) -> None:
         """Start the journal: `todo` are the slides to work on, `planned` the outcomes of the others."""
-        self.recover()
         self._report_before = state_of(self.folder / report_names(self.shard)[0])
         shard = None if self.shard is None else str(self.shard)
         self._journal = Journal(self.folder, {"product": self.product, "shard": shard, **facts, "todo": todo})
@@ -194,24 +182,21 @@ def reported_outcomes(folder: Path) -> dict[str, Outcome]:
     return found
 
 
-def read_state(folder: Path, product: str) -> Report | None:
+def read_state(folder: Path, product: str, history: History | None = None) -> Report | None:
     """The reports of all shards with what the journals add; None where there is neither.
 
-    Raises UsageError for a report that cannot be read.
+    `history` is that of the product's runs where it was read before. Raises UsageError for a report that cannot be read.
     """
     shards: list[Shard | None] = [None, *shards_reported(folder)]
     reports = [(shard, report) for shard in shards if (report := read_report(folder, shard)) is not None]
-    return merge(folder, lambda facts: facts.get("product") == product, reports)
+    return merge(history or read_history(folder, lambda facts: facts.get("product") == product), reports)
 
 
-def merge(
-    folder: Path, wanted: Callable[[Mapping[str, Any]], bool], reports: Sequence[tuple[Shard | None, Report]]
-) -> Report | None:
-    """Reports and the journals of `wanted` runs as one report.
+def merge(history: History, reports: Sequence[tuple[Shard | None, Report]]) -> Report | None:
+    """Reports and journals as one report.
 
     Of every slide the newest report counts that covers it: one of the whole archive, or of the slide's shard.
     """
-    history = read_history(folder, wanted)
     reports = sorted(reports, key=lambda one: finished(one[1]), reverse=True)
     rows: dict[str, tuple[int, Outcome]] = {}  # by slide, with which report it is of
     left: dict[str, int] = {}
@@ -282,8 +267,8 @@ def began(report: Report | None) -> int:
 
 
 def finished(report: Report | None) -> int:
-    """Ns since 1970; when it was written, where its run was killed; 0 where nobody knows."""
-    return time_in(report, "finished") or time_in(report, "recovered")
+    """Ns since 1970; 0 where nobody knows."""
+    return time_in(report, "finished")
 
 
 def time_in(report: Report | None, name: str) -> int:

@@ -97,7 +97,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.folder, SUMMARIES.noun)
-        self.report: Report | None = read_state(self.folder, SUMMARIES.noun)
+        self.report: Report | None = read_state(self.folder, SUMMARIES.noun, self.ledger.history)
         self.rows = {} if self.report is None else {row.source: row for row in self.report.outcomes}
         self.settings = str(self.report.facts.get("settings", "")) if self.report is not None else ""
         self.thresholds = None if self.report is None else thresholds_of(self.report)
@@ -400,30 +400,26 @@ def read_status(
 
     Raises UsageError where there is none, or no slide in the archive, or where they are named in another way.
     """
-    report = read_state(folder, SUMMARIES.noun)
-    if report is None and not summary_files(folder) and archive is None:
-        raise UsageError(f"{folder.name}: expected the output of wsisum compress, found no report and no summary")
     if archive is None:
+        ledger = Ledger(folder, SUMMARIES.noun)
+        report = read_state(folder, SUMMARIES.noun, ledger.history)
+        if report is None and not summary_files(folder):
+            raise UsageError(f"{folder.name}: expected the output of wsisum compress, found no report and no summary")
         slides = list(reported_states(folder, report))
-        running = running_in(Ledger(folder, SUMMARIES.noun))
     else:
         found = Comparison(folder, archive, manifest, check, asked)
         found.compare()
+        ledger, report = found.ledger, found.report
         slides = [*found.states.values(), *map(orphan_state, found.orphans()), *found.undecided()]
-        running = running_in(found.ledger)
     slides.sort(key=lambda slide: (slide.source, slide.summary))
     counts = Counter(slide.state for slide in slides)
     return Status(
         compared=archive is not None,
         run=None if report is None else dict(report.facts),
         counts={name: counts.get(name, 0) for name in STATES},
-        running=running,
+        running=sum(not run.closed for run in ledger.history.runs),
         slides=slides,
     )
-
-
-def running_in(ledger: Ledger) -> int:
-    return sum(not run.closed for run in ledger.history.runs)
 
 
 def orphan_state(orphan: Orphan) -> SlideState:
