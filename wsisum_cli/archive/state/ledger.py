@@ -185,7 +185,8 @@ def reported_outcomes(folder: Path) -> dict[str, Outcome]:
 def read_state(folder: Path, product: str, history: History | None = None) -> Report | None:
     """The reports of all shards with what the journals add; None where there is neither.
 
-    `history` is that of the product's runs where it was read before. Raises UsageError for a report that cannot be read.
+    `history` is that of the runs of `product` where it was read before.
+    Raises UsageError for a report that cannot be read.
     """
     shards: list[Shard | None] = [None, *shards_reported(folder)]
     reports = [(shard, report) for shard in shards if (report := read_report(folder, shard)) is not None]
