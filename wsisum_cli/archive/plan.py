@@ -128,53 +128,70 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     refuse_summaries_alone(request.shown, sources, outcomes)
     if not sources and not outcomes:
         raise UsageError(f"{request.shown}: no slides found ({other_files} other files)")
-    jobs: list[tuple[str, Job]] = []
-    taken: set[str] = set()
-    recorded: set[str] = set()
-    again: Counter[str] = Counter()
     root = request.source if request.source.is_dir() else request.source.parent
-    settings, inside = request.settings, len(os.fspath(request.output / "_")) - 1
     picked = request.filter.apply(sources, outcomes, root, request.shown)
-    outcomes = picked.outcomes
+    draft = Draft(request, manifest, known, picked.outcomes)
     for relative, bare in make_jobs(request, manifest, root, sources):
-        if bare.name:
-            taken.add(folded_text(os.fspath(bare.output)[inside:].replace(os.sep, "/")))
-        if relative in picked.left_out or not is_in_shard(request, relative):
-            continue
-        if not bare.name and not manifest.names_slides_in(Path(relative)):
-            outcomes.append(outcome_of(unnamed(relative), relative))
-            continue
-        job = replace(bare, fingerprint=fingerprint_of(settings, bare))
-        before = known.get(relative)
-        found = [] if request.force else look_up(request, relative, job, before)
-        if isinstance(found, Outcome):
-            if before is not None and before.record is not None and found.record is before.record:
-                recorded.add(relative)
-                found = found.without_record()
-            outcomes.append(found)
-        else:
-            jobs.append((relative, job))
-            again.update(found)
+        draft.take_name(bare)
+        if relative not in picked.left_out and is_in_shard(request, relative):
+            draft.decide(relative, bare)
     if request.naming.by == HASH:
-        refuse_other_hashes(request.output, taken)
-    if request.shard is not None:
-        outcomes = request.shard.part_of(outcomes, root, sources)
-    outcomes.sort(key=lambda outcome: outcome.source)
-    models = describe_models(request) if request.product is SUMMARIES else ""
-    within = jobs[: request.filter.limit]
+        refuse_other_hashes(request.output, draft.taken)
+    outcomes = draft.outcomes if request.shard is None else request.shard.part_of(draft.outcomes, root, sources)
+    within = draft.jobs[: request.filter.limit]
     return Plan(
         within,
-        outcomes,
+        sorted(outcomes, key=lambda outcome: outcome.source),
         other_files,
         request.product.task,
-        models,
-        frozenset(taken),
-        again,
-        recorded,
+        describe_models(request) if request.product is SUMMARIES else "",
+        frozenset(draft.taken),
+        draft.again,
+        draft.recorded,
         frozenset(name for name in picked.left_out if is_in_shard(request, name)),
-        tuple(relative for relative, _ in jobs[len(within) :]),
+        tuple(relative for relative, _ in draft.jobs[len(within) :]),
         tuple(picked.idle),
     )
+
+
+@dataclass
+class Draft:
+    """A plan while its slides are decided on one after another."""
+
+    request: Request
+    manifest: Manifest
+    known: Mapping[str, Outcome]
+    outcomes: list[Outcome]
+    jobs: list[tuple[str, Job]] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+    recorded: set[str] = field(default_factory=set)
+    again: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._settings = self.request.settings
+        self._inside = len(os.fspath(self.request.output / "_")) - 1
+
+    def take_name(self, job: Job) -> None:
+        """Note the name of the output, whether or not this run makes it."""
+        if job.name:
+            self.taken.add(folded_text(os.fspath(job.output)[self._inside :].replace(os.sep, "/")))
+
+    def decide(self, relative: str, bare: Job) -> None:
+        """Add the job of a slide, or its outcome where there is nothing to do."""
+        if not bare.name and not self.manifest.names_slides_in(Path(relative)):
+            self.outcomes.append(outcome_of(unnamed(relative), relative))
+            return
+        job = replace(bare, fingerprint=fingerprint_of(self._settings, bare))
+        before = self.known.get(relative)
+        found = [] if self.request.force else look_up(self.request, relative, job, before)
+        if not isinstance(found, Outcome):
+            self.jobs.append((relative, job))
+            self.again.update(found)
+            return
+        if before is not None and before.record is not None and found.record is before.record:
+            self.recorded.add(relative)
+            found = found.without_record()
+        self.outcomes.append(found)
 
 
 def is_in_shard(request: Request, relative: str) -> bool:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -190,67 +190,96 @@ def run_jobs(
 
     Raises UsageError when the models cannot be loaded, AccessError when a store refuses the credentials.
     """
-    waiting, stillborn, started = deque(jobs), 0, False
-    team = {
-        worker.pipe: worker
-        for worker in (Worker(setup.for_worker(number)) for number in range(min(workers, len(jobs))))
-    }
+    team = Team(deque(jobs), split)
     try:
-        while team:
-            for pipe in wait(list(team), seconds_left(team.values())):
-                worker = team[pipe]  # type: ignore[index]  # wait() is typed for any waitable
+        for number in range(min(workers, len(jobs))):
+            team.hire(setup.for_worker(number))
+        while team.workers:
+            for pipe in wait(list(team.workers), seconds_left(team.workers.values())):
+                worker = team.workers[pipe]  # type: ignore[index]  # wait() is typed for any waitable
                 kind, value = worker.receive()
                 if kind == "event":
                     listen(value)
-                elif kind == "refused":
-                    del team[worker.pipe]
-                    worker.stop()
-                    if not started or (waiting and not team):  # else the other workers go on: a GPU may fit only some
-                        raise UsageError(value)
-                elif kind == "no access":
-                    raise AccessError(value)
-                elif kind == "died":
-                    del team[worker.pipe]
-                    if worker.source is None:
-                        stillborn += 1
-                    else:
-                        yield worker.death_outcome()
-                    worker.stop()
-                    if stillborn > MAX_STILLBORN:
-                        raise UsageError("worker processes die while loading the models; see the lines above")
-                    if waiting:
-                        successor = Worker(worker.setup)
-                        team[successor.pipe] = successor
-                else:
-                    if kind == "ready":
-                        ready(value)
-                    elif kind == "several":
-                        source, job = worker.source, worker.job
-                        assert source is not None
-                        assert job is not None
-                        more, known = split(source, job, value)
-                        waiting.extendleft(reversed(more))
-                        yield from known
-                    worker.source, stillborn, started = None, 0, True
-                    if kind == "done":
-                        yield value
-                    if waiting:
-                        worker.assign(*waiting.popleft())
-                    else:
-                        del team[worker.pipe]
-                        worker.stop()
-            for worker in [worker for worker in team.values() if worker.deadline <= time.monotonic()]:
-                del team[worker.pipe]
+                    continue
+                if kind == "ready":
+                    ready(value)
+                yield from team.hear(worker, kind, value)
+            for worker in [worker for worker in team.workers.values() if worker.deadline <= time.monotonic()]:
                 yield worker.timeout_outcome()
-                worker.stop()
-                if waiting:
-                    successor = Worker(worker.setup)
-                    team[successor.pipe] = successor
+                team.succeed(worker)
     finally:
-        busy = [worker for worker in team.values() if worker.source is not None]
-        for worker in busy:
+        team.end()
+
+
+@dataclass
+class Team:
+    """Worker processes, and the jobs that wait for one of them."""
+
+    waiting: deque[Named]
+    split: Split
+    workers: dict[Connection, Worker] = field(default_factory=dict)  # by pipe
+    _stillborn: int = 0  # processes that died one after another before they had loaded the models
+    _started: bool = False  # whether a worker has loaded the models
+
+    def hire(self, setup: Setup) -> None:
+        worker = Worker(setup)
+        self.workers[worker.pipe] = worker
+
+    def dismiss(self, worker: Worker) -> None:
+        del self.workers[worker.pipe]
+        worker.stop()
+
+    def succeed(self, worker: Worker) -> None:
+        """Put another process in the place of a worker if there is work for it."""
+        self.dismiss(worker)
+        if self.waiting:
+            self.hire(worker.setup)
+
+    def hear(self, worker: Worker, kind: str, value: Any) -> Iterator[Outcome]:
+        """What a message means for the slides. Raises UsageError, AccessError as `run_jobs`."""
+        if kind == "refused":
+            self.dismiss(worker)
+            if not self._started or (self.waiting and not self.workers):  # else others go on: a GPU may fit only some
+                raise UsageError(value)
+        elif kind == "no access":
+            raise AccessError(value)
+        elif kind == "died":
+            yield from self._bury(worker)
+        else:
+            if kind == "several":
+                yield from self._share(worker, value)
+            worker.source, self._stillborn, self._started = None, 0, True
+            if kind == "done":
+                yield value
+            if self.waiting:
+                worker.assign(*self.waiting.popleft())
+            else:
+                self.dismiss(worker)
+
+    def _bury(self, worker: Worker) -> Iterator[Outcome]:
+        """A process that died fails its slide, if it had one."""
+        if worker.source is not None:
+            yield worker.death_outcome()
+        else:
+            self._stillborn += 1
+        if self._stillborn > MAX_STILLBORN:
+            self.dismiss(worker)
+            raise UsageError("worker processes die while loading the models; see the lines above")
+        self.succeed(worker)
+
+    def _share(self, worker: Worker, count: int) -> Iterator[Outcome]:
+        """A file that turned out to hold several slides makes a job of each, ahead of the others."""
+        assert worker.source is not None
+        assert worker.job is not None
+        more, known = self.split(worker.source, worker.job, count)
+        self.waiting.extendleft(reversed(more))
+        yield from known
+
+    def end(self) -> None:
+        """Stop all processes."""
+        for worker in [worker for worker in self.workers.values() if worker.source is not None]:
             worker.process.terminate()  # all at once, since each may take a moment to clean up
-        for worker in team.values():
+        for worker in self.workers.values():
             worker.stop()
 
 
