@@ -65,6 +65,7 @@ class Outcome:
     sha256: str | None = None  # of the source
     modified: int | None = None  # of the source, ns since 1970; unchanged slides are not hashed again
     bytes_fetched: int | None = None  # of the slide's, over the network; None of a local slide
+    former: str = ""  # where another slide's output is kept that lay in the place of this one
     traceback: str = ""  # of unexpected errors
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
     record: Record | None = None  # for the journal; no part of the report

@@ -296,7 +296,7 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
     Another program's file is never overwritten: that slide fails. So does a slide with an unreadable output that no
     earlier run here is known to have made: another program may be writing it.
     """
-    if not request.check and request.outputs is HERE and is_recorded(job, known):
+    if not request.check and request.outputs.are_here and is_recorded(job, known):
         assert known is not None
         return known.as_before()
     if not request.outputs.is_there(job.output):
@@ -318,7 +318,7 @@ def look_up(request: Request, relative: str, job: Job, known: Outcome | None) ->
         if not request.outputs.is_whole(request.product, job.output):
             return [DAMAGED]
         outcome = outcome_as_before(relative, request, job, attributes, known)
-        return replace(outcome, record=record_of(*before, job.fingerprint)) if request.outputs is HERE else outcome
+        return replace(outcome, record=record_of(*before, job.fingerprint)) if request.outputs.are_here else outcome
     except (AccessError, UnreachableError):
         raise
     except (WsisumError, OSError, KeyError, TypeError):

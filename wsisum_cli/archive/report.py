@@ -30,7 +30,7 @@ COLUMNS = (
     *("tissue_patches", "coverage", "pixels", "provider", "broken_tiles", "features"),
     *("reconstruction", "embedding_cosine", "verdict", "artefacts", "suspect", "bound"),
     *("target_reached", "represented", "tissue_mm2", "largest_unrepresented_mm2", "known", "earlier"),
-    "bytes_fetched",
+    *("bytes_fetched", "former"),
 )
 
 

@@ -14,7 +14,6 @@ from wsisum_cli import __version__
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
-from wsisum_cli.archive.remote.here import HERE
 from wsisum_cli.archive.remote.prefetch import Prefetcher
 from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
 from wsisum_cli.archive.scope.known import acknowledge
@@ -163,8 +162,11 @@ class Run:
         facts = {**self.facts(began), "finished": finished, "partial": self.partial(plan, splitter)}
         self.ledger.finish([*self.outcomes, *earlier], facts, [*wanted, *out])
         self.publish_report()
-        here = self.request.outputs is HERE
-        if here and self.request.product is SUMMARIES and (self.request.output / CATALOGUE).is_file():
+        if (
+            self.request.outputs.are_here
+            and self.request.product is SUMMARIES
+            and (self.request.output / CATALOGUE).is_file()
+        ):
             self.update_catalogue()
 
     def publish_report(self) -> None:

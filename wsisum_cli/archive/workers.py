@@ -24,6 +24,7 @@ from typing import Any
 from wsisum_cli.archive.outcome import FAILED, WRITTEN, Outcome, outcome_of
 from wsisum_cli.archive.remote.here import HERE, Outputs
 from wsisum_cli.archive.scope.naming import refuse_unnamed
+from wsisum_cli.archive.state.former import hold, settle
 from wsisum_cli.archive.state.record import record_of, source_state, telling_time
 from wsisum_cli.errors import AccessError, SeveralSlidesError, UsageError, WsisumError
 from wsisum_cli.models.choice import NO_MODEL_CHOICES, ModelChoices, SlideModels
@@ -386,8 +387,9 @@ def make_product(
     Raises SeveralSlidesError where the file holds several, AccessError where no other slide of a store can be read.
     """
     tools = Tools(encoder, setup.threads, reporter.stage, reporter.progress, models)
-    modified = None
+    modified = held = None
     try:
+        held = hold(setup.output, job.output) if setup.product.reported else None
         state, modified = source_state(job.source), telling_time(job.source)  # before: a later change is seen
         clock = Clock(reporter.stage)
         with ExitStack() as stack:
@@ -397,11 +399,14 @@ def make_product(
             figures = setup.product.make(here, setup.options, tools)
             figures["seconds"] = {**clock.seconds, **figures.get("seconds", {})}
             digest = slide.sha256
-        setup.outputs.publish(job.output)
+        former = settle(setup.output, held, job.output, setup.product)
+        former = setup.outputs.publish(job.output, setup.product) or former
     except (SeveralSlidesError, AccessError):
+        settle(setup.output, held, job.output, setup.product)
         raise
     except Exception as error:  # noqa: BLE001 - one bad slide must not end the run
         outcome = outcome_of(error, source)
+        outcome = replace(outcome, former=settle(setup.output, held, job.output, setup.product))
         with contextlib.suppress(OSError):  # it may be what is wrong
             outcome = replace(outcome, bytes_in=job.source.bytes, modified=modified)
         return outcome
@@ -412,8 +417,9 @@ def make_product(
         WRITTEN,
         sha256=digest,
         modified=modified,
-        record=None if written is None or setup.outputs is not HERE else record_of(state, written, job.fingerprint),
+        record=None if written is None or not setup.outputs.are_here else record_of(state, written, job.fingerprint),
         bytes_fetched=slide.fetched,
+        former=former,
         **setup.product.named(job.output.relative_to(setup.output).as_posix()),
         **figures,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,12 @@ from wsisum_cli.summary.limits.plain_text import plain_json, plain_json_text
 if TYPE_CHECKING:
     from wsisum_cli.archive.engines.estimate import Estimate
     from wsisum_cli.archive.engines.resources import Crew
+    from wsisum_cli.archive.outcome import Outcome
     from wsisum_cli.archive.plan import Request
     from wsisum_cli.archive.run import Listener, Run
     from wsisum_cli.commands.settings.run_options import Running
+
+MOST_NAMED = 5  # slides that a warning is given of one by one
 
 
 def run_or_preview(source: str, output: str, request: Any, setup: Any, running: Running) -> None:
@@ -186,6 +189,7 @@ def execute_run(request: Any, setup: Any, manifest: Any, running: Running) -> No
             log.write("info", "finished", outcomes=len(run.outcomes))
     warn_of_manifest(manifest, run.outcomes, run.request)
     warn_of_state(run)
+    warn_of_former(run.outcomes)
     show_results(run, running)
     unsigned = warn_of_unsigned(run, key)
     raise typer.Exit(FOUND if unsigned or failed or unexpected(run.outcomes) or run.ledger.trouble else 0)
@@ -199,6 +203,18 @@ def warn_of_state(run: Run) -> None:
         warn(run.ledger.trouble)
     for path, why in sorted(run.unlisted.items()):
         warn(f"{path}: has no row in the catalogue: {why}")
+
+
+def warn_of_former(outcomes: Sequence[Outcome]) -> None:
+    """Which outputs took the place of another slide's."""
+    from wsisum_cli.archive.outcome import UP_TO_DATE
+    from wsisum_cli.commands.console import warn
+
+    replaced = [outcome for outcome in outcomes if outcome.former and outcome.reason != UP_TO_DATE]
+    for outcome in replaced[:MOST_NAMED]:
+        warn(f"{outcome.source}: its output replaces that of another slide, which is kept as {outcome.former}")
+    if more := replaced[MOST_NAMED:]:
+        warn(f"{len(more)} more outputs replace those of other slides, which are kept; see `former` in the report")
 
 
 def warn_of_unsigned(run: Any, key: Any) -> bool:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 class Outputs:
     """A folder on disk. Paths are those of outputs in the run's output folder."""
 
+    @property
+    def are_here(self) -> bool:
+        """Whether they stay in the run's output folder."""
+        return True
+
     def is_there(self, output: Path) -> bool:
         return output.is_file()
 
@@ -33,8 +38,13 @@ class Outputs:
         """For messages."""
         return str(output)
 
-    def publish(self, output: Path) -> None:
-        """Put a finished output in its place. Raises RemoteError, AccessError, OSError."""
+    def publish(self, output: Path, product: Product) -> str:  # noqa: ARG002 - it is there already
+        """Put a finished output in its place. Raises RemoteError, AccessError, OSError.
+
+        Returns where the output of another slide is kept that was there before, as a path within their folder; else
+        empty.
+        """
+        return ""
 
     def fetch_run_files(self) -> None:
         """Bring reports and what else earlier runs wrote about themselves into the folder, before a run is planned."""

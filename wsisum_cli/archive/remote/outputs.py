@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsisum_cli.archive.remote.here import Outputs
+from wsisum_cli.archive.state.former import are_of_one_slide, place_aside
 from wsisum_cli.errors import RemoteError
 from wsisum_cli.slides.remote.store import (
     ConflictError,
@@ -38,6 +39,10 @@ class RemoteOutputs(Outputs):
     address: Address
     known: dict[str, RemoteFile] | None = field(default=None, compare=False, repr=False)  # by path within the folder
     fetched: dict[str, FileState] = field(default_factory=dict, compare=False, repr=False)  # files of earlier runs
+
+    @property
+    def are_here(self) -> bool:
+        return False
 
     def listed(self) -> RemoteOutputs:
         """The same with what is there now. Raises RemoteError, AccessError."""
@@ -91,27 +96,44 @@ class RemoteOutputs(Outputs):
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_bytes(read_range(found, 0, found.bytes))
 
-    def publish(self, output: Path) -> None:
+    def publish(self, output: Path, product: Product) -> str:
         """One request, conditional on what is there: two runs that make the same leave one object.
 
         The local file is removed. Raises RemoteError where others keep replacing it.
         """
         try:
-            self._put(output)
+            return self._put(output, product)
         finally:
             output.unlink()
 
-    def _put(self, output: Path) -> None:
-        data, address = output.read_bytes(), self._address(output)
+    def _put(self, output: Path, product: Product) -> str:
+        data, address, kept = output.read_bytes(), self._address(output), ""
         for _ in range(TRIES):
             found = find_file(address)
-            if found is not None and found.bytes == len(data) and read_range(found, 0, found.bytes) == data:
-                return None
+            if found is not None:
+                before = read_range(found, 0, found.bytes)
+                if before == data:
+                    return kept
+                kept = kept or self._keep(output, before, product)
             try:
-                return put(address, data, found)
+                put(address, data, found)
+                return kept
             except ConflictError:
                 continue  # another run, or a request of ours whose answer was lost
         raise RemoteError(f"{output.name}: others keep replacing it; run again once no other run does", "conflict")
+
+    def _keep(self, output: Path, before: bytes, product: Product) -> str:
+        """Store another slide's output, which this one replaces, elsewhere; returns its path."""
+        copy = output.with_name(f".former{product.suffix}")
+        try:
+            copy.write_bytes(before)
+            if are_of_one_slide(product, copy, output):
+                return ""
+        finally:
+            copy.unlink(missing_ok=True)
+        key = f"{place_aside()}/{self._key(output)}"
+        put(self.address.child(key), before, None)
+        return key
 
     def fetch_run_files(self) -> None:
         for name in filter(is_run_file, self.known or ()):
