@@ -102,6 +102,22 @@ def test_a_run_in_a_store_writes_the_same_and_is_resumed(
     assert not [request for request in s3.proxy.requests if request.path.endswith(".svs")]
 
 
+def test_a_slide_in_the_place_of_another_leaves_that_ones_summary(
+    archive: Path, local: dict[str, bytes], bucket: str, s3: S3
+):
+    for name in ("0", "1"):
+        s3.client.upload_file(str(archive / f"sub/{name}.svs"), bucket, "one/0.svs")
+        done = compress(s3, f"s3://{bucket}/one", f"s3://{bucket}/out")
+        assert done.returncode == 0, done.stderr
+    written = outputs(s3, bucket)
+    (row,) = json.loads(written["report.json"])["slides"]
+    assert row["former"].startswith(".wsisum/replaced/")
+    assert written[row["former"]] == local["sub/0.ozx"]
+    assert written["0.ozx"] != written[row["former"]]
+    assert row["former"] in done.stderr
+    assert [path for path in written if path.startswith(".wsisum")] == [row["former"]]
+
+
 def test_names_by_hash_are_the_same_in_a_store_and_keep_to_one_key(archive: Path, bucket: str, s3: S3, tmp_path: Path):
     key, other = tmp_path / "name.key", tmp_path / "other.key"
     key.write_bytes(bytes(range(32)))
