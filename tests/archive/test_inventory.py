@@ -11,9 +11,11 @@ import pytest
 from running import wsisum
 from summaries import LENIENT, write_as, write_tiny
 
+from wsisum_cli.archive.gallery import gallery_of
 from wsisum_cli.archive.inventory import Entry, Inventory, read_inventory
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.archive.report import JSON_NAME, write_report
+from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.reader import open_summary
 
@@ -213,3 +215,15 @@ def test_json_has_stable_keys(folder: Path):
         *("target_reached", "suspect", "artefacts", "broken_tiles", "attention", "ratio"),
     ]
     assert found["slides"][2]["attention"][0].keys() == {"urgency", "words"}
+
+
+def test_shards_without_a_report_are_no_whole_archive(folder: Path, tmp_path: Path):
+    shutil.copy(folder / "a/good.ozx", tmp_path / "a.ozx")
+    row = Outcome("a.svs", WRITTEN, summary="a.ozx", verdict="REVIEW")
+    for number in (1, 3):
+        write_report(tmp_path, [row], {"finished": f"2026-01-0{number}T00:00:00+00:00"}, Shard(number, 4))
+    done = wsisum("report", tmp_path)
+    assert "2/4, 4/4 not reported" in " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert "2 of 4 shards have not reported" in gallery_of(tmp_path)[1]
+    assert wsisum("status", tmp_path).returncode == 1

@@ -24,6 +24,7 @@ from wsisum_cli.summary.writer import PORTABLE
 SIDE = 160  # px, the longest of a thumbnail
 QUALITY = 80  # of its JPEG
 MOST_URGENT = 20  # slides in the list of what needs eyes first
+MOST_SHARDS = 10  # named in a line
 MOST_BINS = 12
 WIDE_RANGE = 30  # of the largest to the smallest value, from which the bins of a histogram grow
 
@@ -229,6 +230,8 @@ def message_of(entry: Entry) -> str:
 def headline(inventory: Inventory) -> str:
     """The archive in one sentence."""
     totals = inventory.totals
+    if missing := inventory.missing_shards:
+        return f"{len(missing):,} of {(inventory.run or {}).get('shards')} shards have not reported: this is not all"
     if not totals.attention and not totals.summaries:
         return "No summaries"
     if not totals.attention:
@@ -240,7 +243,7 @@ def worst_verdict(inventory: Inventory) -> str:
     """The verdict on the archive, for its colour: FAIL if any slide failed or has a lost or failing summary."""
     urgencies = [entry.urgency for entry in inventory.slides if entry.urgency is not None]
     if not urgencies:
-        return "PASS"
+        return "REVIEW" if inventory.missing_shards else "PASS"
     return "FAIL" if min(urgencies) <= UNFIT else "REVIEW"
 
 
@@ -259,10 +262,18 @@ def total_lines(inventory: Inventory) -> dict[str, str]:
     if totals.tissue_mm2:
         share = percent(totals.represented_mm2 / totals.tissue_mm2)
         lines["represented"] = f"{share} of {totals.tissue_mm2:,.1f} mm² of tissue"
+    if missing := inventory.missing_shards:
+        lines["shards"] = f"{shortened(missing)} not reported: run wsisum compress with each of these as --shard"
     for name, groups in (("failed", inventory.failed), ("skipped", inventory.skipped)):
         if groups:
             lines[name] = ", ".join(f"{len(group.slides):,} {group.reason}" for group in groups)
     return lines
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = len(names) - MOST_SHARDS
+    return ", ".join(names[:MOST_SHARDS]) + (f" and {more} more" if more > 0 else "")
 
 
 def run_facts(inventory: Inventory) -> dict[str, str]:

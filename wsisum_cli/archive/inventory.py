@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, UP_TO_DATE, WRITTEN, Outcome
 from wsisum_cli.archive.report import JSON_NAME, Report
-from wsisum_cli.archive.scope.filters import NEEDS_WORK
+from wsisum_cli.archive.scope.filters import NEEDS_WORK, NOT_THERE
 from wsisum_cli.archive.state.ledger import read_state
 from wsisum_cli.archive.walk import NO_SLIDES
 from wsisum_cli.errors import SummaryError, UsageError
@@ -132,6 +132,11 @@ class Inventory(BaseModel):
         return sorted((entry for entry in self.slides if entry.attention), key=urgency_key)
 
     @property
+    def missing_shards(self) -> list[str]:
+        """The shards of the archive, as `3/16`, that no run has reported."""
+        return [str(shard) for shard in (self.run or {}).get("shards_missing") or ()]
+
+    @property
     def broken(self) -> list[Entry]:
         """The slides whose summary is missing, unreadable or changed."""
         return [entry for entry in self.slides if entry.urgency == LOST]
@@ -221,8 +226,17 @@ def entry_of(folder: Path, outcome: Outcome, other: str, thresholds: Thresholds 
     if other:
         before = f"{outcome.status} in the last run ({outcome.reason}); this summary is of an earlier or another run"
         return summarized(folder, entry, None, visit, attend(NOT_MADE, before))
-    note = attend(OPEN, "needs work, which the last run left by --limit") if outcome.earlier == NEEDS_WORK else None
+    note = earlier_note(outcome)
     return summarized(folder, entry, thresholds, visit, failure(outcome) if outcome.status == FAILED else note)
+
+
+def earlier_note(outcome: Outcome) -> Attention | None:
+    """What to say of a slide whose row the last run took from an earlier one."""
+    if outcome.earlier == NEEDS_WORK:
+        return attend(OPEN, "needs work, which the last run left by --limit")
+    if outcome.earlier == NOT_THERE:
+        return attend(NOTED, "the last run did not find its slide: this is what an earlier run made of it")
+    return None
 
 
 def without_summary(outcome: Outcome) -> Iterator[Attention]:

@@ -70,7 +70,8 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
     record: Record | None = None  # for the journal; no part of the report
     known: bool = False  # a failure that the manifest acknowledges
-    earlier: str = ""  # why this is the row of an earlier run: "left out" of this one, or "needs work" beyond --limit
+    #: Why this is the row of an earlier run: "left out" of this one, "needs work" beyond --limit, "not there" any more.
+    earlier: str = ""
 
     @property
     def ratio(self) -> float | None:

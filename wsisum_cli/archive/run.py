@@ -15,7 +15,7 @@ from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.outcome import Outcome, outcome_of
 from wsisum_cli.archive.plan import Plan, Request, plan_archive
 from wsisum_cli.archive.remote.prefetch import Prefetcher
-from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, file_of
+from wsisum_cli.archive.scope.filters import LEFT_OUT, NEEDS_WORK, NOT_THERE, file_of
 from wsisum_cli.archive.scope.known import acknowledge
 from wsisum_cli.archive.scope.naming import refuse_unnamed
 from wsisum_cli.archive.several import Splitter
@@ -156,6 +156,7 @@ class Run:
             for name in (self.ledger.known if plan.beyond or plan.left_out or splitter.left_out else ())
             if name not in done and (plan.is_beyond(name) or plan.leaves_out(name) or name in splitter.left_out)
         ]
+        earlier += self.gone(done.union(wanted, (outcome.source for outcome in earlier)))
         rows = {name for outcome in earlier for name in (outcome.source, file_of(outcome.source))}
         out = [name for name in (*plan.beyond, *sorted(plan.left_out), *sorted(splitter.left_out)) if name not in rows]
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -168,6 +169,18 @@ class Run:
             and (self.request.output / CATALOGUE).is_file()
         ):
             self.update_catalogue()
+
+    def gone(self, names: set[str]) -> Iterator[Outcome]:
+        """The rows of slides that are in the archive no more, though their outputs are still there.
+
+        Nothing else says which slide a private name is of. `names` are those that this run has looked at.
+        """
+        files = {file_of(name) for name in names}
+        taken = {outcome.summary or outcome.features for outcome in self.outcomes}
+        for row in self.ledger.former_rows(files):
+            output = row.summary or row.features
+            if output and output not in taken and (self.request.output / output).is_file():
+                yield replace(row, earlier=NOT_THERE)
 
     def publish_report(self) -> None:
         """Put both reports where the outputs go. A store that does not take them costs no output."""

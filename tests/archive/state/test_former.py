@@ -62,7 +62,8 @@ def test_a_slide_in_the_place_of_another_leaves_that_ones_summary(slides: Path, 
     assert done.returncode == 0
     (copy,) = kept(output)
     assert copy.read_bytes() == before != (output / "0.ozx").read_bytes()
-    (row,) = json.loads((output / "report.json").read_text())["slides"]
+    row, other = json.loads((output / "report.json").read_text())["slides"]
+    assert (other["source"], other["earlier"]) == ("1.svs", "not there")
     assert output / row["former"] == copy
     assert f"0.svs: its output replaces that of another slide, which is kept as {row['former']}" in done.stderr
     again = wsisum("compress", archive, "-o", output)
@@ -154,3 +155,26 @@ def make_with(make: Callable[..., dict[str, Any]], slides: Path, output: Path) -
     setup = Setup(Options(), "texture", "cpu", 1, output, product=replace(SUMMARIES, make=make))
     job = Job(find_source(slides / "0.svs"), output / "0.ozx", "0.svs")
     return make_product("0.svs", job, setup, Mock(), Mock(), Mock())
+
+
+def test_the_report_keeps_the_row_of_a_slide_that_is_gone(slides: Path, output: Path, tmp_path: Path):
+    """Also where somebody deleted the journals."""
+    archive = tmp_path / "in"
+    shutil.copytree(slides, archive)
+    (archive / "0.svs").unlink()
+    for delete in (False, True, False):
+        if delete:
+            shutil.rmtree(output / ".wsisum/journal")
+        assert wsisum("compress", archive, "-o", output).returncode == 0
+        rows = {row["source"]: row for row in json.loads((output / "report.json").read_text())["slides"]}
+        assert (rows["0.svs"]["earlier"], rows["0.svs"]["summary"]) == ("not there", "0.ozx")
+        assert rows["1.svs"]["earlier"] == ""
+    (orphan,) = [slide for slide in status(output, archive)["slides"] if slide["state"] == "orphaned"]
+    assert (orphan["source"], orphan["summary"]) == ("0.svs", "0.ozx")
+    (output / "0.ozx").unlink()
+    assert wsisum("compress", archive, "-o", output).returncode == 0
+    assert [row["source"] for row in json.loads((output / "report.json").read_text())["slides"]] == ["1.svs"]
+
+
+def status(output: Path, archive: Path) -> Any:
+    return json.loads(wsisum("status", output, archive, "--json").stdout)

@@ -15,7 +15,7 @@ from wsisum_cli.slides.source import Source
 
 NOT_FOUND = "not found"  # reason of an outcome
 #: Why the report has the row of an earlier run.
-LEFT_OUT, NEEDS_WORK = "left out", "needs work"
+LEFT_OUT, NEEDS_WORK, NOT_THERE = "left out", "needs work", "not there"
 IMAGE = re.compile(r"#\d+$")  # of one slide in a file of several
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,6 +11,7 @@ from typing import Any
 
 from wsisum_cli.archive.outcome import WRITTEN, Outcome
 from wsisum_cli.archive.report import Report, read_report, report_names, shards_reported, write_report
+from wsisum_cli.archive.scope.filters import file_of
 from wsisum_cli.archive.state.journal import History, Journal, RunLines, is_much, parse_line, put_together, read_history
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.errors import UsageError
@@ -88,6 +89,19 @@ class Ledger:
         if outcome.record is not None:
             return bool(noted.get("record") == asdict(outcome.record))
         return (noted.get("status"), noted.get("reason", "")) == (outcome.status, outcome.reason)
+
+    def former_rows(self, files: Collection[str]) -> list[Outcome]:
+        """The latest outcomes of slides in other files than these; of slides of this shard alone.
+
+        The last report is read only where no journal of a whole run is left: what it repeats was noted when it was.
+        """
+        known = self.known if not any(run.ended for run in self.history.runs) else self.history.lines
+        names = [name for name in known if name not in files and file_of(name) not in files]
+        rows = [self.known[name] for name in names if self.shard is None or self.shard.holds(file_of(name))]
+        for row in rows:
+            if row.source not in self.history.lines:
+                self.note(row)
+        return rows
 
     def note(self, outcome: Outcome) -> None:
         if self._journal is not None:

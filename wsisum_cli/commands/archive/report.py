@@ -34,7 +34,7 @@ def report(
     """Show an archive of summaries, and what needs eyes first.
 
     Reads report.json and the attributes of every summary in the folder; wsisum verify checks the files. The exit code
-    is 1 if a summary is missing, unreadable or changed.
+    is 1 if a summary is missing, unreadable or changed, or if a shard has not reported.
     """
     from wsisum_cli.archive.gallery import gallery_of
     from wsisum_cli.archive.inventory import read_inventory
@@ -49,7 +49,7 @@ def report(
         save_page(page, text)
         messages().print(f"page: {page}", markup=False)
     show(inventory, as_json)
-    raise typer.Exit(FOUND if inventory.broken else 0)
+    raise typer.Exit(FOUND if inventory.broken or inventory.missing_shards else 0)
 
 
 def show(inventory: Inventory, as_json: bool) -> None:

@@ -40,7 +40,7 @@ def status(
 
     A slide is up to date, in review, new, stale, failed, lost or orphaned.
     Without SOURCE only what the folder itself says is known. The exit code is 1 if a slide is new, stale, failed, lost
-    or orphaned.
+    or orphaned, or if a shard has not reported.
     """
     from wsisum_cli.archive.manifest import Manifest, read_manifest
     from wsisum_cli.archive.state.status import OPEN, read_status
@@ -51,7 +51,8 @@ def status(
         typer.echo(json.dumps(found.model_dump(), indent=1))
     else:
         show(found)
-    raise typer.Exit(FOUND if any(found.counts[state] for state in OPEN) else 0)
+    unreported = (found.run or {}).get("shards_missing")
+    raise typer.Exit(FOUND if unreported or any(found.counts[state] for state in OPEN) else 0)
 
 
 def show(found: Status) -> None:
