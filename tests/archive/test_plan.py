@@ -36,7 +36,7 @@ def request(source: Path, output: Path, **changes: object) -> Request:
 
 def outputs(root: Path, output: Path, manifest: Manifest | None = None) -> dict[str, str]:
     sources, _, _ = find_slides(root, output)
-    jobs = make_jobs(request(root, output), manifest or Manifest(), root, sources)
+    jobs = make_jobs(request(root, output), manifest or Manifest(), root, sources, {})
     return {relative: job.output.relative_to(output).as_posix() for relative, job in jobs}
 
 
@@ -139,11 +139,26 @@ def test_dots_in_names_are_kept(tmp_path: Path):
     assert outputs(tmp_path, tmp_path / "out") == {"TCGA-AA.1234-UUID.svs": "TCGA-AA.1234-UUID.ozx"}
 
 
-def test_two_slides_with_one_manifest_name_are_refused(tmp_path: Path):
-    touch(tmp_path, "a.svs", "b.svs")
-    (tmp_path / "manifest.csv").write_text("slide,name\na.svs,study-1\nb.svs,study-1\n")
-    with pytest.raises(UsageError, match=r"a\.svs and b\.svs"):
-        plan_archive(request(tmp_path, tmp_path / "out"), read_manifest(tmp_path / "manifest.csv"), {})
+def test_two_slides_with_one_manifest_name_fail_and_the_others_go_on(tmp_path: Path):
+    touch(tmp_path, "a.svs", "b.svs", "c.svs")
+    (tmp_path / "manifest.csv").write_text("slide,name\na.svs,study-1\nc.svs,study-1\n")
+    found = plan_archive(request(tmp_path, tmp_path / "out"), read_manifest(tmp_path / "manifest.csv"), {})
+    assert [relative for relative, _ in found.jobs] == ["b.svs"]
+    assert [(outcome.source, outcome.status, outcome.reason) for outcome in found.outcomes] == [
+        ("a.svs", "failed", "name taken"),
+        ("c.svs", "failed", "name taken"),
+    ]
+    assert found.outcomes[0].message.startswith("a.svs: would share its output with c.svs;")
+
+
+@pytest.mark.parametrize(
+    "names", [("A1.svs", "a1.svs"), ("Pru\u0308f.svs", "Pr\u00fcf.svs"), ("x.svs", "X.svs", "x.SVS")]
+)
+def test_names_that_some_file_systems_take_for_one_fail(tmp_path: Path, names: tuple[str, ...]):
+    touch(tmp_path, *names, "other.svs")
+    found = plan_archive(request(tmp_path, tmp_path / "out"), Manifest(), {})
+    assert [relative for relative, _ in found.jobs] == ["other.svs"]
+    assert {outcome.source: outcome.reason for outcome in found.outcomes} == dict.fromkeys(names, "name taken")
 
 
 # manifest
@@ -155,7 +170,7 @@ def test_manifest_matches_slides_by_path_or_file_name(tmp_path: Path):
     (tmp_path / "manifest.csv").write_text(table)
     manifest = read_manifest(tmp_path / "manifest.csv")
     sources, _, _ = find_slides(tmp_path, tmp_path / "out")
-    jobs = dict(make_jobs(request(tmp_path, tmp_path / "out"), manifest, tmp_path, sources))
+    jobs = dict(make_jobs(request(tmp_path, tmp_path / "out"), manifest, tmp_path, sources, {}))
     first, second = jobs["a/1.svs"], jobs["b/1.svs"]
     assert (first.mpp, first.mask, first.name) == (0.25, tmp_path / "mask.png", "study-7")
     assert first.output == tmp_path / "out/a/study-7.ozx"

@@ -150,7 +150,7 @@ def forge(made: Path, archive: Path, output: Path) -> None:
     request = Request(archive, output, Options(), "")
     output.mkdir()
     journal = Journal(output, {"product": "summary", "shard": None, "started": report["started"], "todo": []})
-    for relative, job in make_jobs(request, Manifest(), archive, sources):
+    for relative, job in make_jobs(request, Manifest(), archive, sources, {}):
         inode = job.source.path.stat().st_ino
         if inode not in by_file:
             by_file[inode] = twins[job.source.sha256]

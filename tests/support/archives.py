@@ -49,7 +49,7 @@ def jobs_of(archive: Path, output: Path, naming: Naming = BY_STEM, manifest: Man
     """The job of each slide, with its fingerprint."""
     request = request_for(archive, output, naming=naming)
     sources, _, _ = find_slides(archive, output)
-    found = make_jobs(request, manifest or Manifest(), archive, sources)
+    found = make_jobs(request, manifest or Manifest(), archive, sources, {})
     return {name: replace(job, fingerprint=fingerprint_of(request.settings, job)) for name, job in found}
 
 

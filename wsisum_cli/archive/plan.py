@@ -131,10 +131,12 @@ def plan_archive(request: Request, manifest: Manifest, known: Mapping[str, Outco
     root = request.source if request.source.is_dir() else request.source.parent
     picked = request.filter.apply(sources, outcomes, root, request.shown)
     draft = Draft(request, manifest, known, picked.outcomes)
-    for relative, bare in make_jobs(request, manifest, root, sources):
+    clashes: dict[str, Outcome] = {}
+    for relative, bare in make_jobs(request, manifest, root, sources, clashes):
         draft.take_name(bare)
         if relative not in picked.left_out and is_in_shard(request, relative):
             draft.decide(relative, bare)
+    draft.refuse(clashes)
     if request.naming.by == HASH:
         refuse_other_hashes(request.output, draft.taken)
     outcomes = draft.outcomes if request.shard is None else request.shard.part_of(draft.outcomes, root, sources)
@@ -176,6 +178,15 @@ class Draft:
         if job.name:
             self.taken.add(folded_text(os.fspath(job.output)[self._inside :].replace(os.sep, "/")))
 
+    def refuse(self, clashes: Mapping[str, Outcome]) -> None:
+        """Let slides that would share an output fail."""
+        if clashes:
+            decided = [relative for relative, _ in self.jobs] + [outcome.source for outcome in self.outcomes]
+            self.jobs = [job for job in self.jobs if job[0] not in clashes]
+            self.outcomes = [outcome for outcome in self.outcomes if outcome.source not in clashes]
+            self.outcomes += [clashes[relative] for relative in decided if relative in clashes]
+            self.recorded -= clashes.keys()
+
     def decide(self, relative: str, bare: Job) -> None:
         """Add the job of a slide, or its outcome where there is nothing to do."""
         if not bare.name and not self.manifest.names_slides_in(Path(relative)):
@@ -206,15 +217,21 @@ def describe_models(request: Request) -> str:
     return request.choices.describe() + where
 
 
-def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[Source]) -> Iterator[tuple[str, Job]]:
+def make_jobs(
+    request: Request, manifest: Manifest, root: Path, sources: list[Source], clashes: dict[str, Outcome]
+) -> Iterator[tuple[str, Job]]:
     """Yield a job per slide. Where `request.naming` has no name for a slide, the job's name is empty.
 
-    Raises UsageError where two slides would share one output.
+    Slides that would share one output are added to `clashes`, by path: once all jobs are there, all of them are known.
     """
     relatives = [source.path.relative_to(root) for source in sources]
     entries = [manifest.entry(relative) for relative in relatives]
-    private = request.naming.is_private
-    places = flat_places(request.naming, relatives, entries) if private else mirrored_places(relatives, entries)
+    private, names = request.naming.is_private, Names(clashes)
+    places = (
+        flat_places(request.naming, relatives, entries, names)
+        if private
+        else mirrored_places(relatives, entries, names)
+    )
     for source, relative, entry, place in zip(sources, relatives, entries, places, strict=True):
         name = entry.name or relative.name
         if private:
@@ -233,43 +250,52 @@ def make_jobs(request: Request, manifest: Manifest, root: Path, sources: list[So
         )
 
 
-def mirrored_places(relatives: list[Path], entries: list[Entry]) -> Iterator[Path]:
+def mirrored_places(relatives: list[Path], entries: list[Entry], names: Names) -> Iterator[Path]:
     """Paths of outputs within their folder, without suffix, that mirror the tree.
 
-    Outputs that would collide keep the suffixes of their slides. Raises UsageError where they still do.
+    Outputs that would collide keep the suffixes of their slides.
     """
     folded = [folded_name(output_stem(relative)) for relative in relatives]
     count = Counter(folded)
-    taken: dict[str, str] = {}
     for relative, entry, short in zip(relatives, entries, folded, strict=True):
         stem = output_stem(relative)  # again: of a hundred thousand slides all at once take much memory
         name = relative.with_name(entry.name) if entry.name else (relative if count[short] > 1 else stem)
         unique = short if name is stem else folded_name(name)
-        if unique in taken and not entry.name:
+        if unique in names.taken and not entry.name:
             name, unique = relative, folded_name(relative)
-        claim(unique, relative, taken)
+        names.claim(unique, relative)
         yield name
 
 
-def flat_places(naming: Naming, relatives: list[Path], entries: list[Entry]) -> Iterator[Path | None]:
-    """Paths of outputs that lie in one folder and say nothing of the tree; None for a slide without a name.
-
-    Raises UsageError.
-    """
-    taken: dict[str, str] = {}
+def flat_places(naming: Naming, relatives: list[Path], entries: list[Entry], names: Names) -> Iterator[Path | None]:
+    """Paths of outputs that lie in one folder and say nothing of the tree; None for a slide without a name."""
     for relative, entry in zip(relatives, entries, strict=True):
         name = naming.private_name(relative.as_posix(), entry)
         if name:
-            claim(folded_text(name), relative, taken)
+            names.claim(folded_text(name), relative)
         yield Path(name) if name else None
 
 
-def claim(unique: str, relative: Path, taken: dict[str, str]) -> None:
-    """Note that a slide takes the name of an output. Raises UsageError where another one has it."""
-    if unique in taken:
-        other = taken[unique]
-        raise UsageError(f"{other} and {relative} would share one output; give them different names in --manifest")
-    taken[unique] = relative.as_posix()
+@dataclass
+class Names:
+    """The folded names of outputs, and the slides that would share one: none of these may have it."""
+
+    clashes: dict[str, Outcome]  # by the path of the slide
+    taken: dict[str, Path] = field(default_factory=dict)
+
+    def claim(self, unique: str, relative: Path) -> None:
+        """Note that a slide takes the name of an output."""
+        other = self.taken.setdefault(unique, relative)
+        if other is not relative:
+            self.clashes[other.as_posix()] = name_taken(other, relative)
+            self.clashes[relative.as_posix()] = name_taken(relative, other)
+
+
+def name_taken(relative: Path, other: Path) -> Outcome:
+    """The outcome of a slide whose output would be another one's, on some file system or on every one."""
+    which = other.name if other.name != relative.name else "a slide in another folder"
+    message = f"{relative.name}: would share its output with {which}; give them different names in --manifest"
+    return Outcome(relative.as_posix(), FAILED, "name taken", message)
 
 
 def features_for(request: Request, name: Path) -> Path | None:

@@ -114,10 +114,11 @@ def test_only_names_of_the_manifest_are_used(archive: Path):
     assert "DOE" not in found.outcomes[0].message
 
 
-def test_one_name_for_two_slides_is_refused_across_folders(archive: Path):
-    manifest = Manifest({"DOE/a.svs": Entry(name="one"), "DOE/b.ome.tiff": Entry(name="ONE")})
-    with pytest.raises(UsageError, match="would share one output"):
-        plan(archive, NAMES, manifest)
+def test_two_slides_with_one_name_fail_across_folders(archive: Path):
+    found = plan(archive, NAMES, Manifest({"DOE/a.svs": Entry(name="one"), "a.svs": Entry(name="ONE")}))
+    failed = {outcome.source: outcome.reason for outcome in found.outcomes}
+    assert failed == {"DOE/a.svs": "name taken", "a.svs": "name taken", "DOE/b.ome.tiff": "no name in the manifest"}
+    assert not any("DOE" in outcome.message for outcome in found.outcomes)
 
 
 def test_a_name_of_a_file_serves_its_slides(archive: Path):

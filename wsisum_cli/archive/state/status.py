@@ -122,10 +122,14 @@ class Comparison:
             if "#" in name:
                 inside.setdefault(name.rpartition("#")[0], []).append(name)
         request = Request(self.archive, self.folder, Options(), "", naming=self.naming)
-        for relative, job in make_jobs(request, self.manifest, root, sources):
+        clashes: dict[str, Outcome] = {}
+        for relative, job in make_jobs(request, self.manifest, root, sources, clashes):
             self.sources[relative] = job.source
             for name in sorted(inside.get(relative, [])) or [relative]:
                 self._add(self._state(name, self._job_for(name, job if name == relative else self._job_in(name, job))))
+        for name, clash in clashes.items():
+            kept = self.states[name].summary if name in self.states else ""
+            self._add(SlideState(source=name, state=FAILED, reason=clash.reason, message=clash.message, summary=kept))
         for outcome in outcomes:
             if outcome.source not in self.states:
                 state = FAILED if outcome.status == NOT_MADE else SKIPPED
