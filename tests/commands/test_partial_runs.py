@@ -91,7 +91,7 @@ def test_verify_takes_a_part_and_says_so(tmp_path: Path):
         (("--workers", "many"), "--workers many: expected a number from 1, or auto"),
         (("-q", "-v"), "--quiet and --verbose contradict each other"),
         (("--scheduler", "tcp://a:1", "--workers", "2"), "--workers is of this machine"),
-        (("--include", "*.ndpi"), "--include left out all of its 3 slides"),
+        (("--include", "*.ndpi"), "--include left out every slide (3)"),
     ],
 )
 def test_options_that_cannot_be_are_refused(archive: Path, tmp_path: Path, options: tuple[str, ...], complaint: str):

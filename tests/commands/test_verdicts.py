@@ -106,7 +106,7 @@ def test_advice_is_empty_for_a_pass(tiny):
 def test_unread_tissue_is_an_exception_and_one_area():
     section = represented(0.8, region(4), unread=500)
     assert largest_mm2(section) == pytest.approx(500 * PATCH)
-    assert guarantee_words(section).endswith("except the area above, and except what could not be read")
+    assert guarantee_words(section).endswith("except the area above, and not counting what could not be read")
 
 
 def test_lines_say_share_beside_random_patches(tiny):

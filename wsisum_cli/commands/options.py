@@ -143,9 +143,7 @@ CacheFolderOption = Annotated[
     Path | None,
     typer.Option("--cache-dir", help="Folder for copies of remote slides. Default: the user's cache.", file_okay=False),
 ]
-CacheSizeOption = Annotated[
-    str, typer.Option("--cache-size", help="Most that those copies may take on disk.", metavar="SIZE")
-]
+CacheSizeOption = Annotated[str, typer.Option("--cache-size", help="Most disk space for these copies.", metavar="SIZE")]
 DEFAULT_CACHE_SIZE = "50GB"
 MppOption = Annotated[
     float | None, typer.Option(min=0.05, max=10, help="Pixel size in µm, for slides whose metadata lack it.")

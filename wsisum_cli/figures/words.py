@@ -114,7 +114,7 @@ def guarantee_words(section: Represented) -> str:
     least = section.patch_mm2 + (sizes[NAMED] if len(sizes) > NAMED else 0)
     larger = sum(mm2 >= least for mm2 in sizes[:NAMED])
     but = {0: "", 1: ", except the area above"}.get(larger, f", except the {larger} areas above")
-    unread = ", and except what could not be read" if section.unread else ""
+    unread = ", and not counting what could not be read" if section.unread else ""
     return f"every tissue area of {area(least)} or more has a look-alike among the kept patches{but}{unread}"
 
 
@@ -154,7 +154,7 @@ def bound_words(facts: Inspection) -> str:
         "max_bytes": f", as many as fit into {size(options.max_bytes)}",
         "target": f", the fewest for {target}",
         "least": ", the least that is kept",
-        "tissue": ", all tissue there is",
+        "tissue": ", every tissue patch",
         "most": ", the most that are kept",
     }
     return words.get(facts.bound or "", "") + missed

@@ -122,7 +122,7 @@ def test_outputs_keep_the_names_that_the_whole_archive_gives_them(archive: Path)
 
 
 def test_a_filter_that_leaves_nothing_is_refused(archive: Path):
-    with pytest.raises(UsageError, match=r"archive: --include left out all of its 5 slides"):
+    with pytest.raises(UsageError, match=r"archive: --include left out every slide \(5\)"):
         plan(archive, Filter(include=("*.ndpi",)))
 
 

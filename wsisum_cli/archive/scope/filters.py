@@ -73,9 +73,7 @@ class Filter:
         stay = [found for found in outcomes if self._keeps(found, first, out)]
         known = [*names, *first, *(found.source.rstrip("/") for found in outcomes)]
         if len(out) == len(names) and not stay:
-            raise UsageError(
-                f"{name_of_place(shown or root)}: {self.options()} left out all of its {len(names)} slides"
-            )
+            raise UsageError(f"{name_of_place(shown or root)}: {self.options()} left out every slide ({len(names)})")
         return Picked([*stay, *self.missing(known)], frozenset(out), self.idle(known))
 
     def _keeps(self, found: Outcome, first: Mapping[str, str], out: Set[str]) -> bool:

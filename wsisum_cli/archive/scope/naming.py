@@ -110,12 +110,12 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def refuse_key_inside(key: Path | None, output: Path) -> None:
+def refuse_key_inside(key: Path | None, output: Path, option: str = "--name-key") -> None:
     """Raise UsageError for a key in the folder of outputs: whoever gets the summaries would get it too."""
     places = () if key is None else (key.resolve(), key.parent.resolve() / key.name)  # a link gives it away as well
     if key is not None and any(place.is_relative_to(output.resolve()) for place in places):
         raise UsageError(
-            f"--name-key {key.name}: the key lies in the output folder, and would be given away with it; move it"
+            f"{option} {key.name}: the key lies in the output folder, and would be given away with it; move it"
         )
 
 

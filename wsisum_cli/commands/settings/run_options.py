@@ -43,9 +43,7 @@ ListOption = Annotated[
         "--list", help="Take only the slides that this file lists, one path a line.", exists=True, dir_okay=False
     ),
 ]
-LimitOption = Annotated[
-    int | None, typer.Option(min=1, help="Take only the first so many slides that need work.", metavar="N")
-]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Stop after N slides that need work.", metavar="N")]
 WorkersOption = Annotated[
     str,
     typer.Option(
@@ -153,6 +151,7 @@ class Running:
         place = parse_place(output)
         if isinstance(place, Path):
             refuse_key_inside(self.name_key, place)
+            refuse_key_inside(self.sign, place, "--sign")
         return read_naming(self.name_by.value, self.name_key)
 
     def filter(self, source: Path) -> Filter:

@@ -17,7 +17,7 @@ from wsisum_cli.summary.limits.plain_text import plain_json
 def config(
     context: typer.Context,
     command: Annotated[str | None, typer.Argument(help="Show this command only.", metavar="COMMAND")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show options that have their default, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show the options that keep their default.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which options are set, and from where.

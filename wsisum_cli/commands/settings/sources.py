@@ -104,19 +104,24 @@ def defaults_of(
 def checked(where: str, option: Any, value: Any, folder: Path) -> Any:
     """The value as the command line would give it: text, a list of texts, or a flag. Raises UsageError.
 
+    One value stands for a list of one: outside the tables, an option may take one value or several, by command.
+
     A relative path is one from the folder of the file.
     """
     if getattr(option, "is_flag", False):
         if not isinstance(value, bool):
             raise UsageError(f"{where}: expected true or false, found {value!r}")
         return value
-    if option.multiple != isinstance(value, list):
-        raise UsageError(f"{where}: expected {'a list' if option.multiple else 'one value'}, found {value!r}")
+    if isinstance(value, list) and not option.multiple:
+        raise UsageError(f"{where}: expected one value, found {value!r}")
     given = value if isinstance(value, list) else [value]
     for one in given:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
             raise UsageError(f"{where}: expected text or a number, found {one!r}")
-    texts = [str(folder / str(one)) if is_path(option) and not is_url(str(one)) else str(one) for one in given]
+    texts = [
+        str(folder / Path(str(one)).expanduser()) if is_path(option) and not is_url(str(one)) else str(one)
+        for one in given
+    ]
     plain: Any = texts if option.multiple else texts[0]
     if not is_path(option):  # whether a file is there is asked when its command runs
         try:
