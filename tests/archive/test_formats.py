@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicoms import write_series
 from files import put
 from running import wsisum
 from summaries import write_tiny
@@ -96,3 +98,9 @@ def test_a_summary_where_a_slide_is_expected_is_refused(tmp_path: Path) -> None:
         done = wsisum(*arguments)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_the_label_of_a_dicom_series_is_no_slide_that_lacks_a_summary(tmp_path: Path) -> None:
+    """Nor are its overview, its thumbnail and annotations; the slide itself is one."""
+    write_series(tmp_path, np.full((256, 256, 3), 240, np.uint8), tile=256)
+    assert SourceIndex(tmp_path).left() == ["a-2.dcm"]

@@ -28,7 +28,7 @@ from wsisum_cli.errors import (
     UsageError,
     WsisumError,
 )
-from wsisum_cli.slides.dicom.series import group_series, is_dicom
+from wsisum_cli.slides.dicom.series import group_series, is_beside_slide, is_dicom
 from wsisum_cli.slides.slide import SLIDE_SUFFIXES, open_slide
 from wsisum_cli.slides.source import WITH_OTHER_FILES, Source, companion, find_source
 from wsisum_cli.summary.container import SUFFIX
@@ -208,10 +208,14 @@ class SourceIndex:
         return [self._single.path] if self._single is not None else self._copies.get(str(summary), [])
 
     def left(self) -> list[str]:
-        """The slides of the archive that were not found for any summary, as paths within it, `FILE#N` for one image."""
+        """The slides of the archive that were not found for any summary, as paths within it, `FILE#N` for one image.
+
+        The label and what else a DICOM series has beside its slide are none.
+        """
         if self._single is not None:
             return self.left_of(self._single.path) if self._single.path in self._images else []
-        missing = [place for path in self._sources for place in self.left_of(path)]
+        slides = [path for path in self._sources if path in self._images or not is_beside_slide(path)]
+        missing = [place for path in slides for place in self.left_of(path)]
         return sorted([*(outcome.source for outcome in self.unread), *missing])
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsisum_cli.errors import NotASlideError, SlideError
+from wsisum_cli.errors import NotASlideError, SlideError, WsisumError
 from wsisum_cli.slides.dicom.elements import MAGIC, PREAMBLE, check_syntax, parsing, read_elements, read_meta, values_of
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 ASSOCIATED = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")  # values of ImageType beside VOLUME
+#: Kinds of files that a slide has beside it.
+BESIDE = frozenset({*(f"{name.lower()} image" for name in ASSOCIATED), "Microscopy Bulk Simple Annotations"})
 #: What tells slides apart. Their values end in a digest.
 IDENTITY = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 SLIDE_IDENTITY = ("FrameOfReferenceUID", "ContainerIdentifier", "PyramidUID")
@@ -85,6 +87,14 @@ def name_of_class(uid: str) -> str:
 
 def digest(values: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(values).encode("utf-8", "replace")).hexdigest()
+
+
+def is_beside_slide(path: Path) -> bool:
+    """Whether a file holds the label, the overview, the thumbnail or annotations of a slide, and can be read."""
+    try:
+        return is_dicom(path) and read_header(path).kind in BESIDE
+    except (WsisumError, OSError):
+        return False
 
 
 def refuse_other_images(path: Path) -> None:
