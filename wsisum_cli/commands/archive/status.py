@@ -107,7 +107,7 @@ def advice(found: Status) -> list[str]:
     if work := sum(counts[state] for state in ("new", "stale", "failed", "lost")):
         lines.append(f"wsisum compress makes or retries {work}")
     if counts["orphaned"]:
-        lines.append("wsisum prune FOLDER --source SOURCE shows what of the orphaned may go")
+        lines.append("wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; keep those of slides that you removed")
     if counts["in review"]:
         lines.append("wsisum report FOLDER shows what needs eyes first")
     if not found.compared:
