@@ -107,7 +107,9 @@ def advice(found: Status) -> list[str]:
     if work := sum(counts[state] for state in ("new", "stale", "failed", "lost")):
         lines.append(f"wsisum compress makes or retries {work}")
     if counts["orphaned"]:
-        lines.append("wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; keep those of slides that you removed")
+        lines.append(
+            "wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; keep those of slides that you removed"
+        )
     if counts["in review"]:
         lines.append("wsisum report FOLDER shows what needs eyes first")
     if not found.compared:
