@@ -108,7 +108,8 @@ def advice(found: Status) -> list[str]:
         lines.append(f"wsisum compress makes or retries {work}")
     if counts["orphaned"]:
         lines.append(
-            "wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; keep those of slides that you removed"
+            "wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; "
+            "keep those of slides that you removed"
         )
     if counts["in review"]:
         lines.append("wsisum report FOLDER shows what needs eyes first")
