@@ -293,7 +293,10 @@ def print_shared(console: Console, shared: SharedResult) -> None:
 
 def print_plan(console: Console, name: str, totals: Mapping[str, tuple[int, int]], unused: Sequence[str]) -> None:
     """Print how many slides a retention plan gives to each decision."""
-    parts = [f"{pluralize(count, 'slide')} ({size(held)}) for {decision}" for decision, (count, held) in totals.items()]
+    parts = [
+        f"{pluralize(count, 'slide')} ({size(held)}) {'to' if decision == 'keep' else 'for'} {decision}"
+        for decision, (count, held) in totals.items()
+    ]
     console.print(printable(f"plan: {', '.join(parts)}; written to {name}"), markup=False)
     for slide in unused:
         warn(f"the manifest lists {slide}, which is not in the archive")
