@@ -74,6 +74,9 @@ def test_a_file_without_a_time_is_kept(tmp_path, when):
         (NFC, NFD, True),
         (NFD, NFC.upper(), True),
         ("trial x", "Trial  x", True),
+        ("trial", "teaching; Trial", True),
+        ("teaching; trial", "Teaching;  trial", True),
+        ("trial", "trials", False),
     ],
 )
 def test_values_are_compared_whatever_their_spelling(tmp_path, asked, there, kept):

@@ -23,6 +23,7 @@ MOST_DAYS = 366 * 200
 DATE = "date"  # a column of the manifest
 #: Of a date, with a time of the day that does not matter.
 WRITTEN_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ][0-9:.,+Zz-]*)?")
+BETWEEN_VALUES = re.compile(r"[;,/|\n]")
 #: No slide was scanned before; earlier dates stand for none.
 FIRST_YEAR = 1990
 MOST_VALUES = 10  # that a message names
@@ -102,7 +103,7 @@ def parse_where(texts: Sequence[str], manifest: Manifest) -> list[tuple[str, str
             there = named(manifest.columns)
             raise UsageError(f"--keep-where {text}: expected a column of the manifest, found {there}")
         values = dict.fromkeys(entry.about.get(column, "").strip() for entry in manifest.entries.values())
-        if plain(value) not in map(plain, values):
+        if not any(has_value(cell, value) for cell in values):
             there = named(list(filter(None, values)))
             raise UsageError(f"--keep-where {text}: expected a value that a row has in {column}, found {there}")
         found.append((column, value))
@@ -120,6 +121,11 @@ def plain(text: str) -> str:
     return composed(" ".join(composed(text).split()).casefold())
 
 
+def has_value(cell: str, value: str) -> bool:
+    """Whether a cell holds a value, alone or among others."""
+    return plain(value) in map(plain, (cell, *BETWEEN_VALUES.split(cell)))
+
+
 def kept_by_rules(source: Source, abouts: Sequence[About], rules: Rules, today: date) -> Iterator[str]:
     """Why the rules keep a file; `abouts` are of its slides. Raises OSError."""
     for about in abouts:
@@ -127,7 +133,7 @@ def kept_by_rules(source: Source, abouts: Sequence[About], rules: Rules, today: 
             yield "not in the manifest"
             return
         for column, value in rules.where:
-            if plain((about or {}).get(column, "")) == plain(value):
+            if has_value((about or {}).get(column, ""), value):
                 yield f"{column} is {value}"
         if rules.newer is not None:
             yield from kept_by_date(source, (about or {}).get(rules.date or "", "").strip(), rules.newer, today)
