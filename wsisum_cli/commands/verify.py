@@ -101,7 +101,8 @@ def verify(
     summary is intact and has the verdict that --require names, or a better one. For a folder of summaries and the
     archive as --source, every slide of the archive must have a summary too. With --key each summary must be signed.
     """
-    from wsisum_cli.commands.console import warn
+    from wsisum_cli.commands.console import messages, warn
+    from wsisum_cli.commands.progress.shown import counting
     from wsisum_cli.commands.verdicts import slides_left
     from wsisum_cli.quality.verdict import read_thresholds
 
@@ -120,13 +121,15 @@ def verify(
         display = Display(require.name, explain, as_json, single=len(picked) == 1 and not is_folder(summaries[0]))
         if planner is not None and index is not None:
             planner.prepare(index, left_out, thresholds)
-        for path, name in picked:
-            if planner is not None:
-                planner.begin(Path(path))
-            result = with_signature(replace(check(path, index), path=name), path, public)
-            if planner is not None:
-                planner.note(Path(path), result)
-            display.add(result)
+        with counting(messages(), 0 if display.is_live else len(picked), "summaries") as begin:
+            for path, name in picked:
+                begin(name)
+                if planner is not None:
+                    planner.begin(Path(path))
+                result = with_signature(replace(check(path, index), path=name), path, public)
+                if planner is not None:
+                    planner.note(Path(path), result)
+                display.add(result)
         # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
         whole = len(picked) > 1 or any(map(is_folder, summaries)) or (index is not None and index.is_single)
         left = index.left() if index and whole and not left_out else []
@@ -153,6 +156,11 @@ class Display:
         self._explained, self._single = explained, single
         self._json: list[dict[str, Any]] | None = [] if as_json else None
         self._console = output()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether people see the results as they come."""
+        return self._json is None and self._console.is_terminal
 
     def add(self, result: Verification) -> None:
         from wsisum_cli.commands.verdicts import print_verification
