@@ -92,7 +92,7 @@ def test_rows_that_match_nothing_are_refused_with_the_reason():
         (NFD.replace("P", "T"), r"Tru\\u0308f.svs \(no such file\)"),
     ):
         with pytest.raises(UsageError, match=f"found 1 that match none: .*{why}"):
-            refuse_unmatched(manifest_of("lung/A1.svs", row), files)
-    refuse_unmatched(manifest_of("B1.svs", NFC), files)
+            refuse_unmatched(manifest_of("lung/A1.svs", row).unmatched(files))
+    refuse_unmatched(manifest_of("B1.svs", NFC).unmatched(files))
     with pytest.raises(UsageError, match=r"found 7 .*, and 2 more"):
-        refuse_unmatched(manifest_of(*(f"{number}.svs" for number in range(7))), files)
+        refuse_unmatched(manifest_of(*(f"{number}.svs" for number in range(7))).unmatched(files))

@@ -138,9 +138,8 @@ def why_unmatched(key: str, closest: Mapping[str, str]) -> str:
     return f"did you mean {visible(near)}?" if near else "no such file"
 
 
-def refuse_unmatched(manifest: Manifest, names: Sequence[str]) -> None:
-    """Raise UsageError for rows that mean no slide: what they say of one would be lost."""
-    found = manifest.unmatched(names)
+def refuse_unmatched(found: Mapping[str, str]) -> None:
+    """Raise UsageError for rows that mean no slide: what they say of one would be lost. `found`: as `unmatched`."""
     if not found:
         return
     first = [f"{visible(key)} ({why})" for key, why in list(found.items())[:MOST_SHOWN]]

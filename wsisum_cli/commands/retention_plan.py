@@ -31,6 +31,7 @@ class Planner:
     made: list[str]  # how the plan is made, for its record
     results: list[Verified] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)  # paths and names of summaries
+    unmatched: dict[str, str] = field(default_factory=dict)  # rows of the manifest that mean no slide
     _before: FileState | None = None  # of the summary that is being verified
 
     def prepare(self, index: SourceIndex, left_out: list[tuple[str, str]], thresholds: Thresholds | None) -> None:
@@ -38,8 +39,9 @@ class Planner:
         from wsisum_cli.archive.manifest import refuse_unmatched
         from wsisum_cli.archive.retention.standing import in_words
 
+        self.unmatched = self.manifest.unmatched(index.names)
         if self.rules.are_any:
-            refuse_unmatched(self.manifest, index.names)
+            refuse_unmatched(self.unmatched)
         self.left_out = left_out
         self.made.append("the default thresholds" if thresholds is None else f"thresholds {in_words(thresholds)}")
 
@@ -75,7 +77,7 @@ class Planner:
         rows = plan_retention(index, self.results, self.left_out, self.manifest, self.rules, today)
         made = f"made by wsisum {__version__} with {', '.join(self.made)}"
         write_plan(self.path, plan_table(rows, self.manifest.columns, today, made))
-        print_plan(messages(), self.path.name, totals(rows), sorted(self.manifest.unused))
+        print_plan(messages(), self.path.name, totals(rows), sorted(self.unmatched))
 
 
 def make_planner(
