@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wsisum_cli.archive.manifest import Entry, Manifest, read_manifest, refuse_unmatched
+from wsisum_cli.archive.manifest import Entry, Manifest, read_manifest, refuse_unclear
 from wsisum_cli.errors import UsageError
 
 NFC, NFD = "Prüf.svs", unicodedata.normalize("NFD", "Prüf.svs")
@@ -91,8 +91,19 @@ def test_rows_that_match_nothing_are_refused_with_the_reason():
         ("Z9.svs#2", "no such file"),
         (NFD.replace("P", "T"), r"Tru\\u0308f.svs \(no such file\)"),
     ):
-        with pytest.raises(UsageError, match=f"found 1 that match none: .*{why}"):
-            refuse_unmatched(manifest_of("lung/A1.svs", row).unmatched(files))
-    refuse_unmatched(manifest_of("B1.svs", NFC).unmatched(files))
+        with pytest.raises(UsageError, match=f"found 1 that match none, or several: .*{why}"):
+            refuse_unclear(manifest_of("lung/A1.svs", row).unmatched(files))
+    refuse_unclear(manifest_of("B1.svs", NFC).unmatched(files))
     with pytest.raises(UsageError, match=r"found 7 .*, and 2 more"):
-        refuse_unmatched(manifest_of(*(f"{number}.svs" for number in range(7))).unmatched(files))
+        refuse_unclear(manifest_of(*(f"{number}.svs" for number in range(7))).unmatched(files))
+
+
+def test_a_name_that_several_slides_have_is_no_row_of_one():
+    files = ["lung/A1.svs", "colon/A1.svs", f"lung/{NFD}", "lung/B1.svs"]
+    why = "the name of 2 files; give the path"
+    assert manifest_of("A1.svs", "B1.svs", NFC).shared(files) == {"A1.svs": why}
+    assert manifest_of("A1.svs#1").shared(files) == {"A1.svs#1": why}
+    assert not manifest_of("A1.svs", "lung\\A1.svs").shared(files)  # which leaves one
+    assert manifest_of("A1.svs").shared(["A1.svs", "lung/A1.svs", "lung/A1.svs"]) == {"A1.svs": why}
+    assert not manifest_of("A1.svs").shared(["A1.svs", "A1.svs"])
+    assert manifest_of(NFC).shared([*files, f"colon/{NFC}"]) == {NFC: why}

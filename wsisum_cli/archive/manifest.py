@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -78,16 +79,18 @@ class Manifest:
         return self.row(relative) or NOTHING_SAID
 
     def row(self, relative: Path) -> Entry | None:
-        """The row of a slide, by its path or name; None without one.
+        """The row of a slide, by its path or name; None without one."""
+        key = self._key(relative.as_posix())
+        return None if key is None else self.entries[self.use(key)]
 
-        A row that is spelt as the file is wins over one that is only alike; where two are alike neither counts.
-        """
-        for name in (relative.as_posix(), relative.name) if self.entries else ():
+    def _key(self, path: str) -> str | None:
+        """A row that is spelt as the file wins over one that is only alike; where two are alike neither counts."""
+        for name in (path, PurePosixPath(path).name) if self.entries else ():
             if name in self.entries:
-                return self.entries[self.use(name)]
+                return name
             alike = [key for key in self._alike.get(composed(name), ()) if key not in self.exact]
             if len(alike) == 1:
-                return self.entries[self.use(alike[0])]
+                return alike[0]
         return None
 
     def use(self, key: str) -> str:
@@ -112,6 +115,14 @@ class Manifest:
             elif len(twins) > 1:
                 found[key] = "another row is of the same slide"
         return dict(sorted(found.items()))
+
+    def shared(self, names: Sequence[str]) -> dict[str, str]:
+        """The rows that mean several of these paths, as they give a name alone, each with the reason."""
+        counts: Counter[str] = Counter()
+        for name in set(names):
+            key = self._key(name)
+            counts.update([*([] if key is None else [key]), *self.slides_of_files([name])])
+        return {key: f"the name of {counts[key]} files; give the path" for key in sorted(counts) if counts[key] > 1}
 
 
 def as_path(key: str) -> str:
@@ -138,15 +149,18 @@ def why_unmatched(key: str, closest: Mapping[str, str]) -> str:
     return f"did you mean {visible(near)}?" if near else "no such file"
 
 
-def refuse_unmatched(found: Mapping[str, str]) -> None:
-    """Raise UsageError for rows that mean no slide: what they say of one would be lost. `found`: as `unmatched`."""
+def refuse_unclear(found: Mapping[str, str]) -> None:
+    """Raise UsageError for rows that mean no one slide, so that what they say would be lost or of another.
+
+    `found`: these rows, each with the reason.
+    """
     if not found:
         return
     first = [f"{visible(key)} ({why})" for key, why in list(found.items())[:MOST_SHOWN]]
     more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     raise UsageError(
-        f"the manifest: expected rows of slides of the archive, found {len(found)} that match none: "
-        f"{', '.join(first)}{more}; correct or remove them, as the rules cannot hold for what they mean"
+        f"the manifest: expected rows of slides of the archive, found {len(found)} that match none, or several: "
+        f"{', '.join(first)}{more}; correct or remove them: nobody knows for which slides the rules would hold"
     )
 
 

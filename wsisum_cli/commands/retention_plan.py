@@ -36,12 +36,12 @@ class Planner:
 
     def prepare(self, index: SourceIndex, left_out: list[tuple[str, str]], thresholds: Thresholds | None) -> None:
         """Before anything is verified. Raises UsageError where the rules name slides that are not there."""
-        from wsisum_cli.archive.manifest import refuse_unmatched
+        from wsisum_cli.archive.manifest import refuse_unclear
         from wsisum_cli.archive.retention.standing import in_words
 
         self.unmatched = self.manifest.unmatched(index.names)
         if self.rules.are_any:
-            refuse_unmatched(self.unmatched)
+            refuse_unclear(self.unmatched | self.manifest.shared(index.names))
         self.left_out = left_out
         self.made.append("the default thresholds" if thresholds is None else f"thresholds {in_words(thresholds)}")
 
@@ -77,7 +77,7 @@ class Planner:
         rows = plan_retention(index, self.results, self.left_out, self.manifest, self.rules, today)
         made = f"made by wsisum {__version__} with {', '.join(self.made)}"
         write_plan(self.path, plan_table(rows, self.manifest.columns, today, made))
-        print_plan(messages(), self.path.name, totals(rows), sorted(self.unmatched))
+        print_plan(messages(), self.path.name, totals(rows), self.unmatched)
 
 
 def make_planner(

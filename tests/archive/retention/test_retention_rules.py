@@ -121,6 +121,9 @@ def test_condition_that_no_row_can_meet_is_refused():
     for text in ("use", "=x", "use=", "use= ", "scan=7"):
         with pytest.raises(UsageError, match="--keep-where"):
             parse_where([text], manifest)
+    assert parse_where(["Use =teaching=1"], manifest) == [("use", "teaching=1")]
+    with pytest.raises(UsageError, match="expected one column use in the manifest, found use, Use; remove one"):
+        parse_where(["use=x"], manifest_of(use="x", Use="y"))
     with pytest.raises(UsageError, match="use=teachng: expected a value that a row has in use, found teaching=1"):
         parse_where(["use=teachng"], manifest)
 

@@ -81,31 +81,36 @@ def parse_age(text: str) -> Age:
 
 def date_column(manifest: Manifest) -> str:
     """The column of the manifest that holds dates. Raises UsageError unless there is one."""
-    found = [column for column in manifest.columns if plain(column) == DATE]
+    if found := column_of(DATE, "--keep-newer", manifest):
+        return found
+    raise UsageError(
+        f"--keep-newer: expected a column date in the manifest, found {named(manifest.columns)}; rename the column "
+        "that holds the dates, or add an empty column date to go by the time of each file"
+    )
+
+
+def column_of(wanted: str, option: str, manifest: Manifest) -> str | None:
+    """The column of this name, however it is spelt. Raises UsageError where there are two."""
+    found = [column for column in manifest.columns if plain(column) == plain(wanted)]
     if len(found) > 1:
-        raise UsageError(f"--keep-newer: expected one column date in the manifest, found {named(found)}; remove one")
-    if not found:
-        raise UsageError(
-            f"--keep-newer: expected a column date in the manifest, found {named(manifest.columns)}; rename the column "
-            "that holds the dates, or add an empty column date to go by the time of each file"
-        )
-    return found[0]
+        raise UsageError(f"{option}: expected one column {wanted} in the manifest, found {named(found)}; remove one")
+    return found[0] if found else None
 
 
 def parse_where(texts: Sequence[str], manifest: Manifest) -> list[tuple[str, str]]:
     """Parse conditions such as use=teaching. Raises UsageError, also where no row of the manifest has the value."""
     found = []
     for text in texts:
-        column, equals, value = text.partition("=")
-        if not equals or not column or not value.strip():
-            raise UsageError(f"--keep-where {text}: expected COLUMN=VALUE, such as use=teaching")
-        if column not in manifest.columns:
-            there = named(manifest.columns)
-            raise UsageError(f"--keep-where {text}: expected a column of the manifest, found {there}")
+        option, (name, equals, value) = f"--keep-where {text}", text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"{option}: expected COLUMN=VALUE, such as use=teaching")
+        column = column_of(name, option, manifest)
+        if column is None:
+            raise UsageError(f"{option}: expected a column of the manifest, found {named(manifest.columns)}")
         values = dict.fromkeys(entry.about.get(column, "").strip() for entry in manifest.entries.values())
         if not any(has_value(cell, value) for cell in values):
             there = named(list(filter(None, values)))
-            raise UsageError(f"--keep-where {text}: expected a value that a row has in {column}, found {there}")
+            raise UsageError(f"{option}: expected a value that a row has in {column}, found {there}")
         found.append((column, value))
     return found
 
