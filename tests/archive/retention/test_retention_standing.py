@@ -56,7 +56,12 @@ def test_worst_summary_decides(summaries, left, required, decision, reason):
     assert reason in found[1]
 
 
-def test_thresholds_laxer_than_the_default_are_for_review():
+def test_a_summary_that_was_left_out_keeps_its_slide():
+    found = judge((), [standing_of(verified(), "PASS", "ab" * 32)], ["b.ozx", "c.ozx"])
+    assert found == (KEEP, "left out by --include or --exclude: b.ozx, c.ozx")
+
+
+def test_thresholds_laxer_than_the_defaults_are_for_review():
     result = verified("PASS")
     result.by_default = Verdict("REVIEW", "no", "yes", ("90 % represented",))
     assert judged(result) == (REVIEW, "REVIEW by the default thresholds: 90 % represented")
