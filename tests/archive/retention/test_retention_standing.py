@@ -88,11 +88,14 @@ GIVEN = {
         ({"source__focal_plane": 2, "source__focal_planes": 3}, "focal plane 2 of 3 was read"),
         ({"source__notes": ["an area as large as 9% of the tissue is unexplained"]}, "9% of the tissue is unexplained"),
         ({"source__notes": ["something that a later version says"]}, "something that a later version says"),
-        ({"source__mpp": 0.26, "source__mpp_stated": 0.25}, "0.26 µm was given, and the file states 0.25 µm"),
+        (
+            {"source__mpp": 0.26, "source__mpp_stated": 0.25},
+            "pixel size of 0.26 µm is used, though the file states 0.25 µm",
+        ),
         ({"suspect": {"count": 40, "kinds": {"pen": 40}}}, "may be an artefact (40 pen)"),
-        ({"broken_tiles": {"count": 2, "positions": []}}, "2 tiles of the slide could not be read"),
+        ({"broken_tiles": {"count": 2, "positions": []}}, "2 tiles of the slide cannot be read"),
         ({"options__mask_sha256": "ab" * 32}, "a mask chose the tissue"),
-        ({"features": {**GIVEN, "tissue_share": 0.5}}, "the given features cover 50% of the tissue"),
+        ({"features": {**GIVEN, "tissue_share": 0.5}}, "the given features cover 50"),
     ],
 )
 def test_what_a_person_must_look_at_is_for_review(changes, reason):
@@ -100,6 +103,11 @@ def test_what_a_person_must_look_at_is_for_review(changes, reason):
         decision, why = judged(verified(**changes), required=required)
         assert decision == REVIEW
         assert reason in why
+
+
+def test_what_a_remark_says_is_said_once():
+    note = "the manifest's pixel size of 0.5 µm is used, though the file states 0.25 µm (Aperio MPP)"
+    assert judged(verified(source__mpp=0.5, source__mpp_stated=0.25, source__notes=[note])) == (REVIEW, note)
 
 
 @pytest.mark.parametrize(

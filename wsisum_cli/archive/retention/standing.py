@@ -93,22 +93,24 @@ def doubts(result: Verification, record: Attributes) -> Iterator[str]:
     for finding in result.findings:
         if measured or finding.code != NOT_RECOMPUTED or finding.member is not None:
             yield f"{CODES[finding.code][1]}: {finding.message}"
-    yield from of_the_slide(record)
-    if said := worth_a_look(record):
+    said = worth_a_look(record)
+    yield from (words for words in of_the_slide(record) if words not in said)
+    if said:
         yield said
 
 
 def of_the_slide(record: Attributes) -> Iterator[str]:
-    """What was not read of the slide, and what the user said of it that nothing confirms."""
+    """What was not read of the slide, and what the user said of it that nothing confirms; in the words of remarks."""
     source, section = record.source, record.represented
     if count := record.broken_tiles.count:
-        yield f"{count} {'tile' if count == 1 else 'tiles'} of the slide could not be read"
+        yield f"{count} {'tile' if count == 1 else 'tiles'} of the slide cannot be read"
     if section is not None and section.unread:
-        yield f"{section.unread} tissue {'patch' if section.unread == 1 else 'patches'} could not be read"
+        yield f"{section.unread} tissue {'patch' if section.unread == 1 else 'patches'} cannot be read"
     if record.options.mask_sha256 is not None:
-        yield "a mask chose the tissue; nothing outside it was looked at"
+        yield "a mask chose the tissue"
     if source.mpp_stated is not None and abs(source.mpp / source.mpp_stated - 1) > SAME_MPP:
-        yield f"a pixel size of {source.mpp:g} µm was given, and the file states {source.mpp_stated:.4g} µm"
+        stated = f"though the file states {source.mpp_stated:.4g} µm"
+        yield f"the manifest's pixel size of {source.mpp:g} µm is used, {stated}"
 
 
 def worth_a_look(record: Attributes) -> str:
