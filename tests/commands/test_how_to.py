@@ -16,6 +16,7 @@ from draw import draw_tissue, write_svs
 from running import wsisum
 
 from wsisum_cli.archive.state.shard import Shard
+from wsisum_cli.slides.source import find_source
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="the pages give commands of bash")
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,7 +38,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("B12", "C7")):
         (folder / "archive").mkdir(exist_ok=True)
         write_svs(folder / f"archive/{name}.svs", draw_tissue(1536, 1280, seed=number), tile=256)
-    (folder / "manifest.csv").write_text("slide,use\nB12.svs,teaching\n")
+    (folder / "manifest.csv").write_text("slide,use,date\nB12.svs,teaching,\n")
     done = wsisum("compress", folder / "archive", "-o", folder / "summaries")
     assert done.returncode == 0, done.stderr
     for name in ("B12.ozx", "B12.svs"):  # the pages look at one slide from where it lies
@@ -82,7 +83,7 @@ def test_the_processes_of_nextflow_run(lab: Path, tmp_path: Path):
 
 
 def test_a_retention_plan_is_made_and_checked(lab: Path):
-    plan, rules, checksum = blocks("retention")
+    plan, rules, checksum, _ = blocks("retention")
     for commands in (plan, rules):
         done = bash(lab, commands)
         assert done.returncode == 0, done.stderr
@@ -91,6 +92,22 @@ def test_a_retention_plan_is_made_and_checked(lab: Path):
     assert bash(lab, checksum).returncode == 0
     (lab / "plan.csv").write_text((lab / "plan.csv").read_text().replace("B12.svs", "B13.svs", 1))
     assert bash(lab, checksum).returncode == 1
+
+
+def test_the_files_of_a_slide_give_its_sha256(tmp_path: Path):
+    """As the page says, for a slide of several files; its pixels do not matter."""
+    folder = tmp_path / "archive/scan"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("scan.mrxs", "scan/Slidedat.ini", "scan/Data0010.dat", "scan/Data0002.dat")):
+        (folder.parent / name).write_bytes(bytes([number]) * 9)
+    page = (DOCS / "retention.md").read_text(encoding="utf-8")
+    (tmp_path / "files_of.py").write_text(page[page.index("```python\n") + 10 :].partition("```")[0])
+    listing, joined = blocks("retention")[-1].splitlines()
+    done = bash(tmp_path, listing.replace("python ", f"{sys.executable} "))
+    digest, *files = done.stdout.splitlines()
+    assert [Path(file).name for file in files] == ["scan.mrxs", "Data0002.dat", "Data0010.dat", "Slidedat.ini"]
+    assert digest == bash(tmp_path, joined).stdout.split()[0]
+    assert digest == find_source(folder.parent / "scan.mrxs").sha256
 
 
 def test_likeness_is_searched(lab: Path):

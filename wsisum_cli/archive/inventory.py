@@ -285,7 +285,7 @@ def summarized(
         now = entry.verdict or "without a verdict"
         notes.append(attend(OPEN, f"{JSON_NAME} says {reported}, its summary is now {now}"))
     if is_lax(verdict, judge_again(record, Thresholds())):
-        notes.append(attend(DOUBTFUL, "its verdict is by thresholds that are laxer than the default ones"))
+        notes.append(attend(DOUBTFUL, "its verdict is by thresholds laxer than the defaults"))
     return with_attention(entry, [*notes, *doubts(entry, verdict, remarks(record))], READ)
 
 

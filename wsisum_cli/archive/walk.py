@@ -20,6 +20,7 @@ from wsisum_cli.archive.formats import (
     zarr_outcome,
 )
 from wsisum_cli.archive.outcome import FAILED, FILE_SYSTEM, SKIPPED, Outcome
+from wsisum_cli.archive.scope.filters import names_of
 from wsisum_cli.errors import (
     AccessError,
     ChangedSlideError,
@@ -194,7 +195,7 @@ class SourceIndex:
         if self._single is not None:
             self._images.setdefault(self._single.path, set()).add(wanted.image)
             return self._single
-        same = [found for found in self._by_size.get(wanted.bytes, []) if has_content(found, wanted.sha256)]
+        same = self._with_content(wanted.bytes, wanted.sha256)
         if not same:
             return None
         same.sort(key=lambda found: found.path.name != wanted.name)
@@ -202,6 +203,18 @@ class SourceIndex:
         for found in same:
             self._images.setdefault(found.path, set()).add(wanted.image)
         return same[0]
+
+    def _with_content(self, size: int, sha256: str) -> list[Source]:
+        return [found for found in self._by_size.get(size, []) if has_content(found, sha256)]
+
+    def owners(self, summary: str | Path) -> list[Source]:
+        """The slides of this content, without remembering that a summary was found for them; none if it is bad."""
+        try:
+            with open_summary(summary) as opened:
+                wanted = opened.record.source
+        except (WsisumError, OSError):
+            return []
+        return self._with_content(wanted.bytes, wanted.sha256)
 
     def copies(self, summary: str | Path) -> list[Path]:
         """The source slide that was found for a summary, and further files with the same content."""
@@ -227,6 +240,18 @@ class SourceIndex:
     def sources(self) -> list[Source]:
         """The slides of the archive, by path."""
         return list(self._sources.values())
+
+    def names_of(self, source: Source) -> list[str]:
+        """The paths of a slide's files within the archive, that of the slide first."""
+        if source.path == self.root:
+            return [file.name for file in source.files]
+        return list(names_of(source, self.root))
+
+    @property
+    def names(self) -> list[str]:
+        """The paths of all that a row of a manifest may mean: files of slides, and what looks like one."""
+        seen = [outcome.source.rstrip("/") for outcome in self._outcomes]
+        return [*(name for source in self.sources for name in self.names_of(source)), *seen]
 
     @property
     def unread(self) -> list[Outcome]:

@@ -291,12 +291,15 @@ def print_shared(console: Console, shared: SharedResult) -> None:
         console.print(f"copied whole, as they do not say how much tissue fewer patches represent: {names}")
 
 
-def print_plan(console: Console, name: str, totals: Mapping[str, tuple[int, int]], unused: Sequence[str]) -> None:
-    """Print how many slides a retention plan gives to each decision."""
-    parts = [f"{pluralize(count, 'slide')} ({size(held)}) for {decision}" for decision, (count, held) in totals.items()]
+def print_plan(console: Console, name: str, totals: Mapping[str, tuple[int, int]], unused: Mapping[str, str]) -> None:
+    """Print how many slides a retention plan gives to each decision, and rows of the manifest that it did not use."""
+    parts = [
+        f"{pluralize(count, 'slide')} ({size(held)}) {'to' if decision == 'keep' else 'for'} {decision}"
+        for decision, (count, held) in totals.items()
+    ]
     console.print(printable(f"plan: {', '.join(parts)}; written to {name}"), markup=False)
-    for slide in unused:
-        warn(f"the manifest lists {slide}, which is not in the archive")
+    for slide, why in unused.items():
+        warn(f"the manifest lists {slide}, which is not in the archive ({why})")
 
 
 def print_exported(console: Console, done: Sequence[Any]) -> None:

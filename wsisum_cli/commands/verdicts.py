@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.standing import explain
 
 if TYPE_CHECKING:
-    from wsisum_cli.verification.finding import Verification
+    from wsisum_cli.verification.finding import Finding, Verification
 
 VERDICT_COLOURS = {PASS: "green", REVIEW: "yellow", FAIL: "red"}
 SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
@@ -34,31 +35,59 @@ def headline(verdict: Verdict | None) -> Text:
 
 def print_verifications(console: Console, results: Sequence[Verification], required: str, explained: bool) -> None:
     """Print every verification, and a last line where there are several."""
+    tally = Tally(required)
     for result in results:
-        sound = Text("ok", "green") if result.ok else Text("not ok", "red")
-        console.print(
-            Text.assemble(printable(result.path), ": ", sound, f" ({result.tier})", measures(result.measured))
-        )
-        if result.verdict is not None:
-            print_verdict(console, result, result.verdict, required)
-        elif result.ok:
-            console.print(f"  no verdict: the format is too old, so --require {required.lower()} is not met")
-        if result.remarks:
-            console.print(Text(f"  {printable(result.remarks)}"))
-        if explained:
-            print_explanation(console, result)
-        for finding in result.findings:
-            member = f" [{finding.member}]" if finding.member else ""
-            found = f"; expected {finding.expected}" if finding.expected is not None else ""
-            found += f", found {finding.found}" if finding.found is not None else ""
-            line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
-            console.print(Text(printable(line), SEVERITIES[finding.severity]))
-    bad = sum(not result.ok for result in results)
-    below = sum(result.ok and not result.meets(required) for result in results)
-    if len(results) > 1:
-        console.print(
-            f"{len(results)} summaries, {len(results) - bad} ok, {bad} not ok, {below} ok but below {required}"
-        )
+        tally.count(result)
+        print_verification(console, result, required, explained)
+    tally.print(console)
+
+
+@dataclass
+class Tally:
+    """How many summaries were verified, and how many are not enough."""
+
+    required: str
+    total: int = 0
+    bad: int = 0
+    below: int = 0  # intact, with a verdict that is not enough
+
+    def count(self, result: Verification) -> None:
+        self.total += 1
+        self.bad += not result.ok
+        self.below += result.ok and not result.meets(self.required)
+
+    @property
+    def all_enough(self) -> bool:
+        """Whether every summary is intact and its verdict good enough to rely on."""
+        return not self.bad and not self.below
+
+    def print(self, console: Console) -> None:
+        if self.total > 1:
+            counts = f"{self.total - self.bad} ok, {self.bad} not ok, {self.below} ok but below {self.required}"
+            console.print(f"{self.total} summaries, {counts}")
+
+
+def print_verification(console: Console, result: Verification, required: str, explained: bool) -> None:
+    sound = Text("ok", "green") if result.ok else Text("not ok", "red")
+    console.print(Text.assemble(printable(result.path), ": ", sound, f" ({result.tier})", measures(result.measured)))
+    if result.verdict is not None:
+        print_verdict(console, result, result.verdict, required)
+    elif result.ok:
+        console.print(f"  no verdict: the format is too old, so --require {required.lower()} is not met")
+    if result.remarks:
+        console.print(Text(f"  {printable(result.remarks)}"))
+    if explained:
+        print_explanation(console, result)
+    for finding in result.findings:
+        print_finding(console, finding)
+
+
+def print_finding(console: Console, finding: Finding) -> None:
+    member = f" [{finding.member}]" if finding.member else ""
+    found = f"; expected {finding.expected}" if finding.expected is not None else ""
+    found += f", found {finding.found}" if finding.found is not None else ""
+    line = f"  {finding.severity} {finding.code}{member}: {finding.message}{found}"
+    console.print(Text(printable(line), SEVERITIES[finding.severity]))
 
 
 def print_verdict(console: Console, result: Verification, verdict: Verdict, required: str) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import date
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -28,15 +27,14 @@ from wsisum_cli.commands.options import (
     ThresholdOption,
     cores,
 )
-from wsisum_cli.commands.settings.run_options import ExcludeOption, IncludeOption, cache_of, filter_of
+from wsisum_cli.commands.retention_plan import make_planner, refuse_addresses_in_plan
+from wsisum_cli.commands.settings.run_options import cache_of, filter_of
 from wsisum_cli.commands.signing.keys import KeyOption, checker
 from wsisum_cli.errors import ChangedSlideError, RemoteError, UsageError
-from wsisum_cli.slides.remote.url import is_url, parse_place, shown
+from wsisum_cli.slides.remote.url import parse_place
 from wsisum_cli.summary.limits.plain_text import plain_json
 
 if TYPE_CHECKING:
-    from wsisum_cli.archive.manifest import Manifest
-    from wsisum_cli.archive.retention import Rules, Verified
     from wsisum_cli.archive.walk import SourceIndex
     from wsisum_cli.quality.verdict import Thresholds
     from wsisum_cli.slides.remote.cache import Cache
@@ -53,8 +51,15 @@ def verify(
     source: Annotated[
         str | None, typer.Option(help="The original slide, or its archive.", metavar=PLACE, show_default=False)
     ] = None,
-    include: IncludeOption = None,
-    exclude: ExcludeOption = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Check only summaries whose path matches, such as 'lung/*' or '*.ozx'; repeatable.", metavar="GLOB"
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out summaries whose path matches; repeatable.", metavar="GLOB")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check structure and sizes only. Not enough to delete a slide.")
     ] = False,
@@ -96,8 +101,9 @@ def verify(
     summary is intact and has the verdict that --require names, or a better one. For a folder of summaries and the
     archive as --source, every slide of the archive must have a summary too. With --key each summary must be signed.
     """
-    from wsisum_cli.commands.console import output, warn
-    from wsisum_cli.commands.verdicts import print_verifications, slides_left
+    from wsisum_cli.commands.console import messages, warn
+    from wsisum_cli.commands.progress.shown import counting
+    from wsisum_cli.commands.verdicts import slides_left
     from wsisum_cli.quality.verdict import read_thresholds
 
     if quick and (source is not None or threshold):
@@ -109,80 +115,69 @@ def verify(
     tier = "quick" if quick else "source" if source is not None else "full"
     thresholds = read_thresholds(threshold) if threshold else None
     check = partial(verify_one, finders=finders, tier=tier, thresholds=thresholds)
-    results, required, public = [], require.name, checker(key)
+    public = checker(key)
     with indexed(source, cache_of(cache_dir, cache_size)) as index:
         picked, left_out = pick_summaries(named_summaries(summaries), include, exclude)
-        for path, name in picked:
-            results.append(with_signature(replace(check(path, index), path=name), path, public))
-            if planner is not None:
-                planner.note(Path(path), results[-1])
+        display = Display(require.name, explain, as_json, single=len(picked) == 1 and not is_folder(summaries[0]))
+        if planner is not None and index is not None:
+            planner.prepare(index, left_out, thresholds)
+        with counting(messages(), 0 if display.is_live else len(picked), "summaries") as begin:
+            for path, name in picked:
+                begin(name)
+                if planner is not None:
+                    planner.begin(Path(path))
+                result = with_signature(replace(check(path, index), path=name), path, public)
+                if planner is not None:
+                    planner.note(Path(path), result)
+                display.add(result)
         # Before an archive, or a file of several slides, is deleted, every slide must have its summary.
-        whole = len(results) > 1 or any(map(is_folder, summaries)) or (index is not None and index.is_single)
+        whole = len(picked) > 1 or any(map(is_folder, summaries)) or (index is not None and index.is_single)
         left = index.left() if index and whole and not left_out else []
-    if as_json:
-        found = [result.as_dict() | {"required": required, "enough": is_enough(result, required)} for result in results]
-        single = len(found) == 1 and not is_folder(summaries[0])
-        typer.echo(plain_json(found[0] if single else found))
-    else:
-        print_verifications(output(), results, required, explain)
+    display.end()
     if planner is not None and index is not None:
         planner.write(index)
     if left:
         warn(slides_left(left))
     if left_out:
         unchecked = "; whether every slide has a summary was not checked" if source is not None else ""
-        warn(f"left out: {left_out} of {len(results) + left_out} summaries by --include or --exclude{unchecked}")
-    raise typer.Exit(FOUND if left or not all(is_enough(result, required) for result in results) else 0)
+        every = len(picked) + len(left_out)
+        warn(f"left out: {len(left_out)} of {every} summaries by --include or --exclude{unchecked}")
+    raise typer.Exit(FOUND if left or not display.tally.all_enough else 0)
 
 
-@dataclass
-class Planner:
-    """Collects what is verified, and writes the retention plan."""
+class Display:
+    """Prints what was found on each summary as soon as it is known; JSON at the end. Keeps no whole verification."""
 
-    path: Path
-    manifest: Manifest
-    rules: Rules
-    results: list[Verified] = field(default_factory=list)
+    def __init__(self, required: str, explained: bool, as_json: bool, single: bool) -> None:
+        from wsisum_cli.commands.console import output
+        from wsisum_cli.commands.verdicts import Tally
 
-    def note(self, path: Path, result: Verification) -> None:
-        from wsisum_cli.archive.retention import Verified
-        from wsisum_cli.slides.source import sha256_of
+        self.tally = Tally(required)
+        self._explained, self._single = explained, single
+        self._json: list[dict[str, Any]] | None = [] if as_json else None
+        self._console = output()
 
-        self.results.append(Verified(path, result, sha256_of(path)))
+    @property
+    def is_live(self) -> bool:
+        """Whether people see the results as they come."""
+        return self._json is None and self._console.is_terminal
 
-    def write(self, index: SourceIndex) -> None:
-        from wsisum_cli.archive.retention import plan_retention, plan_table, totals, write_plan
-        from wsisum_cli.commands.console import messages, print_plan
+    def add(self, result: Verification) -> None:
+        from wsisum_cli.commands.verdicts import print_verification
 
-        today = date.today()
-        rows = plan_retention(index, self.results, self.manifest, self.rules, today)
-        write_plan(self.path, plan_table(rows, self.manifest.columns, today))
-        print_plan(messages(), self.path.name, totals(rows), sorted(self.manifest.unused))
+        required = self.tally.required
+        self.tally.count(result)
+        if self._json is None:
+            print_verification(self._console, result, required, self._explained)
+            self._console.file.flush()
+        else:
+            self._json.append(result.as_dict() | {"required": required, "enough": is_enough(result, required)})
 
-
-def make_planner(
-    plan: Path | None,
-    source: str | None,
-    manifest: Path | None,
-    newer: str | None,
-    where: list[str],
-    required: str,
-) -> Planner | None:
-    """What writes the retention plan; None where none is wanted. Raises UsageError."""
-    if plan is None:
-        if manifest is not None or newer is not None or where:
-            raise UsageError("--manifest, --keep-newer and --keep-where need --plan")
-        return None
-    from wsisum_cli.archive.manifest import Manifest, read_manifest
-    from wsisum_cli.archive.retention import Rules, check_columns, parse_age, parse_where, refuse_other_file
-
-    if source is None:
-        raise UsageError("--plan needs the archive as --source")
-    refuse_other_file(plan)
-    rows = read_manifest(manifest) if manifest is not None else Manifest()
-    check_columns(rows)
-    age = parse_age(newer) if newer is not None else None
-    return Planner(plan, rows, Rules(required, age, parse_where(where, rows)))
+    def end(self) -> None:
+        if self._json is None:
+            self.tally.print(self._console)
+        else:
+            typer.echo(plain_json(self._json[0] if self._single else self._json))
 
 
 def with_signature(result: Verification, path: str, key: Any) -> Verification:
@@ -200,13 +195,13 @@ def with_signature(result: Verification, path: str, key: Any) -> Verification:
 
 def pick_summaries(
     named: list[tuple[str, str]], include: list[str] | None, exclude: list[str] | None
-) -> tuple[list[tuple[str, str]], int]:
-    """The summaries whose paths match, and the number of others. Raises UsageError if none does."""
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The summaries whose paths match, and the others. Raises UsageError if none does."""
     chosen = filter_of(include, exclude, None, None, Path())
-    picked = [(path, name) for path, name in named if chosen.picks_file(name)]
+    picked = [one for one in named if chosen.picks_file(one[1])]
     if not picked:
         raise UsageError(f"{chosen.options()} left out all {len(named)} summaries")
-    return picked, len(named) - len(picked)
+    return picked, [one for one in named if not chosen.picks_file(one[1])]
 
 
 @contextmanager
@@ -248,13 +243,6 @@ def verify_one(
     except (RemoteError, ChangedSlideError) as error:
         result = verified("full", None)
         return replace(result, verdict=None, findings=[*result.findings, Finding("source-missing", str(error))])
-
-
-def refuse_addresses_in_plan(summaries: list[str], source: str | None) -> None:
-    """Raise UsageError where a retention plan is wanted for what is not on disk."""
-    for name in (*summaries, source or ""):
-        if is_url(name):
-            raise UsageError(f"{shown(name)}: --plan expects paths, found an address; copy or mount it first")
 
 
 def is_enough(result: Verification, required: str) -> bool:

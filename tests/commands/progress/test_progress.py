@@ -16,7 +16,7 @@ from wsisum_cli.archive.plan import Plan
 from wsisum_cli.archive.workers import Event
 from wsisum_cli.commands.progress.course import SHARES, Course, duration
 from wsisum_cli.commands.progress.log import logging_to
-from wsisum_cli.commands.progress.shown import BarProgress, LineProgress, bars, left_lines, quiet_listener
+from wsisum_cli.commands.progress.shown import BarProgress, LineProgress, bars, counting, left_lines, quiet_listener
 from wsisum_cli.errors import UsageError
 
 
@@ -201,3 +201,14 @@ def test_the_log_file_has_an_object_a_line_and_nothing_private(tmp_path: Path):
     assert "secret" not in path.read_text()
     with pytest.raises(UsageError, match="none: the log file cannot be written"), logging_to(tmp_path / "no/none"):
         pass
+
+
+def test_a_count_is_shown_in_a_terminal_only():
+    for terminal, total in ((True, 2), (True, 1), (False, 2)):
+        screen = io.StringIO()
+        console = Console(file=screen, width=80, force_terminal=terminal, color_system=None)
+        with counting(console, total, "summaries") as begin:
+            for number in range(total):
+                begin(f"[in]/{number}.ozx")
+        assert ("[in]/1.ozx" in screen.getvalue() and "1/2" in screen.getvalue()) == (terminal and total > 1)
+        assert bool(screen.getvalue()) == (terminal and total > 1)

@@ -93,8 +93,8 @@ def plan_pruning(found: Comparison, gone: bool, force: bool) -> Pruning:
     vanished = [decision for decision in decisions if decision.reason == GONE]
     if gone and not force and len(vanished) > max(1, MOST_GONE * count):
         raise UsageError(
-            f"expected most slides of {count} summaries in the archive, but {len(vanished)} are nowhere in it; is all "
-            "of it mounted? If they are gone on purpose, say --force. Nothing was removed"
+            f"expected an archive that holds the slides of most of the {count} summaries, but it lacks those of "
+            f"{len(vanished)}; is all of it mounted? If they are gone on purpose, say --force. Nothing was removed"
         )
     return Pruning(decisions, count)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,26 @@ def listening(console: Console, quiet: bool = False, verbose: bool = False) -> I
     else:
         with bars(console) as progress:
             yield BarProgress(progress, verbose).listener()
+
+
+@contextmanager
+def counting(console: Console, total: int, what: str) -> Iterator[Callable[[str], None]]:
+    """A bar of how many of `total` are done; hands out what takes the name of each one that begins.
+
+    Only in a terminal, and for more than one.
+    """
+    if not console.is_terminal or total < 2:
+        yield lambda name: None
+        return
+    with bars(console) as progress:
+        task = progress.add_task(what, total=total, stage="", last="")
+        begun = iter(range(total))
+
+        def begin(name: str) -> None:
+            done = next(begun)
+            progress.update(task, completed=done, stage=f"{done}/{total}", description=escape(end_of(printable(name))))
+
+        yield begin
 
 
 def bars(console: Console) -> Progress:

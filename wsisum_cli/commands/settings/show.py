@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -42,14 +43,34 @@ def config(
         print_settings(output(), file, found)
 
 
-def tell_settings(context: Any) -> None:
-    """Print what a command takes from the file and the environment; with --quiet only what is dangerous."""
+#: Options that do nothing without another one. From the settings they may be meant for other commands.
+IDLE_WITHOUT = {"plan": ("manifest", "keep_newer", "keep_where")}
+
+
+def leave_out_idle(context: Any) -> set[str]:
+    """Take from a command what the settings say of options that do nothing now; returns the names of these."""
+    found = {
+        name
+        for other, names in IDLE_WITHOUT.items()
+        if other in context.params and context.params[other] is None
+        for name in names
+        if (source := context.get_parameter_source(name)) is not None and source.name != "COMMANDLINE"
+    }
+    context.params.update(dict.fromkeys(found))
+    return {name.replace("_", "-") for name in found}
+
+
+def tell_settings(context: Any, idle: Set[str] = frozenset()) -> None:
+    """Print what a command takes from the file and the environment; with --quiet only what is dangerous.
+
+    `idle` are options that it leaves out.
+    """
     from wsisum_cli.commands.console import messages, warn
 
     root = context.find_root()
     for clause in stray_variables(root.command):
         warn(clause)
-    found = given_elsewhere(context, root.obj)
+    found = [one for one in given_elsewhere(context, root.obj) if one.option not in idle]
     if context.params.get("quiet"):
         found = [one for one in found if one.option in DANGEROUS and one.value == "True"]
     if found:
@@ -61,7 +82,7 @@ class RunCommand(PlainCommand):
     """A command that says what it takes from a file of settings or the environment before it runs."""
 
     def invoke(self, ctx: Any) -> Any:
-        tell_settings(ctx)
+        tell_settings(ctx, leave_out_idle(ctx))
         if ctx.params.get("scheduler") or ctx.params.get("scheduler_file"):
             source = ctx.get_parameter_source("workers")
             if source is not None and source.name != "COMMANDLINE":
