@@ -60,8 +60,9 @@ def wide_areas(mask: Mask, side: float) -> Mask:
     import cv2
 
     whole = max(1, int(side))
-    padded = np.pad(mask, whole).astype(np.uint8)
-    opened: Any = cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((whole, whole), np.uint8))
+    square, first, last = np.ones((whole, whole), np.uint8), (0, 0), (whole - 1, whole - 1)
+    corners = cv2.erode(np.pad(mask, whole).astype(np.uint8), square, anchor=first)
+    opened: Any = cv2.dilate(corners, square, anchor=last)
     return np.asarray(opened[whole:-whole, whole:-whole] > 0)
 
 
