@@ -26,7 +26,15 @@ HOMES = {
     "PIL": {"figures.canvas"},
     "anndata": {"exports.spatialdata"},
     "cv2": {
-        *("slides.pixels", "tissue.artefacts", "tissue.faint", "tissue.given_mask", "tissue.glass", "tissue.mask"),
+        *(
+            "slides.pixels",
+            "tissue.artefacts",
+            "tissue.coverage",
+            "tissue.faint",
+            "tissue.given_mask",
+            "tissue.glass",
+            "tissue.mask",
+        ),
         *("archive.likeness.registration", "training.encoder.augment"),
     },
     "distributed": {"archive.engines.cluster"},

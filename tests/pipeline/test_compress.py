@@ -44,6 +44,7 @@ from wsisum_cli.models.encoder import Encoder, load_encoder
 from wsisum_cli.pipeline import compress
 from wsisum_cli.pipeline.compress import compress_slide
 from wsisum_cli.pipeline.job import Job, Options, Tools
+from wsisum_cli.quality.verdict import percent
 from wsisum_cli.selection import facility
 from wsisum_cli.selection.selectors import SELECTORS
 from wsisum_cli.slides.damage import Damage
@@ -332,7 +333,7 @@ def test_features_covering_little_tissue_are_reported(slides, encoder, known, tm
     done = summarize(slides["ycbcr"], tmp_path / "a.ozx", encoder, Options(), features=path.parent)
     share = attributes_of(tmp_path / "a.ozx")["features"]["tissue_share"]
     assert 0 < share < 0.3
-    assert f"the given features cover {share:.0%} of the tissue" in done.message
+    assert f"the given features cover {percent(share)} of the tissue; they leave out" in done.message
     assert not [f for f in verify_summary(tmp_path / "a.ozx").findings if f.severity == "error"]
 
 
@@ -352,7 +353,8 @@ def test_existing_features_are_not_recomputed(slides, encoder, known, tmp_path, 
         "patch_encoder_sha256": encoder.card.sha256,
     }
     assert about["features"]["tissue_share"] > 0.8  # edges lie in no whole patch
-    assert done.message in ("", LITTLE_SAID)  # its features are noise
+    said = f"the given features cover {percent(about['features']['tissue_share'])} of the tissue"
+    assert done.message in (said, f"{LITTLE_SAID}; {said}")  # its features are noise
     assert about["encoder"] == {"name": "conch_v15"}
     assert done.provider == about["provider"] == "none"
     assert done.pixels == ("source" if pixels == "auto" else "jpeg")

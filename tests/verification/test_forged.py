@@ -189,7 +189,8 @@ def test_other_metadata_for_viewers_are_found(made: dict[str, Path], tmp_path: P
 def test_each_tier_says_what_it_cannot_tell(made: dict[str, Path]):
     for tier, count in (("quick", 3), ("full", 3)):
         assert len(verify_summary(made["jpeg"], tier=tier).as_dict()["unchecked"]) == count
-    assert verify_summary(made["jpeg"], tier="source", source=made["slide"]).as_dict()["unchecked"] == []
+    unchecked = verify_summary(made["jpeg"], tier="source", source=made["slide"]).as_dict()["unchecked"]
+    assert unchecked == ["tissue that the tissue map leaves out in small areas, or hardly darker than glass"]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1064,10 +1064,13 @@ def test_verdict_uses_given_thresholds(tiny: dict[str, Path], threshold: str, ve
 
 
 SIGNING = Path(__file__).parents[1] / "commands/test_signing.py"
+LEFT_OUT = Path(__file__).parent / "test_left_out.py"
 ELSEWHERE = {  # code -> the test above that produces it
     "source-missing": test_a_missing_source_is_a_finding,
     "source-differs": test_another_slide_is_reported,
     "tissue-differs": test_tissue_that_the_map_leaves_out_is_found,
+    "tissue-left-out": LEFT_OUT,
+    "broken-tiles-differ": LEFT_OUT,
     "icc-differs": test_another_colour_profile_is_found,
     "pixels-differ": test_foreign_tiles_are_found,
     "pixels-lossy": test_pixels_worse_than_one_jpeg_generation_are_found,
@@ -1086,4 +1089,5 @@ ELSEWHERE = {  # code -> the test above that produces it
 def test_every_finding_code_is_tested():
     produced = {code for _, expected, _ in STRUCTURE for code in expected} | {code for code, *_ in TAMPERED}
     assert SIGNING.is_file()
+    assert LEFT_OUT.is_file()
     assert produced | ELSEWHERE.keys() == CODES.keys()

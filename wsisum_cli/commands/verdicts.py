@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from wsisum_cli.figures.words import MEANINGS, NO_VERDICT
-from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, percent
+from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, floored, percent
 from wsisum_cli.summary.limits.plain_text import printable
-from wsisum_cli.summary.standing import explain
+from wsisum_cli.summary.standing import explain, tissue_words
 
 if TYPE_CHECKING:
+    from wsisum_cli.summary.attributes import Attributes, Represented
     from wsisum_cli.verification.finding import Finding, Verification
 
 VERDICT_COLOURS = {PASS: "green", REVIEW: "yellow", FAIL: "red"}
@@ -92,7 +93,7 @@ def print_finding(console: Console, finding: Finding) -> None:
 
 def print_verdict(console: Console, result: Verification, verdict: Verdict, required: str) -> None:
     section = None if result.record is None else result.record.represented
-    share = "" if section is None else f": {percent(section.share)} of {area(section.tissue_mm2)} of tissue represented"
+    share = "" if section is None or result.record is None else represented_words(section, result.record)
     recorded = " (recorded, not checked)" if result.tier == "quick" else ""
     console.print(Text.assemble("  ", verdict_text(verdict.verdict), share, recorded))
     said = any(finding.code == "verdict-fail" for finding in result.findings)  # which gives the reasons of FAIL
@@ -106,6 +107,10 @@ def print_verdict(console: Console, result: Verification, verdict: Verdict, requ
         console.print(Text(f"    {printable(result.advice)}"))
     if result.ok and not result.meets(required):
         console.print(Text(f"    not enough for --require {required.lower()}: the exit code is 1", "yellow"))
+
+
+def represented_words(section: Represented, record: Attributes) -> str:
+    return f": {percent(section.share)} of {area(section.tissue_mm2)} of {tissue_words(record)} represented"
 
 
 def slides_left(names: Sequence[str]) -> str:
@@ -148,7 +153,7 @@ def explanation(result: Verification) -> dict[str, str]:
             f"{limits['chance'][0]:g} %; below {limits['chance'][1]:g} % it is FAIL"
         )
     found["verdict"] = f"{verdict.verdict}, {MEANINGS[verdict.verdict]}: the worse of the two answers"
-    found["what to do"] = explain(record, verdict) or "nothing"
+    found["what to do"] = explain(record, verdict, result.left_out) or "nothing"
     return found
 
 
@@ -157,6 +162,9 @@ def errors(result: Verification) -> bool:
 
 
 def measures(measured: Mapping[str, float]) -> str:
-    """How much of the slide's tissue is represented, measured on the slide itself."""
-    share = measured.get("source_represented")
-    return "" if share is None else f", {percent(share)} represented, measured on the slide"
+    """What was measured on the slide itself: how much tissue is left out, and how much of the rest is represented."""
+    share, left_out = measured.get("source_represented"), measured.get("source_left_out")
+    found = [] if share is None else [f"{percent(share)} represented"]
+    if left_out is not None:
+        found += [f"{percent(1 - floored(1 - left_out))} of the slide's tissue left out"]
+    return f", {', '.join(found)}, measured on the slide" if found else ""

@@ -10,7 +10,7 @@ from wsisum_cli.quality.verdict import percent
 from wsisum_cli.summary.attributes import Attributes, Source
 from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.reader import Summary
-from wsisum_cli.summary.standing import judge_again
+from wsisum_cli.summary.standing import judge_again, tissue_words
 from wsisum_cli.summary.writer import DISCLAIMER
 
 
@@ -73,7 +73,7 @@ def statement(record: Attributes, slide: str | None = None) -> str:
     words += f"{record.patches} of its "
     words += f"{record.tissue_patches} tissue patches, each with a weight. The rest of the slide is missing. "
     if record.represented is not None:
-        words += f"The patches represent {percent(record.represented.share)} of the tissue. "
+        words += f"The patches represent {percent(record.represented.share)} of the {tissue_words(record)}. "
     verdict = judge_again(record)
     if verdict is not None:
         words += f"The verdict on the summary is {verdict.verdict}. "

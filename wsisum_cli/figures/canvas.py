@@ -19,6 +19,7 @@ from wsisum_cli.quality import verdict
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.container import writing_aside
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.standing import tissue_words
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -353,7 +354,7 @@ def details(summary: Summary) -> Iterator[str]:
     yield f"{len(summary.weights):,} of {record.tissue_patches:,} tissue patches"
     if record.represented is not None:
         share, whole = verdict.percent(record.represented.share), area(record.represented.tissue_mm2)
-        yield f"{share} of {whole} of tissue represented"
+        yield f"{share} of {whole} of {tissue_words(record)} represented"
     else:
         yield f"coverage {record.quality.coverage:.3f}"
     before, after = record.source.bytes, summary.file.seek(0, os.SEEK_END)

@@ -63,6 +63,7 @@ from wsisum_cli.quality import verdict
 from wsisum_cli.quality.represented import TissuePlaces, is_represented, unrepresented
 from wsisum_cli.summary.attributes import Represented
 from wsisum_cli.summary.reader import Summary
+from wsisum_cli.summary.standing import tissue_words
 from wsisum_cli.summary.writer import TissueMap
 
 ARTEFACT_HEADING = "Artefacts: suspect tissue, and patches removed because they show nothing"
@@ -155,7 +156,7 @@ def represented_layer(summary: Summary) -> Layer:
     nearest = [int(np.bincount(tissue.representative[rows]).argmax()) for rows in lettered]
     areas = [places.area(rows) for rows in lettered]
     return Layer(
-        represented_heading(section, missing_mm2),
+        represented_heading(section, missing_mm2, tissue_words(summary.record)),
         tissue.coords,
         [REPRESENTED if found else UNREPRESENTED for found in reached.tolist()],
         swatches=(
@@ -191,11 +192,11 @@ def more_regions(count: int) -> str:
     return f"and {count:,} more {'area' if count == 1 else 'areas'} without a letter, none larger" if count else ""
 
 
-def represented_heading(section: Represented, missing_mm2: float) -> str:
-    """Share and area of what is represented, and what is not."""
+def represented_heading(section: Represented, missing_mm2: float, tissue: str = "tissue") -> str:
+    """Share and area of what is represented of the `tissue`, and what is not."""
     count = section.region_count
     areas = "1 area" if count == 1 else f"{count:,} areas"
-    words = f"Represented: {verdict.percent(section.share)} of {area(section.tissue_mm2)} of tissue"
+    words = f"Represented: {verdict.percent(section.share)} of {area(section.tissue_mm2)} of {tissue}"
     if count:
         words += f"; {area(missing_mm2)} in {areas} has no look-alike among the kept patches"
     if section.unread:

@@ -6,6 +6,7 @@ from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import FAIL, PASS, REVIEW, Verdict, area, percent
 from wsisum_cli.summary.attributes import Artefacts, Represented
 from wsisum_cli.summary.inspection import Inspection
+from wsisum_cli.summary.standing import tissue_words
 
 #: What each verdict means, for a person who decides.
 MEANINGS = {
@@ -86,8 +87,9 @@ def represented_lines(facts: Inspection, section: Represented) -> dict[str, str]
     random = facts.random.get("represented")
     beside = "" if random is None else f"; {facts.random_patches} random patches: {percent(random)}"
     unread = f"; {section.unread} patches could not be read" if section.unread else ""
+    whole = f"{area(section.tissue_mm2)} of {tissue_words(facts)}"
     return {
-        "represented": f"{percent(section.share)} of {area(section.tissue_mm2)} of tissue{beside}{unread}",
+        "represented": f"{percent(section.share)} of {whole}{beside}{unread}",
         "unrepresented": unrepresented_words(facts, section),
         "guarantee": guarantee_words(section),
     }
@@ -154,7 +156,7 @@ def bound_words(facts: Inspection) -> str:
         "max_bytes": f", as many as fit into {size(options.max_bytes)}",
         "target": f", the fewest for {target}",
         "least": ", the least that is kept",
-        "tissue": ", every tissue patch",
+        "tissue": f", every patch of {tissue_words(facts)}",
         "most": ", the most that are kept",
     }
     return words.get(facts.bound or "", "") + missed

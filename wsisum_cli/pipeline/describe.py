@@ -13,7 +13,7 @@ from wsisum_cli.pipeline.scene import Scene
 from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.quality.represented import WANTED, describe_represented, fewest_for, share_curve
-from wsisum_cli.quality.verdict import read_thresholds
+from wsisum_cli.quality.verdict import LeftOut, read_thresholds
 from wsisum_cli.selection.budget import MAX_KEEP, Limit
 from wsisum_cli.selection.candidates import Candidates
 from wsisum_cli.selection.selectors import Selection
@@ -55,7 +55,9 @@ def assemble_contents(
     represented = describe_representation(scene, selected)
     share = attributes["features"].get("tissue_share")
     thresholds, prefixes = read_thresholds(options.thresholds), selected.selection.prefixes
-    attributes |= describe_standing(represented, measured, prefixes, draws, limit.keep, thresholds, share)
+    left_out = judged_left_out(scene)
+    attributes |= {} if scene.left_out is None else {"left_out": scene.left_out.as_dict()}
+    attributes |= describe_standing(represented, measured, prefixes, draws, limit.keep, thresholds, share, left_out)
     attributes |= {"represented": represented, "trimmed_from": None}
     attributes |= {"guarantee": describe_guarantee(tissue, selected.selection, slide.mpp)}
     reached = None if options.share is None else represented["share"] >= options.share
@@ -91,6 +93,14 @@ def describe_representation(scene: Scene, selected: SelectedPatches) -> dict[str
     if needed is None and (found := patch_selector.needed(WANTED, MAX_KEEP)) is not None:
         needed = max(found, keep + 1)  # by the slide's features, which may say that these were enough
     return describe_represented(places, likeness, selection.representative, selection.similarity, needed)
+
+
+def judged_left_out(scene: Scene) -> LeftOut | None:
+    """What a mask or given features leave out, as the verdict sees it; None without these."""
+    masked, found = scene.job.mask is not None, scene.left_out
+    if not masked and scene.job.features is None:
+        return None
+    return LeftOut(None, masked=masked) if found is None else LeftOut(found.share, found.largest_mm2, masked)
 
 
 def patch_arrays(tissue: Tissue, candidates: Candidates, selection: Selection) -> PatchArrays:

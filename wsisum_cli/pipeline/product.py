@@ -20,7 +20,7 @@ from wsisum_cli.summary import container
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.remarks import remarks
-from wsisum_cli.summary.standing import explain, judge_again, largest_mm2
+from wsisum_cli.summary.standing import counted_largest_mm2, counted_share, explain, judge_again
 from wsisum_cli.summary.writer import FORMAT_VERSION
 from wsisum_cli.verification import verify
 
@@ -85,9 +85,9 @@ def summary_figures(attributes: Attributes, options: Options | None = None) -> d
         "coverage": attributes.quality.coverage,
         "reconstruction": attributes.quality.reconstruction,
         "embedding_cosine": attributes.quality.embedding_cosine,
-        "represented": section and section.share,
+        "represented": counted_share(attributes),
         "tissue_mm2": section and section.tissue_mm2,
-        "largest_unrepresented_mm2": section and largest_mm2(section),
+        "largest_unrepresented_mm2": counted_largest_mm2(attributes),
         "verdict": verdict and verdict.verdict,
         "bound": attributes.bound,
         "target_reached": attributes.target_reached,

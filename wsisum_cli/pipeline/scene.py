@@ -26,6 +26,7 @@ from wsisum_cli.slides.slide import Overview, Slide, open_slide, read_overview
 from wsisum_cli.slides.source import watch
 from wsisum_cli.summary.overview import OverviewSizes, blank_glass
 from wsisum_cli.tissue.artefacts import StatisticsRecorder, judge, judge_picked
+from wsisum_cli.tissue.coverage import LeftOut, measure_left_out
 from wsisum_cli.tissue.given_mask import read_mask
 from wsisum_cli.tissue.grid import Grid, lay_grid
 from wsisum_cli.tissue.mask import is_brightfield, shaded_share, survey_overview
@@ -49,6 +50,7 @@ class Scene:
     damage: Damage
     overview: OverviewSizes  # background blanked
     tissue_share: float  # fraction of the tissue mask that patches cover; 1 if the grid was laid here
+    left_out: LeftOut | None  # tissue that a given mask or given features leave out; None without, or if not known
     patch_selector: PatchSelector
     limit: Limit  # on the number of patches alone
     hashed: Any  # future of the source's sha256
@@ -99,11 +101,21 @@ def open_scene(job: Job, options: Options, tools: Tools, clock: Clock) -> Iterat
                 blank_glass(overview.pixels, mask), overview.mpp, tissue.grid.patch_size_level0 * slide.mpp
             ),
             tissue_share=tissue.given.tissue_share(mask, overview.downsample) if tissue.given is not None else 1.0,
+            left_out=left_out_of(slide, job, tissue, overview, mask),
             patch_selector=patch_selector,
             limit=limit,
             hashed=hashed,
             check_unchanged=partial(check_all, checks),
         )
+
+
+def left_out_of(slide: Slide, job: Job, tissue: Tissue, overview: Overview, mask: np.ndarray) -> LeftOut | None:
+    """The tissue found in the slide that has no patch, because a mask was given, or features; None without either."""
+    if (job.mask is None and job.features is None) or not is_brightfield(overview.pixels):
+        return None
+    found = mask if job.mask is None else survey_overview(overview.pixels, overview.mpp).tissue
+    places = np.concatenate([tissue.grid.coords, tissue.artefacts.coords])
+    return measure_left_out(found, places, tissue.grid.patch_size_level0, overview.downsample, slide.mpp)
 
 
 def find_tissue_mask(slide: Slide, overview: Overview, given: Path | None) -> tuple[np.ndarray, list[str]]:

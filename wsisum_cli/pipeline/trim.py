@@ -25,7 +25,14 @@ from wsisum_cli.summary.container import refuse_existing, write_container, writi
 from wsisum_cli.summary.limits.metadata import parse_json
 from wsisum_cli.summary.provenance import rounded
 from wsisum_cli.summary.reader import SourcePatches, Summary, open_summary
-from wsisum_cli.summary.standing import describe_standing, judge_again, likeness_of, recorded_thresholds, tissue_share
+from wsisum_cli.summary.standing import (
+    describe_standing,
+    judge_again,
+    left_out_of,
+    likeness_of,
+    recorded_thresholds,
+    tissue_share,
+)
 from wsisum_cli.summary.writer import (
     REEMBEDDED,
     ROOT,
@@ -179,7 +186,7 @@ def describe_cut(
     embedded = embedding_figures(available, Tokens(features, kept.coords, size), summary.reference)
     measured = rounded({**asdict(quality), **unknown, **embedded})
     represented = describe_less(summary, similarity, representative)
-    thresholds = recorded_thresholds(record)
+    thresholds, shares = recorded_thresholds(record), (tissue_share(record), left_out_of(record))
     return {
         "patches": keep,
         "trimmed_from": record.trimmed_from or record.patches,
@@ -187,7 +194,7 @@ def describe_cut(
         "target_reached": is_reached(record, represented, quality.coverage),
         "guarantee": guaranteed(tissue.coords, size, mpp, similarity, record.revision < 3),
         **({} if represented is None else {"represented": represented}),
-        **describe_standing(represented, measured, prefixes, draws, keep, thresholds, tissue_share(record)),
+        **describe_standing(represented, measured, prefixes, draws, keep, thresholds, *shares),
     }
 
 

@@ -68,12 +68,27 @@ class Chance:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Tissue that the slide shows, and that a mask or given features leave out.
+
+    `share` is of all tissue; None where nobody measured it. `at_most`: the figures are upper bounds. `masked`: a mask
+    chose the tissue, so that the summary stands for that part alone.
+    """
+
+    share: float | None
+    largest_mm2: float = 0.0
+    masked: bool = False
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
 class Figures:
     """What a verdict is reached from.
 
     `represented`: share of the tissue; None where the file does not say, as before format 1.4. `largest_mm2`: the
     largest unrepresented region. `says_little`: of `likeness`. `chance`: None without draws. `quality`: the figures of
-    `VALUES`. `complete`: all tissue is kept. `partial`: the features cover little of the tissue.
+    `VALUES`. `complete`: all tissue is kept. `partial`: the features cover little of the tissue. `left_out`: None
+    where the tissue was found in the slide, and all of it has patches.
     """
 
     represented: float | None
@@ -83,6 +98,7 @@ class Figures:
     quality: Mapping[str, float | None]
     complete: bool = False
     partial: bool = False
+    left_out: LeftOut | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +140,12 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
     if figures.represented is None:
         text = "the summary was written before represented tissue was recorded; verify it with --source to measure it"
         return [(REVIEW, text)]
-    found = []
+    found = _judge_left_out(figures.left_out, thresholds)
     share, largest = figures.represented, figures.largest_mm2
+    counted = ""
+    if (missing := counted_left_out(figures.left_out)) is not None:
+        share, largest = share * (1 - (missing.share or 0)), max(largest, missing.largest_mm2)
+        counted = ", as what the given features leave out counts" if missing.share else ""
     if figures.partial:
         found.append((REVIEW, "the given features cover little of the tissue; the figures are of that part alone"))
     if figures.says_little and not figures.complete:
@@ -133,7 +153,7 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
         found.append((REVIEW, text))
     answer, wanted = _place(share, thresholds.limits["represented"])
     if answer != PASS:
-        text = f"{percent(share)} of the tissue is represented; {asks_for(answer)} {percent(wanted)}"
+        text = f"{percent(share)} of the tissue is represented{counted}; {asks_for(answer)} {percent(wanted)}"
         found.append((answer, text))
     answer, wanted = _place(-largest, tuple(-limit for limit in thresholds.limits["largest_mm2"]))
     if answer != PASS:
@@ -141,6 +161,30 @@ def _judge_represented(figures: Figures, thresholds: Thresholds) -> list[tuple[s
         text = f"the largest unrepresented area is {shown:g} mm²; {asks_for(answer)} at most {-wanted:g} mm²"
         found.append((answer, text))
     return found
+
+
+def counted_left_out(left_out: LeftOut | None) -> LeftOut | None:
+    """What is left out where it counts as tissue that nothing represents: all that nobody chose to leave out."""
+    counts = left_out is not None and left_out.share is not None and not (left_out.masked or left_out.at_most)
+    return left_out if counts else None
+
+
+def _judge_left_out(left_out: LeftOut | None, thresholds: Thresholds) -> list[tuple[str, str]]:
+    """REVIEW where a mask leaves out more than may be unrepresented, or perhaps does."""
+    if left_out is None or counted_left_out(left_out) is not None:
+        return []
+    by = "the mask leaves" if left_out.masked else "the given features leave"
+    if left_out.share is None:
+        return [(REVIEW, f"the file does not say how much tissue {by} out; verify it with --source to measure it")]
+    most, largest = 1 - thresholds.limits["represented"][0], thresholds.limits["largest_mm2"][0]
+    if left_out.share <= most + EQUAL and left_out.largest_mm2 <= largest + EQUAL:
+        return []
+    missing = percent(1 - floored(1 - left_out.share))
+    if left_out.at_most:
+        return [(REVIEW, f"{by} out up to {missing} of the tissue; verify the file with --source to measure it")]
+    return [
+        (REVIEW, f"{by} out {missing} of the tissue that the slide shows; the figures are of the masked part alone")
+    ]
 
 
 def _judge_values(figures: Figures, thresholds: Thresholds) -> list[tuple[str, str]]:
@@ -182,7 +226,12 @@ def asks_for(answer: str) -> str:
 
 def percent(share: float) -> str:
     """A share in percent, rounded down: what does not reach a limit is never printed as the limit."""
-    return f"{np.floor(share * 1000 + 1e-6) / 10:.1f} %".replace(".0 %", " %")
+    return f"{floored(share) * 100:.1f} %".replace(".0 %", " %")
+
+
+def floored(share: float) -> float:
+    """A share rounded down to a tenth of a percent."""
+    return float(np.floor(share * 1000 + 1e-6) / 1000)
 
 
 def area(mm2: float) -> str:

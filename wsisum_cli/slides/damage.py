@@ -36,7 +36,12 @@ class Damage:
     @property
     def positions(self) -> list[tuple[int, int, int]]:
         """Level, column and row of the first broken tiles, in that order."""
-        return sorted(self._broken)[:LISTED]
+        return self.everywhere[:LISTED]
+
+    @property
+    def everywhere(self) -> list[tuple[int, int, int]]:
+        """The same of all broken tiles."""
+        return sorted(self._broken)
 
     def check(self, name: str) -> None:
         """Raise BrokenSlideError when the share of broken tiles is past `MAX_BROKEN_SHARE`."""

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from wsisum_cli.models.plain_errors import plain_errors
 from wsisum_cli.quality.represented import LISTED
 from wsisum_cli.summary.attributes import (
+    MAX_POSITIONS,
     NULLABLE,
     REQUIRED_SINCE,
-    UNIONS,
     Artefacts,
     Attributes,
+    LeftOut,
     Patch,
     Represented,
     Suspect,
@@ -24,6 +25,8 @@ from wsisum_cli.summary.attributes import (
 )
 from wsisum_cli.tissue.artefacts import KINDS
 
+#: Attributes that are one of several models; pydantic says in paths which of them it tried.
+UNIONS = frozenset({"pixels", "features", "encoder"})
 MOST_ERRORS = 50  # that are listed: a file made to do harm has any number
 MAX_TILES = 64  # that a patch spans in one direction
 
@@ -117,6 +120,10 @@ def contradictions(attributes: Attributes) -> Iterator[str]:
     if attributes.suspect is not None:
         yield from wrong_suspects(attributes.suspect, attributes.tissue_patches)
     yield from wrong_reembedded(attributes)
+    if len(attributes.broken_tiles.positions) != min(attributes.broken_tiles.count, MAX_POSITIONS):
+        yield "broken_tiles.positions are not as many as broken_tiles.count says"
+    if attributes.left_out is not None:
+        yield from wrong_left_out(attributes, attributes.left_out)
 
 
 def wrong_reading(patch: Patch) -> Iterator[str]:
@@ -189,6 +196,14 @@ def wrong_artefacts(artefacts: Artefacts) -> Iterator[str]:
         yield f"artefacts.kinds has others than {', '.join(KINDS[1:])}"
     elif sum(artefacts.kinds.values()) != artefacts.count or artefacts.count > artefacts.looked_at:
         yield "artefacts.kinds do not add up to artefacts.count, or more were found than looked at"
+
+
+def wrong_left_out(attributes: Attributes, left_out: LeftOut) -> Iterator[str]:
+    """Tissue left out without a mask or given features; figures of it that do not go together."""
+    if not (attributes.has_mask or attributes.features_are_given):
+        yield "left_out is there without a mask or given features"
+    if left_out.largest_mm2 > left_out.mm2 or (left_out.share > 0) != (left_out.mm2 > 0):
+        yield "left_out.share, mm2 and largest_mm2 do not go together"
 
 
 def wrong_reembedded(attributes: Attributes) -> Iterator[str]:

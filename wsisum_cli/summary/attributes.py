@@ -10,43 +10,31 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard, no_bool
+from wsisum_cli.models.card import Card, SlideEncoderCard, SummarizerCard
 from wsisum_cli.quality.represented import LISTED
+from wsisum_cli.summary.limits.values import (
+    Answer,
+    Area,
+    Cosine,
+    Count,
+    Figure,
+    Finite,
+    Limited,
+    Limits,
+    Positive,
+    Provider,
+    Recompressed,
+    Sha256,
+    Share,
+    Shrink,
+    Side,
+    Size,
+)
 
 MAX_POSITIONS = 20  # of broken tiles
 MAX_REEMBEDDED = 16  # further encoders
-
-Count = Annotated[int, Field(ge=0, le=2**53)]  # JSON numbers are exact up to here
-Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Side = Annotated[int, Field(ge=1, le=8192)]  # px of a patch or a tile; a reader makes room for its square
-Positive = Annotated[float, Field(gt=1e-9, lt=1e9)]
-Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
-Share = Annotated[float, Field(ge=0, le=1.000001)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Shrink = Annotated[Literal[1, 2, 4, 8], BeforeValidator(no_bool)]
-Finite = Annotated[int | float, Field(ge=-1e9, le=1e9)]
-Area = Annotated[float, Field(ge=0, lt=1e9)]  # mm²
-Recompressed = Annotated[
-    Literal["jxl"] | None,
-    Field(description="rows hold JPEG XL files, from which JPEG comes back byte for byte; missing: rows hold JPEG"),
-]
-Limits = Annotated[list[Finite], Field(min_length=2, max_length=2)]
-Answer = Literal["PASS", "REVIEW", "FAIL"]
-Limited = Literal["represented", "largest_mm2", "chance"]
-Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
-Figure = Literal[
-    "coverage",
-    "coverage_p05",
-    "coverage_min",
-    "weighted_cosine",
-    "composition",
-    "represented",
-    "reconstruction",
-    "embedding_cosine",
-    "slide_cosine",
-]
 
 #: Formats that are read, in order. 2.0 stores pixels in another way, and has the keys of 1.4.
 VERSIONS = ("1.0", "1.1", "1.2", "1.3", "1.4", "2.0")
@@ -69,8 +57,6 @@ NULLABLE = {
     *("summarizer", "slide_encoder", "quality.reconstruction", "quality.embedding_cosine", "quality.slide_cosine"),
     *("trimmed_from", "target_reached", "options.max_bytes", "options.target", "verdict.chance"),
 }
-#: Attributes that are one of several models; pydantic says in paths which of them it tried.
-UNIONS = frozenset({"pixels", "features", "encoder"})
 
 
 class Section(BaseModel):
@@ -264,6 +250,14 @@ class BrokenTiles(Section):
     )
 
 
+class LeftOut(Section):
+    """Tissue that no patch covers, because a mask leaves it out or no features of it were given."""
+
+    share: Share = Field(description="of the tissue that the slide shows, 0 to 1")
+    mm2: Area = Field(description="its area")
+    largest_mm2: Area = Field(description="the largest connected area of it")
+
+
 class Artefacts(Section):
     """Patches that were removed from the tissue because they show nothing."""
 
@@ -399,6 +393,9 @@ class Attributes(Section):
     features: ComputedFeatures | GivenFeatures = Field(discriminator="origin", description="where features come from")
     options: Options = Field(description="what the user chose, as far as it decides the bytes; null: the default")
     broken_tiles: BrokenTiles = Field(description="tiles of the slide that could not be read")
+    left_out: LeftOut | None = Field(
+        None, description="tissue that a mask, or given features, leave out; missing without these, or where not known"
+    )
     artefacts: Artefacts | None = Field(None, description="patches removed from tissue; missing where nobody looked")
     suspect: Suspect | None = Field(None, description="tissue that may be an artefact")
     versions: dict[str, str] = Field(description="of the libraries that can change the bytes")
@@ -460,6 +457,11 @@ class Attributes(Section):
     def features_are_given(self) -> bool:
         """Whether the features came from a file."""
         return isinstance(self.features, GivenFeatures)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a user's mask says what is tissue."""
+        return self.options.mask_sha256 is not None
 
     @property
     def features_encoder(self) -> str | None:

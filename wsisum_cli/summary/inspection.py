@@ -18,6 +18,7 @@ from wsisum_cli.summary.attributes import (
     GivenFeatures,
     Guarantee,
     JpegPixels,
+    LeftOut,
     NamedEncoder,
     Options,
     Patch,
@@ -82,6 +83,7 @@ class Inspection(BaseModel):
     features: ComputedFeatures | GivenFeatures
     options: Options
     broken_tiles: BrokenTiles
+    left_out: LeftOut | None
     versions: dict[str, str]
     patches: int
     pixels: str

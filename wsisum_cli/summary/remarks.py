@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wsisum_cli.summary.attributes import Attributes, ComputedFeatures, GivenFeatures, Source
+from wsisum_cli.quality.verdict import area, floored, percent
+from wsisum_cli.summary.attributes import Attributes, ComputedFeatures, GivenFeatures, LeftOut, Source
 from wsisum_cli.summary.standing import LITTLE_TISSUE
 
 MUCH_SUSPECT = 0.01  # share of the tissue above which a line says so
@@ -15,7 +16,9 @@ def remarks(attributes: Attributes) -> str:
         filter(
             None,
             (
-                warn_of_little_tissue(attributes.features),
+                note_mask(attributes),
+                note_given_features(attributes),
+                warn_of_broken_tiles(attributes),
                 warn_of_rows_left_out(attributes.features),
                 warn_of_suspects(attributes),
                 note_reembedded(attributes),
@@ -63,14 +66,55 @@ def focal_plane(source: Source) -> str:
     return "" if source.focal_plane is None else f"focal plane {source.focal_plane} of {source.focal_planes} was read"
 
 
-def warn_of_little_tissue(features: ComputedFeatures | GivenFeatures) -> str:
-    """A warning where given features cover little of the tissue; empty where they do not."""
-    share = features.tissue_share if isinstance(features, GivenFeatures) else None
-    if share is None or share >= LITTLE_TISSUE:
+def note_mask(attributes: Attributes) -> str:
+    """That a mask chose the tissue, and how much it leaves out; empty where none did."""
+    if not attributes.has_mask:
         return ""
+    if attributes.left_out is None:
+        return "a mask chose the tissue; the file does not say how much it leaves out"
+    if not attributes.left_out.share:
+        return "a mask chose the tissue; it leaves out nothing that was found without it"
     return (
-        f"the given features cover {share:.0%} of the tissue; the summary stands for that part only: are they complete?"
+        f"a mask chose the tissue: it leaves out {left_out_words(attributes.left_out)}; the summary stands for the "
+        "masked part only"
     )
+
+
+def note_given_features(attributes: Attributes) -> str:
+    """How much of the tissue given features cover, or of the mask; empty where they were computed."""
+    features, left_out = attributes.features, attributes.left_out
+    if not isinstance(features, GivenFeatures) or features.tissue_share is None:
+        return ""
+    words = f"the given features cover {percent(features.tissue_share)} of the {tissue_of(attributes)}"
+    if left_out is not None and left_out.share and not attributes.has_mask:
+        words += f"; they leave out {left_out_words(left_out)}"
+    if features.tissue_share >= LITTLE_TISSUE:
+        return words
+    return f"{words}; the summary stands for the covered part only: are they complete?"
+
+
+def tissue_of(attributes: Attributes) -> str:
+    return "mask" if attributes.has_mask else "tissue"
+
+
+def left_out_words(left_out: LeftOut) -> str:
+    """Share and size of what is left out, rounded up."""
+    share = percent(1 - floored(1 - left_out.share))
+    return (
+        f"{share} of the tissue that the slide shows ({area(left_out.mm2)}, largest area {area(left_out.largest_mm2)})"
+    )
+
+
+def warn_of_broken_tiles(attributes: Attributes) -> str:
+    """How many tiles could not be read, and how much tissue was lost with them; empty where all could."""
+    count, section = attributes.broken_tiles.count, attributes.represented
+    if not count:
+        return ""
+    words = f"{count} {'tile' if count == 1 else 'tiles'} of the slide cannot be read"
+    if section is None or not section.unread:
+        return words
+    lost = section.unread / (attributes.tissue_patches + section.unread)
+    return f"{words}, and with them {percent(1 - floored(1 - lost))} of the tissue, which nothing represents"
 
 
 def warn_of_rows_left_out(features: ComputedFeatures | GivenFeatures) -> str:

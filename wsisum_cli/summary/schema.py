@@ -82,6 +82,7 @@ def key_table() -> str:
     """A Markdown table of every key: its dotted path, since which version, and what it says."""
     since = {path: VERSIONS[place] for place, paths in REQUIRED_SINCE.items() for path in paths if place}
     since |= dict.fromkeys(("migrated_from", "reembedded", "tissue_features", "options.tissue_features"), "2.0")
+    since |= dict.fromkeys(("left_out",), "2.0")
     since |= dict.fromkeys(("pixels.recompressed", "options.recompress"), "2.0")
     rows = [f"| `{path}` | {since_of(path, since)} | {text} |" for path, text in keys(Attributes)]
     return "\n".join(["| key | since | what it says |", "|---|---|---|", *rows])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from wsisum_cli.quality.represented import WANTED
 from wsisum_cli.quality.verdict import (
     FAIL,
     PASS,
+    VERDICTS,
     Chance,
     Figures,
+    LeftOut,
     Thresholds,
     Verdict,
     area,
     compare_with_chance,
+    counted_left_out,
     judge,
     percent,
     stored_thresholds,
@@ -39,14 +43,16 @@ def describe_standing(
     keep: int,
     thresholds: Thresholds,
     tissue_share: float | None = None,
+    left_out: LeftOut | None = None,
 ) -> dict[str, Any]:
     """The attributes `draws` and `verdict` of the first `keep` picks, from the attributes `represented` and `quality`.
 
-    `represented` is None before format 1.4. `tissue_share` is how much of the tissue given features cover.
+    `represented` is None before format 1.4. `tissue_share` is how much of the tissue given features cover; `left_out`
+    as `left_out_of` gives it.
     """
     section = None if represented is None else recorded.Represented.model_validate(represented)
     chance = compare_with_chance(prefixes, section.cosine if section else None, draws, keep)
-    figures = figures_from(section, quality, chance, keep == int(prefixes.patch[-1]) + 1, tissue_share)
+    figures = figures_from(section, quality, chance, keep == int(prefixes.patch[-1]) + 1, tissue_share, left_out)
     made = {"keep": list(draws.keep), "models": list(draws.models), "count": draws.count}
     return {
         "draws": {**made, "model_count": draws.model_count, "seed": draws.seed},
@@ -65,6 +71,7 @@ def figures_from(
     chance: Chance | None,
     all_kept: bool,
     tissue_share: float | None = None,
+    left_out: LeftOut | None = None,
 ) -> Figures:
     """What a verdict is reached from; `all_kept`: no tissue patch that could be read was left out."""
     if represented is None:
@@ -72,7 +79,8 @@ def figures_from(
     complete = all_kept and not represented.unread
     doubtful = says_little(represented.contrast, represented.pairs)
     partial = tissue_share is not None and tissue_share < LITTLE_TISSUE
-    return Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete, partial)
+    figures = Figures(represented.share, largest_mm2(represented), doubtful, chance, quality, complete, partial)
+    return replace(figures, left_out=left_out)
 
 
 def likeness_of(represented: recorded.Represented) -> Likeness:
@@ -89,13 +97,63 @@ def largest_mm2(represented: recorded.Represented) -> float:
     return max(unread, represented.regions[0].mm2 if represented.regions else 0.0)
 
 
+def counted_share(attributes: Attributes) -> float | None:
+    """The represented share of all tissue: what given features leave out counts; None before format 1.4."""
+    section, left = attributes.represented, counted_left_out(left_out_of(attributes))
+    if section is None:
+        return None
+    if left is None:
+        return section.share
+    return round(section.share * (1 - (left.share or 0)), 6)
+
+
+def counted_largest_mm2(attributes: Attributes) -> float | None:
+    """Area of the largest region that nothing represents, or given features leave out; None before format 1.4."""
+    section, left = attributes.represented, counted_left_out(left_out_of(attributes))
+    return None if section is None else max(largest_mm2(section), 0.0 if left is None else left.largest_mm2)
+
+
 def recorded_figures(attributes: Attributes) -> Figures:
     """The recorded figures."""
     stored = attributes.verdict.chance if attributes.verdict is not None else None
     chance = None if stored is None else Chance(stored.percentile, stored.keep, stored.alike)
     quality = attributes.quality.model_dump(exclude_unset=True)
     all_kept = attributes.patches == attributes.tissue_patches
-    return figures_from(attributes.represented, quality, chance, all_kept, tissue_share(attributes))
+    shares = (tissue_share(attributes), left_out_of(attributes))
+    return figures_from(attributes.represented, quality, chance, all_kept, *shares)
+
+
+def left_out_of(attributes: Attributes) -> LeftOut | None:
+    """What the recorded mask or given features leave out; None without these.
+
+    Where the file does not say, given features leave out at most what their patches do not cover.
+    """
+    if not (attributes.has_mask or attributes.features_are_given):
+        return None
+    section, share = attributes.left_out, tissue_share(attributes)
+    if section is not None:
+        return LeftOut(section.share, section.largest_mm2, attributes.has_mask)
+    if attributes.has_mask or share is None or attributes.represented is None:
+        return LeftOut(None, masked=attributes.has_mask)
+    uncovered = 1 - min(share, 1)
+    return LeftOut(uncovered, uncovered * attributes.represented.tissue_mm2 / max(share, 1e-9), at_most=True)
+
+
+class WithTissue(Protocol):
+    """What says where the tissue comes from: the attributes, or what `inspect` says of them."""
+
+    @property
+    def options(self) -> recorded.Options: ...
+
+    @property
+    def features(self) -> recorded.ComputedFeatures | recorded.GivenFeatures: ...
+
+
+def tissue_words(facts: WithTissue) -> str:
+    """What a share of represented tissue is a share of."""
+    if facts.options.mask_sha256 is not None:
+        return "masked tissue"
+    return "tissue with given features" if isinstance(facts.features, recorded.GivenFeatures) else "tissue"
 
 
 def tissue_share(attributes: Attributes) -> float | None:
@@ -121,15 +179,18 @@ def recorded_thresholds(attributes: Attributes) -> Thresholds:
     return stored_thresholds(attributes.verdict.thresholds.model_dump())
 
 
-def explain(attributes: Attributes, verdict: Verdict) -> str:
-    """One line of advice on a verdict that is not PASS: what is not represented, and what to do. Empty for PASS."""
+def explain(attributes: Attributes, verdict: Verdict, left_out: LeftOut | None = None) -> str:
+    """One line of advice on a verdict that is not PASS: what is not represented, and what to do. Empty for PASS.
+
+    `left_out` is what was measured on the slide; None: as recorded.
+    """
     if verdict.verdict == PASS:
         return ""
     section = attributes.represented
     if section is None:
         return "compress the slide again, or verify it with --source while the slide exists"
     parts = [missing_words(section)] if section.share < 1 else []
-    return "; ".join([*parts, what_to_do(attributes, verdict)])
+    return "; ".join([*parts, what_to_do(attributes, verdict, left_out or left_out_of(attributes))])
 
 
 def missing_words(section: recorded.Represented) -> str:
@@ -142,12 +203,14 @@ def missing_words(section: recorded.Represented) -> str:
     return f"{words}) has no look-alike among the kept patches"
 
 
-def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
+def what_to_do(attributes: Attributes, verdict: Verdict, left_out: LeftOut | None) -> str:
     """The next step that most likely leads to a better verdict."""
     section = attributes.represented
     assert section is not None
     if (covered := tissue_share(attributes)) is not None and covered < LITTLE_TISSUE:
         return "complete the features, or let wsisum compute them"
+    if left_out is not None and is_left_out_too_much(attributes, verdict):
+        return what_to_do_about(left_out)
     if says_little(section.contrast, section.pairs) and attributes.patches < attributes.tissue_patches:
         return "the encoder says little about this slide; use another --encoder, or keep the slide"
     if verdict.well_chosen != PASS:
@@ -160,3 +223,18 @@ def what_to_do(attributes: Attributes, verdict: Verdict) -> str:
         return "part of the slide cannot be read; scan it again, or restore it from a backup"
     look = "look at these areas with wsisum inspect --map represented"
     return f"{look}, and keep the slide" if verdict.verdict == FAIL else f"{look}; keep the slide if they matter"
+
+
+def is_left_out_too_much(attributes: Attributes, verdict: Verdict) -> bool:
+    """Whether the verdict would be better without what a mask or given features leave out."""
+    rest = judge(replace(recorded_figures(attributes), left_out=None), recorded_thresholds(attributes))
+    return VERDICTS.index(rest.representative) < VERDICTS.index(verdict.representative)
+
+
+def what_to_do_about(left_out: LeftOut) -> str:
+    """What to do where a mask or given features leave out too much."""
+    if left_out.share is None or left_out.at_most:
+        return "verify the summary with --source while the slide exists"
+    if left_out.masked:
+        return "mark all tissue in the mask, or keep the slide; the summary stands for the masked part only"
+    return "complete the features, or let wsisum compute them"

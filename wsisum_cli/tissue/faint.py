@@ -11,7 +11,7 @@ neither fades out, is left out, and counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,17 @@ NET_STEP = 4.0  # from one pixel to the next
 FILM, GREY_FILM = 14.0, 30.0  # with a colour, and without; glare reaches 12, dried drops 17
 THICKEST_GREY = 150.0  # a smooth grey is ink, not a film
 CLEAR = 25.0  # no glare reaches it
+PALE = 8.0  # a film that is no tissue for certain, but no glass either; glare with an edge reaches 8 in 0.4 of its area
 
 # Shares.
 STEEP = 0.6  # of the height of an edge, within `EDGE_UM`
 SHARP = 0.7  # of the edge of a film
 FREE = 0.15  # of the edge of a film, where no other tissue lies beside it
+PALE_SHARP = 0.85  # of the edge of a pale film
 ALONE = 0.9  # the same, of a piece that lies on glass
 STRAIGHT = 0.4  # of the edge, level or upright: a seam
 HALF = 0.5
+CALM = 2.0  # how often the noise of glass exceeds that of its paler half, where something else is counted into it
 UNIT = 16  # sixteenths
 FEWEST = 100  # pixels of glass
 BAND = 256  # rows
@@ -76,6 +79,9 @@ class _Light:
     excess: Image  # of density or colour, whichever is more, over what glass may have; sixteenths
     tint: float  # least colour that is one
     net: float  # least contrast of tissue
+    calm: (
+        tuple[float, float] | None
+    )  # least density and colour by the paler half of the glass, where those are far less
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,18 @@ def find_faint(smooth: Image, glass: NDArray[np.float64], mask: Image, barred: M
     seen = light.excess > UNIT
     body = _body(seen, mask, _grown(solid, RIM_UM, mpp), mpp)
     tissue, unexplained = _sorted(body, seen, light, mask, mpp) if body.any() else (nothing, nothing)
+    if light.calm is not None:
+        unexplained = unexplained | (_pale_beside(light, light.calm, mask, solid, mpp) & ~tissue)
     return Faint(tissue, unexplained | (_wide_pieces(solid & ~_grown(barred, RIM_UM, mpp), mpp) & (mask == 0)))
+
+
+def _pale_beside(light: _Light, calm: tuple[float, float], mask: Image, solid: Mask, mpp: float) -> Mask:
+    """(H, W) bool: what nobody knows, where it covers so much of the glass that it was counted into the noise."""
+    least, tint = calm
+    excess = np.maximum(_sixteenths(light.density, least), _sixteenths(light.colour, tint))
+    again, seen = replace(light, excess=excess, tint=tint, calm=None), excess > UNIT
+    body = _body(seen, mask, _grown(solid, RIM_UM, mpp), mpp)
+    return np.logical_or(*_sorted(body, seen, again, mask, mpp)) if body.any() else np.zeros(mask.shape, bool)
 
 
 def _solid(density: Half, mask: Image, barred: Mask) -> Mask:
@@ -150,9 +167,11 @@ def _light(smooth: Image, glass: NDArray[np.float64], mask: Image, mpp: float) -
     density, colour, contrast, step = (np.concatenate(parts) for parts in zip(*planes, strict=True))
     bare = ~_grown(mask > 0, HALO_UM, mpp) & (np.abs(density) < np.float16(2 * LEAST))
     shade, tint = (_upper(plane[bare]) for plane in (density, colour))
+    least = max(LEAST, _upper_of_paler(density[bare])), max(LEAST_COLOUR, _upper_of_paler(colour[bare]))
+    calm = least if shade > CALM * least[0] or tint > CALM * least[1] else None
     net = max(LEAST_NET, NET_BEYOND_NOISE * _quartiles(contrast[bare])[2])
     excess = np.maximum(_sixteenths(density, max(LEAST, shade)), _sixteenths(colour, max(LEAST, tint)))
-    return _Light(density, colour, contrast, step, excess, max(LEAST_COLOUR, tint), net)
+    return _Light(density, colour, contrast, step, excess, max(LEAST_COLOUR, tint), net, calm)
 
 
 def _lamp_of(lamp: Plane, rows: slice, shape: tuple[int, ...]) -> Plane:
@@ -199,6 +218,16 @@ def _upper(values: Half) -> float:
     return middle + BEYOND_NOISE * (high - low) / 1.35
 
 
+def _upper_of_paler(values: Half) -> float:
+    """The same by the paler half alone, which what covers less than half of the glass hardly changes."""
+    if len(values) < FEWEST:
+        return 0.0
+    some = values[:: 1 + len(values) // 100_000].astype(np.float64)
+    tenth, quarter = np.percentile(some, (10, 25))
+    deviation = (quarter - tenth) / 0.607
+    return float(quarter + (0.674 + BEYOND_NOISE) * deviation)
+
+
 def _body(seen: Mask, mask: Image, solid: Mask, mpp: float) -> Image:
     """What is seen beside the mask, (H, W) uint8: cells of fat filled, without hairs, dust and the rim of tissue."""
     import cv2
@@ -228,9 +257,12 @@ def _sorted(body: Image, seen: Mask, light: _Light, mask: Image, mpp: float) -> 
     net = rough & stepped & filled & (pieces.mm2 > NET_MM2)
     film = pieces.share(np.maximum(dense, colour) > FILM, pieces.within) > HALF
     film &= pieces.mm2 > np.where(coloured, PIECE_MM2, GREY_PIECE_MM2)
-    film &= _ends(pieces, light.excess, mask.shape, mpp)
+    sharp = _sharp_ends(pieces, light.excess, mask.shape, mpp)
+    film &= sharp > SHARP
+    pale = pieces.share(np.maximum(dense, colour) > PALE, pieces.within) > HALF
+    pale &= (sharp > PALE_SHARP) & (pieces.mm2 > np.where(coloured, PIECE_MM2, GREY_PIECE_MM2))
     tissue = (net | (film & (coloured | grey))) & ~stray
-    doubtful = film | ((dark | (rough & (filled | stepped))) & (pieces.mm2 > PIECE_MM2))
+    doubtful = film | pale | ((dark | (rough & (filled | stepped))) & (pieces.mm2 > PIECE_MM2))
     for kinds in (tissue, doubtful):
         kinds[0] = False  # the background
     return tissue[pieces.labels], (doubtful & ~tissue)[pieces.labels]
@@ -248,13 +280,12 @@ def _pieces(body: Image, mask: Image, mpp: float) -> _Pieces:
     return _Pieces(np.asarray(labels), mm2, free_edges / np.maximum(edges, 1), within, edge, free_edge)
 
 
-def _ends(pieces: _Pieces, excess: Image, shape: tuple[int, ...], mpp: float) -> Mask:
-    """(count,) bool: pieces that end at an edge, not at a seam, where no other tissue lies beside them."""
+def _sharp_ends(pieces: _Pieces, excess: Image, shape: tuple[int, ...], mpp: float) -> Share:
+    """(count,) share of its edge, without other tissue beside it, at which a piece ends; 0 if it ends at a seam."""
     steep = _steep(excess, mpp).ravel()[pieces.free_edge]
     straight = _straight(pieces.edge, shape, mpp).ravel()[pieces.free_edge]
-    sharp = pieces.share(steep, pieces.free_edge) > SHARP
     seam = pieces.share(straight, pieces.free_edge) > STRAIGHT
-    return np.asarray(sharp & ~seam & (pieces.free > FREE))
+    return np.where(seam | (pieces.free <= FREE), 0.0, pieces.share(steep, pieces.free_edge))
 
 
 def _steep(excess: Image, mpp: float) -> Mask:

@@ -19,12 +19,13 @@ from wsisum_cli.quality.guarantee import guaranteed
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.measures import WeightedPatches, measure
 from wsisum_cli.quality.represented import WANTED, TissuePlaces, describe_represented, fewest_for, share_curve
-from wsisum_cli.quality.verdict import FAIL, Thresholds, Verdict, compare_with_chance, judge
+from wsisum_cli.quality.verdict import FAIL, LeftOut, Thresholds, Verdict, compare_with_chance, judge
 from wsisum_cli.summary.attributes import Attributes, NamedEncoder, Quality, Represented
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.standing import (
     figures_from,
     judge_again,
+    left_out_of,
     likeness_of,
     recorded_figures,
     recorded_thresholds,
@@ -236,21 +237,41 @@ def check_verdict(
     if record.revision >= 4:
         cosine = None if record.represented is None else record.represented.cosine
         chance = compare_with_chance(prefixes, cosine, draws, record.patches)
-        again, stated = judge_again(record), record.verdict
+        again, stated = verdicts_as_written(record), record.verdict
         if (None if stated.chance is None else stated.chance.model_dump()) != (chance and chance.as_dict()):
             yield Finding("verdict-differs", "verdict.chance does not match the draws", ROOT)
-        elif again is None or again.as_dict() != stated.model_dump(include=set(again.as_dict())):
-            wanted = None if again is None else again.verdict
+        elif all(one is None or one.as_dict() != stated.model_dump(include=set(one.as_dict())) for one in again):
+            wanted = None if again[0] is None else again[0].verdict
             yield Finding("verdict-differs", "the verdict does not match the figures", ROOT, wanted, stated.verdict)
-    recorded = recorded_figures(record)
-    figures = {name: measured.get(name, value) for name, value in recorded.quality.items()}
-    found = judge(replace(recorded, quality=figures), thresholds or recorded_thresholds(record))
+    found = judge_with(record, left_out_of(record), measured, thresholds)
     if found.verdict == FAIL:
         yield Finding("verdict-fail", "; ".join(found.reasons))
     return found
 
 
-def judge_by(summary: Summary, yardstick: Likeness, unread: int, thresholds: Thresholds | None) -> Verdict | None:
+def verdicts_as_written(record: Attributes) -> list[Verdict | None]:
+    """The verdicts that the program that wrote the file may have reached.
+
+    Earlier ones did not know what a mask or given features leave out. What they wrote is no error, but counts no more.
+    """
+    found = [judge_again(record)]
+    if record.left_out is None and left_out_of(record) is not None:
+        found.append(judge(replace(recorded_figures(record), left_out=None), recorded_thresholds(record)))
+    return found
+
+
+def judge_with(
+    record: Attributes, left_out: LeftOut | None, measured: Measured, thresholds: Thresholds | None
+) -> Verdict:
+    """The verdict on the recorded figures, with those that were measured again in place."""
+    recorded = recorded_figures(record)
+    figures = {name: measured.get(name, value) for name, value in recorded.quality.items()}
+    return judge(replace(recorded, quality=figures, left_out=left_out), thresholds or recorded_thresholds(record))
+
+
+def judge_by(
+    summary: Summary, yardstick: Likeness, unread: int, thresholds: Thresholds | None, left_out: LeftOut | None
+) -> Verdict | None:
     """The verdict on a summary that records no yardstick; None without draws."""
     record, draws, prefixes = summary.record, summary.draws, summary.prefixes
     if draws is None or prefixes is None or draws.keep[-1] < record.patches:
@@ -262,5 +283,5 @@ def judge_by(summary: Summary, yardstick: Likeness, unread: int, thresholds: Thr
     chance = compare_with_chance(prefixes, yardstick.cosine, draws, record.patches)
     quality = record.quality.model_dump(exclude_unset=True)
     all_kept = record.patches == record.tissue_patches
-    figures = figures_from(section, quality, chance, all_kept, tissue_share(record))
+    figures = figures_from(section, quality, chance, all_kept, tissue_share(record), left_out)
     return judge(figures, thresholds or recorded_thresholds(record))

@@ -23,10 +23,12 @@ from wsisum_cli.slides.damage import Damage
 from wsisum_cli.slides.patches import Reading, read_patches
 from wsisum_cli.slides.pixels import MAX_PSNR, likeness
 from wsisum_cli.slides.pyramid import EncodedTile, Level, describe_error
-from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN, Slide, open_slide, read_overview
+from wsisum_cli.slides.slide import FROM_MANIFEST, GIVEN, Overview, Slide, open_slide, read_overview
 from wsisum_cli.slides.source import find_source
 from wsisum_cli.summary.reader import SourcePatches, Summary
 from wsisum_cli.summary.writer import ICC_PROFILE, PIXELS, ROOT, TILES
+from wsisum_cli.tissue.coverage import measure_left_out
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield
 from wsisum_cli.verification.additions import compare_packed
 from wsisum_cli.verification.appraisal import (
     EMBEDDING_TOLERANCE,
@@ -38,7 +40,9 @@ from wsisum_cli.verification.appraisal import (
 )
 from wsisum_cli.verification.content import ContentCheck
 from wsisum_cli.verification.finding import Finding
+from wsisum_cli.verification.left_out import report_left_out
 from wsisum_cli.verification.overview import compare_with_slide
+from wsisum_cli.verification.unread import compare_broken_tiles, tiles_painted
 
 #: How far the contrast of the yardstick may differ.
 CONTRAST_TOLERANCE = 0.02
@@ -72,7 +76,7 @@ def compare_with_source(
             if wrong:
                 return
             yield from compare_pixels(content, slide, measured)
-            yield from compare_looks(content, slide, threads)
+            yield from compare_looks(content, slide, threads, measured)
             encoder = models.encoder(content.attributes.encoder)
             if encoder is not None and not content.attributes.features_are_given:
                 yield from compare_measures(content, slide, encoder, models, threads, measured)
@@ -120,14 +124,33 @@ def compare_pixels(content: ContentCheck, slide: Slide, measured: dict[str, floa
     measured["psnr_min"], measured["ssim_min"] = float(worst_psnr), float(worst_ssim)
 
 
-def compare_looks(content: ContentCheck, slide: Slide, threads: int) -> Iterator[Finding]:
+def compare_looks(content: ContentCheck, slide: Slide, threads: int, measured: dict[str, float]) -> Iterator[Finding]:
     """The overview, the tissue and the colour profile."""
     damage = Damage()
     overview = read_overview(slide, damage, threads)
-    yield from compare_with_slide(content.summary, overview.pixels, damage.count > 0)
+    shape = (overview.pixels.shape[0], overview.pixels.shape[1])
+    broken = tiles_painted(slide, damage.everywhere, overview.downsample, shape)
+    yield from compare_with_slide(content.summary, slide, overview, broken)
+    yield from compare_broken_tiles(content.attributes, slide)
+    yield from compare_left_out(content, slide, overview, measured)
     stored, original = content.summary.icc_profile, slide.pyramid.icc_profile
     if stored != original and stored != colour_tables(original):
         yield Finding("icc-differs", "the colour profile is not that of the slide", ICC_PROFILE)
+
+
+def compare_left_out(
+    content: ContentCheck, slide: Slide, overview: Overview, measured: dict[str, float]
+) -> Iterator[Finding]:
+    """How much tissue of the slide a mask or given features leave out; the verdict is reached again by that."""
+    record, summary = content.attributes, content.summary
+    if not (record.has_mask or record.features_are_given) or not is_brightfield(overview.pixels):
+        return
+    found, size = find_tissue(overview.pixels, overview.mpp), record.patch.patch_size_level0
+    places = np.concatenate([summary.tissue.coords, summary.artefacts.coords])
+    seen = measure_left_out(found, places, size, overview.downsample, slide.mpp)
+    measured["source_left_out"] = seen.share
+    yield from report_left_out(record, seen)
+    yield from content.judge_left_out(seen)
 
 
 def compare_tiles(summary: Summary, stored: SourcePatches, slide: Slide, level: int) -> Iterator[Finding]:

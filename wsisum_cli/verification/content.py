@@ -9,12 +9,15 @@ import numpy as np
 
 from wsisum_cli.errors import ModelError, SummaryError
 from wsisum_cli.models.encoder import Encoder
+from wsisum_cli.quality import verdict
 from wsisum_cli.quality.likeness import Likeness
 from wsisum_cli.quality.verdict import Thresholds, Verdict
 from wsisum_cli.slides.patches import Reading
 from wsisum_cli.summary.attributes import SourcePixels
 from wsisum_cli.summary.reader import Patches, Summary, reading_of
+from wsisum_cli.summary.standing import left_out_of
 from wsisum_cli.summary.writer import OVERVIEW, PIXELS, TILES
+from wsisum_cli.tissue.coverage import LeftOut
 from wsisum_cli.verification.additions import check_packed, check_reembedded, rows_that_differ
 from wsisum_cli.verification.appraisal import (
     FindEncoder,
@@ -23,6 +26,7 @@ from wsisum_cli.verification.appraisal import (
     check_card,
     check_figures,
     judge_by,
+    judge_with,
 )
 from wsisum_cli.verification.arrays import ArrayCheck
 from wsisum_cli.verification.finding import Finding
@@ -45,7 +49,9 @@ class ContentCheck:
         self.threads = threads
         self.attributes = summary.record
         self.verdict: Verdict | None = None  # once checked
+        self.left_out: verdict.LeftOut | None = left_out_of(summary.record)  # measured once the slide is at hand
         self._thresholds: Thresholds | None = None
+        self._measured: Measured = {}
 
     @property
     def reading(self) -> Reading:
@@ -63,7 +69,7 @@ class ContentCheck:
             return False
         if not (yield from ArrayCheck(self.summary).check()):
             return False
-        self._thresholds = thresholds
+        self._thresholds, self._measured = thresholds, measured
         self.verdict = yield from check_figures(self.summary, models, measured, thresholds)
         if not (yield from self.pixels(models.encoder, measured)):
             return False
@@ -77,7 +83,16 @@ class ContentCheck:
 
         `unread` tissue patches can no longer be read.
         """
-        self.verdict = judge_by(self.summary, yardstick, unread, self._thresholds)
+        self.verdict = judge_by(self.summary, yardstick, unread, self._thresholds, self.left_out)
+
+    def judge_left_out(self, left_out: LeftOut) -> Iterator[Finding]:
+        """Reach the verdict with tissue that is left out as it was measured on the slide."""
+        self.left_out = verdict.LeftOut(left_out.share, left_out.largest_mm2, self.attributes.has_mask)
+        if self.verdict is not None and self.attributes.represented is not None:
+            before = self.verdict.verdict
+            self.verdict = judge_with(self.attributes, self.left_out, self._measured, self._thresholds)
+            if self.verdict.verdict == verdict.FAIL != before:
+                yield Finding("verdict-fail", "; ".join(self.verdict.reasons))
 
     def lost_patches(self) -> Iterator[Finding]:
         """Report the patches that cannot be read because their pixels are damaged."""

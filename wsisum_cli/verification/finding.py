@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from wsisum_cli.quality.verdict import VERDICTS, Thresholds, Verdict
+from wsisum_cli.quality.verdict import VERDICTS, LeftOut, Thresholds, Verdict
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.remarks import remarks
-from wsisum_cli.summary.standing import explain
+from wsisum_cli.summary.standing import counted_share, explain
 
 #: Every code that a finding can have, with its severity and what it means; docs/cli.md lists them.
 CODES = {
@@ -37,6 +37,8 @@ CODES = {
     "card-differs": ("error", "the recorded card of a model is not what the model of that SHA-256 says of itself"),
     "overview-differs": ("error", "the overview does not show what the kept patches, or the slide, show"),
     "tissue-differs": ("error", "the tissue map is not of the tissue that the overview, or the slide, shows"),
+    "tissue-left-out": ("info", "the slide shows tissue that a mask, or given features, leave out"),
+    "broken-tiles-differ": ("warning", "the slide's tiles that are listed as broken can be read"),
     "icc-differs": ("error", "the colour profile is not that of the slide"),
     "features-differ": ("error", "features computed from the stored pixels are not those stored"),
     "features-not-recomputed": ("info", "the encoder that made the features is not available"),
@@ -59,8 +61,12 @@ UNCHECKED = {
         "tissue that neither the overview nor the tissue map shows",
         "features of patches that are not kept, and the random draws and yardstick within the bounds they leave",
     ),
-    "source": (),
+    "source": ("tissue that the tissue map leaves out in small areas, or hardly darker than glass",),
 }
+#: What no tier can tell of some files.
+GLASS_UNCHECKED = "whether tissue lies under every patch: {} said where"
+GIVEN_UNCHECKED = "features of patches that are not kept, and every figure that rests on them: the features were given"
+BROKEN_UNCHECKED = "which tissue {} broken tiles cost: the file lists {} of them"
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,14 @@ class Verification:
     signed: bool | None = None  # whether the signature of a key holds; None where nobody asked
     by_default: Verdict | None = None  # by the default thresholds, where the summary was judged by its own
 
+    left_out: LeftOut | None = None  # what a mask or given features leave out, measured on the slide; None: as recorded
+
     @property
     def ok(self) -> bool:
         return all(finding.severity == "info" for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         found = [finding.as_dict() for finding in self.findings]
-        section = None if self.record is None else self.record.represented
         return {
             "name": self.name,
             "path": self.path,
@@ -113,7 +120,7 @@ class Verification:
             "measured": self.measured,
             "verdict": None if self.verdict is None else self.verdict.as_dict(),
             "thresholds": self.thresholds.as_dict(),
-            "represented": None if section is None else section.share,
+            "represented": None if self.record is None else counted_share(self.record),
             "advice": self.advice,
             "remarks": self.remarks,
             "signed": self.signed,
@@ -122,13 +129,23 @@ class Verification:
 
     @property
     def unchecked(self) -> list[str]:
-        """What this tier cannot tell."""
-        return list(UNCHECKED[self.tier])
+        """What this tier cannot tell of this file."""
+        found = list(UNCHECKED[self.tier])
+        if self.tier == "quick" or self.record is None:
+            return found
+        record, listed = self.record, len(self.record.broken_tiles.positions)
+        if record.has_mask or record.features_are_given:
+            found.append(GLASS_UNCHECKED.format("a mask" if record.has_mask else "given features"))
+        if record.features_are_given and self.tier == "source":
+            found.append(GIVEN_UNCHECKED)
+        if record.broken_tiles.count > listed and self.tier == "full":
+            found.append(BROKEN_UNCHECKED.format(record.broken_tiles.count, listed))
+        return found
 
     @property
     def advice(self) -> str:
         """What to do about a verdict that is not PASS; empty otherwise."""
-        return "" if self.verdict is None or self.record is None else explain(self.record, self.verdict)
+        return "" if self.verdict is None or self.record is None else explain(self.record, self.verdict, self.left_out)
 
     def meets(self, required: str) -> bool:
         """Whether there is a verdict, and it is `required` or better.

@@ -74,7 +74,7 @@ class Looks:
     def _check_empty(self, summary: Summary) -> Iterator[Finding]:
         """What shows nothing is no tissue, or is marked as suspect, where somebody looked."""
         record, suspect = summary.record, summary.tissue.suspect
-        if record.features_are_given or record.artefacts is None or record.revision < 3 or record.broken_tiles.count:
+        if record.features_are_given or record.artefacts is None or record.revision < 3:
             return
         if not record.artefacts.looked_at:
             return

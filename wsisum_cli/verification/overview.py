@@ -13,15 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisum_cli.slides.pixels import resize
-from wsisum_cli.summary.attributes import Attributes
+from wsisum_cli.slides.slide import Overview, Slide
 from wsisum_cli.summary.limits.metadata import parse_metadata
 from wsisum_cli.summary.overview import GLASS, MIN_GLASS
 from wsisum_cli.summary.reader import Summary
 from wsisum_cli.summary.writer import OVERVIEW, PORTABLE, ROOT, viewer_metadata
 from wsisum_cli.tissue.artefacts import BLACK, BLANK
+from wsisum_cli.tissue.coverage import LEAST_PATCHES, LeftOut, measure_areas, painted, wide_areas
 from wsisum_cli.tissue.grid import MIN_TISSUE
-from wsisum_cli.tissue.mask import find_tissue
+from wsisum_cli.tissue.mask import find_tissue, is_brightfield
 from wsisum_cli.verification.finding import Finding
+from wsisum_cli.verification.left_out import check_left_out
+from wsisum_cli.verification.unread import (
+    MOST_OVER_UNREAD,
+    Excused,
+    excused_by_file,
+    excused_by_slide,
+)
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -36,6 +44,7 @@ HIDDEN_SIDE = 2
 FULL = 0.98  # share of such a square; the edges of patches are rounded to px of the overview
 MAX_HIDDEN = 0.4  # share of the tissue that may lie in patches with too little of it
 ROUNDED_SCALE = 0.01  # share by which the pixel size of the overview may differ: its sides are whole px
+MOST_BLANKED = 0.9  # share of a kept patch that a broken tile of the overview may have cost
 MAX_CLAIMED = 0.05  # share of the tissue patches that may lie where the overview is white
 
 
@@ -84,7 +93,14 @@ def check_overview(summary: Summary) -> Iterator[Finding]:
     overview = summary.overview
     yield from compare_portable(summary, overview)
     yield from compare_patches(summary, overview)
-    yield from check_tissue(summary, overview, "the overview")
+    frame, record = frame_of(summary, overview.shape), summary.record
+    if record.has_mask or record.features_are_given:
+        if is_brightfield(overview):
+            yield from check_left_out(record, see_left_out(summary, overview), "the overview")
+        return
+    hidden = find_hidden(summary, overview)
+    yield from check_tissue(hidden, excused_by_file(record, frame.downsample, frame.shape), "the overview")
+    yield from check_claimed(summary, overview, "the overview")
 
 
 def check_viewer_metadata(summary: Summary) -> Iterator[Finding]:
@@ -105,13 +121,20 @@ def check_viewer_metadata(summary: Summary) -> Iterator[Finding]:
         yield Finding("ome-differs", message, ROOT, f"{pixel:.4g} µm", f"{found:.4g} µm")
 
 
-def compare_with_slide(summary: Summary, overview: Image, broken: bool) -> Iterator[Finding]:
-    """`overview` is the slide's, read again; `broken` says that tiles of it cannot be read."""
+def compare_with_slide(summary: Summary, slide: Slide, overview: Overview, broken: Mask) -> Iterator[Finding]:
+    """`overview` is the slide's, read again; `broken` (H, W) is where tiles of it cannot be read."""
     stored = summary.overview
-    expected = resize(overview, *stored.shape[:2])
-    apart = differences(stored, expected, blanked(stored, expected, anywhere=broken))
+    expected = resize(overview.pixels, *stored.shape[:2])
+    lost = resize(np.repeat(np.where(broken, np.uint8(255), np.uint8(0))[..., None], 3, axis=2), *stored.shape[:2])
+    ignored = blanked(stored, expected) | (is_white(stored) & (lost[..., 0] > 0))
+    apart = differences(stored, expected, ignored)
     yield from differ(apart, "the overview is not that of the slide", overview_member(summary))
-    yield from check_tissue(summary, overview, "the slide")
+    if summary.record.has_mask or summary.record.features_are_given:
+        return  # which `measure_left_out` looks at
+    hidden = find_hidden(summary, overview.pixels)
+    excused = excused_by_slide(summary.record, slide, hidden.wide | hidden.whole_patches, hidden.frame.downsample)
+    yield from check_tissue(hidden, excused, "the slide")
+    yield from check_claimed(summary, overview.pixels, "the slide")
 
 
 def compare_portable(summary: Summary, overview: Image) -> Iterator[Finding]:
@@ -128,7 +151,8 @@ def compare_patches(summary: Summary, overview: Image) -> Iterator[Finding]:
         shown = overview[upper:lower, left:right]
         patch = resize(summary.patches[row], *shown.shape[:2])
         apart = shown.astype(np.float32) - patch
-        apart[blanked(shown, patch, anywhere=broken)] = 0
+        # A broken tile blanks a part of a patch at most: where the overview shows nothing, no tissue is found.
+        apart[blanked(shown, patch, anywhere=broken and is_white(shown).mean() < MOST_BLANKED)] = 0
         distance = float(np.abs(apart.mean(axis=(0, 1))).max())
         if distance > worst:
             worst, where = distance, row
@@ -137,30 +161,74 @@ def compare_patches(summary: Summary, overview: Image) -> Iterator[Finding]:
         yield Finding("overview-differs", message, overview_member(summary), f"{MAX_PATCH} grey levels", f"{worst:.0f}")
 
 
-def check_tissue(summary: Summary, overview: Image, of: str) -> Iterator[Finding]:
-    """The tissue that `overview` surely shows lies in the patches of the tissue map, and those lie on what it shows."""
-    if not is_laid_over_tissue(summary.record):
-        return
+@dataclass(frozen=True)
+class Hidden:
+    """What an overview surely shows as tissue, and what of it lies in no patch, each (H, W) bool."""
+
+    tissue: Mask
+    without_patch: Mask
+    pale_without_patch: Mask  # with what is about as bright as glass, as lumens are
+    frame: Frame
+
+    @property
+    def side(self) -> int:
+        """Side of a square that holds a whole patch wherever the grid begins, px."""
+        return max(1, int(HIDDEN_SIDE * self.frame.side))
+
+    @property
+    def wide(self) -> Mask:
+        """(H, W) bool: what of it lies in such squares."""
+        return full_squares(self.without_patch, self.side)
+
+    @property
+    def whole_patches(self) -> Mask:
+        """(H, W) bool: where a whole patch of tissue, bright parts included, lies in no patch."""
+        return wide_areas(self.pale_without_patch, LEAST_PATCHES * self.frame.side)
+
+
+def find_hidden(summary: Summary, overview: Image) -> Hidden:
+    """Tissue that an overview shows, and that the tissue map leaves out."""
     frame = frame_of(summary, overview.shape)
     visible = overview.min(axis=2) < MIN_GLASS
-    tissue = np.asarray(find_tissue(overview, summary.record.source.mpp * frame.downsample) & visible)
-    hidden = tissue & ~covered(summary, overview, frame, visible) & on_grid(summary, frame)
-    share = float(hidden.sum() / max(1, int(tissue.sum())))
-    whole = holds_square(hidden, max(1, int(HIDDEN_SIDE * frame.side)))
+    tissue = find_tissue(overview, summary.record.source.mpp * frame.downsample)
+    free = tissue & ~covered(summary, overview, frame, visible) & on_grid(summary, frame)
+    return Hidden(tissue & visible, free & visible, free, frame)
+
+
+def see_left_out(summary: Summary, overview: Image) -> LeftOut:
+    """How much of the tissue that the overview surely shows lies in no patch."""
+    hidden = find_hidden(summary, overview)
+    wide = wide_areas(hidden.without_patch, LEAST_PATCHES * hidden.frame.side)
+    return measure_areas(wide, hidden.tissue, summary.record.source.mpp * hidden.frame.downsample)
+
+
+def check_tissue(hidden: Hidden, excused: Excused, of: str) -> Iterator[Finding]:
+    """The tissue that an overview surely shows lies in patches of the tissue map, or where none could be read."""
+    elsewhere = hidden.without_patch & ~excused.where
+    lost = min(excused.most_px, np.count_nonzero(hidden.without_patch & excused.where))
+    share = float((hidden.without_patch.sum() - lost) / max(1, int(hidden.tissue.sum())))
+    whole = bool(full_squares(elsewhere, hidden.side).any())
     if whole or share > MAX_HIDDEN:
         message = f"the tissue map leaves out tissue that {of} shows"
         expected = "no area of whole patches" if whole else f"at most {MAX_HIDDEN:.0%}"
         yield Finding("tissue-differs", message, "tissue/coords", expected, f"{share:.1%} of the tissue")
-    white = frame.shares(is_white(overview), summary.tissue.coords) == 1
+        return
+    px = hidden.frame.side**2
+    under = int((hidden.whole_patches & excused.where).sum())
+    if under > MOST_OVER_UNREAD * excused.most_px + px:
+        message = (
+            f"the tissue map leaves out more tissue under broken tiles than the file counts as unread; {of} shows it"
+        )
+        expected, found = f"{excused.most_px / px:.0f} patches", f"{under / px:.0f} patches"
+        yield Finding("tissue-differs", message, "tissue/coords", expected, found)
+
+
+def check_claimed(summary: Summary, overview: Image, of: str) -> Iterator[Finding]:
+    """Patches of the tissue map lie on what the overview shows."""
+    white = frame_of(summary, overview.shape).shares(is_white(overview), summary.tissue.coords) == 1
     if white.mean() > MAX_CLAIMED:
         message = f"tissue patches lie where {of} shows none"
         yield Finding("tissue-differs", message, "tissue/coords", f"at most {MAX_CLAIMED:.0%}", f"{white.mean():.1%}")
-
-
-def is_laid_over_tissue(attributes: Attributes) -> bool:
-    """Whether tissue was found by this program: not marked in a mask, nor given with features, nor partly unread."""
-    by_us = not attributes.features_are_given and attributes.options.mask_sha256 is None
-    return by_us and attributes.broken_tiles.count == 0
 
 
 def covered(summary: Summary, overview: Image, frame: Frame, visible: Mask) -> Mask:
@@ -181,17 +249,18 @@ def on_grid(summary: Summary, frame: Frame) -> Mask:
     return inside
 
 
-def holds_square(mask: Mask, side: int) -> bool:
-    """Whether a square of `side` px is marked nearly throughout."""
+def full_squares(mask: Mask, side: int) -> Mask:
+    """(H, W) bool: the squares of `side` px that are marked nearly throughout."""
     if side > min(mask.shape):
-        return False
+        return np.zeros(mask.shape, bool)
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
     marked = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    return bool(marked.max() >= FULL * side * side)
+    rows, columns = np.nonzero(marked >= FULL * side * side)
+    return painted(mask.shape, np.stack([columns, rows], axis=1), side)
 
 
-def blanked(shown: Image, original: Image, anywhere: bool) -> Mask:
+def blanked(shown: Image, original: Image, anywhere: bool = False) -> Mask:
     """(H, W) bool: px that the summary shows white, as it may where the original is bright, or cannot be read."""
     white = is_white(shown)
     return white if anywhere else white & (original.min(axis=2) >= MIN_GLASS - ROUNDED_GLASS)

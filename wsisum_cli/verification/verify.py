@@ -106,6 +106,7 @@ def collect_findings(
             result.verdict = content.verdict
             if tier == "source" and agrees:
                 yield from compare_with_source(content, source, models, threads, result.measured)
+                result.left_out = content.left_out
                 result.verdict = content.verdict  # which an older file gets from its slide alone
     except OSError as error:  # includes SummaryError
         yield Finding("unreadable", str(error))

@@ -13,7 +13,7 @@ from wsisum_cli.quality.verdict import percent
 from wsisum_cli.slides import jpeg
 from wsisum_cli.slides.pixels import resize
 from wsisum_cli.summary.attributes import Attributes
-from wsisum_cli.summary.standing import judge_again
+from wsisum_cli.summary.standing import judge_again, tissue_words
 
 SIDE = 256  # px of the longer side of the picture
 QUALITY = 80
@@ -58,7 +58,7 @@ def rows_of(record: Attributes) -> dict[str, str]:
         "patches": f"{record.patches} of {record.tissue_patches}, {record.patch.patch_size} px at "
         f"{record.patch.mpp:.3g} µm, {record.pixels.mode} pixels",
         "verdict": "none" if verdict is None else verdict.verdict,
-        **({} if section is None else {"represented": f"{percent(section.share)} of the tissue"}),
+        **({} if section is None else {"represented": f"{percent(section.share)} of the {tissue_words(record)}"}),
         "encoder": record.encoder.name,
         **({"further features": ", ".join(added)} if added else {}),
         "format": record.format_version,
