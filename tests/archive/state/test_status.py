@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,14 @@ from running import wsisum
 
 from wsisum_cli.archive.manifest import Entry, Manifest
 from wsisum_cli.archive.outcome import FAILED, SKIPPED, Outcome
+from wsisum_cli.archive.retention.plan import Row, SourceFacts
+from wsisum_cli.archive.retention.standing import COLD, KEEP
+from wsisum_cli.archive.retention.table import plan_table, released
 from wsisum_cli.archive.state.journal import STATE_FOLDER, Journal
 from wsisum_cli.archive.state.record import fingerprint_of
 from wsisum_cli.archive.state.status import SlideState, Status, read_status
 from wsisum_cli.errors import UsageError
+from wsisum_cli.slides.source import find_source
 
 
 @pytest.fixture
@@ -200,6 +205,44 @@ def test_a_doubtful_verdict_is_in_review(archive: Path):
     found = status(archive)
     assert found.counts["in review"] == 1
     assert found.reasons("in review") == [("FAIL", 1)]
+
+
+def write_plan_of(archive: Path, *slides: str) -> Path:
+    """A plan that lets these slides go."""
+    rows = []
+    for name in slides:
+        source = find_source(archive / name)
+        facts = SourceFacts(1, source.bytes, source.sha256, datetime(2020, 1, 1, tzinfo=UTC))
+        rows.append(Row(name, COLD, "PASS", facts))
+    path = archive.parent / "plan.csv"
+    path.write_bytes(plan_table([*rows, Row("c/d.svs", KEEP, "no summary")], [], date(2026, 1, 1)))
+    return path
+
+
+def test_slides_that_a_plan_let_go_are_retired(archive: Path):
+    """One of which no summary is left is lost, and says so."""
+    out, plan = archive.parent / "out", write_plan_of(archive, "a.svs", "b.svs")
+    for name in ("a.svs", "b.svs"):
+        (archive / name).unlink()
+    (out / "b.ozx").unlink()
+    found = read_status(out, archive, Manifest(), released=released(plan))
+    (retired,) = [slide for slide in found.slides if slide.state == "retired"]
+    assert (retired.source, retired.summary, retired.reason) == ("a.svs", "a.ozx", "as planned")
+    (lost,) = [slide for slide in found.slides if slide.state == "lost"]
+    assert (lost.source, lost.reason) == ("b.svs", "its summary is missing")
+    assert found.counts["orphaned"] == 0
+    done = wsisum("status", out, archive, "--plan", plan)
+    assert "retired" in done.stdout
+    assert done.returncode == 1  # by the lost one
+    done = wsisum("status", out, "--plan", plan)
+    assert (done.returncode, "expected the archive as SOURCE too" in done.stderr) == (2, True)
+
+
+def test_a_plan_that_was_edited_retires_nothing(archive: Path):
+    plan = write_plan_of(archive, "a.svs")
+    plan.write_text(plan.read_text().replace("c/d.svs,keep", "c/d.svs,cold storage"))
+    with pytest.raises(UsageError, match="expected a plan of wsisum verify --plan, found another file, or"):
+        released(plan)
 
 
 def test_a_renamed_slide_is_recognised(archive: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 
 from wsisum_cli.archive.manifest import Manifest
 from wsisum_cli.archive.retention.plan import Row, worst_verdict
+from wsisum_cli.archive.retention.standing import COLD
 from wsisum_cli.errors import UsageError
-from wsisum_cli.exports.tables import as_csv
+from wsisum_cli.exports.tables import as_csv, read_rows
 from wsisum_cli.summary.container import writing_aside
 
 DISCLAIMER = (
@@ -109,6 +111,25 @@ def is_as_written(table: bytes) -> bool:
     start = table.rstrip(b"\n").rfind(b"\n") + 1
     digest = hashlib.sha256(table[:start]).hexdigest()
     return f",{ABOUT},".encode() in table[start:] and f",{digest},".encode() in table[start:]
+
+
+def released(path: Path) -> dict[str, str]:
+    """The slides that a plan sends to cold storage: their paths in the archive by sha256.
+
+    Raises UsageError for a file that is no plan, or a plan that was edited.
+    """
+    try:
+        table = path.read_bytes()
+        rows = list(read_rows(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path.name}: the plan cannot be read ({error})") from error
+    if not table.startswith(BEGINNING) or not is_as_written(table):
+        raise UsageError(
+            f"{path.name}: expected a plan of wsisum verify --plan, found another file, or a plan that was edited since"
+        )
+    names = rows[0][1]
+    found = (dict(zip(names, cells, strict=False)) for _, cells in rows[1:])
+    return {row["sha256"]: row["slide"] for row in found if row["decision"] == COLD and row["sha256"]}
 
 
 def check_place(path: Path) -> None:

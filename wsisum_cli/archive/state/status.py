@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ from wsisum_cli.summary.reader import open_summary
 from wsisum_cli.summary.standing import judge_again
 from wsisum_cli.verification.verify import is_whole
 
-UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, KNOWN, LOST, ORPHANED, SKIPPED = STATES = (
-    *("up to date", "in review", "unchecked", "new", "stale", "failed", "known failure", "lost", "orphaned", "skipped"),
+UP_TO_DATE, IN_REVIEW, UNCHECKED, NEW, STALE, FAILED, KNOWN, LOST, ORPHANED, RETIRED, SKIPPED = STATES = (
+    *("up to date", "in review", "unchecked", "new", "stale", "failed", "known failure", "lost", "orphaned"),
+    *("retired", "skipped"),
 )
 #: States after which there is something to do for the next run, or for a person.
 OPEN = frozenset({NEW, STALE, FAILED, LOST, ORPHANED})
@@ -398,9 +399,16 @@ def older_format(record: Record | None, attributes: Attributes | None) -> str:
 
 
 def read_status(
-    folder: Path, archive: Path | None, manifest: Manifest, check: bool = False, asked: Naming | None = None
+    folder: Path,
+    archive: Path | None,
+    manifest: Manifest,
+    check: bool = False,
+    asked: Naming | None = None,
+    released: Mapping[str, str] | None = None,
 ) -> Status:
     """The state of a folder of summaries. `asked` is how they are said to be named; None: as the runs recorded it.
+
+    `released`: slides that a retention plan lets go, by sha256. When they are gone, their summaries are no orphans.
 
     Raises UsageError where there is none, or no slide in the archive, or where they are named in another way.
     """
@@ -414,7 +422,9 @@ def read_status(
         found = Comparison(folder, archive, manifest, check, asked)
         found.compare()
         ledger, report = found.ledger, found.report
-        slides = [*found.states.values(), *map(orphan_state, found.orphans()), *found.undecided()]
+        orphans = list(found.orphans())
+        slides = [*found.states.values(), *(orphan_state(one, released or {}) for one in orphans), *found.undecided()]
+        slides += lost_summaries(found, orphans, released or {})
     slides.sort(key=lambda slide: (slide.source, slide.summary))
     counts = Counter(slide.state for slide in slides)
     return Status(
@@ -426,17 +436,28 @@ def read_status(
     )
 
 
-def orphan_state(orphan: Orphan) -> SlideState:
+def orphan_state(orphan: Orphan, released: Mapping[str, str]) -> SlideState:
+    retired = orphan.reason == GONE and orphan.attributes is not None and orphan.attributes.source.sha256 in released
     where = f"its slide is {orphan.found_at} now" if orphan.found_at else "its slide is nowhere in the archive"
     return SlideState(
         source=orphan.source,
-        state=ORPHANED,
-        reason=orphan.reason,
+        state=RETIRED if retired else ORPHANED,
+        reason="as planned" if retired else orphan.reason,
         message=orphan.message or where,
         summary=orphan.summary,
         verdict=orphan.attributes.verdict.verdict if orphan.attributes and orphan.attributes.verdict else None,
         found_at=orphan.found_at,
     )
+
+
+def lost_summaries(found: Comparison, orphans: Sequence[Orphan], released: Mapping[str, str]) -> Iterator[SlideState]:
+    """Slides that a plan let go, that are gone, and that no summary is left of."""
+    there = {orphan.attributes.source.sha256 for orphan in orphans if orphan.attributes is not None}
+    there |= {row.sha256 for name, row in found.rows.items() if name in found.states and row.sha256 is not None}
+    for sha256, slide in released.items():
+        if slide not in found.sources and sha256 not in there:
+            message = "a plan let its slide go, and nothing is left of it here; restore one of them"
+            yield SlideState(source=slide, state=LOST, reason="its summary is missing", message=message)
 
 
 def reported_states(folder: Path, report: Report | None) -> Iterator[SlideState]:

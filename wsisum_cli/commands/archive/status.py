@@ -10,6 +10,7 @@ import typer
 
 from wsisum_cli.commands.options import FOUND, ManifestOption
 from wsisum_cli.commands.settings.run_options import UsedNameByOption, UsedNameKeyOption, used_naming
+from wsisum_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from wsisum_cli.archive.state.status import SlideState, Status
@@ -34,19 +35,33 @@ def status(
         bool,
         typer.Option("--check", help="Check every summary, and compare content where times do not tell: slow."),
     ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="A retention plan that was carried out: slides that it sent to cold storage and that are gone are "
+            "retired, not orphaned.",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every slide.")] = False,
 ) -> None:
     """Show the state of every slide of an archive.
 
-    A slide is up to date, in review, new, stale, failed, lost or orphaned.
+    A slide is up to date, in review, new, stale, failed, lost, orphaned or retired.
     Without SOURCE only what the folder itself says is known. The exit code is 1 if a slide is new, stale, failed, lost
     or orphaned, or if a shard has not reported.
     """
     from wsisum_cli.archive.manifest import Manifest, read_manifest
+    from wsisum_cli.archive.retention.table import released
     from wsisum_cli.archive.state.status import OPEN, read_status
 
     entries = read_manifest(manifest) if manifest else Manifest()
-    found = read_status(folder, archive, entries, check, used_naming(name_by, name_key))
+    if plan is not None and archive is None:
+        raise UsageError("--plan: expected the archive as SOURCE too, found none; give it")
+    gone = released(plan) if plan is not None else None
+    found = read_status(folder, archive, entries, check, used_naming(name_by, name_key), gone)
     if as_json:
         typer.echo(json.dumps(found.model_dump(), indent=1))
     else:
@@ -109,7 +124,7 @@ def advice(found: Status) -> list[str]:
     if counts["orphaned"]:
         lines.append(
             "wsisum prune FOLDER --source SOURCE shows which orphaned summaries may go; "
-            "keep those of slides that you removed"
+            "give --plan to tell those of slides that you removed"
         )
     if counts["in review"]:
         lines.append("wsisum report FOLDER shows what needs eyes first")
