@@ -12,15 +12,11 @@ from pathlib import Path
 
 import pytest
 from draw import draw_archive
+from running import fresh, wsisum
 
 from wsisum_cli.summary.reader import open_summary
 
 FAILING = {"lung/resections/lung-1.tiff": "no pixel size", "lung/biopsies/lung-2-broken.svs": "broken tiles"}
-
-
-def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def output(archive: Path) -> Path:
     folder = archive.parent / "summaries"
-    done = wsisum("compress", archive, "-o", folder)
+    done = fresh("compress", archive, "-o", folder, timeout=300)
     assert done.returncode == 1, done.stderr
     return folder
 

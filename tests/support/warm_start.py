@@ -1,0 +1,194 @@
+"""Starts commands by a fork of a process that has imported what they need: `python warm_start.py SOCKET`.
+
+Imports take most of the time of a short command. Each command still is a process of its own, with its own arguments,
+environment, working folder, streams and exit code. Its workers start as `spawn` starts them, from what is pickled, by
+a fork of the same imports.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import json
+import multiprocessing.util
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any, NoReturn
+
+import wsisum_cli
+
+#: What a run imports beside the modules of the project. onnxruntime is not here: it starts threads, which forks lose.
+IMPORTS = (
+    *("cv2", "imagecodecs", "numcodecs", "openslide", "sklearn.cluster", "sklearn.utils.extmath"),
+    *("tifffile", "zarr", "rich.console", "rich.progress", "rich.table"),
+)
+#: What needs torch, which most commands never import.
+LEFT_OUT = ("wsisum_cli.training", "wsisum_cli.evaluation", "wsisum_cli.__main__")
+PR_SET_CHILD_SUBREAPER = 36
+MOST_BYTES = 1 << 18  # of a request
+
+real_spawn = multiprocessing.util.spawnv_passfds
+
+
+@dataclass(frozen=True)
+class Request:
+    """A process to start; streams and other files travel beside it, and get the numbers it states.
+
+    `code` is what `python -c` would run; empty: the command line, or the script that `arguments` begin with.
+    """
+
+    arguments: Sequence[str]
+    cwd: str
+    environment: dict[str, str]
+    code: str = ""
+    numbers: Sequence[int] = (0, 1, 2)
+    blocked: Sequence[int] = ()  # signals
+
+    def send(self, connection: socket.socket, files: Sequence[int]) -> int:
+        """Start it. Returns a pipe that gives the number of the process, and its exit code if it is awaited."""
+        answers, theirs = os.pipe()
+        socket.send_fds(connection, [json.dumps(asdict(self)).encode()], [theirs, *files])
+        os.close(theirs)
+        return answers
+
+
+def import_all() -> None:
+    """Import all that a run may need, as something no garbage collector looks at: a fork copies what it touches."""
+    for name in IMPORTS:
+        import_module(name)
+    for module in pkgutil.walk_packages(wsisum_cli.__path__, "wsisum_cli."):
+        if not module.name.startswith(LEFT_OUT):
+            import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(requests: socket.socket, awaited: bool) -> Request:
+    """Fork for each request, and return in the new process; end when nobody can ask any more.
+
+    Processes that are not awaited by this one become those of the nearest ancestor that adopts.
+    """
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    running: dict[int, int] = {}  # process -> where its exit code goes
+    while True:
+        ready, _, _ = select.select([requests, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            report_ended(running)
+        if requests in ready:
+            message, files, _, _ = socket.recv_fds(requests, MOST_BYTES, 64)
+            if not message:
+                os._exit(0)
+            if (pid := os.fork()) == 0 and (awaited or os.fork() == 0):
+                return born(Request(**json.loads(message)), files, awaited)
+            if pid == 0:
+                os._exit(0)
+            answers, *streams = files
+            for stream in streams:
+                os.close(stream)
+            if awaited:
+                os.write(answers, b"%d\n" % pid)
+                running[pid] = answers
+            else:
+                os.waitpid(pid, 0)
+                os.close(answers)
+
+
+def born(request: Request, files: Sequence[int], awaited: bool) -> Request:
+    """Take the files of a request and no others."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+    answers, *files = files
+    if not awaited:
+        os.write(answers, b"%d\n" % os.getpid())
+    high = [os.dup2(file, 1000 + place) for place, file in enumerate(files)]
+    for file, number in zip(high, request.numbers, strict=True):
+        os.dup2(file, number)
+    for name in os.listdir("/proc/self/fd"):
+        if (number := int(name)) not in request.numbers:
+            with contextlib.suppress(OSError):  # the listing itself
+                os.close(number)
+    return request
+
+
+def report_ended(running: dict[int, int]) -> None:
+    for pid in list(running):
+        done, code = os.waitpid(pid, os.WNOHANG)
+        if done:
+            answers = running.pop(pid)
+            os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(code))
+            os.close(answers)
+
+
+def run(request: Request) -> NoReturn:
+    """Take on what a request states, and do it."""
+    os.chdir(request.cwd)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    if request.code:
+        sys.argv = ["-c", *request.arguments]
+        end(partial(exec, request.code, {"__name__": "__main__"}))
+    nursery, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if os.fork() == 0:
+        nursery.close()
+        run(serve(theirs, awaited=False))
+    theirs.close()
+    multiprocessing.util.spawnv_passfds = partial(spawn, nursery)
+    script = next((word for word in request.arguments[:1] if word.endswith(".py")), None)
+    sys.argv = list(request.arguments) if script else ["wsisum", *request.arguments]
+    if script:
+        end(partial(runpy.run_path, script, run_name="__main__"))
+    end(partial(runpy.run_module, "wsisum_cli", run_name="__main__", alter_sys=True))
+
+
+def spawn(nursery: socket.socket, path: bytes, arguments: Sequence[Any], kept: Sequence[int]) -> int:
+    """Start `python ... -c CODE ARGUMENTS` as `multiprocessing` does, by a fork of what has done nothing but import."""
+    words = [os.fsdecode(word) for word in arguments]
+    if words[-1] != "--multiprocessing-fork":
+        return real_spawn(path, arguments, kept)
+    at = words.index("-c")
+    numbers = (0, 1, 2, *kept)
+    blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+    request = Request(words[at + 2 :], os.getcwd(), dict(os.environ), words[at + 1], numbers, blocked)
+    with os.fdopen(request.send(nursery, numbers)) as answers:
+        return int(answers.readline())
+
+
+def end(last: Callable[[], object]) -> NoReturn:
+    """Do what is all that is left of this process, without the tidying of imports that ends an interpreter."""
+    code = 1
+    try:
+        last()
+        code = 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - as an interpreter does
+        sys.excepthook(*sys.exc_info())
+    finally:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    import_all()
+    run(serve(socket.socket(fileno=int(sys.argv[1])), awaited=True))
