@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -23,13 +24,9 @@ def wsisum(
     *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in a process that begins with its imports done where there are forks: `warm_start`."""
-    words = [*map(str, arguments)]
     if sys.platform != "linux":
-        return fresh(*words, cwd=cwd, env=env, timeout=timeout)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        code = _warm(words, out, errors, cwd or Path.cwd(), os.environ if env is None else env, timeout)
-        said = [stream.seek(0) or stream.read().decode() for stream in (out, errors)]
-    return subprocess.CompletedProcess(["wsisum", *words], code, *said)
+        return fresh(*arguments, cwd=cwd, env=env, timeout=timeout)
+    return Command(*arguments, cwd=cwd, env=env).communicate(timeout)
 
 
 def fresh(
@@ -40,21 +37,37 @@ def fresh(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=env)
 
 
-def _warm(
-    words: list[str], out: IO[bytes], errors: IO[bytes], cwd: Path, env: Mapping[str, str], timeout: float
-) -> int:
-    """Run a command by a fork, and return its exit code. Raises TimeoutExpired."""
-    from warm_start import Request
+class Command:
+    """A command that runs, in a process that began with its imports done."""
 
-    request = Request(words, str(cwd), dict(env))
-    with open(os.devnull, "rb") as nothing:
-        answers = request.send(_process_of_imports(), [nothing.fileno(), out.fileno(), errors.fileno()])
-    with os.fdopen(answers, "rb", buffering=0) as told:
-        pid, limit = _number(told), time.monotonic() + timeout
-        if not select.select([told], [], [], max(0.0, limit - time.monotonic()))[0]:
-            os.kill(pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(words, timeout)
-        return _number(told)
+    def __init__(self, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+        from warm_start import Request
+
+        self.arguments = [*map(str, arguments)]
+        self.said = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115 - closed once read
+        request = Request(self.arguments, str(cwd or Path.cwd()), dict(os.environ if env is None else env))
+        with open(os.devnull, "rb") as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(_process_of_imports())
+            answers = request.send(connection, [nothing.fileno(), *(stream.fileno() for stream in self.said)])
+        self._told = os.fdopen(answers, "rb", buffering=0)
+        self.pid = _number(self._told)
+
+    def communicate(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Wait for its end, and what it said. Raises TimeoutExpired, after it was killed."""
+        if not select.select([self._told], [], [], timeout)[0]:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.arguments, timeout)
+        with self._told:
+            code = _number(self._told)
+        said = [stream.seek(0) or stream.read().decode() for stream in self.said]
+        for stream in self.said:
+            stream.close()
+        return subprocess.CompletedProcess(["wsisum", *self.arguments], code, *said)
+
+    def kill(self) -> None:
+        """Kill it, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def _number(stream: IO[bytes]) -> int:
@@ -64,15 +77,42 @@ def _number(stream: IO[bytes]) -> int:
 
 
 @cache
-def _process_of_imports() -> socket.socket:
-    """A connection to the process that starts commands, which ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = subprocess.Popen([sys.executable, WARM, str(theirs.fileno())], pass_fds=[theirs.fileno()])
-    theirs.close()
+def _process_of_imports() -> str:
+    """The address of the process that starts commands, which ends with this one."""
+    folder = tempfile.mkdtemp()
+    address = f"{folder}/commands"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(address)
+        listening.listen(16)
+        number = listening.fileno()
+        process = subprocess.Popen([sys.executable, WARM, str(number)], pass_fds=[number], stdin=subprocess.PIPE)
 
     def end() -> None:
-        ours.close()
-        process.wait()
+        process.communicate()
+        shutil.rmtree(folder)
 
     atexit.register(end)
-    return ours
+    return address
+
+
+#: A process without imports, which hands its streams over.
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+answers, theirs = os.pipe()
+about = {{"arguments": sys.argv[1:], "cwd": os.getcwd(), "environment": dict(os.environ)}}
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    connection.connect({address!r})
+    socket.send_fds(connection, [json.dumps(about).encode()], [theirs, 0, 1, 2])
+os.close(theirs)
+with open(answers) as told:
+    sys.exit([int(line) for line in told][1])
+"""
+
+
+def write_program(path: Path) -> None:
+    """Write `wsisum` as a program for a shell, which runs as `wsisum` here does."""
+    if sys.platform == "linux":
+        path.write_text(PROGRAM.format(python=sys.executable, address=_process_of_imports()))
+    else:
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wsisum_cli "$@"\n')
+    path.chmod(0o755)

@@ -1,5 +1,7 @@
 """Starts commands by a fork of a process that has imported what they need: `python warm_start.py SOCKET`.
 
+It ends with its standard input.
+
 Imports take most of the time of a short command. Each command still is a process of its own, with its own arguments,
 environment, working folder, streams and exit code. Its workers start as `spawn` starts them, from what is pickled, by
 a fork of the same imports.
@@ -62,6 +64,12 @@ class Request:
         os.close(theirs)
         return answers
 
+    @classmethod
+    def receive(cls, requests: socket.socket) -> tuple[Request | None, list[int]]:
+        """The next one and its files; None when nobody can ask any more."""
+        message, files, _, _ = socket.recv_fds(requests, MOST_BYTES, 64)
+        return (cls(**json.loads(message)) if message else None), files
+
 
 def import_all() -> None:
     """Import all that a run may need, as something no garbage collector looks at: a fork copies what it touches."""
@@ -74,48 +82,53 @@ def import_all() -> None:
     gc.freeze()
 
 
-def serve(requests: socket.socket, awaited: bool) -> Request:
-    """Fork for each request, and return in the new process; end when nobody can ask any more.
-
-    Processes that are not awaited by this one become those of the nearest ancestor that adopts.
-    """
+def serve(listening: socket.socket) -> Request:
+    """Fork for each request, and return in the new process; end when there is no more input."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
     running: dict[int, int] = {}  # process -> where its exit code goes
     while True:
-        ready, _, _ = select.select([requests, woken], [], [])
+        ready, _, _ = select.select([listening, woken, sys.stdin], [], [])
+        if sys.stdin in ready:
+            os._exit(0)
         if woken in ready:
             os.read(woken, 4096)
             report_ended(running)
-        if requests in ready:
-            message, files, _, _ = socket.recv_fds(requests, MOST_BYTES, 64)
-            if not message:
-                os._exit(0)
-            if (pid := os.fork()) == 0 and (awaited or os.fork() == 0):
-                return born(Request(**json.loads(message)), files, awaited)
-            if pid == 0:
-                os._exit(0)
-            answers, *streams = files
-            for stream in streams:
-                os.close(stream)
-            if awaited:
-                os.write(answers, b"%d\n" % pid)
-                running[pid] = answers
-            else:
-                os.waitpid(pid, 0)
-                os.close(answers)
+        if listening in ready:
+            with listening.accept()[0] as requests:
+                request, (answers, *files) = Request.receive(requests)
+            assert request is not None
+            if (pid := os.fork()) == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                return born(request, files)
+            for file in files:
+                os.close(file)
+            os.write(answers, b"%d\n" % pid)
+            running[pid] = answers
 
 
-def born(request: Request, files: Sequence[int], awaited: bool) -> Request:
+def serve_adopted(requests: socket.socket) -> Request:
+    """The same in a child of one that adopts orphans: it is the parent of what is started here, and waits for it."""
+    while True:
+        request, files = Request.receive(requests)
+        if request is None:
+            os._exit(0)
+        if (pid := os.fork()) == 0:
+            if os.fork() != 0:
+                os._exit(0)
+            os.write(files[0], b"%d\n" % os.getpid())
+            return born(request, files[1:])
+        os.waitpid(pid, 0)
+        for file in files:
+            os.close(file)
+
+
+def born(request: Request, files: Sequence[int]) -> Request:
     """Take the files of a request and no others."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
-    answers, *files = files
-    if not awaited:
-        os.write(answers, b"%d\n" % os.getpid())
     high = [os.dup2(file, 1000 + place) for place, file in enumerate(files)]
     for file, number in zip(high, request.numbers, strict=True):
         os.dup2(file, number)
@@ -123,6 +136,9 @@ def born(request: Request, files: Sequence[int], awaited: bool) -> Request:
         if (number := int(name)) not in request.numbers:
             with contextlib.suppress(OSError):  # the listing itself
                 os.close(number)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - for good
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - for good
     return request
 
 
@@ -147,7 +163,7 @@ def run(request: Request) -> NoReturn:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.fork() == 0:
         nursery.close()
-        run(serve(theirs, awaited=False))
+        run(serve_adopted(theirs))
     theirs.close()
     multiprocessing.util.spawnv_passfds = partial(spawn, nursery)
     script = next((word for word in request.arguments[:1] if word.endswith(".py")), None)
@@ -191,4 +207,4 @@ def end(last: Callable[[], object]) -> NoReturn:
 
 if __name__ == "__main__":
     import_all()
-    run(serve(socket.socket(fileno=int(sys.argv[1])), awaited=True))
+    run(serve(socket.socket(fileno=int(sys.argv[1]))))
