@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stores import KEYS, S3, running_s3
-
-from wsisum_cli.slides.remote import store as remote_store
-from wsisum_cli.slides.remote.store import open_store
 
 # Hundreds of tests start a process of their own: compiled once, the code loads in half of the time.
+sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Threads of numerical libraries wait asleep, not awake: several processes of tests share the cores.
+for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}.items():
+    os.environ.setdefault(_name, _value)
+
+from stores import KEYS, S3, running_s3  # noqa: E402 - after the settings of what they import
+
+from wsisum_cli.slides.remote import store as remote_store  # noqa: E402
+from wsisum_cli.slides.remote.store import open_store  # noqa: E402
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
