@@ -37,15 +37,25 @@ def fresh(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=env)
 
 
-class Command:
-    """A command that runs, in a process that began with its imports done."""
+def python(code: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `python -c` to its end, in a process that begins with the imports of commands done where there are forks."""
+    if sys.platform != "linux":
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+    return Command(*arguments, code=code, cwd=cwd).communicate()
 
-    def __init__(self, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+
+class Command:
+    """A command that runs, in a process that began with its imports done. `code` is run in place of `wsisum`."""
+
+    def __init__(
+        self, *arguments: object, code: str = "", cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         from warm_start import Request
 
         self.arguments = [*map(str, arguments)]
         self.said = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115 - closed once read
-        request = Request(self.arguments, str(cwd or Path.cwd()), dict(os.environ if env is None else env))
+        request = Request(self.arguments, str(cwd or Path.cwd()), dict(os.environ if env is None else env), code)
         with open(os.devnull, "rb") as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(_process_of_imports())
             answers = request.send(connection, [nothing.fileno(), *(stream.fileno() for stream in self.said)])
