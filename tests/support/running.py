@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing.util
 import os
 import select
 import shutil
@@ -12,10 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warm_start import Request
 
 WARM = Path(__file__).with_name("warm_start.py")
 
@@ -56,9 +61,8 @@ class Command:
         self.arguments = [*map(str, arguments)]
         self.said = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115 - closed once read
         request = Request(self.arguments, str(cwd or Path.cwd()), dict(os.environ if env is None else env), code)
-        with open(os.devnull, "rb") as nothing, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.connect(_process_of_imports())
-            answers = request.send(connection, [nothing.fileno(), *(stream.fileno() for stream in self.said)])
+        with open(os.devnull, "rb") as nothing:
+            answers = _ask(request, [nothing.fileno(), *(stream.fileno() for stream in self.said)])
         self._told = os.fdopen(answers, "rb", buffering=0)
         self.pid = _number(self._told)
 
@@ -78,6 +82,28 @@ class Command:
         """Kill it, if it has not ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+
+@contextmanager
+def warm_workers() -> Iterator[None]:
+    """Let the workers of this process, too, begin with their imports done where there are forks."""
+    if sys.platform != "linux":
+        yield
+        return
+    from warm_start import real_spawn, start_workers_by
+
+    start_workers_by(_ask)
+    try:
+        yield
+    finally:
+        multiprocessing.util.spawnv_passfds = real_spawn
+
+
+def _ask(request: Request, files: Sequence[int]) -> int:
+    """Send a request to the process that starts commands; returns where its answers come from."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(_process_of_imports())
+        return request.send(connection, files)
 
 
 def _number(stream: IO[bytes]) -> int:

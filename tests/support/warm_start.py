@@ -56,6 +56,7 @@ class Request:
     code: str = ""
     numbers: Sequence[int] = (0, 1, 2)
     blocked: Sequence[int] = ()  # signals
+    adopted: bool = False  # by the nearest ancestor that adopts, which waits for it
 
     def send(self, connection: socket.socket, files: Sequence[int]) -> int:
         """Start it. Returns a pipe that gives the number of the process, and its exit code if it is awaited."""
@@ -102,32 +103,41 @@ def serve(listening: socket.socket) -> Request:
             assert request is not None
             if (pid := os.fork()) == 0:
                 signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                return born(request, files)
+                return born(request, answers, files)
             for file in files:
                 os.close(file)
-            os.write(answers, b"%d\n" % pid)
-            running[pid] = answers
+            if request.adopted:
+                os.close(answers)
+                os.waitpid(pid, 0)
+            else:
+                os.write(answers, b"%d\n" % pid)
+                running[pid] = answers
 
 
-def serve_adopted(requests: socket.socket) -> Request:
-    """The same in a child of one that adopts orphans: it is the parent of what is started here, and waits for it."""
+def serve_one(requests: socket.socket) -> Request:
+    """The same for the process that started this one, and adopts what is started here."""
     while True:
         request, files = Request.receive(requests)
         if request is None:
             os._exit(0)
         if (pid := os.fork()) == 0:
-            if os.fork() != 0:
-                os._exit(0)
-            os.write(files[0], b"%d\n" % os.getpid())
-            return born(request, files[1:])
+            return born(request, *split(files))
         os.waitpid(pid, 0)
         for file in files:
             os.close(file)
 
 
-def born(request: Request, files: Sequence[int]) -> Request:
-    """Take the files of a request and no others."""
+def split(files: list[int]) -> tuple[int, list[int]]:
+    return files[0], files[1:]
+
+
+def born(request: Request, answers: int, files: Sequence[int]) -> Request:
+    """Become a process of its own, with the files of a request and no others."""
+    if request.adopted:
+        if os.fork() != 0:
+            os._exit(0)
+        os.write(answers, b"%d\n" % os.getpid())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
     high = [os.dup2(file, 1000 + place) for place, file in enumerate(files)]
     for file, number in zip(high, request.numbers, strict=True):
@@ -160,12 +170,11 @@ def run(request: Request) -> NoReturn:
         sys.argv = ["-c", *request.arguments]
         end(partial(exec, request.code, {"__name__": "__main__"}))
     nursery, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.fork() == 0:
         nursery.close()
-        run(serve_adopted(theirs))
+        run(serve_one(theirs))
     theirs.close()
-    multiprocessing.util.spawnv_passfds = partial(spawn, nursery)
+    start_workers_by(lambda worker, files: worker.send(nursery, files))
     script = next((word for word in request.arguments[:1] if word.endswith(".py")), None)
     sys.argv = list(request.arguments) if script else ["wsisum", *request.arguments]
     if script:
@@ -173,16 +182,24 @@ def run(request: Request) -> NoReturn:
     end(partial(runpy.run_module, "wsisum_cli", run_name="__main__", alter_sys=True))
 
 
-def spawn(nursery: socket.socket, path: bytes, arguments: Sequence[Any], kept: Sequence[int]) -> int:
-    """Start `python ... -c CODE ARGUMENTS` as `multiprocessing` does, by a fork of what has done nothing but import."""
+def start_workers_by(send: Callable[[Request, Sequence[int]], int]) -> None:
+    """Let `multiprocessing` start the workers of this process by requests to a process that has imported all."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    multiprocessing.util.spawnv_passfds = partial(spawn, send)
+
+
+def spawn(
+    send: Callable[[Request, Sequence[int]], int], path: bytes, arguments: Sequence[Any], kept: Sequence[int]
+) -> int:
+    """Start `python ... -c CODE ARGUMENTS` as `multiprocessing` does, by a request."""
     words = [os.fsdecode(word) for word in arguments]
     if words[-1] != "--multiprocessing-fork":
         return real_spawn(path, arguments, kept)
     at = words.index("-c")
     numbers = (0, 1, 2, *kept)
     blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
-    request = Request(words[at + 2 :], os.getcwd(), dict(os.environ), words[at + 1], numbers, blocked)
-    with os.fdopen(request.send(nursery, numbers)) as answers:
+    request = Request(words[at + 2 :], os.getcwd(), dict(os.environ), words[at + 1], numbers, blocked, True)
+    with os.fdopen(send(request, numbers)) as answers:
         return int(answers.readline())
 
 
