@@ -37,7 +37,7 @@ IMPORTS = (
 )
 #: What needs torch, which most commands never import.
 LEFT_OUT = ("wsisum_cli.training", "wsisum_cli.evaluation", "wsisum_cli.__main__")
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
 MOST_BYTES = 1 << 18  # of a request
 
 real_spawn = multiprocessing.util.spawnv_passfds
@@ -166,15 +166,17 @@ def run(request: Request) -> NoReturn:
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.environment)
-    if request.code:
-        sys.argv = ["-c", *request.arguments]
-        end(partial(exec, request.code, {"__name__": "__main__"}))
     nursery, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         nursery.close()
         run(serve_one(theirs))
     theirs.close()
     start_workers_by(lambda worker, files: worker.send(nursery, files))
+    if request.code:
+        sys.argv = ["-c", *request.arguments]
+        if "spawn_main" in request.code:
+            ctypes.CDLL(None).prctl(PR_SET_NAME, b"spawn_main")
+        end(partial(exec, request.code, {"__name__": "__main__"}))
     script = next((word for word in request.arguments[:1] if word.endswith(".py")), None)
     sys.argv = list(request.arguments) if script else ["wsisum", *request.arguments]
     if script:

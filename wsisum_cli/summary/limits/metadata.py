@@ -24,7 +24,7 @@ def parse_metadata(data: bytes) -> Any:
 
 def parse_json(data: bytes) -> Any:
     """Parse strict JSON: UTF-8, no NaN and Infinity, no key twice, not nested deeply. Raises ValueError."""
-    if depth(data) > MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and depth(data) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     return json.loads(data.decode(), parse_constant=refuse_constant, object_pairs_hook=without_twins)
 
