@@ -20,7 +20,21 @@ from stores import KEYS, S3, running_s3  # noqa: E402 - after the settings of wh
 from wsisum_cli.slides.remote import store as remote_store  # noqa: E402
 from wsisum_cli.slides.remote.store import open_store  # noqa: E402
 
+#: Files that take longest begin first, so that no worker is left alone with one at the end.
+LONG = (
+    *("training/", "verification/test_verify.py", "pipeline/", "selection/", "archive/test_workers.py"),
+    *("slides/test_slide.py", "archive/remote/", "archive/engines/", "archive/state/", "commands/", "test_smoke.py"),
+    *("summary/test_re", "tissue/", "archive/scope/", "fuzz/", "quality/"),
+)
 SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((at for at, long in enumerate(LONG) if name.startswith(long)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from draw import draw_archive
-from running import fresh, wsisum
+from running import fresh, write_program, wsisum
 
 from wsisum_cli.summary.reader import open_summary
 
@@ -84,7 +84,7 @@ def test_summaries_verify_without_and_with_their_source(archive: Path, output: P
 DELETE_VERIFIED = """
 for slide in archive/*/*; do
     name=${slide#archive/}
-    "$PYTHON" -m wsisum_cli verify "summaries/${name%%.*}.ozx" --source "$slide" && rm "$slide"
+    wsisum verify "summaries/${name%%.*}.ozx" --source "$slide" && rm "$slide"
 done
 """
 
@@ -105,7 +105,9 @@ def test_verify_and_rm_deletes_no_slide_without_a_pass(archive: Path, output: Pa
             data = bytearray(summary.read_bytes())
             data[len(data) // 2] ^= 1
             summary.write_bytes(data)
-    environment = {**os.environ, "PYTHON": sys.executable}
+    (tmp_path / "bin").mkdir()
+    write_program(tmp_path / "bin/wsisum")
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", DELETE_VERIFIED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

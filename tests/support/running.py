@@ -42,12 +42,14 @@ def fresh(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=env)
 
 
-def python(code: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *arguments: object, cwd: Path | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run `python -c` to its end, in a process that begins with the imports of commands done where there are forks."""
     if sys.platform != "linux":
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
-    return Command(*arguments, code=code, cwd=cwd).communicate()
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+    return Command(*arguments, code=code, cwd=cwd).communicate(timeout)
 
 
 class Command:
