@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 from draw import draw_tissue, write_svs
 from running import Command, warm_workers, wsisum
@@ -230,6 +231,13 @@ def test_closing_the_run_stops_its_processes(archive: Path, tmp_path: Path):
     assert not workers.multiprocessing.active_children()
 
 
+def processes_of(pid: int) -> list[Any]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
 @posix
 def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
     """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
@@ -245,9 +253,10 @@ def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
             shutil.rmtree(output)
         process = Command("compress", archive, "-o", output)
         time.sleep(draw.uniform(0.1, duration))
+        started = processes_of(process.pid)
         process.kill()
         process.communicate()
-        time.sleep(0.05)
+        psutil.wait_procs(started, timeout=60)  # until those that worked for it have seen that it is gone
         for path in output.glob("*.ozx"):
             assert is_whole(path)
             assert path.read_bytes() == expected[path.name]
@@ -310,6 +319,20 @@ def test_interrupt_during_process_start_is_delivered_afterwards():
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@posix
+def test_termination_during_process_start_acts_afterwards():
+    """A process that had begun by then would be left without what it is to do."""
+    acted: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: acted.append("ended"))
+    try:
+        with workers.hold_interrupts():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert acted == []
+        assert acted == ["ended"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @posix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing.util
 import os
 import select
 import shutil
@@ -92,13 +91,13 @@ def warm_workers() -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
-    from warm_start import real_spawn, start_workers_by
+    from warm_start import start_workers_by
 
     start_workers_by(_ask)
     try:
         yield
     finally:
-        multiprocessing.util.spawnv_passfds = real_spawn
+        start_workers_by(None)
 
 
 def _ask(request: Request, files: Sequence[int]) -> int:

@@ -184,10 +184,13 @@ def run(request: Request) -> NoReturn:
     end(partial(runpy.run_module, "wsisum_cli", run_name="__main__", alter_sys=True))
 
 
-def start_workers_by(send: Callable[[Request, Sequence[int]], int]) -> None:
-    """Let `multiprocessing` start the workers of this process by requests to a process that has imported all."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    multiprocessing.util.spawnv_passfds = partial(spawn, send)
+def start_workers_by(send: Callable[[Request, Sequence[int]], int] | None) -> None:
+    """Let `multiprocessing` start the workers of this process by requests to a process that has imported all.
+
+    None: as it does without this.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(send is not None))
+    multiprocessing.util.spawnv_passfds = real_spawn if send is None else partial(spawn, send)
 
 
 def spawn(
