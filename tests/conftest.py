@@ -1,16 +1,40 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stores import KEYS, S3, running_s3
 
-from wsisum_cli.slides.remote import store as remote_store
-from wsisum_cli.slides.remote.store import open_store
+# Hundreds of tests start a process of their own: compiled once, the code loads in half of the time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Threads of numerical libraries wait asleep, not awake: several processes of tests share the cores.
+for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}.items():
+    os.environ.setdefault(_name, _value)
 
+import running  # noqa: E402
+from stores import KEYS, S3, running_s3  # noqa: E402 - after the settings of what they import
+
+from wsisum_cli.slides.remote import store as remote_store  # noqa: E402
+from wsisum_cli.slides.remote.store import open_store  # noqa: E402
+
+#: Files that take longest begin first, so that no worker is left alone with one at the end.
+LONG = (
+    *("training/", "verification/test_verify.py", "pipeline/", "selection/", "archive/test_workers.py"),
+    *("slides/test_slide.py", "archive/remote/", "archive/engines/", "archive/state/", "commands/", "test_smoke.py"),
+    *("summary/test_re", "tissue/", "archive/scope/", "fuzz/", "quality/"),
+)
 SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((at for at, long in enumerate(LONG) if name.startswith(long)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +45,13 @@ def shared() -> Path:
             pytest.fail("the folder of shared test data is missing")
         pytest.skip("needs the folder of shared test data")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def warm_workers() -> Iterator[None]:
+    """Worker processes of a run in this process begin with their imports done, which is most of their time."""
+    with running.warm_workers():
+        yield
 
 
 @pytest.fixture(scope="session")

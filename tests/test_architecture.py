@@ -66,7 +66,7 @@ HOMES = {
     "simplejpeg": {"slides.jpeg"},
     "sklearn": {"selection.candidates", "evaluation.probe"},
     "spatialdata": {"exports.spatialdata"},
-    "threadpoolctl": {"features.vectors", "summary.writer"},
+    "threadpoolctl": {"features.vectors"},
     "tifffile": {"slides.checks.samples", "slides.tiff", "slides.header", "slides.layout"},
     "zarr": {"summary.arrays"},
 }

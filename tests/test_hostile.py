@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import python
 
 from wsisum_cli.slides.jpeg import holds_only_pixels
 from wsisum_cli.slides.slide import open_pyramid
@@ -39,8 +38,6 @@ SUMMARIES = {
 }
 
 
-#: A process counts the memory of the one that it was forked from as its own, so a small one forks the command.
-SHELL = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
 MEASURED = """
 import atexit, resource, runpy, sys
 sys.argv[0] = "wsisum"
@@ -54,9 +51,8 @@ runpy.run_module("wsisum_cli", run_name="__main__")
 
 def run(*arguments: object) -> dict[str, Any]:
     """What the command prints as JSON; it and its processes keep within the limits."""
-    command = [*SHELL, sys.executable, "-c", MEASURED, *map(str, arguments), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        printed, errors = process.communicate(timeout=HANGS)
+    done = python(MEASURED, *arguments, "--json", timeout=HANGS)
+    printed, errors = done.stdout, done.stderr
     assert float(errors.splitlines()[-2]) < MOST_SECONDS  # those registered last come first
     assert int(errors.splitlines()[-1]) * 1024 < MOST_BYTES  # of the largest of its processes
     assert "Traceback" not in errors

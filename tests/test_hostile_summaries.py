@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bombs import BOMBS, Bomb, write_bomb
+from running import python
 from summaries import write_tiny
 
 MOST_SECONDS, MOST_BYTES = 5, 500e6  # of processor time for one command, and of memory for all of them
@@ -57,9 +56,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="measures memory by resour
 
 
 def run_every_command(path: Path) -> dict[str, Any]:
-    shell = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]  # a process counts the memory of the one it was forked from
-    command = [*shell, sys.executable, "-c", EVERY_COMMAND, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=path.parent, timeout=120, check=False)
+    done = python(EVERY_COMMAND, path, cwd=path.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from planted import LAYOUTS, PLANTED, SLIDE, UNREADABLE, draw_planted_label, write_planted_slides
+from running import wsisum
 
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.pipeline.compress import compress_slide
@@ -42,8 +41,9 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, b
         ["verify", output, "--source", shared / SLIDE],
         ["verify", output, "--source", shared / SLIDE, "--json"],
     ):
-        done = subprocess.run([sys.executable, "-m", "wsisum_cli", *map(str, command)], capture_output=True, check=True)
-        printed += done.stdout + done.stderr
+        done = wsisum(*command)
+        assert done.returncode == 0, done.stderr
+        printed += (done.stdout + done.stderr).encode()
     return output, printed
 
 
@@ -175,10 +175,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
         ["inspect", output / "planted.ndpi.ozx", "--json"],
         ["verify", output, "--source", source, "--json"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "wsisum_cli", *map(str, command)], capture_output=True, check=False
-        )
-        printed += done.stdout + done.stderr
+        done = wsisum(*command)
+        printed += (done.stdout + done.stderr).encode()
     return output, printed
 
 

@@ -12,15 +12,11 @@ from pathlib import Path
 
 import pytest
 from draw import draw_archive
+from running import fresh, write_program, wsisum
 
 from wsisum_cli.summary.reader import open_summary
 
 FAILING = {"lung/resections/lung-1.tiff": "no pixel size", "lung/biopsies/lung-2-broken.svs": "broken tiles"}
-
-
-def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def output(archive: Path) -> Path:
     folder = archive.parent / "summaries"
-    done = wsisum("compress", archive, "-o", folder)
+    done = fresh("compress", archive, "-o", folder, timeout=300)
     assert done.returncode == 1, done.stderr
     return folder
 
@@ -88,7 +84,7 @@ def test_summaries_verify_without_and_with_their_source(archive: Path, output: P
 DELETE_VERIFIED = """
 for slide in archive/*/*; do
     name=${slide#archive/}
-    "$PYTHON" -m wsisum_cli verify "summaries/${name%%.*}.ozx" --source "$slide" && rm "$slide"
+    wsisum verify "summaries/${name%%.*}.ozx" --source "$slide" && rm "$slide"
 done
 """
 
@@ -109,7 +105,9 @@ def test_verify_and_rm_deletes_no_slide_without_a_pass(archive: Path, output: Pa
             data = bytearray(summary.read_bytes())
             data[len(data) // 2] ^= 1
             summary.write_bytes(data)
-    environment = {**os.environ, "PYTHON": sys.executable}
+    (tmp_path / "bin").mkdir()
+    write_program(tmp_path / "bin/wsisum")
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", DELETE_VERIFIED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from containers import SLIDE, Part, write_container
+from running import wsisum
 
 from wsisum_cli.archive.manifest import Manifest, read_manifest
 from wsisum_cli.archive.outcome import Outcome
@@ -20,6 +19,8 @@ from wsisum_cli.archive.walk import SourceIndex
 from wsisum_cli.archive.workers import Setup
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.pipeline.job import Job, Options
+
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 SCENES = [Part(SLIDE, "Scene 1", 640, 512), Part(SLIDE, "Scene 2", 512, 512, seed=1)]
 
@@ -118,8 +119,7 @@ def test_a_preview_lists_all_slides(archive: Path) -> None:
 
 def run(archive: Path, *options: str) -> tuple[dict[str, tuple[str, str]], str]:
     output = archive.parent / "out"
-    command = [sys.executable, "-m", "wsisum_cli", "compress", archive, "-o", output, "--encoder", "texture", *options]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    done = wsisum("compress", archive, "-o", output, "--encoder", "texture", *options)
     rows = json.loads((output / "report.json").read_text())["slides"]
     return {row["source"]: (row["status"], row["reason"]) for row in rows}, done.stderr
 

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 from draw import draw_tissue, write_svs
+from running import Command, warm_workers, wsisum
 
 from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
@@ -52,6 +54,7 @@ def jobs(archive: Path, output: Path) -> list[tuple[str, Job]]:
     return [(path.name, Job(find_source(path), output / f"{path.stem}.ozx", path.name)) for path in paths]
 
 
+@warm_workers()
 def test_outcomes_and_events_are_received(archive: Path, tmp_path: Path):
     events: list[Event] = []
     outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2, events.append))
@@ -146,6 +149,7 @@ def test_dead_process_costs_one_slide(archive: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("minutes", "said"), [(0.4, "stood still for 0.05 minutes"), (0.05, "took longer than 0.05 minutes")]
 )
+@warm_workers()
 def test_a_slide_that_hangs_costs_that_slide_alone(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, said: str
 ):
@@ -219,6 +223,7 @@ def test_a_run_goes_on_after_a_slide_that_hangs(archive: Path, tmp_path: Path, m
 
 
 @posix
+@warm_workers()
 def test_closing_the_run_stops_its_processes(archive: Path, tmp_path: Path):
     running = run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2)
     next(running)
@@ -226,33 +231,37 @@ def test_closing_the_run_stops_its_processes(archive: Path, tmp_path: Path):
     assert not workers.multiprocessing.active_children()
 
 
-def start(archive: Path, output: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "wsisum_cli", "compress", str(archive), "-o", str(output)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def processes_of(pid: int) -> list[Any]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 @posix
 def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
     """No half file under a final name; a rerun does only what is missing; the bytes come out the same."""
     whole, output = tmp_path / "whole", tmp_path / "output"
+    wsisum("--version")  # what is shared by all commands is imported
     began = time.monotonic()
-    assert start(archive, whole).wait() == 0
+    assert wsisum("compress", archive, "-o", whole).returncode == 0
     duration = time.monotonic() - began
     expected = {path.name: path.read_bytes() for path in whole.glob("*.ozx")}
     draw = random.Random(0)
     for _ in range(4):  # tests/benchmarks/kills.py does many more
         if len(list(output.glob("*.ozx"))) == 3:
             shutil.rmtree(output)
-        process = start(archive, output)
-        time.sleep(draw.uniform(0.3, duration))
+        process = Command("compress", archive, "-o", output)
+        time.sleep(draw.uniform(0.1, duration))
+        started = processes_of(process.pid)
         process.kill()
-        process.wait()
-        time.sleep(0.05)
+        process.communicate()
+        psutil.wait_procs(started, timeout=60)  # until those that worked for it have seen that it is gone
         for path in output.glob("*.ozx"):
             assert is_whole(path)
             assert path.read_bytes() == expected[path.name]
     done = {path.name for path in output.glob("*.ozx")}
-    assert start(archive, output).wait() == 0
+    assert wsisum("compress", archive, "-o", output).returncode == 0
     assert {path.name: path.read_bytes() for path in output.glob("*.ozx")} == expected
     rows = {row["summary"]: row["status"] for row in json.loads((output / "report.json").read_text())["slides"]}
     assert {name for name, status in rows.items() if status == "skipped"} == done
@@ -310,6 +319,20 @@ def test_interrupt_during_process_start_is_delivered_afterwards():
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@posix
+def test_termination_during_process_start_acts_afterwards():
+    """A process that had begun by then would be left without what it is to do."""
+    acted: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: acted.append("ended"))
+    try:
+        with workers.hold_interrupts():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert acted == []
+        assert acted == ["ended"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @posix

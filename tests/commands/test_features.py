@@ -16,6 +16,7 @@ import pytest
 from draw import draw_tissue, write_svs, write_tiff
 from planted import PLANTED
 from planted import SLIDE as PRIVATE_SLIDE
+from running import wsisum
 from spoil import break_tile
 
 from wsisum_cli.archive.manifest import Manifest
@@ -38,11 +39,6 @@ from wsisum_cli.slides.source import find_source, sha256_of
 from wsisum_cli.summary.reader import open_summary
 
 SIZE = (2048, 1536)  # px
-
-
-def wsisum(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")

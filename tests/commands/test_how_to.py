@@ -7,13 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import minisign
 import pytest
 from draw import draw_tissue, write_svs
-from running import wsisum
+from running import write_program, wsisum
 
 from wsisum_cli.archive.state.shard import Shard
 from wsisum_cli.slides.source import find_source
@@ -45,8 +44,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / ("summaries" if name.endswith("ozx") else "archive") / name, folder / name)
     program = folder / "bin/wsisum"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wsisum_cli "$@"\n')
-    program.chmod(0o755)
+    write_program(program)
     return folder
 
 

@@ -17,13 +17,12 @@ from typing import Any
 
 import cv2
 import h5py
-import jsonschema
 import numpy as np
 import pytest
 import vendors
 from draw import cut_short, draw_tissue, write_svs, write_tiff
 from onnx_models import expected_embedding
-from places import SCHEMA
+from schema import VALIDATOR
 from spoil import break_tile
 from stains import RECOLOURINGS
 from summaries import figures_of, tiny_models
@@ -478,7 +477,7 @@ def test_existing_features_use_the_matching_or_named_model(slides, encoder, know
     def used(models: SlideModels) -> list[bool]:
         summarize(slides["ycbcr"], output, encoder, features=folder, models=models)
         about = attributes_of(output)
-        jsonschema.validate(about, SCHEMA)
+        VALIDATOR.validate(about)
         return [about[name] is not None for name in ("summarizer", "slide_encoder")]
 
     assert used(implicit) == [False, False]

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import jsonschema
 import numpy as np
 import pytest
-from places import SCHEMA
 from records import ENCODER
 from running import wsisum
+from schema import VALIDATOR
 from summaries import STUB, compress_drawn, shipped_encoder, sign_again, unpack, write_tiny
 
 from wsisum_cli.errors import FeaturesError, SummaryError, UsageError
@@ -128,7 +127,7 @@ def test_both_sets_of_features_are_there_and_nothing_else_changed(drawn, other, 
     done = reembed_summary(drawn[mode], tmp_path / "new.ozx", other)
     assert (done.encoder, done.added, done.bytes_out) == ("encoder", True, (tmp_path / "new.ozx").stat().st_size)
     with open_summary(drawn[mode]) as before, open_summary(tmp_path / "new.ozx") as after:
-        jsonschema.validate(after.attributes, SCHEMA)
+        VALIDATOR.validate(after.attributes)
         assert after.reembedded[0].shape == (len(before.coords), other.card.dims)
         assert after.reembedded[0].dtype == np.float16
         np.testing.assert_array_equal(after.features, before.features)

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 from draw import draw_tissue, write_svs
-from places import SCHEMA
 from running import wsisum
+from schema import VALIDATOR
 from summaries import LENIENT, shipped_models_like, sign_again, tiny_models, unpack, write_tiny
 
 from wsisum_cli.errors import SummaryError, UsageError
@@ -88,7 +87,7 @@ def test_trimmed_summary_equals_one_made_with_fewer_patches(made, slide, encoder
         found = verify_summary(tmp_path / "a.ozx", lambda card: encoder, tier, source)
         assert found.ok, found.findings
     with open_summary(tmp_path / "a.ozx") as summary, open_summary(made[mode, MOST]) as before:
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         assert summary.attributes["trimmed_from"] == MOST
         assert summary.attributes["draws"]["keep"] == [1, 2, 4, 8, 12]
         assert summary.attributes["options"] == before.attributes["options"]
@@ -161,7 +160,7 @@ def test_figures_of_missing_models_are_null(slide, encoder, tmp_path):
     trim_summary(tmp_path / "models.ozx", tmp_path / "a.ozx", 6)
     with open_summary(tmp_path / "a.ozx") as summary:
         about = summary.attributes
-        jsonschema.validate(about, SCHEMA)
+        VALIDATOR.validate(about)
     assert (about["quality"]["embedding_cosine"], about["quality"]["slide_cosine"]) == (None, None)
     assert about["draws"]["models"] == []
     at_hand = (lambda card: models.summarizer, lambda card: models.slide_encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from wsisum_cli.quality.verdict import (
     Chance,
     Figures,
     Thresholds,
+    compare_with_chance,
     judge,
     percent,
     percentile,
@@ -98,14 +100,20 @@ def nested(selector: str, tokens: Tokens, keep: int, seed: int = 0) -> np.ndarra
 
 def figures_of(tokens: Tokens, rows: np.ndarray, draws: Draws, keep: int) -> Figures:
     """The figures of the first `keep` of `rows`."""
+    (figures,) = figures_of_each(tokens, rows, draws, [keep])
+    return figures
+
+
+def figures_of_each(tokens: Tokens, rows: np.ndarray, draws: Draws, keeps: Sequence[int]) -> list[Figures]:
     yardstick = measure_likeness(tokens.features, tokens.coords, 64)
-    representative, similarity = prefixes_of(tokens.features, rows).of(keep)
-    places = TissuePlaces(tokens.coords, 64, 0.5)
-    found = describe_represented(places, yardstick, representative, similarity, None)
-    largest = found["regions"][0]["mm2"] if found["regions"] else 0.0
-    chance = chance_of(tokens, rows, yardstick.cosine, draws, keep)
-    doubtful = says_little(yardstick.contrast, yardstick.pairs)
-    return Figures(found["share"], largest, doubtful, chance, {}, keep == len(tokens.features))
+    prefixes, places = prefixes_of(tokens.features, rows), TissuePlaces(tokens.coords, 64, 0.5)
+    doubtful, figures = says_little(yardstick.contrast, yardstick.pairs), []
+    for keep in keeps:
+        found = describe_represented(places, yardstick, *prefixes.of(keep), None)
+        largest = found["regions"][0]["mm2"] if found["regions"] else 0.0
+        chance = compare_with_chance(prefixes, yardstick.cosine, draws, keep)
+        figures.append(Figures(found["share"], largest, doubtful, chance, {}, keep == len(tokens.features)))
+    return figures
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,7 @@ def test_verdict_never_falls_when_patches_are_added(mixed):
     tokens, draws = mixed
     for selector in ("wsisum", "random", "facility"):
         rows = nested(selector, tokens, 128)
-        found = [figures_of(tokens, rows, draws, keep) for keep in range(1, 129)]
+        found = figures_of_each(tokens, rows, draws, range(1, 129))
         shares = [figures.represented for figures in found]
         places = [VERDICTS.index(judge(figures).verdict) for figures in found]
         assert shares == sorted(shares), selector
@@ -134,12 +142,16 @@ def test_verdict_never_falls_when_patches_are_added(mixed):
 
 def test_random_selection_never_has_a_better_verdict(mixed):
     tokens, draws = mixed
-    ours = nested("wsisum", tokens, 128)
-    for keep in (1, 4, 8, 16, 32, 64, 128):
-        best = VERDICTS.index(judge(figures_of(tokens, ours, draws, keep)).verdict)
-        for seed in range(10):
-            rows = nested("random", tokens, 128, seed)
-            assert VERDICTS.index(judge(figures_of(tokens, rows, draws, keep)).verdict) >= best, (keep, seed)
+    keeps = (1, 4, 8, 16, 32, 64, 128)
+    best = places_of(tokens, nested("wsisum", tokens, 128), draws, keeps)
+    for seed in range(10):
+        found = places_of(tokens, nested("random", tokens, 128, seed), draws, keeps)
+        assert all(place >= least for place, least in zip(found, best, strict=True)), seed
+
+
+def places_of(tokens: Tokens, rows: np.ndarray, draws: Draws, keeps: Sequence[int]) -> list[int]:
+    """The place of each verdict among all, of which the best is the first."""
+    return [VERDICTS.index(judge(figures).verdict) for figures in figures_of_each(tokens, rows, draws, keeps)]
 
 
 def test_most_random_selections_are_not_well_chosen(mixed):
@@ -163,7 +175,8 @@ def test_chance_is_never_worse_for_more_patches(levels, offsets, seed):
     quantiles *= levels[0]
     by_features = np.repeat(quantiles[:, None], len(DRAWN), axis=1).astype(np.float32)
     draws = Draws(sizes, by_features, (), np.empty((0, 101), np.float32), 100, 0, 0)
-    found = [chance_of(tokens, rows, 0.7, draws, keep) for keep in range(1, 41)]
+    prefixes = prefixes_of(tokens.features, rows)
+    found = [compare_with_chance(prefixes, 0.7, draws, keep) for keep in range(1, 41)]
     percentiles = [-1 if chance is None else chance.percentile for chance in found]
     assert percentiles == sorted(percentiles)
 

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
-from places import SCHEMA
 from records import ENCODER
+from schema import VALIDATOR
 
 from wsisum_cli.errors import SummaryError, UsageError
 from wsisum_cli.models.card import Card
@@ -105,7 +104,7 @@ def test_files_of_earlier_formats_take_further_features(path: Path, tmp_path: Pa
     reembed_summary(path, tmp_path / "new.ozx", encoder)
     with open_summary(tmp_path / "new.ozx") as summary:
         assert (summary.record.format_version, summary.record.revision) == (FORMAT_VERSION, revision)
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         wanted = [patch.mean(axis=(0, 1), dtype=np.float32) for patch in summary.patches]
         np.testing.assert_array_equal(summary.reembedded[0], np.array(wanted, np.float16))
     found = verify_summary(tmp_path / "new.ozx", lambda card: encoder if card.name == "mean" else None)

@@ -33,6 +33,7 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05 import Image
 from places import SCHEMA, SUPPORT
+from schema import VALIDATOR
 from stores import WebServer
 from summaries import (
     DIMS,
@@ -652,9 +653,6 @@ def attributes_of(path: Path) -> dict[str, Any]:
         return summary.attributes
 
 
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-
-
 def test_the_schema_is_valid_and_strict():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -674,17 +672,17 @@ def test_the_schema_is_valid_and_strict():
 
 @pytest.mark.parametrize("which", ["source", "jpeg", "models"])
 def test_real_attributes_fit_the_schema(both: dict[str, Path], which: str):
-    jsonschema.validate(attributes_of(both[which]), SCHEMA)
+    VALIDATOR.validate(attributes_of(both[which]))
 
 
 def test_the_schema_knows_every_version(both: dict[str, Path]):
     attributes = attributes_of(both["jpeg"])
-    jsonschema.validate(attributes, SCHEMA)
+    VALIDATOR.validate(attributes)
     answers = {"representative", "well_chosen", "chance"}
     verdict = {name: value for name, value in attributes["verdict"].items() if name not in answers}
     attributes = {**attributes, "verdict": verdict}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(attributes, SCHEMA)
+        VALIDATOR.validate(attributes)
     added = {
         "1.3": ("represented",),
         "1.2": ("suspect",),
@@ -694,11 +692,11 @@ def test_the_schema_knows_every_version(both: dict[str, Path]):
     for version, names in added.items():
         newer, attributes = attributes, attributes | {"format_version": version}
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(attributes, SCHEMA)  # which knows none of these
+            VALIDATOR.validate(attributes)  # which knows none of these
         attributes = {name: value for name, value in attributes.items() if name not in names}
-        jsonschema.validate(attributes, SCHEMA)
+        VALIDATOR.validate(attributes)
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(attributes | {"format_version": newer["format_version"]}, SCHEMA)
+            VALIDATOR.validate(attributes | {"format_version": newer["format_version"]})
 
 
 def test_tiny_attributes_pass_verification(tiny: Path):
@@ -756,4 +754,4 @@ def test_schema_refuses_unknown_keys(both: dict[str, Path]):
             at = at[name]
         at["patient"] = "DOE^JANE"
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(attributes, SCHEMA)
+            VALIDATOR.validate(attributes)

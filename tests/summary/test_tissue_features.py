@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import jsonschema
 import numpy as np
 import pytest
 from draw import draw_tissue, write_svs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import SCHEMA
 from running import wsisum
+from schema import VALIDATOR
 from summaries import LENIENT, shipped_encoder, sign_again, unpack, write_tiny
 
 from wsisum_cli.archive.plan import changed_options
@@ -130,7 +129,7 @@ def compress(folder: Path, name: str, **options: Any) -> None:
 @pytest.mark.parametrize("mode", ["source", "jpeg"])
 def test_a_summary_gives_features_of_all_tissue(folder: Path, mode: str):
     with open_summary(folder / f"{mode}.ozx") as summary:
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         stated, found = summary.record.tissue_features, summary.tissue_features
         assert stated is not None
         assert found is not None

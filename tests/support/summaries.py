@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
@@ -316,10 +318,18 @@ def figures_of(result: CompressResult) -> SimpleNamespace:
 
 
 def compress_drawn(folder: Path, rgb_jpeg: bool = False) -> dict[str, Path]:
-    """A slide of 3000 x 2500 px, drawn and compressed with the shipped encoder.
+    """A slide of 3000 x 2500 px, drawn and compressed with the shipped encoder, as files of this folder.
 
     Gives its path under "slide", and the summary's under each mode of pixels; "models" is jpeg, and models saw it.
     """
+    return {name: Path(shutil.copy(path, folder)) for name, path in _compress_drawn(rgb_jpeg).items()}
+
+
+@cache
+def _compress_drawn(rgb_jpeg: bool) -> dict[str, Path]:
+    """Once for all tests of a process, which work on copies."""
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     slide = folder / "drawn.svs"
     write_svs(slide, draw_tissue(3000, 2500, 3), rgb_jpeg=rgb_jpeg)
     found = {"slide": slide, **{mode: compress(slide, folder / f"{mode}.ozx", mode) for mode in ("source", "jpeg")}}

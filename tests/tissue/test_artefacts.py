@@ -12,11 +12,10 @@ from typing import Any
 
 import cv2
 import imagecodecs
-import jsonschema
 import numpy as np
 import pytest
 from draw import draw_tissue, reduce, write_svs
-from places import SCHEMA
+from schema import VALIDATOR
 from spoil import INKS, PAINTERS, as_ihc, blurred, cut_off, pen
 from stains import RECOLOURINGS
 from summaries import SIDE, TISSUE, figures_of, find_stub, shipped_encoder, tiny_contents, write_as, write_changed
@@ -309,7 +308,7 @@ def test_pen_is_marked_and_not_picked_which_the_selector_would(slide, tmp_path):
         assert on_pen(before[suspect > 0], 0.05).all()
         assert summary.attributes["suspect"] == {"count": done.suspect, "kinds": {"pen": done.suspect}}
         assert summary.attributes["artefacts"]["looked_at"] == len(before)
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         about = inspect_summary(summary)
     assert done.tissue_patches == kept.tissue_patches == len(before)
     assert (done.artefacts, kept.suspect) == (0, 0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from places import SCHEMA
+from schema import VALIDATOR
 from summaries import compress_drawn, shipped_encoder, sign_again, unpack, write_as
 
 from wsisum_cli.pipeline.trim import trim_summary
@@ -31,7 +30,7 @@ def verify(path: Path, slide: Path | None = None) -> Verification:
 
 def test_older_summary_is_valid_and_never_passes_by_itself(drawn):
     with open_summary(drawn["older"]) as summary:
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         assert summary.record.verdict is not None
         assert summary.record.verdict.verdict == "PASS"  # as its program had it
         facts = inspect_summary(summary)
@@ -56,7 +55,7 @@ def test_older_summary_is_trimmed_within_its_format(drawn, tmp_path):
     done = trim_summary(drawn["older"], tmp_path / "a.ozx", 3)
     assert (done.patches, done.represented, done.verdict) == (3, None, "REVIEW")
     with open_summary(tmp_path / "a.ozx") as summary:
-        jsonschema.validate(summary.attributes, SCHEMA)
+        VALIDATOR.validate(summary.attributes)
         assert (summary.record.format_version, summary.record.migrated_from) == ("2.0", "1.3")
     assert verify(tmp_path / "a.ozx").ok
     assert verify(tmp_path / "a.ozx", drawn["slide"]).ok

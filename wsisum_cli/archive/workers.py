@@ -154,22 +154,25 @@ class Worker:
 def hold_interrupts() -> Iterator[None]:
     """Block Ctrl-C in processes started meanwhile: the parent handles it.
 
-    The parent gets a pending Ctrl-C once they have started. If it ignored the signal instead, it would be lost.
+    The parent gets a pending Ctrl-C or SIGTERM once they have started. If it ignored the signal instead, it would be
+    lost, and if it acted at once, it would leave a process that begins without what it is to do.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield  # only the main thread may set signal handlers, and Windows has no inherited signal mask
         return
     resource_tracker.ensure_running()  # started later, it would clear the mask
     received: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda signum, _frame: received.append(signum))
+    held = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(signum, lambda signum, _frame: received.append(signum)) for signum in held]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
+        for signum, handler in zip(held, handlers, strict=True):
+            signal.signal(signum, handler)
         if received:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(received[0])
 
 
 def refuse_several(source: str, job: Job, count: int) -> tuple[list[Named], list[Outcome]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +72,13 @@ def one_thread() -> Iterator[None]:
     The limit applies to the whole process, so only one of our threads may hold it at a time. Libraries loaded inside
     the block are not limited: import them before.
     """
-    from threadpoolctl import threadpool_limits
-
-    with _ONE_AT_A_TIME, threadpool_limits(limits=1):
+    with _ONE_AT_A_TIME, _numerical_libraries(len(sys.modules)).limit(limits=1):
         yield
+
+
+@lru_cache(maxsize=1)
+def _numerical_libraries(_modules: int) -> Any:
+    """Those this process has loaded, looked for anew once it has more modules: the search takes some milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisum_cli.features.vectors import as_half, blocks
+from wsisum_cli.features.vectors import as_half, blocks, one_thread
 from wsisum_cli.quality.random_draws import Draws
 from wsisum_cli.selection.prefixes import Prefixes
 from wsisum_cli.slides import jpeg
@@ -123,11 +123,9 @@ class SummaryContents:
 
 def reference_of(features: np.ndarray) -> Reference:
     """Mean and a covariance sketch of features (N, D); the signs of the directions are fixed."""
-    from threadpoolctl import threadpool_limits
-
     mean = np.asarray(features.mean(axis=0, dtype=np.float64))
     covariance = np.zeros((len(mean), len(mean)))
-    with threadpool_limits(1):  # the order of sums would change the last bits
+    with one_thread():  # the order of sums would change the last bits
         for block in blocks(len(features)):
             centred = features[block].astype(np.float64) - mean
             covariance += centred.T @ centred / len(features)

@@ -130,7 +130,7 @@ def children_of(parents: set[int]) -> list[int]:
     """Processes that work for these, without the helpers that Python starts beside them."""
     psutil = pytest.importorskip("psutil")
     found = [child for parent in parents for child in psutil.Process(parent).children()]
-    return [child.pid for child in found if "spawn_main" in " ".join(child.cmdline())]
+    return [child.pid for child in found if "spawn_main" in " ".join([child.name(), *child.cmdline()])]
 
 
 def test_a_slide_that_kills_every_worker_is_given_up(archive: Path, doomed_cluster: Any, tmp_path: Path):

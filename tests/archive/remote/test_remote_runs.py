@@ -7,13 +7,13 @@ import hmac
 import json
 import os
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import running
 from draw import draw_tissue, write_svs
 from remote_kills import try_kills
 from stores import S3, Request
@@ -55,9 +55,7 @@ def compress(s3: S3, source: object, output: object, *options: object, **environ
 
 
 def wsisum(s3: S3, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, IMPATIENT, *map(str, arguments)]
-    variables = {**s3.proxy.environment, **environment}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    return running.wsisum(IMPATIENT, *arguments, env={**s3.proxy.environment, **environment}, timeout=300)
 
 
 def summaries(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,9 +147,7 @@ def test_similar_without_the_slide_or_its_encoder(output: Path, tmp_path: Path, 
 
 
 def doctor(*arguments: object, models: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wsisum_cli", "doctor", *map(str, arguments)]
-    environment = {**os.environ, "WSISUM_MODELS": str(models)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return wsisum("doctor", *arguments, env={**os.environ, "WSISUM_MODELS": str(models)})
 
 
 def test_doctor_looks_at_everything(tmp_path: Path):

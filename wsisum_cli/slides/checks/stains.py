@@ -13,6 +13,8 @@ import numpy as np
 
 WHITE = 245.0  # grey levels of glass
 DARKEST = 2.0  # grey levels, below which optical density tells nothing
+#: Optical density of each grey level of 8 bits.
+DENSITIES = np.clip(-np.log10(np.maximum(np.arange(256), DARKEST) / WHITE), 0, None)
 #: Optical density, of all channels together, from which a px counts as stained.
 STAINED = 0.3
 MIN_STAINED = 500  # px of a slide
@@ -72,9 +74,9 @@ def measure_stain(windows: list[np.ndarray]) -> Stain | None:
 
 
 def stained_px(colours: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Shares (N, 3) and optical density (N,) of the stained among (., 3) colours."""
-    density = np.clip(-np.log10(np.maximum(np.concatenate(colours), DARKEST) / WHITE), 0, None)
-    totals = density.sum(axis=1)
+    """Shares (N, 3) and optical density (N,) of the stained among (., 3) uint8 colours."""
+    density = DENSITIES[np.concatenate(colours)]
+    totals = density[:, 0] + density[:, 1] + density[:, 2]
     stained = totals > STAINED
     return density[stained] / totals[stained][:, None], totals[stained]
 
