@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 from draw import draw_tissue, write_svs
-from running import Command, warm_workers, wsisum
+from running import start, warm_workers, wsisum
 
 from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
@@ -251,7 +251,7 @@ def test_killed_runs_leave_only_whole_summaries(archive: Path, tmp_path: Path):
     for _ in range(4):  # tests/benchmarks/kills.py does many more
         if len(list(output.glob("*.ozx"))) == 3:
             shutil.rmtree(output)
-        process = Command("compress", archive, "-o", output)
+        process = start("compress", archive, "-o", output)
         time.sleep(draw.uniform(0.1, duration))
         started = processes_of(process.pid)
         process.kill()

@@ -41,6 +41,14 @@ def fresh(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=env)
 
 
+def start(*arguments: object) -> Command | subprocess.Popen[bytes]:
+    """Begin a command, to be killed; it begins with its imports done where there are forks."""
+    if sys.platform == "linux":
+        return Command(*arguments)
+    command = [sys.executable, "-m", "wsisum_cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def python(
     code: str, *arguments: object, cwd: Path | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
