@@ -76,8 +76,9 @@ def test_the_processes_of_nextflow_run(lab: Path, tmp_path: Path):
     for number in (shard_with_a_slide(), shard_with_a_slide() % SHARDS + 1):
         commands = re.sub(r"\$\{(\w+)\}", lambda name: str({**values, "shard": number}[name[1]]), compress)  # noqa: B023
         assert bash(lab, commands).returncode == 0
-    done = bash(tmp_path, f"export PATH={lab / 'bin'}:$PATH;" + re.sub(r"\$\{\w+\}", str(tmp_path / "out"), report))
-    assert done.returncode == 1, done.stderr  # two of the shards ran here
+    report = re.sub(r"\$\{\w+\}", str(tmp_path / "out"), report).replace(r"\$", "$")  # as Groovy does
+    done = bash(tmp_path, f"export PATH={lab / 'bin'}:$PATH;" + report)
+    assert done.returncode == 0, done.stderr  # though only two of the shards ran here
     assert f"and {SHARDS - 12} more not reported" in done.stdout
     assert "B12.svs" in (tmp_path / "archive.html").read_text(encoding="utf-8")
 
