@@ -12,7 +12,7 @@ import pytest
 from draw import draw_tissue, write_svs
 from forgery import forge
 from spoil import break_tile
-from summaries import shipped_encoder
+from summaries import shipped_encoder, sign_again, unpack
 
 from wsisum_cli.features.encode import encode_patches
 from wsisum_cli.pipeline.compress import compress_slide
@@ -254,3 +254,26 @@ def test_features_of_an_earlier_version_count_by_what_they_cover(slide: Path, wh
     measured = beside(older, slide)
     assert measured.verdict is not None
     assert measured.verdict.verdict == FAIL
+
+
+# -- attributes that contradict each other -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"broken_tiles": {"count": 3, "positions": [[0, 0, 0]]}}, "broken_tiles.positions are not as many"),
+        ({"left_out": {"share": 0.0, "mm2": 0.0, "largest_mm2": 0.0}}, "left_out is there without a mask"),
+    ],
+)
+def test_attributes_that_contradict_each_other_are_found(whole: Path, tmp_path: Path, changes: Any, message: str):
+    path = sign_again(tmp_path / "x.ozx", unpack(whole), lambda found: found.update(changes))
+    assert message in messages(verify_summary(path, tier="quick"))
+
+
+def test_areas_left_out_go_together(masked: Path, tmp_path: Path):
+    def larger(found: dict[str, Any]) -> None:
+        found["left_out"] = {"share": 0.5, "mm2": 0.1, "largest_mm2": 0.2}
+
+    path = sign_again(tmp_path / "x.ozx", unpack(masked), larger)
+    assert "do not go together" in messages(verify_summary(path, tier="quick"))
