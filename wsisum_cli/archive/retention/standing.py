@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from wsisum_cli.quality.verdict import FAIL, PASS, Thresholds
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.remarks import note_plain, note_reembedded, remarks
+from wsisum_cli.summary.standing import counted_largest_mm2, counted_share
 from wsisum_cli.verification.finding import CODES, Verification
 
 #: What to do with an original.
@@ -46,14 +47,13 @@ def standing_of(result: Verification, required: str, sha256: str) -> Standing:
     """What a verification comes to, where the verdict `required` is enough. `sha256` is that of the summary."""
     decision, reason = judge_summary(result, required)
     record = result.record
-    section = None if record is None else record.represented
     return Standing(
         result.path,
         decision,
         reason,
         "" if result.verdict is None else result.verdict.verdict,
-        None if section is None else section.share,
-        None if section is None else section.regions[0].mm2 if section.regions else 0.0,
+        None if record is None else counted_share(record),
+        None if record is None else counted_largest_mm2(record),
         lenience(result.thresholds),
         None if record is None else record.source.sha256,
         None if record is None else record.source.image,
