@@ -11,7 +11,11 @@ import pytest
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Threads of numerical libraries wait asleep, not awake: several processes of tests share the cores.
-for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}.items():
+for _name, _value in {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_THREAD_TIMEOUT": "4",
+    "ORT_DISABLE_TELEMETRY": "1",
+}.items():
     os.environ.setdefault(_name, _value)
 
 import running  # noqa: E402

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,26 @@ def test_cuda_that_is_listed_but_does_not_start_is_no_cuda():
 
 def test_a_provider_that_was_not_built_says_so():
     assert "was built without it" in (try_provider("CoreMLExecutionProvider") or "")
+
+
+def files_left_by(code: str, home: Path) -> list[str]:
+    """What a new process leaves in an empty home folder, where nothing says that it is a test."""
+    home.mkdir()
+    hints = ("CI", "GITHUB_ACTIONS", "TF_BUILD", *session.NO_TELEMETRY, "XDG_CACHE_HOME")
+    variables = {name: value for name, value in os.environ.items() if name not in hints}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**variables, "HOME": str(home)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(path.name for path in home.rglob("*") if path.is_file())
+
+
+def test_onnxruntime_sends_no_telemetry(tmp_path: Path):
+    """It would leave an identifier of the machine, and a queue of what it is to send."""
+    if not files_left_by("import onnxruntime", tmp_path / "plain"):
+        pytest.skip("this build of onnxruntime has no telemetry")
+    code = "from wsisum_cli.models.session import CPU, try_provider; assert try_provider(CPU) is None"
+    assert files_left_by(code, tmp_path / "ours") == []
 
 
 class Silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes.util
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 DEVICES = ("auto", "cuda", "cpu")
 
+#: What stops onnxruntime from sending telemetry, by its version.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "ORT_TELEMETRY_DISABLED": "1"}
 _FATAL = 4  # onnxruntime's log level: errors arrive as exceptions, so stderr stays clean
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
@@ -106,7 +109,12 @@ def _brief(error: Exception) -> str:
 
 
 def _onnxruntime() -> Any:
-    """Import onnxruntime and silence it: it writes to stderr, and on Windows sends telemetry."""
+    """Import onnxruntime and silence it: it writes to stderr, and sends telemetry.
+
+    On Linux and macOS it begins to send while it is imported, so that it must be stopped before: it would leave an
+    identifier of the machine in the home folder, and report models and errors to its maker.
+    """
+    os.environ.update(NO_TELEMETRY)
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_FATAL)
