@@ -18,7 +18,6 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import running  # noqa: E402
 from stores import KEYS, S3, running_s3  # noqa: E402 - after the settings of what they import
 
 from wsisum_cli.slides.remote import store as remote_store  # noqa: E402
@@ -49,13 +48,6 @@ def shared() -> Path:
             pytest.fail("the folder of shared test data is missing")
         pytest.skip("needs the folder of shared test data")
     return SHARED
-
-
-@pytest.fixture(scope="module")
-def warm_workers() -> Iterator[None]:
-    """Worker processes of a run in this process begin with their imports done, which is most of their time."""
-    with running.warm_workers():
-        yield
 
 
 @pytest.fixture(scope="session")

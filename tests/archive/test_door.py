@@ -22,8 +22,6 @@ from wsisum_cli.errors import NotASlideError, SlideError, UsageError
 from wsisum_cli.pipeline.job import Options
 from wsisum_cli.summary.reader import open_summary
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,8 +20,6 @@ from wsisum_cli.archive.workers import Setup
 from wsisum_cli.models.encoder import load_encoder
 from wsisum_cli.pipeline.job import Job, Options
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 SCENES = [Part(SLIDE, "Scene 1", 640, 512), Part(SLIDE, "Scene 2", 512, 512, seed=1)]
 
 

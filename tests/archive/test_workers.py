@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 from draw import draw_tissue, write_svs
-from running import start, warm_workers, wsisum
+from running import start, wsisum
 
 from wsisum_cli.archive import workers
 from wsisum_cli.archive.outcome import Outcome
@@ -54,7 +54,6 @@ def jobs(archive: Path, output: Path) -> list[tuple[str, Job]]:
     return [(path.name, Job(find_source(path), output / f"{path.stem}.ozx", path.name)) for path in paths]
 
 
-@warm_workers()
 def test_outcomes_and_events_are_received(archive: Path, tmp_path: Path):
     events: list[Event] = []
     outcomes = list(run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2, events.append))
@@ -149,7 +148,6 @@ def test_dead_process_costs_one_slide(archive: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("minutes", "said"), [(0.4, "stood still for 0.05 minutes"), (0.05, "took longer than 0.05 minutes")]
 )
-@warm_workers()
 def test_a_slide_that_hangs_costs_that_slide_alone(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, said: str
 ):
@@ -223,7 +221,6 @@ def test_a_run_goes_on_after_a_slide_that_hangs(archive: Path, tmp_path: Path, m
 
 
 @posix
-@warm_workers()
 def test_closing_the_run_stops_its_processes(archive: Path, tmp_path: Path):
     running = run_jobs(jobs(archive, tmp_path), setup(tmp_path), 2)
     next(running)

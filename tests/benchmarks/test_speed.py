@@ -16,8 +16,6 @@ from speed_page import Growth, Measured, Reading, Whole, fit, sections
 from wsisum_cli.slides.patches import Reading as PatchReading
 from wsisum_cli.tissue.grid import Grid
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 MARKS = "<!-- generated: speed -->\n\n<!-- end: speed -->"
 
 

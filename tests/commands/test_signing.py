@@ -18,8 +18,6 @@ from wsisum_cli.commands.options import NOT_STARTED
 from wsisum_cli.commands.signing.keys import PASSWORD
 from wsisum_cli.errors import WsisumError
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -12,8 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -91,21 +90,6 @@ class Command:
         """Kill it, if it has not ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-
-
-@contextmanager
-def warm_workers() -> Iterator[None]:
-    """Let the workers of this process, too, begin with their imports done where there are forks."""
-    if sys.platform != "linux":
-        yield
-        return
-    from warm_start import start_workers_by
-
-    start_workers_by(_ask)
-    try:
-        yield
-    finally:
-        start_workers_by(None)
 
 
 def _ask(request: Request, files: Sequence[int]) -> int:

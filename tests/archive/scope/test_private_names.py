@@ -23,8 +23,6 @@ from wsisum_cli.errors import WsisumError
 from wsisum_cli.features.h5 import read_provenance
 from wsisum_cli.summary.reader import open_summary
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 #: In the name of a folder, of a slide, of a file of several, and of a file that no reader opens.
 PRIVATE = ("DOE^JANE", "S26-1234", "ACC777", "KOWALSKI")
 FOLDER, ONE, TWO, BROKEN = "DOE^JANE", "S26-1234_HE.svs", "ACC777.ome.tif", "KOWALSKI.svs"

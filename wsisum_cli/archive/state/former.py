@@ -37,7 +37,7 @@ def hold(folder: Path, output: Path) -> Path | None:
     held = folder / place_aside() / output.relative_to(folder)
     held.parent.mkdir(parents=True)
     for path, other in ((output, held), (signature_path(output), signature_path(held))):
-        if os.path.exists(path):
+        if os.path.isfile(path):
             link(path, other)
     sync_folder(held.parent)
     return held
