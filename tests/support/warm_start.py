@@ -102,6 +102,7 @@ def serve(listening: socket.socket) -> Request:
                 request, (answers, *files) = Request.receive(requests)
             assert request is not None
             if (pid := os.fork()) == 0:
+                listening.detach()  # once it is collected, it would close whatever has its number by then
                 signal.set_wakeup_fd(-1)
                 return born(request, answers, files)
             for file in files:
@@ -121,6 +122,7 @@ def serve_one(requests: socket.socket) -> Request:
         if request is None:
             os._exit(0)
         if (pid := os.fork()) == 0:
+            requests.detach()  # as above
             return born(request, *split(files))
         os.waitpid(pid, 0)
         for file in files:
