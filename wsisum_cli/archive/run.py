@@ -192,7 +192,7 @@ class Run:
     def update_catalogue(self) -> None:
         """Bring the catalogue up to date. One that cannot be written costs no summary."""
         try:
-            self.unlisted = build_catalogue(self.request.output).unreadable
+            self.unlisted = build_catalogue(self.request.output, self.outcomes).unreadable
         except (WsisumError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             self.ledger.trouble = self.ledger.trouble or f"{CATALOGUE} is not up to date ({why})"

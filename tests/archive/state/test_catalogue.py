@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from summaries import write_tiny
 
 from wsisum_cli.archive.state import catalogue
 from wsisum_cli.archive.state.catalogue import COLUMNS, MEAN, NAME, build_catalogue
+from wsisum_cli.archive.state.ledger import read_state
 from wsisum_cli.errors import UsageError
 from wsisum_cli.summary.reader import open_summary
 
@@ -129,3 +131,15 @@ def test_the_command_and_pandas(folder: Path):
         table = pandas.read_sql("SELECT summary, verdict, represented FROM slides ORDER BY summary", database)
         assert dict(database.execute("SELECT key, value FROM about"))["schema"] == str(catalogue.SCHEMA)
     assert list(table["summary"]) == ["a.ozx", "b/c.ozx"]
+
+
+def test_a_run_names_the_slides_itself(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The report of a large archive is read for a summary that the run says nothing of, and else not."""
+    found = read_state(folder, "summary")
+    assert found is not None
+    build_catalogue(folder, found.outcomes[:1])
+    assert {row["slide"] for row in rows(folder).values()} == {"a.svs", "b/c.svs"}
+    monkeypatch.setattr(catalogue, "read_state", None)
+    moved = [replace(outcome, source=f"moved/{outcome.source}") for outcome in found.outcomes]
+    build_catalogue(folder, moved)
+    assert {row["slide"] for row in rows(folder).values()} == {"moved/a.svs", "moved/b/c.svs"}

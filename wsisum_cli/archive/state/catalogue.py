@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from wsisum_cli import __version__
 from wsisum_cli.archive.inventory import summary_files
+from wsisum_cli.archive.outcome import Outcome
 from wsisum_cli.archive.state.ledger import read_state
 from wsisum_cli.errors import UsageError
 from wsisum_cli.pipeline.product import SUMMARIES, summary_figures
@@ -76,6 +77,7 @@ FIGURES = (
     *("pixels", "patches", "tissue_patches", "tissue_mm2", "represented", "largest_unrepresented_mm2", "coverage"),
     *("verdict", "bound", "target_reached", "suspect", "artefacts", "broken_tiles", "message"),
 )
+NAME_SLIDE = "UPDATE slides SET slide = ? WHERE summary = ? AND slide IS NOT ?"
 INDEXES = ("sha256", "verdict", "slide")
 
 
@@ -89,9 +91,10 @@ class Indexed:
     unreadable: dict[str, str] = field(default_factory=dict)  # summary -> why it has no row
 
 
-def build_catalogue(folder: Path) -> Indexed:
+def build_catalogue(folder: Path, outcomes: Sequence[Outcome] = ()) -> Indexed:
     """Write the catalogue of a folder, opening only summaries that are not in it as they are now.
 
+    `outcomes` are those of a run that has just ended: the report is read only if they leave a summary without a slide.
     The old file stays until the new one is whole. Raises UsageError for a folder without summaries, OSError.
     """
     files = summary_files(folder)
@@ -102,7 +105,7 @@ def build_catalogue(folder: Path) -> Indexed:
         with writing_aside(path) as aside:
             start(path, aside)
             with closing(connect(aside)) as database:
-                found = update(database, folder, files)
+                found = update(database, folder, files, outcomes)
                 database.commit()
     except sqlite3.Error as error:
         raise UsageError(f"{NAME}: could not be written ({error}); is the disk full?") from error
@@ -179,7 +182,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def update(database: sqlite3.Connection, folder: Path, files: list[str]) -> Indexed:
+def update(database: sqlite3.Connection, folder: Path, files: list[str], outcomes: Sequence[Outcome]) -> Indexed:
     """Bring the rows up to date with the files."""
     about = {"schema": str(SCHEMA), "wsisum": __version__, "disclaimer": DISCLAIMER}
     database.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
@@ -202,15 +205,17 @@ def update(database: sqlite3.Connection, folder: Path, files: list[str]) -> Inde
         database.execute(f"INSERT INTO slides VALUES ({places})", [row.get(name) for name in COLUMNS])
     database.executemany("DELETE FROM slides WHERE summary = ?", [(path,) for path in known])
     found.removed = len(known)
-    database.executemany("UPDATE slides SET slide = ? WHERE summary = ? AND slide IS NOT ?", slide_names(folder))
+    database.executemany(NAME_SLIDE, slide_names(outcomes))
+    if not outcomes or database.execute("SELECT 1 FROM slides WHERE slide IS NULL LIMIT 1").fetchone():
+        report = read_state(folder, SUMMARIES.noun)
+        database.executemany(NAME_SLIDE, slide_names(() if report is None else report.outcomes))
     found.rows = database.execute("SELECT count(*) FROM slides").fetchone()[0]
     return found
 
 
-def slide_names(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Where the last run found the slide of each summary."""
-    report = read_state(folder, SUMMARIES.noun)
-    for outcome in [] if report is None else report.outcomes:
+def slide_names(outcomes: Iterable[Outcome]) -> Iterator[tuple[str, str, str]]:
+    """Where a run found the slide of each summary."""
+    for outcome in outcomes:
         if outcome.summary:
             source = storable(outcome.source)
             yield source, storable(outcome.summary), source
