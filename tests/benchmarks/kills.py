@@ -33,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from archives import set_back
 from draw import draw_tissue, write_svs
 
+from wsisum_cli.archive.state.former import REPLACED
+from wsisum_cli.summary.container import visible_summaries
 from wsisum_cli.verification.verify import is_whole
 
 SLIDES = 4
@@ -192,6 +194,8 @@ def check(archive: Path, output: Path, expected: dict[str, bytes], of_another: b
     run = start(archive, output)
     assert run.wait() == 0
     assert summaries(output) == expected
+    for copy in (output / REPLACED).rglob("*.ozx"):
+        assert copy.read_bytes() in (of_another, *expected.values())
     rows = json.loads((output / "report.json").read_text())
     assert rows["not_tried"] == []
     assert Counter(row["status"] in ("written", "skipped") for row in rows["slides"]) == {True: SLIDES}
@@ -203,7 +207,7 @@ def wsisum(*arguments: object) -> list[str]:
 
 
 def summaries(output: Path) -> dict[str, bytes]:
-    return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*.ozx")}
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in visible_summaries(output)}
 
 
 if __name__ == "__main__":
