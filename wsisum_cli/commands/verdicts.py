@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wsisum_cli.figures.words import MEANINGS, NO_VERDICT
-from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, floored, percent
+from wsisum_cli.quality.verdict import FAIL, LIMITS, PASS, REVIEW, Verdict, area, percent, percent_up
 from wsisum_cli.summary.limits.plain_text import printable
 from wsisum_cli.summary.standing import explain, tissue_words
 
@@ -166,5 +166,5 @@ def measures(measured: Mapping[str, float]) -> str:
     share, left_out = measured.get("source_represented"), measured.get("source_left_out")
     found = [] if share is None else [f"{percent(share)} represented"]
     if left_out is not None:
-        found += [f"{percent(1 - floored(1 - left_out))} of the slide's tissue left out"]
+        found += [f"{percent_up(left_out)} of the slide's tissue left out"]
     return f", {', '.join(found)}, measured on the slide" if found else ""

@@ -179,7 +179,7 @@ def _judge_left_out(left_out: LeftOut | None, thresholds: Thresholds) -> list[tu
     most, largest = 1 - thresholds.limits["represented"][0], thresholds.limits["largest_mm2"][0]
     if left_out.share <= most + EQUAL and left_out.largest_mm2 <= largest + EQUAL:
         return []
-    missing = percent(1 - floored(1 - left_out.share))
+    missing = percent_up(left_out.share)
     if left_out.at_most:
         return [(REVIEW, f"{by} out up to {missing} of the tissue; verify the file with --source to measure it")]
     return [
@@ -227,6 +227,11 @@ def asks_for(answer: str) -> str:
 def percent(share: float) -> str:
     """A share in percent, rounded down: what does not reach a limit is never printed as the limit."""
     return f"{floored(share) * 100:.1f} %".replace(".0 %", " %")
+
+
+def percent_up(share: float) -> str:
+    """A share in percent, rounded up, of what is missing."""
+    return percent(1 - floored(1 - share))
 
 
 def floored(share: float) -> float:

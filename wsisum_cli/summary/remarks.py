@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsisum_cli.quality.verdict import area, floored, percent
+from wsisum_cli.quality.verdict import area, percent, percent_up
 from wsisum_cli.summary.attributes import Attributes, ComputedFeatures, GivenFeatures, LeftOut, Source
 from wsisum_cli.summary.standing import LITTLE_TISSUE
 
@@ -99,7 +99,7 @@ def tissue_of(attributes: Attributes) -> str:
 
 def left_out_words(left_out: LeftOut) -> str:
     """Share and size of what is left out, rounded up."""
-    share = percent(1 - floored(1 - left_out.share))
+    share = percent_up(left_out.share)
     return (
         f"{share} of the tissue that the slide shows ({area(left_out.mm2)}, largest area {area(left_out.largest_mm2)})"
     )
@@ -114,7 +114,7 @@ def warn_of_broken_tiles(attributes: Attributes) -> str:
     if section is None or not section.unread:
         return words
     lost = section.unread / (attributes.tissue_patches + section.unread)
-    return f"{words}, and with them {percent(1 - floored(1 - lost))} of the tissue, which nothing represents"
+    return f"{words}, and with them {percent_up(lost)} of the tissue, which nothing represents"
 
 
 def warn_of_rows_left_out(features: ComputedFeatures | GivenFeatures) -> str:

@@ -79,9 +79,8 @@ class _Light:
     excess: Image  # of density or colour, whichever is more, over what glass may have; sixteenths
     tint: float  # least colour that is one
     net: float  # least contrast of tissue
-    calm: (
-        tuple[float, float] | None
-    )  # least density and colour by the paler half of the glass, where those are far less
+    #: Least density and colour by the paler half of the glass, where those are far less.
+    calm: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

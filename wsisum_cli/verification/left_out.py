@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wsisum_cli.quality.verdict import floored, percent
+from wsisum_cli.quality.verdict import percent_up
 from wsisum_cli.summary.attributes import Attributes
 from wsisum_cli.summary.writer import ROOT
 from wsisum_cli.tissue.coverage import LeftOut
@@ -31,7 +31,7 @@ def report_left_out(record: Attributes, seen: LeftOut) -> Iterator[Finding]:
     """What the slide itself shows beside the tissue of the summary."""
     yield from check_left_out(record, seen, "the slide")
     if seen.share:
-        message = f"{giver(record)} {percent(1 - floored(1 - seen.share))} of the tissue that the slide shows"
+        message = f"{giver(record)} {percent_up(seen.share)} of the tissue that the slide shows"
         yield Finding("tissue-left-out", message)
 
 
